@@ -1,0 +1,1 @@
+"""One LLaVA model under many latency budgets: the overlay on ``llava``."""

@@ -1,0 +1,1 @@
+"""LLaVA: large language and vision assistant, on today's transformers."""

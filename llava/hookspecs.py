@@ -1,0 +1,97 @@
+"""Every seam of the shell, on one page.
+
+A plug-in is a module named by an entry point of the group ``llava``; it implements some of the functions
+below under ``llava.hookspecs.hookimpl``. The shell works with none. ``ada.overlay`` is one plug-in.
+
+The way of a program: ``add_arguments`` -> parse -> ``model_classes`` (while loading) -> ``prepare_model``
+-> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("llava")
+hookimpl = pluggy.HookimplMarker("llava")
+
+
+@hookspec
+def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
+    """Add options to the argparse parser of ``program`` ("cli", "run_llava", ...)."""
+
+
+@hookspec
+def model_classes() -> Mapping[str, tuple[type, type]]:  # type: ignore[empty-body]
+    """``model_type`` of a config.json -> (config class, model class), beside the shell's own."""
+
+
+@hookspec
+def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
+    """Adjust, or refuse with a ``LlavaError``, a model that has just been loaded for a program.
+
+    ``options`` are the program's parsed arguments by name.
+    """
+
+
+@hookspec
+def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Keyword arguments for ``model.generate``, from a program's options or a request's fields.
+
+    Options a plug-in does not know are ignored. A bad value raises ``OptionError``.
+    """
+
+
+@hookspec
+def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """JSON-ready facts about a finished generation, for reports and replies.
+
+    ``output`` is what ``generate(..., return_dict_in_generate=True)`` returned; ``timing`` has
+    ``time_to_first_token_ms``, ``tokens_per_second`` and ``new_tokens``. The key ``"summary"``, where given,
+    is one line for people.
+    """
+
+
+@hookspec(firstresult=True)
+def chat_command(command: str, argument: str, session: Any) -> str | None:
+    """Answer a ``/command argument`` of the CLI's chat, or None where the command is not known here.
+
+    ``session`` is a ``llava.serve.cli.ChatSession``: ``options`` (mutable dict), ``last_facts``, ``model``.
+    """
+
+
+@hookspec
+def chat_help() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Chat commands of the plug-in: usage -> one phrase."""
+
+
+@hookspec
+def default_model_path() -> str | None:
+    """Folder of a model to open where a program is given none (the last registered plug-in wins)."""
+
+
+@hookspec
+def training_dataclasses() -> list[type]:  # type: ignore[empty-body]
+    """Dataclasses whose fields become flags of ``llava/train/train.py``."""
+
+
+@hookspec
+def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
+    """Change the config of the model to train, before the model is built, in place.
+
+    Setting ``config.model_type`` to another registered type trains that class from the same weights.
+    ``arguments`` maps every parsed dataclass type to its instance.
+    """
+
+
+@hookspec
+def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
+    """Adjust the built model before the first step (new modules are already initialised)."""
+
+
+@hookspec
+def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:  # type: ignore[empty-body]
+    """Figures of one training step to average and log beside the loss."""
