@@ -1,0 +1,173 @@
+"""The overlay's hook implementations: flags, model class, generation, report, chat commands, training."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ada.budget import LatencyBudget
+from ada.config import AdaLlavaConfig
+from ada.planners import PLANNERS
+from llava.errors import OptionError
+from llava.hookspecs import hookimpl
+
+MODEL_TYPE = AdaLlavaConfig.model_type
+UNTRAINED = tuple(name for name in PLANNERS if name != "learned")
+
+
+@hookimpl
+def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
+    """Budget flags, for every program that answers."""
+    group = parser.add_argument_group("latency budget")
+    group.add_argument(
+        "--latency-budget",
+        metavar="BUDGET",
+        help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%",
+    )
+    group.add_argument(
+        "--strict-latency-budget",
+        action="store_true",
+        help="refuse a budget below what the model can reach, instead of running its cheapest plan",
+    )
+    group.add_argument(
+        "--planner",
+        choices=list(PLANNERS),
+        help="what chooses the heads, neurons and layers that run; even, last and random need no training",
+    )
+
+
+@hookimpl
+def model_classes() -> Mapping[str, tuple[type, type]]:
+    """The published format's model type."""
+    from ada.model import AdaLlavaLlamaForCausalLM
+
+    return {MODEL_TYPE: (AdaLlavaConfig, AdaLlavaLlamaForCausalLM)}
+
+
+@hookimpl
+def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
+    """Check the flags against the model; give a plain LLaVA an untrained planner where one is asked for."""
+    budget, planner = options.get("latency_budget"), options.get("planner")
+    if budget is not None:
+        LatencyBudget.parse(budget)
+    if model.config.model_type == MODEL_TYPE or (budget is None and planner is None):
+        return
+    if planner not in UNTRAINED:
+        raise OptionError(
+            f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has "
+            "none. Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "
+            f"{'|'.join(UNTRAINED)} for an untrained plan"
+        )
+    from ada.model import adopt
+
+    adopt(model)
+
+
+@hookimpl
+def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``latency_budget``, ``planner`` and ``strict_latency_budget`` for ``generate``."""
+    if not hasattr(model, "units"):
+        return {}
+    budget = options.get("latency_budget")
+    return {
+        "latency_budget": None if budget is None else LatencyBudget.parse(budget),
+        "planner": options.get("planner"),
+        "strict_latency_budget": bool(options.get("strict_latency_budget")),
+    }
+
+
+@hookimpl
+def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:
+    """The budget's report, the plan, and the line for people."""
+    report = getattr(output, "report", None)
+    if report is None:
+        return {}
+    return {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
+
+
+@hookimpl
+def chat_command(command: str, argument: str, session: Any) -> str | None:
+    """``/budget VALUE`` and ``/plan``."""
+    if command == "budget":
+        return _set_budget(argument, session)
+    if command == "plan":
+        return _show_plan(session)
+    return None
+
+
+@hookimpl
+def chat_help() -> Mapping[str, str]:
+    """What the chat's ``/help`` lists."""
+    return {"/budget VALUE": "answer from now on under this budget; alone: show it", "/plan": "draw the last plan"}
+
+
+@hookimpl
+def default_model_path() -> str | None:
+    """The bundled model."""
+    folder = Path(__file__).parent / "checkpoints" / "shapes-H"
+    return str(folder) if folder.is_dir() else None
+
+
+def _set_budget(argument: str, session: Any) -> str:
+    if not argument:
+        return f"budget: {session.options.get('latency_budget') or 'none'}"
+    options = {**session.options, "latency_budget": str(LatencyBudget.parse(argument))}
+    prepare_model(model=session.model, options=options)
+    session.options.update(options)
+    return f"budget: {options['latency_budget']}"
+
+
+def _show_plan(session: Any) -> str:
+    from ada.plan import ExecutionPlan
+    from ada.plan_picture import blocks
+
+    plan = (session.last_facts or {}).get("plan")
+    return "no plan yet: ask something first" if plan is None else blocks(ExecutionPlan.from_json(plan))
+
+
+@hookimpl
+def training_dataclasses() -> list[type]:
+    """Flags of ``llava/train/train.py``."""
+    from ada.train.arguments import AdaArguments
+
+    return [AdaArguments]
+
+
+@hookimpl
+def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
+    """Make the config AdaLLaVA's where ``--scheduler_type`` is given, or where it is so already."""
+    from ada.train.arguments import AdaArguments
+
+    options: AdaArguments = arguments[AdaArguments]
+    if options.scheduler_type is None and config.model_type != MODEL_TYPE:
+        return
+    defaults = AdaLlavaConfig(num_hidden_layers=config.num_hidden_layers)
+    if config.model_type != MODEL_TYPE:
+        config.model_type = MODEL_TYPE
+        for field in ("num_prefix_layers", "scheduler_type", "scheduler_rank", "token_selecting"):
+            setattr(config, field, getattr(defaults, field))
+    for field, value in dataclasses.asdict(options).items():
+        if value is not None and field != "latency_budget":
+            setattr(config, field, value)
+
+
+@hookimpl
+def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
+    """Set the range that training draws budgets from."""
+    from ada.train.arguments import AdaArguments
+
+    if model.config.model_type == MODEL_TYPE:
+        model.training_budgets = arguments[AdaArguments].budget_range(model.units)
+
+
+@hookimpl
+def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:
+    """Loss by budget band."""
+    from ada.train.metrics import loss_by_band
+
+    if getattr(outputs, "granted_units", None) is None:
+        return {}
+    return loss_by_band(model.units, outputs)

@@ -1,0 +1,84 @@
+"""The maskable decoder layer: a subclass made for each Llama-like layer class, put on by swapping the class.
+
+A layer that gets no execution is the original layer, bit for bit. The swap keeps parameters, state-dict keys, hooks
+and gradient checkpointing, and can be undone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ada.execution import AS_IT_IS, Execution, LayerWork
+from ada.layer_view import layer_view
+from ada.plan import group_bounds
+
+
+class GatedLinear:
+    """A projection whose input channels are scaled by gates, whole head or neuron group at a time."""
+
+    def __init__(self, linear: nn.Module, gates: torch.Tensor) -> None:
+        self.linear, self.gates = linear, gates  # gates (B, A)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        sizes = [end - start for start, end in group_bounds(x.shape[-1], self.gates.shape[-1])]
+        repeats = torch.tensor(sizes, device=x.device)
+        channels = self.gates.to(x.dtype).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])
+        out = self.linear(x * channels[:, None])
+        if self.linear.bias is None:
+            return out
+        # A block of which nothing runs adds nothing: its bias goes too, as when the layer is skipped.
+        empty = (self.gates.detach() == 0).all(dim=1)
+        return out - (self.linear.bias * empty[:, None].to(x.dtype))[:, None]
+
+
+class MaskableLayer(nn.Module):
+    """Mixed in front of a decoder layer class; ``maskable`` makes the combination."""
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, execution: Execution | None = None, **kwargs: Any):
+        # Outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
+        work = AS_IT_IS if execution is None else execution.work(self, hidden_states)
+        # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.
+        return super().__call__(hidden_states, work.gates, *args, work=work, **kwargs)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        gates: torch.Tensor | None = None,
+        *args: Any,
+        work: LayerWork = AS_IT_IS,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The layer as ``work`` says; ``gates`` (B, 2, A) are its tensor, given apart."""
+        if work.skip:
+            return hidden_states
+        layer = self if work.narrow is None else work.narrow
+        if gates is not None:
+            heads, groups = gates.unbind(1)
+            down = GatedLinear(self.mlp.down_proj, groups)  # type: ignore[arg-type, union-attr]
+            layer = layer_view(self, {"o_proj": GatedLinear(self.self_attn.o_proj, heads), "down_proj": down})  # type: ignore[arg-type, union-attr]
+        return super(MaskableLayer, layer).forward(hidden_states, *args, **kwargs)
+
+
+@functools.cache
+def maskable(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """The maskable subclass of a Llama-like decoder layer class (``self_attn`` and ``mlp`` with Llama's names)."""
+    return type(f"Maskable{layer_class.__name__}", (MaskableLayer, layer_class), {"__module__": __name__})
+
+
+def install(layers: Iterable[nn.Module]) -> None:
+    """Make the layers maskable in place; layers that already are stay as they are."""
+    for layer in layers:
+        if not isinstance(layer, MaskableLayer):
+            layer.__class__ = maskable(type(layer))
+
+
+def uninstall(layers: Iterable[nn.Module]) -> None:
+    """Undo ``install``."""
+    for layer in layers:
+        if isinstance(layer, MaskableLayer):
+            layer.__class__ = type(layer).__mro__[2]

@@ -1,0 +1,221 @@
+"""LLaVA with a latency budget: budget -> units -> latency token -> prefix -> scheduler -> plan -> narrow layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from typing import Any
+
+import torch
+
+from ada.budget import LatencyBudget
+from ada.config import AdaLlavaConfig
+from ada.execution import Execution
+from ada.latency_token import Sequence, insert, to_left, token_place
+from ada.maskable_layer import install
+from ada.narrow import NarrowCache
+from ada.planners import planner_named
+from ada.report import count_images, refuse_unreachable, report
+from ada.scheduler import Scheduler
+from ada.selection import Noise, gumbel
+from ada.units import Units
+from llava.errors import OptionError
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+
+Budget = LatencyBudget | float | int | str
+NARROW_CACHE_BYTES = 4 << 30
+
+
+class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
+    """``LlavaLlamaForCausalLM`` whose layers behind the first P run as a plan says."""
+
+    config_class = AdaLlavaConfig
+
+    def __init__(self, config: AdaLlavaConfig) -> None:
+        super().__init__(config)
+        self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
+        self._make_adaptive()
+        self.post_init()
+
+    def _make_adaptive(self) -> None:
+        self.units = Units.of(self.config)
+        self.narrow_cache = NarrowCache(NARROW_CACHE_BYTES)
+        # Training draws each sample's budget evenly from the unit grid between these fractions.
+        self.training_budgets = (self.units.fraction(0), 1.0)
+        install(self.model.layers)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        latency_budget: Budget | Rows[Budget] | None = None,
+        planner: str | None = None,
+        execution: Execution | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """LLaVA's forward; under a plan where ``latency_budget`` is given, and always in training, where each row
+        draws its own.
+
+        ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
+        and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A) and the widened ``labels`` (B, T + 1).
+        ``execution`` belongs to the steps of a running generation.
+        """
+        started = execution is None and (latency_budget is not None or self.training)
+        granted = None
+        if started:
+            if inputs_embeds is None:
+                sequence = self._embed(input_ids, position_ids, attention_mask, labels, images, image_sizes)
+            else:
+                sequence = Sequence(inputs_embeds, attention_mask, position_ids, labels)
+            rows = len(sequence.embeds)
+            granted = self._draw_units(rows) if latency_budget is None else self.grant(latency_budget, rows)
+            sequence, execution = self.begin(sequence, granted, planner)
+            input_ids = images = None
+            inputs_embeds, attention_mask = sequence.embeds, sequence.attention_mask
+            position_ids, labels = sequence.position_ids, sequence.labels
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            images=images,
+            image_sizes=image_sizes,
+            logits_to_keep=logits_to_keep,
+            execution=execution,
+            **kwargs,
+        )
+        if started and execution is not None:
+            outputs.granted_units, outputs.gates, outputs.labels = granted, execution.gates, labels
+        return outputs
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        inputs: torch.Tensor | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+        latency_budget: Budget | Rows[Budget] | None = None,
+        planner: str | None = None,
+        strict_latency_budget: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """LLaVA's generate under a budget: a float, a string as on the command line, a ``LatencyBudget``, or one of
+        these per row; the whole model without one. The plan is made in prefill and holds for every token.
+
+        With ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows
+        these are lists.
+        """
+        if kwargs.pop("inputs_embeds", None) is not None:
+            raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
+        mask, positions = kwargs.pop("attention_mask", None), kwargs.pop("position_ids", None)
+        sequence = to_left(self._embed(inputs, positions, mask, None, images, image_sizes))
+        rows = len(sequence.embeds)
+        budgets = parse_budgets(latency_budget, rows)
+        if strict_latency_budget:
+            for budget in filter(None, budgets):
+                refuse_unreachable(self.units, budget)
+        granted = self.grant(latency_budget, rows)
+        sequence, execution = self.begin(sequence, granted, planner)
+        output = super(LlavaLlamaForCausalLM, self).generate(
+            inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
+        )
+        if not isinstance(output, torch.Tensor):
+            plans = execution.finish(rows)
+            length, pictures = sequence.embeds.shape[1], count_images(images) // rows
+            reports = [
+                report(self, budget, int(k), plan, length, pictures)
+                for budget, k, plan in zip(budgets, granted, plans, strict=True)
+            ]
+            output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
+        return output
+
+    def grant(self, budget: Budget | Rows[Budget] | None, rows: int) -> torch.Tensor:
+        """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given."""
+        units = [
+            self.units.tunable if b is None else self.units.granted(b.fraction) for b in parse_budgets(budget, rows)
+        ]
+        return torch.tensor(units, device=self.device)
+
+    def begin(
+        self,
+        sequence: Sequence,
+        granted: torch.Tensor,
+        planner: str | None = None,
+        noise: Noise | None = None,
+        narrow: bool = True,
+    ) -> tuple[Sequence, Execution]:
+        """Put the latency token in, where the model has a scheduler, and set up one call's execution.
+
+        sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
+        one that the checkpoint was trained with; noise: the draws of training, Gumbel's by default; narrow: cut
+        layers at inference rather than mask them.
+        """
+        plan = planner_named(planner or getattr(self.config, "planner", None) or "learned")
+        scheduler, place = self.scheduler, None
+        if scheduler is not None:
+            place = token_place(sequence)
+            token = scheduler.encode(granted / (self.units.tunable + 1))
+            sequence = insert(sequence, token.to(sequence.embeds.dtype), place)
+        if self.training and noise is None:
+            noise = gumbel(device=sequence.embeds.device)
+
+        def choose(state: torch.Tensor | None) -> torch.Tensor:
+            logits = None if scheduler is None or state is None else scheduler(state)
+            return plan(self.units, granted, logits, noise)
+
+        cache = self.narrow_cache if narrow else None
+        return sequence, Execution(self.units, choose, place, cache, train=self.training)
+
+    def _draw_units(self, rows: int) -> torch.Tensor:
+        """Random tunable units (rows,), even over the grid of ``training_budgets``."""
+        least, most = (self.units.granted(fraction) for fraction in self.training_budgets)
+        return torch.randint(least, most + 1, (rows,), device=self.device)
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        images: Any,
+        image_sizes: Any,
+    ) -> Sequence:
+        """Token ids (B, t) with image tags and pictures -> the spliced sequence (B, T, D)."""
+        if input_ids is None:
+            raise OptionError("neither input_ids nor inputs_embeds is given")
+        _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
+            input_ids, position_ids, attention_mask, None, labels, images, image_sizes
+        )
+        if embeds is None:  # text only
+            embeds = self.get_input_embeddings()(input_ids)
+        return Sequence(embeds, attention_mask, position_ids, labels)
+
+
+def parse_budgets(budget: Budget | Rows[Budget] | None, rows: int) -> list[LatencyBudget | None]:
+    """One budget, or one per row, or none -> a list with one entry a row."""
+    single = budget is None or isinstance(budget, LatencyBudget | float | int | str)
+    budgets: list[Any] = [budget] * rows if single else list(budget)  # type: ignore[arg-type]
+    if len(budgets) != rows:
+        raise OptionError(f"{len(budgets)} latency budgets for a batch of {rows}; expected one, or one per row")
+    return [None if b is None else LatencyBudget.parse(b) for b in budgets]
+
+
+def adopt(model: LlavaLlamaForCausalLM, kind: str = "H", num_prefix_layers: int | None = None) -> None:
+    """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
+    config: Any = model.config
+    config.scheduler_type = kind
+    config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
+    config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
+    model.__class__ = AdaLlavaLlamaForCausalLM
+    model.scheduler = None  # type: ignore[assignment]
+    model._make_adaptive()  # type: ignore[operator]

@@ -1,0 +1,139 @@
+"""Narrow layers: a decoder layer's projections cut to the kept heads and channels, gathered once per plan."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ada.layer_view import layer_view
+from ada.plan import LayerPlan, group_bounds
+
+ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
+MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
+PROJECTIONS = (*ATTENTION_ROWS, *ATTENTION_COLUMNS, *MLP_ROWS, *MLP_COLUMNS)
+
+
+class CutLinear:
+    """A linear product with cut weights; not a module, so that it adds nothing to any state dict."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class Nothing:
+    """Stands for an attention or MLP block of which nothing runs."""
+
+    def __init__(self, returns_weights: bool) -> None:
+        self.returns_weights = returns_weights
+
+    def __call__(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+        zeros = torch.zeros_like(hidden_states)
+        return (zeros, None) if self.returns_weights else zeros
+
+
+def can_cut(layer: nn.Module) -> bool:
+    """Are all projections plain float matrices? Quantised or adapted ones are masked instead."""
+    projections = [layer.self_attn._modules[n] for n in (*ATTENTION_ROWS, *ATTENTION_COLUMNS)]
+    projections += [layer.mlp._modules[n] for n in (*MLP_ROWS, *MLP_COLUMNS)]
+    return all(type(p) is nn.Linear and p.weight.is_floating_point() for p in projections)
+
+
+def runs(bounds: Sequence[tuple[int, int]], kept: Sequence[int]) -> list[tuple[int, int]]:
+    """Kept groups as ranges [start, end), neighbours joined: fewer and longer copies."""
+    joined: list[tuple[int, int]] = []
+    for group in kept:
+        start, end = bounds[group]
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int) -> CutLinear:
+    weight = torch.cat([linear.weight.detach().narrow(dim, a, b - a) for a, b in ranges], dim=dim)
+    bias = linear.bias
+    if bias is not None and dim == 0:
+        bias = torch.cat([bias.detach()[a:b] for a, b in ranges])
+    return CutLinear(weight, bias)
+
+
+def cut_projections(layer: Any, plan: LayerPlan, num_switches: int) -> dict[str, CutLinear]:
+    """The projections that ``plan`` makes smaller, by name; none for a block that runs whole or not at all.
+
+    A kept key-value group keeps its keys, its values and all its query heads.
+    """
+    cuts = {}
+    for part, rows, columns, kept in (
+        (layer.self_attn, ATTENTION_ROWS, ATTENTION_COLUMNS, plan.heads),
+        (layer.mlp, MLP_ROWS, MLP_COLUMNS, plan.neuron_groups),
+    ):
+        if not 0 < len(kept) < num_switches:
+            continue
+        for name in (*rows, *columns):
+            linear, dim = part._modules[name], int(name in columns)
+            bounds = group_bounds(linear.weight.shape[dim], num_switches)
+            cuts[name] = _cut(linear, runs(bounds, kept), dim)
+    return cuts
+
+
+def narrow_layer(layer: Any, plan: LayerPlan, cuts: dict[str, CutLinear]) -> Any:
+    """The layer cut to ``plan``: same class, same forward, smaller matrices."""
+    narrow = layer_view(layer, cuts)
+    if not plan.heads:
+        narrow._modules["self_attn"] = Nothing(returns_weights=True)
+    if not plan.neuron_groups:
+        narrow._modules["mlp"] = Nothing(returns_weights=False)
+    return narrow
+
+
+class NarrowCache:
+    """Least-recently-used narrow layers, keyed by (layer, kept set), bounded in bytes; safe between threads.
+
+    An entry made from weights that have changed since (a training step, a move to another device) is made anew.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[tuple[int, LayerPlan], tuple[tuple, Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> Any:
+        """The narrow layer for ``plan``, from the cache or cut now."""
+        version = tuple((p.data_ptr(), p._version) for p in layer.parameters())
+        key = (index, plan)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry[0] == version:
+                self._entries.move_to_end(key)
+                return entry[1]
+        cuts = cut_projections(layer, plan, num_switches)
+        narrow = narrow_layer(layer, plan, cuts)
+        with self._lock:
+            self._drop(key)
+            self._entries[key] = (version, narrow, sum(cut.weight.nbytes for cut in cuts.values()))
+            self._bytes += self._entries[key][2]
+            while self._bytes > self.max_bytes and len(self._entries) > 1:
+                self._drop(next(iter(self._entries)))
+        return narrow
+
+    def clear(self) -> None:
+        """Forget every narrow layer."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+    def _drop(self, key: tuple[int, LayerPlan]) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[2]

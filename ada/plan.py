@@ -1,0 +1,112 @@
+"""The execution plan: which heads, neuron groups and layers of the decoder run. Frozen, hashable, printable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llava.errors import OptionError
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What runs of one layer: indices of attention heads (key-value groups) and of neuron groups, ascending."""
+
+    heads: tuple[int, ...]
+    neuron_groups: tuple[int, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing runs: the layer passes its input on."""
+        return not self.heads and not self.neuron_groups
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """One ``LayerPlan`` per decoder layer, and how many switches of each sort a layer has (``A``)."""
+
+    layers: tuple[LayerPlan, ...]
+    num_switches: int
+
+    @classmethod
+    def from_gates(cls, gates: torch.Tensor) -> ExecutionPlan:
+        """Gates (L, 2, A), 0 or 1: heads then neuron groups."""
+        rows = gates.detach().bool().tolist()
+        on = [[tuple(i for i, x in enumerate(sort) if x) for sort in layer] for layer in rows]
+        return cls(tuple(LayerPlan(heads, groups) for heads, groups in on), gates.shape[-1])
+
+    @classmethod
+    def full(cls, num_layers: int, num_switches: int) -> ExecutionPlan:
+        """Everything runs."""
+        everything = tuple(range(num_switches))
+        return cls((LayerPlan(everything, everything),) * num_layers, num_switches)
+
+    def gates(self) -> torch.Tensor:
+        """(L, 2, A) float32, 0 or 1."""
+        gates = torch.zeros(len(self.layers), 2, self.num_switches)
+        for gate, layer in zip(gates, self.layers, strict=True):
+            gate[0, list(layer.heads)] = 1
+            gate[1, list(layer.neuron_groups)] = 1
+        return gates
+
+    def is_full(self, layer: int) -> bool:
+        """Does this layer run whole?"""
+        plan = self.layers[layer]
+        return len(plan.heads) == len(plan.neuron_groups) == self.num_switches
+
+    @property
+    def layers_run(self) -> int:
+        """Layers of which anything runs."""
+        return sum(not layer.is_empty for layer in self.layers)
+
+    @property
+    def heads_run(self) -> int:
+        """Attention heads that run, over all layers (with grouped-query attention, key-value groups)."""
+        return sum(len(layer.heads) for layer in self.layers)
+
+    @property
+    def neuron_groups_run(self) -> int:
+        """Neuron groups that run, over all layers."""
+        return sum(len(layer.neuron_groups) for layer in self.layers)
+
+    @property
+    def share(self) -> float:
+        """Executed share of all switches, in [0, 1]."""
+        return (self.heads_run + self.neuron_groups_run) / (2 * self.num_switches * len(self.layers))
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"num_switches": A, "layers": [{"heads": [...], "neuron_groups": [...]}, ...]}``."""
+        layers = [{"heads": list(x.heads), "neuron_groups": list(x.neuron_groups)} for x in self.layers]
+        return {"num_switches": self.num_switches, "layers": layers}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | str) -> ExecutionPlan:
+        """Read what ``to_json`` wrote. Raises ``OptionError`` for anything else."""
+        try:
+            fields = json.loads(data) if isinstance(data, str) else data
+            switches = int(fields["num_switches"])
+            layers = tuple(
+                LayerPlan(_indices(x["heads"], switches), _indices(x["neuron_groups"], switches))
+                for x in fields["layers"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"not an execution plan ({error}); expected what ExecutionPlan.to_json writes") from error
+        return cls(layers, switches)
+
+
+def _indices(values: Sequence[int], switches: int) -> tuple[int, ...]:
+    indices = tuple(sorted({int(i) for i in values}))
+    if len(indices) != len(values) or any(not 0 <= i < switches for i in indices):
+        raise ValueError(f"{list(values)} holds an index twice or outside 0 to {switches - 1}")
+    return indices
+
+
+def group_bounds(num_channels: int, num_groups: int) -> list[tuple[int, int]]:
+    """The MLP's channels in contiguous groups [start, end); the first ``F mod A`` are one channel longer."""
+    size, longer = divmod(num_channels, num_groups)
+    starts = [g * size + min(g, longer) for g in range(num_groups + 1)]
+    return list(zip(starts[:-1], starts[1:], strict=True))

@@ -1,0 +1,28 @@
+"""The scheduler: reads the latency token's hidden state in front of layer P and scores every switch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ada.latency_token import LatencyEncoder
+from ada.units import Units
+
+
+class Scheduler(nn.Module):
+    """Latency encoder and scoring head; the keys ``mlp_head`` and ``scheduler_up_proj`` are the published format's."""
+
+    def __init__(self, units: Units, hidden_size: int) -> None:
+        super().__init__()
+        per_layer = 1 if units.kind == "L" else 2 * units.num_switches
+        self.logits_shape = (units.num_tunable_layers,) if units.kind == "L" else (units.num_tunable_layers, 2, units.num_switches)
+        self.scheduler_up_proj = LatencyEncoder(hidden_size)
+        self.mlp_head = nn.Linear(hidden_size, units.num_tunable_layers * per_layer)
+
+    def encode(self, u: torch.Tensor) -> torch.Tensor:
+        """``u`` (B,) -> latency token (B, 1, D)."""
+        return self.scheduler_up_proj(u)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden state (B, D) -> logits in float32: (B, N) for L; (B, N, 2, A) for H, heads then neuron groups."""
+        return self.mlp_head(hidden).float().unflatten(-1, self.logits_shape)

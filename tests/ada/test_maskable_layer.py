@@ -1,0 +1,153 @@
+"""The maskable layer against transformers' own: bit-equal without a plan; masked and narrow agree under one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from ada.execution import Execution
+from ada.maskable_layer import MaskableLayer, install, uninstall
+from ada.narrow import NarrowCache, runs
+from ada.plan import ExecutionPlan, group_bounds
+from ada.units import Units
+
+GRID = Units("H", 4, 2, 4, 1)
+
+
+def execution(gates: torch.Tensor, narrow: bool, grid: Units = GRID, train: bool = False) -> Execution:
+    cache = NarrowCache(1 << 30) if narrow else None
+    return Execution(grid, lambda _: gates, None, cache, train=train)
+
+
+def random_gates(seed: int, rows: int = 1, switches: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(rows, 2, 2, switches, generator=generator) < 0.5).float()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_plan_and_under_a_full_plan_it_is_bit_equal(make_decoder, attention, dtype) -> None:
+    model = make_decoder(attention=attention, dtype=dtype)
+    plain = copy.deepcopy(model)
+    install(model.layers)
+    x = torch.randn(2, 7, 32, dtype=dtype)
+    expected = plain(inputs_embeds=x).last_hidden_state
+    assert torch.equal(model(inputs_embeds=x).last_hidden_state, expected)
+    full = torch.ones(2, 2, 2, 4)
+    for narrow in (True, False):
+        out = model(inputs_embeds=x, execution=execution(full, narrow)).last_hidden_state
+        assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("key_value_heads", [8, 2])
+def test_masked_narrow_and_zeroed_weights_agree(make_decoder, attention, bias, key_value_heads) -> None:
+    """Independent of both: a plain model whose switched-off columns are zero, with the biases of empty blocks gone."""
+    for seed in range(6):
+        plain = make_decoder(heads=8, key_value_heads=key_value_heads, attention=attention, bias=bias)
+        model = copy.deepcopy(plain)
+        install(model.layers)
+        gates = random_gates(seed, switches=key_value_heads)
+        for layer, gate in zip(plain.layers[2:], gates[0], strict=True):
+            for linear, sort in ((layer.self_attn.o_proj, gate[0]), (layer.mlp.down_proj, gate[1])):
+                bounds = group_bounds(linear.in_features, key_value_heads)
+                for (start, end), on in zip(bounds, sort, strict=True):
+                    linear.weight.data[:, start:end] *= on
+                if bias and not sort.any():
+                    linear.bias.data.zero_()
+        x = torch.randn(1, 9, 32)
+        expected = plain(inputs_embeds=x).last_hidden_state
+        grid = Units("H", 4, 2, key_value_heads, 1)
+        for narrow in (True, False):
+            out = model(inputs_embeds=x, execution=execution(gates, narrow, grid)).last_hidden_state
+            torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)  # another order of float32 sums
+
+
+def test_cached_steps_agree_with_one_pass(make_decoder) -> None:
+    model = make_decoder(attention="sdpa")
+    install(model.layers)
+    x = torch.randn(1, 8, 32)
+    for seed in range(4):
+        gates = random_gates(seed)
+        if seed == 3:
+            gates[:, 1] = 0  # a layer skipped whole keeps no keys and values
+        whole = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
+        run, cache = execution(gates, True), DynamicCache()
+        steps = [model(inputs_embeds=x[:, :5], past_key_values=cache, use_cache=True, execution=run)]
+        for t in range(5, 8):
+            steps.append(model(inputs_embeds=x[:, t : t + 1], past_key_values=cache, use_cache=True, execution=run))
+        torch.testing.assert_close(torch.cat([s.last_hidden_state for s in steps], 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_with_different_plans_equal_rows_alone(make_decoder) -> None:
+    model = make_decoder()
+    install(model.layers)
+    x, gates = torch.randn(3, 6, 32), random_gates(5, rows=3)
+    together = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
+    for row in range(3):
+        alone = model(inputs_embeds=x[row : row + 1], execution=execution(gates[row : row + 1], True))
+        torch.testing.assert_close(together[row : row + 1], alone.last_hidden_state, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_gives_the_same_gradients(make_decoder, reentrant) -> None:
+    x = torch.randn(2, 6, 32)
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_decoder().train()
+        install(model.layers)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        scores = torch.zeros(2, 2, 2, 4, requires_grad=True)
+        gates = random_gates(7, rows=2) + scores - scores.detach()
+        embeds = x.clone().requires_grad_()
+        out = model(inputs_embeds=embeds, execution=execution(gates, False, train=True)).last_hidden_state
+        out.square().sum().backward()
+        gradients.append([scores.grad, embeds.grad, *[p.grad for p in model.layers.parameters()]])
+    assert gradients[0][0].abs().sum() > 0
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(checkpointed, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_the_swap_is_idempotent_reversible_and_keeps_keys(make_decoder) -> None:
+    model = make_decoder()
+    keys, classes = list(model.state_dict()), [type(layer) for layer in model.layers]
+    install(model.layers)
+    once = [type(layer) for layer in model.layers]
+    install(model.layers)
+    assert [type(layer) for layer in model.layers] == once and issubclass(once[0], MaskableLayer)
+    assert list(model.state_dict()) == keys
+    uninstall(model.layers)
+    assert [type(layer) for layer in model.layers] == classes
+
+
+def test_hidden_states_have_an_entry_for_skipped_layers_too(make_decoder) -> None:
+    model = make_decoder()
+    install(model.layers)
+    run = execution(torch.zeros(1, 2, 2, 4), True)
+    out = model(inputs_embeds=torch.randn(1, 3, 32), execution=run, output_hidden_states=True)
+    assert len(out.hidden_states) == 5
+
+
+def test_narrow_cache_is_bounded_and_sees_changed_weights(make_decoder) -> None:
+    layer = make_decoder().layers[3]
+    install([layer])
+    plans = [ExecutionPlan.from_gates(g).layers[1] for g in (random_gates(s)[0] for s in (1, 2, 3))]
+    one = NarrowCache(1 << 30)
+    first = one.get(3, layer, plans[0], 4)
+    assert one.get(3, layer, plans[0], 4) is first
+    with torch.no_grad():
+        layer.mlp.down_proj.weight.add_(1)
+    assert one.get(3, layer, plans[0], 4) is not first
+    small = NarrowCache(1)
+    kept = [small.get(3, layer, plan, 4) for plan in plans]
+    assert small.get(3, layer, plans[2], 4) is kept[2] and small.get(3, layer, plans[0], 4) is not kept[0]
+
+
+def test_groups_and_runs() -> None:
+    assert group_bounds(10, 4) == [(0, 3), (3, 6), (6, 8), (8, 10)]
+    assert runs(group_bounds(10, 4), [0, 1, 3]) == [(0, 6), (8, 10)]

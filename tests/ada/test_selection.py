@@ -1,0 +1,115 @@
+"""Selection against a slow obvious version, one row and one unit at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ada.planners import PLANNERS
+from ada.selection import TEMPERATURE, gumbel, select_layers, select_switches
+from ada.units import Units
+
+
+def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, switch_noise) -> torch.Tensor:
+    """One row (N, 2, A): a literal reading of the method, differentiable by plain autograd."""
+    n, _, a = logits.shape
+    on = torch.zeros_like(logits)
+    gates = torch.zeros_like(logits)
+    for unit in range(units):
+        masked = torch.where(on.bool(), -torch.inf, logits.detach() + layer_noise[unit])
+        layer = int(masked.flatten().argmax()) // (2 * a)
+        for sort in range(2):
+            noisy = logits[layer, sort] + switch_noise[unit][sort]
+            soft = torch.softmax(torch.where(on[layer, sort].bool(), -torch.inf, noisy / TEMPERATURE), -1)
+            order = torch.where(on[layer, sort].bool(), -torch.inf, noisy.detach()).argsort(descending=True)
+            hard = torch.zeros(a)
+            hard[order[:rank]] = 1
+            piece = torch.zeros_like(logits)
+            piece[layer, sort] = hard + soft - soft.detach()
+            gates = gates + piece
+            on[layer, sort] += hard
+    return gates
+
+
+class Recorded:
+    """Noise that is drawn once, kept, and can be asked for again row by row."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = gumbel(torch.Generator().manual_seed(seed))
+        self.drawn: list[torch.Tensor] = []
+
+    def __call__(self, shape):
+        self.drawn.append(self.draw(shape))
+        return self.drawn[-1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([1, 2, 4]))
+def test_switches_and_gradients_agree_with_the_slow_version(seed: int, layers: int, rank: int) -> None:
+    torch.manual_seed(seed)
+    batch, a = 3, 4
+    logits = torch.randn(batch, layers, 2, a, requires_grad=True)
+    units = torch.randint(0, layers * a // rank + 1, (batch,))
+    noise = Recorded(seed)
+    gates = select_switches(logits, units, rank, noise)
+    weight = torch.randn_like(gates)
+    (gradient,) = torch.autograd.grad((gates * weight).sum(), logits, allow_unused=True)
+    twin = logits.detach().requires_grad_()
+    slow = torch.stack(
+        [
+            slow_switches(
+                twin[row],
+                int(units[row]),
+                rank,
+                [x[row] for x in noise.drawn[0::2]],
+                [x[row] for x in noise.drawn[1::2]],
+            )
+            for row in range(batch)
+        ]
+    )
+    torch.testing.assert_close(gates, slow, atol=1e-6, rtol=0)
+    assert ((gates == 0) | (gates == 1)).all(), "gates are exact, so that a full plan changes nothing"
+    assert (gates.sum((1, 2, 3)) == 2 * rank * units).all()
+    if int(units.max()):
+        (expected,) = torch.autograd.grad((slow * weight).sum(), twin)
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 9))
+def test_layers_without_noise_are_the_best_k(seed: int, layers: int) -> None:
+    torch.manual_seed(seed)
+    logits, units = torch.randn(5, layers), torch.randint(0, layers + 1, (5,))
+    gates = select_layers(logits, units)
+    for row, k in enumerate(units.tolist()):
+        assert set(gates[row].nonzero()[:, 0].tolist()) == set(logits[row].topk(k).indices.tolist())
+
+
+def test_layer_draws_have_the_gumbel_frequencies() -> None:
+    """Drawing one of N with Gumbel noise is drawing from the softmax."""
+    torch.manual_seed(0)
+    logits = torch.tensor([0.0, 1.0, 2.0]).expand(20_000, 3)
+    gates = select_layers(logits, torch.ones(20_000, dtype=torch.long), gumbel())
+    torch.testing.assert_close(gates.mean(0), torch.softmax(logits[0], 0), atol=0.015, rtol=0)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("grid", [Units("H", 6, 2, 8, 2), Units("L", 6, 2, 8, 2), Units("H", 5, 5, 4, 2)])
+def test_every_planner_spends_its_units_exactly(name: str, grid: Units) -> None:
+    torch.manual_seed(1)
+    granted = torch.arange(grid.tunable + 1)
+    shape = (len(granted), grid.num_tunable_layers, *(() if grid.kind == "L" else (2, grid.num_switches)))
+    gates = PLANNERS[name](grid, granted, torch.randn(shape))
+    assert gates.shape == (len(granted), grid.num_tunable_layers, 2, grid.num_switches)
+    per_unit = 2 * grid.num_switches if grid.kind == "L" else 2 * grid.rank
+    assert (gates.sum((1, 2, 3)) == granted * per_unit).all()
+
+
+def test_even_is_even_and_last_drops_the_last_layers() -> None:
+    grid = Units("L", 12, 4, 4, 2)
+    even = PLANNERS["even"](grid, torch.tensor([4]), None)[0, :, 0, 0]
+    assert (even.view(4, 2).sum(1) == 1).all(), "four of eight layers: one of each pair"
+    last = PLANNERS["last"](grid, torch.tensor([3]), None)[0, :, 0, 0]
+    assert last.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
