@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-
 from llava.constants import IGNORE_INDEX
+from torch import nn
 
 ENCODING_SIZE = 256
 _HALF = ENCODING_SIZE // 2

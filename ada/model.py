@@ -6,6 +6,7 @@ from collections.abc import Sequence as Rows
 from typing import Any
 
 import torch
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
@@ -19,7 +20,6 @@ from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
 from ada.units import Units
 from llava.errors import OptionError
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 
 Budget = LatencyBudget | float | int | str
 NARROW_CACHE_BYTES = 4 << 30

@@ -84,5 +84,5 @@ def _whole_layers(gates: torch.Tensor, units: Units) -> torch.Tensor:
 def _spread(counts: torch.Tensor, places: int) -> torch.Tensor:
     """(B,) counts -> (B, places) whole numbers that sum to the count, as even as can be, centred."""
     edges = torch.arange(places + 1, device=counts.device)
-    filled = (2 * counts[:, None] * edges + places) // max(1, 2 * places)
+    filled = (2 * counts[:, None] * edges + places) // (2 * places)
     return filled[:, 1:] - filled[:, :-1]

@@ -15,7 +15,9 @@ class Scheduler(nn.Module):
     def __init__(self, units: Units, hidden_size: int) -> None:
         super().__init__()
         per_layer = 1 if units.kind == "L" else 2 * units.num_switches
-        self.logits_shape = (units.num_tunable_layers,) if units.kind == "L" else (units.num_tunable_layers, 2, units.num_switches)
+        self.logits_shape = (
+            (units.num_tunable_layers,) if units.kind == "L" else (units.num_tunable_layers, 2, units.num_switches)
+        )
         self.scheduler_up_proj = LatencyEncoder(hidden_size)
         self.mlp_head = nn.Linear(hidden_size, units.num_tunable_layers * per_layer)
 

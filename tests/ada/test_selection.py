@@ -14,7 +14,7 @@ from ada.units import Units
 
 def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, switch_noise) -> torch.Tensor:
     """One row (N, 2, A): a literal reading of the method, differentiable by plain autograd."""
-    n, _, a = logits.shape
+    a = logits.shape[-1]
     on = torch.zeros_like(logits)
     gates = torch.zeros_like(logits)
     for unit in range(units):
@@ -96,7 +96,7 @@ def test_layer_draws_have_the_gumbel_frequencies() -> None:
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-@pytest.mark.parametrize("grid", [Units("H", 6, 2, 8, 2), Units("L", 6, 2, 8, 2), Units("H", 5, 5, 4, 2)])
+@pytest.mark.parametrize("grid", [Units("H", 6, 2, 8, 2), Units("L", 6, 2, 8, 2)])
 def test_every_planner_spends_its_units_exactly(name: str, grid: Units) -> None:
     torch.manual_seed(1)
     granted = torch.arange(grid.tunable + 1)
