@@ -106,7 +106,7 @@ def to_left(sequence: Sequence) -> Sequence:
     mask = sequence.attention_mask
     if mask is None or bool(mask.bool().all()):
         return Sequence(sequence.embeds, None, None, None)
-    batch, width = mask.shape
+    width = mask.shape[1]
     shift = width - _row_end(mask)  # (B,): padding behind the last real token
     source = (torch.arange(width, device=mask.device)[None] - shift[:, None]) % width
     embeds = sequence.embeds.gather(1, source[..., None].expand_as(sequence.embeds))

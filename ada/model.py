@@ -13,7 +13,7 @@ from ada.config import AdaLlavaConfig
 from ada.execution import Execution
 from ada.latency_token import Sequence, insert, to_left, token_place
 from ada.maskable_layer import install
-from ada.narrow import NarrowCache
+from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
 from ada.report import count_images, refuse_unreachable, report
 from ada.scheduler import Scheduler
@@ -22,7 +22,9 @@ from ada.units import Units
 from llava.errors import OptionError
 
 Budget = LatencyBudget | float | int | str
-NARROW_CACHE_BYTES = 4 << 30
+# Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
+# keeps many plans.
+LEAST_CACHE_BYTES = 256 << 20
 
 
 class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
@@ -38,7 +40,8 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
 
     def _make_adaptive(self) -> None:
         self.units = Units.of(self.config)
-        self.narrow_cache = NarrowCache(NARROW_CACHE_BYTES)
+        tunable = self.model.layers[self.units.num_prefix_layers :]
+        self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
         # Training draws each sample's budget evenly from the unit grid between these fractions.
         self.training_budgets = (self.units.fraction(0), 1.0)
         install(self.model.layers)

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from ada.layer_view import layer_view
 from ada.plan import LayerPlan, group_bounds
+from ada.weight_pool import WeightPool
 
 ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
 MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
-PROJECTIONS = (*ATTENTION_ROWS, *ATTENTION_COLUMNS, *MLP_ROWS, *MLP_COLUMNS)
 
 
 class CutLinear:
@@ -42,9 +42,18 @@ class Nothing:
 
 def can_cut(layer: nn.Module) -> bool:
     """Are all projections plain float matrices? Quantised or adapted ones are masked instead."""
-    projections = [layer.self_attn._modules[n] for n in (*ATTENTION_ROWS, *ATTENTION_COLUMNS)]
-    projections += [layer.mlp._modules[n] for n in (*MLP_ROWS, *MLP_COLUMNS)]
-    return all(type(p) is nn.Linear and p.weight.is_floating_point() for p in projections)
+    return all(type(p) is nn.Linear and p.weight.is_floating_point() for p in projections(layer))
+
+
+def projections(layer: Any) -> list[Any]:
+    """The seven projections of a decoder layer."""
+    attention = [layer.self_attn._modules[name] for name in (*ATTENTION_ROWS, *ATTENTION_COLUMNS)]
+    return attention + [layer.mlp._modules[name] for name in (*MLP_ROWS, *MLP_COLUMNS)]
+
+
+def projection_bytes(layer: Any) -> int:
+    """Bytes of the seven projections: the most that a narrow twin can take."""
+    return sum(p.weight.nbytes for p in projections(layer))
 
 
 def runs(bounds: Sequence[tuple[int, int]], kept: Sequence[int]) -> list[tuple[int, int]]:
@@ -59,15 +68,22 @@ def runs(bounds: Sequence[tuple[int, int]], kept: Sequence[int]) -> list[tuple[i
     return joined
 
 
-def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int) -> CutLinear:
-    weight = torch.cat([linear.weight.detach().narrow(dim, a, b - a) for a, b in ranges], dim=dim)
+def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int, pool: WeightPool) -> CutLinear:
+    source = linear.weight.detach()
+    shape = [*source.shape]
+    shape[dim] = sum(end - start for start, end in ranges)
+    weight = pool.take((shape[0], shape[1]), source.numel(), source)
+    filled = 0
+    for start, end in ranges:
+        weight.narrow(dim, filled, end - start).copy_(source.narrow(dim, start, end - start))
+        filled += end - start
     bias = linear.bias
     if bias is not None and dim == 0:
-        bias = torch.cat([bias.detach()[a:b] for a, b in ranges])
+        bias = torch.cat([bias.detach()[start:end] for start, end in ranges])
     return CutLinear(weight, bias)
 
 
-def cut_projections(layer: Any, plan: LayerPlan, num_switches: int) -> dict[str, CutLinear]:
+def cut_projections(layer: Any, plan: LayerPlan, num_switches: int, pool: WeightPool) -> dict[str, CutLinear]:
     """The projections that ``plan`` makes smaller, by name; none for a block that runs whole or not at all.
 
     A kept key-value group keeps its keys, its values and all its query heads.
@@ -82,7 +98,7 @@ def cut_projections(layer: Any, plan: LayerPlan, num_switches: int) -> dict[str,
         for name in (*rows, *columns):
             linear, dim = part._modules[name], int(name in columns)
             bounds = group_bounds(linear.weight.shape[dim], num_switches)
-            cuts[name] = _cut(linear, runs(bounds, kept), dim)
+            cuts[name] = _cut(linear, runs(bounds, kept), dim, pool)
     return cuts
 
 
@@ -106,6 +122,7 @@ class NarrowCache:
         self.max_bytes = max_bytes
         self._entries: OrderedDict[tuple[int, LayerPlan], tuple[tuple, Any, int]] = OrderedDict()
         self._bytes = 0
+        self._pool = WeightPool()
         self._lock = threading.Lock()
 
     def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> Any:
@@ -117,14 +134,15 @@ class NarrowCache:
             if entry is not None and entry[0] == version:
                 self._entries.move_to_end(key)
                 return entry[1]
-        cuts = cut_projections(layer, plan, num_switches)
+        with self._lock:  # old plans go first, so that this one is cut into their memory
+            while self._bytes + projection_bytes(layer) > self.max_bytes and self._entries:
+                self._drop(next(iter(self._entries)))
+        cuts = cut_projections(layer, plan, num_switches, self._pool)
         narrow = narrow_layer(layer, plan, cuts)
         with self._lock:
             self._drop(key)
-            self._entries[key] = (version, narrow, sum(cut.weight.nbytes for cut in cuts.values()))
+            self._entries[key] = (version, narrow, projection_bytes(layer))
             self._bytes += self._entries[key][2]
-            while self._bytes > self.max_bytes and len(self._entries) > 1:
-                self._drop(next(iter(self._entries)))
         return narrow
 
     def clear(self) -> None:
@@ -132,6 +150,7 @@ class NarrowCache:
         with self._lock:
             self._entries.clear()
             self._bytes = 0
+        self._pool.clear()
 
     def _drop(self, key: tuple[int, LayerPlan]) -> None:
         entry = self._entries.pop(key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,4 +110,4 @@ def group_bounds(num_channels: int, num_groups: int) -> list[tuple[int, int]]:
     """The MLP's channels in contiguous groups [start, end); the first ``F mod A`` are one channel longer."""
     size, longer = divmod(num_channels, num_groups)
     starts = [g * size + min(g, longer) for g in range(num_groups + 1)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(itertools.pairwise(starts))
