@@ -1,0 +1,58 @@
+"""Training records in LLaVA's conversation JSON: captions for stage 1, several turns a picture for stage 2."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from playground.shapes.captions import caption, request
+from playground.shapes.questions import EXPLAIN, KINDS, Question
+from playground.shapes.scene import Scene
+
+TURNS = 8
+CAPTION_SHARE = 0.35  # of the records that begin with a description
+REASONED_SHARE = 0.15  # of the turns that name their evidence in front of the verdict
+SINGLE_SHARE = 0.1  # of the records with one question, as tests ask them
+
+Record = dict[str, Any]
+
+
+def caption_record(rng: random.Random, scene: Scene, name: str, image: str) -> Record:
+    """Stage 1: a request and the scene's description."""
+    return _record(name, image, [(request(rng), caption(scene))])
+
+
+def question_record(rng: random.Random, scene: Scene, name: str, image: str, turns: int = TURNS) -> Record:
+    """Stage 2: questions of all kinds in random order, no question twice."""
+    dialogue = [(request(rng), caption(scene))] if rng.random() < CAPTION_SHARE else []
+    count = 1 if rng.random() < SINGLE_SHARE else turns
+    return _record(name, image, dialogue + [_turn(rng, q) for q in draw_questions(rng, scene, count)])
+
+
+def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Question]:
+    """``count`` different questions, their kinds as even as the scene allows."""
+    kinds = list(KINDS)
+    questions: dict[str, Question] = {}
+    for attempt in range(4 * count):
+        if attempt % len(kinds) == 0:
+            rng.shuffle(kinds)
+        question = KINDS[kinds[attempt % len(kinds)]](rng, scene)
+        if question is not None:
+            questions.setdefault(question.text, question)
+        if len(questions) == count:
+            break
+    return list(questions.values())
+
+
+def _turn(rng: random.Random, question: Question) -> tuple[str, str]:
+    if question.evidence and rng.random() < REASONED_SHARE:
+        return f"{question.text}\n{EXPLAIN}", f"{question.evidence} So: {question.answer}"
+    return question.prompt, question.answer
+
+
+def _record(name: str, image: str, dialogue: list[tuple[str, str]]) -> Record:
+    messages = []
+    for index, (asked, answered) in enumerate(dialogue):
+        tag = "<image>\n" if index == 0 else ""
+        messages += [{"from": "human", "value": tag + asked}, {"from": "gpt", "value": answered}]
+    return {"id": name, "image": image, "conversations": messages}

@@ -1,0 +1,100 @@
+"""Writes a shapes world: pictures, LLaVA's training files, question files of the held-out splits.
+
+python -m playground.shapes.generate --out playground/data/shapes --seed 0 --scenes 20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from playground.shapes.conversations import caption_record, question_record
+from playground.shapes.draw import draw
+from playground.shapes.questions import KINDS
+from playground.shapes.scene import Scene, Split, sample_scene, scene_rng
+
+CURRICULUM = (2, 4, 6)  # most shapes in a picture, for each third of the training scenes
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes another world")
+    parser.add_argument("--scenes", type=int, default=20000, help="training scenes")
+    parser.add_argument("--test-questions", type=int, default=5000, help="questions in each held-out split")
+    args = parser.parse_args()
+    if args.scenes < 1 or args.test_questions < 1:
+        parser.error("--scenes and --test-questions take whole numbers from 1 up")
+    generate(args.out, args.seed, args.scenes, args.test_questions)
+
+
+def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
+    """Write ``captions.json``, ``conversations.json`` and ``images/`` for training, and ``validation.jsonl`` and
+    ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
+    captions, conversations = [], []
+    for index in tqdm(range(scenes), desc="training scenes"):
+        rng = scene_rng("train", seed, index)
+        scene = sample_scene(rng, "train", CURRICULUM[index * len(CURRICULUM) // scenes])
+        name = f"train/{index // 1000:03d}/{index:06d}"
+        save_picture(scene, out / "images" / f"{name}.png")
+        captions.append(caption_record(rng, scene, name, f"{name}.png"))
+        conversations.append(question_record(rng, scene, name, f"{name}.png"))
+    write_beside(out / "captions.json", json.dumps(captions, indent=0))
+    write_beside(out / "conversations.json", json.dumps(conversations, indent=0))
+    splits: tuple[Split, ...] = ("validation", "test")
+    for split in splits:
+        records = tqdm(questions(out, split, seed, test_questions), desc=split, total=test_questions)
+        write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+
+
+def questions(out: Path, split: Split, seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """``count`` question records, one a scene, their kinds in turn."""
+    kinds, index = list(KINDS), 0
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        while True:
+            rng = scene_rng(split, seed, index)
+            index += 1
+            scene = sample_scene(rng, split)
+            question = KINDS[kind](rng, scene)
+            if question is not None:
+                break
+        image = f"{split}/{number // 1000:03d}/{number:06d}.png"
+        save_picture(scene, out / "images" / image)
+        yield {
+            "question_id": number,
+            "image": image,
+            "text": question.prompt,
+            "category": kind,
+            "answer": question.answer,
+        }
+
+
+def save_picture(scene: Scene, path: Path) -> None:
+    """The drawn scene as PNG; a picture that is there already is kept."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    draw(scene).save(buffer, format="png")
+    part = path.with_suffix(".part")
+    part.write_bytes(buffer.getvalue())
+    part.replace(path)
+
+
+def write_beside(path: Path, text: str | Iterable[str]) -> None:
+    """Write under another name first, so that a final name always holds a whole file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(text), encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

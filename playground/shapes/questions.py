@@ -1,0 +1,226 @@
+"""Questions about a scene, one maker a kind; every question has one right answer, and answers are balanced.
+
+A maker returns None where a scene does not allow its question. Makers pick the answer first where that balances it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from playground.shapes.captions import place
+from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIZES, WORDS, Item, Scene
+
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+EXPLAIN = "Name the evidence, then answer."
+_APART = 12  # pixels between two centres that make left, right, above and below beyond doubt
+
+
+@dataclass(frozen=True)
+class Question:
+    """``text`` has no instruction yet; ``evidence`` is what a reasoned answer states in front of the verdict."""
+
+    kind: str
+    text: str
+    answer: str
+    evidence: str = ""
+    instruction: str = SHORT
+
+    @property
+    def prompt(self) -> str:
+        """The question as it is asked."""
+        return f"{self.text}\n{self.instruction}"
+
+
+Maker = Callable[[random.Random, Scene], "Question | None"]
+
+
+def _plural(name: str) -> str:
+    return name + "es" if name.endswith("s") else name + "s"
+
+
+def _are(count: int) -> str:
+    return f"There is {count}" if count == 1 else f"There are {count}"
+
+
+def _listing(items: Sequence[Item]) -> str:
+    return ", ".join(f"{i.size} {i.label} at the {place(i)}" for i in items) or "none"
+
+
+def existence(rng: random.Random, scene: Scene) -> Question:
+    """Is there a COLOUR SHAPE? The absent ones share a colour or shape with something that is there."""
+    present = {i.label for i in scene.shapes}
+    if rng.random() < 0.5:
+        label, answer = rng.choice(sorted(present)), "yes"
+    else:
+        colours, names = {i.colour for i in scene.shapes}, {i.name for i in scene.shapes}
+        near = [f"{c} {n}" for c in COLOURS for n in SHAPES if (c in colours) or (n in names)]
+        label, answer = rng.choice([x for x in near if x not in present]), "no"
+    text = rng.choice(("Is there {} in the picture?", "Can you see {}?", "Does the picture show {}?"))
+    article = "an" if label[0] in "aeiou" else "a"
+    return Question(
+        "existence", text.format(f"{article} {label}"), answer, f"{_are(sum(i.label == label for i in scene.shapes))}."
+    )
+
+
+def colour(rng: random.Random, scene: Scene) -> Question | None:
+    """What colour is the only SHAPE?"""
+    item = _unique(rng, scene.shapes, lambda i: i.name)
+    if item is None:
+        return None
+    text = rng.choice(("What colour is the {}?", "Which colour does the {} have?", "The {} is of what colour?"))
+    return Question("colour", text.format(item.name), item.colour, f"{_listing([item])}.")
+
+
+def shape(rng: random.Random, scene: Scene) -> Question | None:
+    """What shape has the only COLOUR thing?"""
+    item = _unique(rng, scene.shapes, lambda i: i.colour)
+    if item is None:
+        return None
+    text = rng.choice(("What shape is {}?", "Which shape is the {} object?", "What is the shape of the {} object?"))
+    return Question("shape", text.format(item.colour), item.name, f"{_listing([item])}.")
+
+
+def size(rng: random.Random, scene: Scene) -> Question | None:
+    """Is the only COLOUR SHAPE small or large?"""
+    item = _unique(rng, scene.shapes, lambda i: i.label)
+    if item is None:
+        return None
+    text = rng.choice(("What size is the {}?", "Is the {} small or large?", "How big is the {}?"))
+    return Question("size", text.format(item.label), item.size, f"{_listing([item])}.")
+
+
+def count(rng: random.Random, scene: Scene) -> Question:
+    """How many SHAPEs, COLOUR or SIZE objects, or objects at all?"""
+    options: list[tuple[str, list[Item]]] = [("objects", list(scene.shapes))]
+    options += [(_plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
+    options += [(f"{c} objects", [i for i in scene.shapes if i.colour == c]) for c in COLOURS]
+    options += [(f"{s} objects", [i for i in scene.shapes if i.size == s]) for s in SIZES]
+    return _count_question(rng, "count", options)
+
+
+def count_two(rng: random.Random, scene: Scene) -> Question:
+    """Counting by two attributes at once."""
+    options = [
+        (f"{c} {_plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n])
+        for c in COLOURS
+        for n in SHAPES
+    ]
+    options += [
+        (f"{s} {_plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
+    ]
+    options += [
+        (f"{s} {c} objects", [i for i in scene.shapes if i.size == s and i.colour == c]) for s in SIZES for c in COLOURS
+    ]
+    return _count_question(rng, "count_two", options)
+
+
+def relation(rng: random.Random, scene: Scene) -> Question | None:
+    """Is A left of, right of, above or below B?"""
+    pair = _pair(rng, scene)
+    if pair is None:
+        return None
+    a, b = pair
+    axes = [axis for axis, gap in (("x", a.x - b.x), ("y", a.y - b.y)) if abs(gap) >= _APART]
+    if not axes:
+        return None
+    axis = rng.choice(axes)
+    before = (a.x < b.x) if axis == "x" else (a.y < b.y)
+    first, second = ("left of", "right of") if axis == "x" else ("above", "below")
+    asked, truth = rng.choice(((first, before), (second, not before)))
+    text = rng.choice(("Is the {} {} the {}?", "Would you say the {} is {} the {}?", "Can one find the {} {} the {}?"))
+    return Question("relation", text.format(a.label, asked, b.label), "yes" if truth else "no", f"{_listing([a, b])}.")
+
+
+def compare(rng: random.Random, scene: Scene) -> Question | None:
+    """Are there more As than Bs, or which are there more of?"""
+    by = rng.choice(("name", "colour"))
+    counts = Counter(getattr(i, by) for i in scene.shapes)
+    names = SHAPES if by == "name" else COLOURS
+    a, b = rng.choice(sorted(counts)), rng.choice(names)
+    if a == b or counts[a] == counts[b]:
+        return None
+    if rng.random() < 0.5:
+        a, b = b, a
+    one, two = (_plural(x) if by == "name" else f"{x} objects" for x in (a, b))
+    evidence = f"{_are(counts[a])} {one} and {counts[b]} {two}."
+    if rng.random() < 0.5:
+        text = rng.choice(("Are there more {} than {}?", "Do {} outnumber {}?"))
+        return Question("compare", text.format(one, two), "yes" if counts[a] > counts[b] else "no", evidence)
+    text = rng.choice(("Which are there more of, {} or {}?", "What is more frequent, {} or {}?"))
+    return Question("compare", text.format(one, two), one if counts[a] > counts[b] else two, evidence)
+
+
+def reading(rng: random.Random, scene: Scene) -> Question | None:
+    """What word, or which digit, is written?"""
+    written = [i for i in (scene.only("word"), scene.only("digit")) if i is not None]
+    if not written:
+        return None
+    item = rng.choice(written)
+    if item.kind == "word":
+        text = rng.choice(("What word is written in the picture?", "What does the text say?", "Read the word."))
+    else:
+        text = rng.choice(("Which digit is in the picture?", "What number is shown?", "Read the digit."))
+    return Question("reading", text, item.name, f"The {item.kind} {item.name} in {item.colour}.")
+
+
+def choice(rng: random.Random, scene: Scene) -> Question | None:
+    """One of the open kinds again, with four options to choose from."""
+    question = rng.choice((colour, shape, count_two, reading))(rng, scene)
+    if question is None:
+        return None
+    pool = next(p for p in (COLOURS, SHAPES, DIGITS, tuple(WORDS)) if question.answer in p)
+    wrong = [x for x in (pool[:5] if question.kind == "count_two" else pool) if x != question.answer]
+    options = [question.answer, *rng.sample(wrong, 3)]
+    rng.shuffle(options)
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    letter = "ABCD"[options.index(question.answer)]
+    return Question("choice", f"{question.text}\n{lines}", letter, question.evidence, LETTER)
+
+
+KINDS: dict[str, Maker] = {
+    "existence": existence,
+    "colour": colour,
+    "shape": shape,
+    "size": size,
+    "count": count,
+    "count_two": count_two,
+    "relation": relation,
+    "compare": compare,
+    "reading": reading,
+    "choice": choice,
+}
+
+
+def normalise(answer: str) -> str:
+    """Answers are compared in lower case, without surrounding space and without a full stop."""
+    return answer.strip().rstrip(".").strip().lower()
+
+
+def _count_question(rng: random.Random, kind: str, options: list[tuple[str, list[Item]]]) -> Question:
+    """Pick the number first, so that 0 and 1 do not crowd out the rest."""
+    numbers = sorted({len(found) for _, found in options})
+    wanted = rng.choice(numbers)
+    name, found = rng.choice([o for o in options if len(o[1]) == wanted])
+    text = rng.choice(
+        ("How many {} are there?", "Count the {}.", "What is the number of {}?", "How many {} can you see?")
+    )
+    return Question(kind, text.format(name), str(wanted), f"{_listing(found)}.")
+
+
+def _unique(rng: random.Random, items: Sequence[Item], key: Callable[[Item], str]) -> Item | None:
+    counts = Counter(key(i) for i in items)
+    single = [i for i in items if counts[key(i)] == 1]
+    return rng.choice(single) if single else None
+
+
+def _pair(rng: random.Random, scene: Scene) -> tuple[Item, Item] | None:
+    counts = Counter(i.label for i in scene.shapes)
+    single = [i for i in scene.shapes if counts[i.label] == 1]
+    if len(single) < 2:
+        return None
+    a, b = rng.sample(single, 2)
+    return a, b

@@ -1,0 +1,174 @@
+"""Pre-trains the small CLIP vision tower: every patch learns to say which item has its centre there, and what it is.
+
+A LLaVA stands on a vision tower that already sees. This one learns shapes, colours, sizes, digits and words of the
+shapes world, patch by patch, before any language model looks at it.
+
+    python -m playground.shapes.tower --out runs/shapes/tower --steps 6000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+from playground.shapes.draw import draw
+from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIDE, SIZES, WORDS, Scene, sample_scene, scene_rng
+
+PATCH = 16  # pixels
+GRID = SIDE // PATCH  # patches a side
+NAMES = ("", *SHAPES, *DIGITS, *WORDS)  # "" where no item has its centre
+LAYER = -1  # the hidden states that LLaVA will select
+SAVE_EVERY = 500  # steps
+TARGETS = {"name": len(NAMES), "colour": len(COLOURS), "size": len(SIZES), "row": GRID, "column": GRID}
+IGNORED = -100
+
+
+def tower_config() -> CLIPVisionConfig:
+    """36 patches, 0.8 million parameters."""
+    return CLIPVisionConfig(
+        image_size=SIDE,
+        patch_size=PATCH,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        projection_dim=128,
+    )
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """CLIP's own processor at the tower's size."""
+    size = {"height": SIDE, "width": SIDE}
+    return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size)
+
+
+def patch_targets(scene: Scene) -> dict[str, torch.Tensor]:
+    """What each of the 36 patches is to say; colour and size only where an item has its centre."""
+    targets = {key: torch.full((GRID * GRID,), IGNORED) for key in ("colour", "size")}
+    targets["name"] = torch.zeros(GRID * GRID, dtype=torch.long)
+    places = torch.arange(GRID * GRID)
+    targets["row"], targets["column"] = places // GRID, places % GRID
+    for item in scene.items:
+        patch = min(GRID - 1, item.y // PATCH) * GRID + min(GRID - 1, item.x // PATCH)
+        targets["name"][patch] = NAMES.index(item.name)
+        targets["colour"][patch] = COLOURS.index(item.colour)
+        targets["size"][patch] = SIZES.index(item.size)
+    return targets
+
+
+class Scenes(Dataset):
+    """Fresh scenes, drawn on demand: pixels (3, SIDE, SIDE) and targets."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed, self.count, self.processor = seed, count, image_processor()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        scene = sample_scene(scene_rng("train", self.seed, index), "train")
+        pixels = self.processor(draw(scene), return_tensors="pt")["pixel_values"][0]
+        return pixels, patch_targets(scene)
+
+
+class PatchReader(nn.Module):
+    """The tower and one linear reader for each target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModel(tower_config())
+        self.readers = nn.ModuleDict({k: nn.Linear(self.tower.config.hidden_size, n) for k, n in TARGETS.items()})
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(B, 3, SIDE, SIDE) -> logits (B, 36, classes) by target."""
+        hidden = self.tower(pixels, output_hidden_states=True).hidden_states[LAYER][:, 1:]
+        return {key: reader(hidden) for key, reader in self.readers.items()}
+
+
+def loss_and_accuracy(
+    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Summed cross-entropies; accuracies where an item is."""
+    losses, accuracy = [], {}
+    there = targets["name"] > 0
+    for key, scores in logits.items():
+        losses.append(functional.cross_entropy(scores.flatten(0, 1).float(), targets[key].flatten(), ignore_index=-100))
+        if key in ("name", "colour", "size"):
+            accuracy[key] = (scores.argmax(-1) == targets[key])[there].float().mean().item()
+    return torch.stack(losses).sum(), accuracy
+
+
+def train(out: Path, steps: int, batch: int, learning_rate: float, workers: int) -> dict[str, float]:
+    """Train, or go on from ``out/state.pt``; leaves a complete tower folder. Returns the last accuracies."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    random.seed(0)
+    model = PatchReader()
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.05)
+    state = out / "state.pt"
+    done = 0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        done = saved["step"]
+    accuracy: dict[str, float] = {}
+    scenes = Scenes(seed=1 + done, count=(steps - done) * batch)
+    progress = tqdm(DataLoader(scenes, batch, num_workers=workers), initial=done, total=steps, desc="tower")
+    for step, (pixels, targets) in enumerate(progress, start=done + 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(pixels)
+        loss, accuracy = loss_and_accuracy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress.set_postfix(loss=f"{loss.item():.3f}", **{k: f"{v:.3f}" for k, v in accuracy.items()})
+        if step % SAVE_EVERY == 0 or step == steps:
+            save_state(state, model, optimizer, schedule, step)
+    model.tower.to(torch.bfloat16).save_pretrained(out)
+    image_processor().save_pretrained(out)
+    return accuracy
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    step: int,
+) -> None:
+    """Everything that a resumed run needs; written beside, then renamed."""
+    part = path.with_suffix(".part")
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    torch.save({"step": step, **{name: x.state_dict() for name, x in parts.items()}}, part)
+    part.replace(path)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tower, and of the state to resume from")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=64, help="pictures a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    args = parser.parse_args()
+    accuracy = train(args.out, args.steps, args.batch, args.learning_rate, args.workers)
+    print(json.dumps(accuracy))
+
+
+if __name__ == "__main__":
+    main()
