@@ -172,7 +172,7 @@ def choice(rng: random.Random, scene: Scene) -> Question | None:
     question = rng.choice((colour, shape, count_two, reading))(rng, scene)
     if question is None:
         return None
-    pool = next(p for p in (COLOURS, SHAPES, DIGITS, tuple(WORDS)) if question.answer in p)
+    pool = next(p for p in (COLOURS, SHAPES, DIGITS, WORDS) if question.answer in p)
     wrong = [x for x in (pool[:5] if question.kind == "count_two" else pool) if x != question.answer]
     options = [question.answer, *rng.sample(wrong, 3)]
     rng.shuffle(options)

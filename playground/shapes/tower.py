@@ -42,6 +42,7 @@ def tower_config() -> CLIPVisionConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         projection_dim=128,
+        attn_implementation="eager",  # SDPA's backward is slow on CPUs for so few positions
     )
 
 
@@ -137,7 +138,7 @@ def train(out: Path, steps: int, batch: int, learning_rate: float, workers: int)
         schedule.step()
         progress.set_postfix(loss=f"{loss.item():.3f}", **{k: f"{v:.3f}" for k, v in accuracy.items()})
         if step % SAVE_EVERY == 0 or step == steps:
-            save_state(state, model, optimizer, schedule, step)
+            save_state(state, step, model=model, optimizer=optimizer, schedule=schedule)
     model.tower.to(torch.bfloat16).save_pretrained(out)
     image_processor().save_pretrained(out)
     return accuracy
