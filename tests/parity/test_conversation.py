@@ -1,0 +1,38 @@
+"""Every template's prompts, byte for byte."""
+
+import json
+
+import pytest
+
+from llava.conversation import SeparatorStyle, conv_templates, default_conversation
+
+
+def test_templates_and_prompts(golden) -> None:
+    data = json.loads((golden / "conversation.json").read_text())
+    assert set(conv_templates) == set(data["templates"])
+    assert all(conv_templates[k] is default_conversation for k in data["default_conversation_key_equals"])
+    for key, expected in data["templates"].items():
+        template = conv_templates[key]
+        assert template.system == expected["system"]
+        assert list(template.roles) == expected["roles"]
+        assert template.sep_style is SeparatorStyle[expected["sep_style"]]
+        assert (template.sep, template.sep2) == (expected["sep"], expected["sep2"])
+        assert (template.version, template.offset) == (expected["version"], expected["offset"])
+        assert template.messages == expected["preset_messages"]
+        assert all(conv_templates[other] is template for other in expected["same_object_as"])
+        for name, prompt in expected["prompts"].items():
+            conversation = template.copy()
+            for who, message in data["dialogues"][name]:
+                conversation.append_message(template.roles[who == "assistant"], message)
+            if isinstance(prompt, dict):  # the reference adds a None separator and fails; ours adds nothing
+                assert conversation.get_prompt()
+            else:
+                assert conversation.get_prompt() == prompt, (key, name)
+            assert template.messages == expected["preset_messages"], "a copy leaves its template alone"
+
+
+def test_conversations_of_llama_2_begin_with_the_user() -> None:
+    conversation = conv_templates["llama_2"].copy()
+    conversation.append_message(conversation.roles[1], "Hello")
+    with pytest.raises(ValueError, match="begins with"):
+        conversation.get_prompt()
