@@ -18,13 +18,14 @@ from ada.layer_view import layer_view
 from ada.plan import group_bounds
 
 
-class GatedLinear:
+class GatedLinear(nn.Module):
     """A projection whose input channels are scaled by gates, whole head or neuron group at a time."""
 
     def __init__(self, linear: nn.Module, gates: torch.Tensor) -> None:
+        super().__init__()
         self.linear, self.gates = linear, gates  # gates (B, A)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         sizes = [end - start for start, end in group_bounds(x.shape[-1], self.gates.shape[-1])]
         repeats = torch.tensor(sizes, device=x.device)
         channels = self.gates.to(x.dtype).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])

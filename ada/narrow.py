@@ -19,23 +19,25 @@ ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
 MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
 
 
-class CutLinear:
-    """A linear product with cut weights; not a module, so that it adds nothing to any state dict."""
+class CutLinear(nn.Module):
+    """A linear product with cut weights."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
         self.weight, self.bias = weight, bias
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.linear(x, self.weight, self.bias)
 
 
-class Nothing:
+class Nothing(nn.Module):
     """Stands for an attention or MLP block of which nothing runs."""
 
     def __init__(self, returns_weights: bool) -> None:
+        super().__init__()
         self.returns_weights = returns_weights
 
-    def __call__(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+    def forward(self, hidden_states: torch.Tensor, **_: Any) -> Any:
         zeros = torch.zeros_like(hidden_states)
         return (zeros, None) if self.returns_weights else zeros
 
