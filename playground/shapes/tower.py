@@ -144,16 +144,9 @@ def train(out: Path, steps: int, batch: int, learning_rate: float, workers: int)
     return accuracy
 
 
-def save_state(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    step: int,
-) -> None:
+def save_state(path: Path, step: int, **parts: Any) -> None:
     """Everything that a resumed run needs; written beside, then renamed."""
     part = path.with_suffix(".part")
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     torch.save({"step": step, **{name: x.state_dict() for name, x in parts.items()}}, part)
     part.replace(path)
 
