@@ -1,0 +1,100 @@
+"""The flags of ``llava/train/train.py``: LLaVA's three dataclasses on today's transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import transformers
+
+from llava.errors import OptionError
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and which parts of it learn."""
+
+    model_name_or_path: str = field(default="", metadata={"help": "checkpoint folder or hub name to start from"})
+    version: str = field(default="v0", metadata={"help": "conversation template: v1, plain, llava_llama_2, ..."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model as it is"})
+    tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: only the projector learns"})
+    vision_tower: str | None = field(default=None, metadata={"help": "CLIP vision tower: folder or hub name"})
+    mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden states of this layer are the features"})
+    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
+    mm_projector_type: str = field(default="linear", metadata={"help": "linear, mlpNx_gelu or identity"})
+    mm_use_im_start_end: bool = field(default=False, metadata={"help": "put tokens around a picture"})
+    mm_use_im_patch_token: bool = field(default=True, metadata={"help": "add a token for picture patches"})
+    mm_patch_merge_type: str = field(default="flat", metadata={"help": "how patch features are merged"})
+    mm_vision_select_feature: str = field(default="patch", metadata={"help": "patch, or cls_patch"})
+    attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2"})
+
+
+@dataclass
+class DataArguments:
+    """Which data, and how pictures are prepared."""
+
+    data_path: str = field(default="", metadata={"help": "training file: LLaVA's conversation JSON"})
+    lazy_preprocess: bool = field(default=True, metadata={"help": "kept for upstream's lines; always lazy"})
+    is_multimodal: bool = field(default=False, metadata={"help": "set by the program"})
+    image_folder: str | None = field(default=None, metadata={"help": "folder that the records' image paths start at"})
+    image_aspect_ratio: str = field(default="square", metadata={"help": "square, or pad"})
+    check_data: bool = field(default=True, metadata={"help": "check every record before the first step"})
+    check_data_only: bool = field(default=False, metadata={"help": "check every record, report, and stop"})
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """transformers' own, and LLaVA's."""
+
+    cache_dir: str | None = field(default=None, metadata={"help": "where hub downloads are kept"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false: the collator needs all"})
+    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "keep the projector as it is"})
+    model_max_length: int = field(default=512, metadata={"help": "longest sequence, in tokens"})
+    mm_projector_lr: float | None = field(default=None, metadata={"help": "learning rate of the projector alone"})
+    group_by_modality_length: bool = field(
+        default=False, metadata={"help": "batches of one modality and of like lengths"}
+    )
+
+
+_RENAMED = {"--evaluation_strategy": "--eval_strategy", "--no_cuda": "--use_cpu"}
+_DROPPED = {
+    "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
+    "--save_safetensors": "weights are always saved as safetensors",
+    "--logging_dir": "set TENSORBOARD_LOGGING_DIR",
+    "--tokenizer": "the checkpoint's tokenizer is used",
+    "--group_by_length": "use --train_sampling_strategy group_by_length",
+}
+
+
+def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Launch lines written for older transformers -> today's flags, and a notice for each that changed.
+
+    ``--warmup_ratio R`` becomes ``--warmup_steps R`` (a fraction is a ratio there). Raises ``OptionError`` for
+    quantised training, which is not there yet.
+    """
+    flat = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    kept: list[str] = []
+    notices = []
+    position = 0
+    while position < len(flat):
+        name = flat[position]
+        values = []
+        position += 1
+        while position < len(flat) and not flat[position].startswith("--"):
+            values.append(flat[position])
+            position += 1
+        if name in ("--bits",) and values not in (["16"], ["32"]):
+            raise OptionError(f"{name} {' '.join(values)}: quantised training is not supported yet; use --bits 16")
+        if name in ("--bits",):
+            continue
+        if name == "--warmup_ratio":
+            name = "--warmup_steps"
+            notices.append("--warmup_ratio is --warmup_steps with a fraction now; translated")
+        elif name in _DROPPED:
+            notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
+            continue
+        elif name in _RENAMED:
+            notices.append(f"{name} is {_RENAMED[name]} now; translated")
+            name = str(_RENAMED[name])
+        kept += [name, *values]
+    return kept, notices

@@ -1,0 +1,91 @@
+"""transformers' trainer, with LLaVA's sampler, learning rates and projector-only checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from llava.plugins import hooks, merged
+from llava.train.samplers import LengthGroupedSampler
+from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
+
+
+class LLaVATrainer(Trainer):
+    """Trains all of a LLaVA, or (``projector_only``) its projector."""
+
+    def __init__(self, *args: Any, projector_only: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.projector_only = projector_only
+        self._figures: dict[str, list[float]] = defaultdict(list)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.args.group_by_modality_length or dataset is None:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, dataset.modality_lengths, by_modality=True, seed=self.args.seed)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Weight decay on matrices only; the projector at ``--mm_projector_lr`` where that is given."""
+        model = self.model if model is None else model
+        if self.optimizer is not None:
+            return self.optimizer
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                apart = self.args.mm_projector_lr is not None and "mm_projector" in name
+                groups[name in decayed, apart].append(parameter)
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        settings = [
+            {
+                "params": parameters,
+                "weight_decay": self.args.weight_decay if decay else 0.0,
+                **({"lr": self.args.mm_projector_lr} if apart else {}),
+            }
+            for (decay, apart), parameters in groups.items()
+        ]
+        self.optimizer = optimizer_class(settings, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The trainer's loss; what plug-ins have to say of the step is kept for the next log line."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        bare = self.accelerator.unwrap_model(model)
+        for key, value in merged(hooks().describe_training_step(model=bare, inputs=inputs, outputs=outputs)).items():
+            self._figures[key].append(value)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the means of the plug-ins' figures since the last line."""
+        if "loss" in logs:
+            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(self._figures.items())})
+            self._figures.clear()
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint's weights: the projector alone in stage 1."""
+        if self.projector_only:
+            save_projector(self, output_dir or self.args.output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        path = os.path.join(resume_from_checkpoint, PROJECTOR_FILE)
+        if not self.projector_only or not os.path.isfile(path):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state, strict=False)
+
+    def save_result(self, folder: str) -> None:
+        """What the run was for: the projector of stage 1, or the whole model."""
+        (save_projector if self.projector_only else save_model)(self, folder)

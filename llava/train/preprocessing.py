@@ -1,0 +1,137 @@
+"""Conversations -> token ids and labels, by the template that a model is trained with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conversation
+from llava.errors import DataError
+from llava.mm_utils import tokenizer_image_token
+from llava.train.label_masks import mask_messages, mask_rounds
+
+Message = dict[str, str]
+Sample = dict[str, torch.Tensor]
+
+_BEGIN_SIGNAL, _END_SIGNAL = "### ", "\n"
+
+
+def template_of(version: str) -> Conversation:
+    """The template that ``--version`` names. ``v0`` and unknown names mean Vicuna's v1, as they always have."""
+    return conv_templates["vicuna_v1"] if version == "v0" else conv_templates.get(version, conv_templates["vicuna_v1"])
+
+
+def preprocess_multimodal(
+    sources: Sequence[Sequence[Message]], data_args: Any, template: Conversation = default_conversation
+) -> list[list[Message]]:
+    """Move the image tag to the front of its message, and wrap it as the template and the flags want it."""
+    if not data_args.is_multimodal:
+        return [list(source) for source in sources]
+    return [[{**m, "value": _place_tag(m["value"], data_args, template)} for m in source] for source in sources]
+
+
+def _place_tag(text: str, data_args: Any, template: Conversation) -> str:
+    if DEFAULT_IMAGE_TOKEN not in text:
+        return text
+    text = f"{DEFAULT_IMAGE_TOKEN}\n{text.replace(DEFAULT_IMAGE_TOKEN, '').strip()}".strip()
+    if "mmtag" in template.version:
+        text = text.replace(DEFAULT_IMAGE_TOKEN, f"<Image>{DEFAULT_IMAGE_TOKEN}</Image>")
+    if data_args.mm_use_im_start_end:
+        text = text.replace(DEFAULT_IMAGE_TOKEN, DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN)
+    return text
+
+
+def preprocess(
+    sources: Sequence[Sequence[Message]],
+    tokenizer: Any,
+    has_image: bool = False,
+    template: Conversation = default_conversation,
+    sample: str = "?",
+) -> dict[str, list[torch.Tensor]]:
+    """``{"input_ids": [(T,), ...], "labels": [(T,), ...]}``, one entry a source. ``sample`` names it in errors."""
+    samples = [_preprocess_one(source, tokenizer, has_image, template, sample) for source in sources]
+    return {key: [s[key] for s in samples] for key in ("input_ids", "labels")}
+
+
+def _preprocess_one(
+    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str
+) -> Sample:
+    if template.sep_style is SeparatorStyle.PLAIN:
+        return _plain(source, tokenizer, template, sample)
+    if template.sep_style is SeparatorStyle.SINGLE:
+        return _single(source, tokenizer, has_image, template)
+    if template.sep_style is SeparatorStyle.TWO:
+        return _rounds(source, tokenizer, has_image, template, sample, f"{template.sep}{template.roles[1]}: ")
+    if template.sep_style is SeparatorStyle.LLAMA_2:
+        return _rounds(source, tokenizer, has_image, template, sample, "[/INST] ")
+    raise DataError(f"training with the template {template.version!r} is not supported yet")
+
+
+def _rounds(
+    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str, separator: str
+) -> Sample:
+    """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
+    text = _conversation_text(source, template, sample)
+    ids = _encode(text, tokenizer, has_image)
+    end = template.sep2 or ""
+    limit = tokenizer.model_max_length
+    count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image)
+    labels = mask_rounds(ids, text, count, separator=separator, end=end, max_length=limit, sample=sample)
+    return {"input_ids": ids, "labels": labels}
+
+
+def _plain(source: Sequence[Message], tokenizer: Any, template: Conversation, sample: str) -> Sample:
+    """Stage 1: the picture, then its caption; all but the picture is learned."""
+    if len(source) != 2 or DEFAULT_IMAGE_TOKEN not in source[0]["value"]:
+        raise DataError(
+            f"sample {sample}: the plain template takes one request with {DEFAULT_IMAGE_TOKEN} and one answer, got "
+            f"{len(source)} messages"
+        )
+    ids = _encode(DEFAULT_IMAGE_TOKEN + source[1]["value"] + template.sep, tokenizer, True)
+    return {"input_ids": ids, "labels": mask_messages(ids, _count(DEFAULT_IMAGE_TOKEN, tokenizer, True), [], [])}
+
+
+def _single(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation) -> Sample:
+    """The first LLaVA's form: a header, then "### Role: message" lines."""
+    roles = {"human": template.roles[0], "gpt": template.roles[1]}
+    header = f"{template.system}\n\n"
+    lines = [f"{_BEGIN_SIGNAL}{roles.get(m['from'].lower(), 'unknown')}: {m['value']}{_END_SIGNAL}" for m in source]
+    ids = _encode(header + "".join(lines) + _BEGIN_SIGNAL, tokenizer, has_image)
+    lengths = [_count(text, tokenizer, has_image) for text in (header, *lines)]
+    labels = mask_messages(ids, lengths[0], lengths[1:], [m["from"].lower() == "human" for m in source])
+    return {"input_ids": ids, "labels": labels}
+
+
+def _conversation_text(source: Sequence[Message], template: Conversation, sample: str) -> str:
+    roles = {"human": template.roles[0], "gpt": template.roles[1]}
+    turns = list(source)
+    if turns and turns[0]["from"] != "human":
+        turns = turns[1:]  # data sets open with the assistant now and then
+    conversation = template.copy()
+    conversation.messages = []
+    for index, message in enumerate(turns):
+        role = roles.get(message["from"])
+        if role != conversation.roles[index % 2]:
+            raise DataError(
+                f"sample {sample}: message {index + 1} is from {message['from']!r}; human and gpt must take turns"
+            )
+        conversation.append_message(role, message["value"])
+    return conversation.get_prompt()
+
+
+def _encode(text: str, tokenizer: Any, has_image: bool) -> torch.Tensor:
+    """Text -> (T,) ids. Image prompts are cut later, once the picture's length is known; texts here."""
+    if has_image:
+        return tokenizer_image_token(text, tokenizer, return_tensors="pt")
+    ids = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True).input_ids
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _count(text: str, tokenizer: Any, has_image: bool) -> int:
+    if has_image:
+        return len(tokenizer_image_token(text, tokenizer))
+    return len(tokenizer(text, max_length=tokenizer.model_max_length, truncation=True).input_ids)

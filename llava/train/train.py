@@ -1,0 +1,88 @@
+"""Trains a LLaVA: stage 1 (``--tune_mm_mlp_adapter True``), stage 2, and whatever plug-ins add.
+
+Run by path (``deepspeed llava/train/train.py ...``) or as a module (``python -m llava.train.train ...``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from llava.errors import LlavaError
+from llava.plugins import hooks
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
+from llava.train.collator import DataCollatorForSupervisedDataset
+from llava.train.data_check import check_data
+from llava.train.lazy_dataset import LazySupervisedDataset
+from llava.train.llava_trainer import LLaVATrainer
+from llava.train.model_setup import add_vision, choose_what_learns, complete_checkpoints, make_model, make_tokenizer
+from llava.train.preprocessing import template_of
+
+log = logging.getLogger("llava.train")
+
+
+def train(attn_implementation: str | None = None, flags: Sequence[str] | None = None) -> None:
+    """Parse the flags (``sys.argv`` by default), check the data, train or resume, and save."""
+    arguments = parse_arguments(sys.argv[1:] if flags is None else flags)
+    model_args, data_args, training_args = (
+        arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
+    )
+    model_args.attn_implementation = model_args.attn_implementation or attn_implementation
+    template = template_of(model_args.version)
+    if data_args.check_data or data_args.check_data_only:
+        count = check_data(data_args.data_path, data_args.image_folder, template)
+        log.info("%d records, none with a fault", count)
+    if data_args.check_data_only:
+        return
+    transformers.set_seed(training_args.seed)
+    model = make_model(arguments)
+    tokenizer = make_tokenizer(arguments)
+    add_vision(model, tokenizer, arguments)
+    choose_what_learns(model, arguments)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.info("%.2f million of %.2f million parameters learn", learning / 1e6, model.num_parameters() / 1e6)
+    trainer = LLaVATrainer(
+        model=model,
+        args=training_args,
+        processing_class=tokenizer,
+        train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, data_args, template),
+        data_collator=DataCollatorForSupervisedDataset(tokenizer),
+        projector_only=model_args.tune_mm_mlp_adapter,
+    )
+    checkpoints = complete_checkpoints(training_args.output_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.save_state()
+    trainer.save_result(training_args.output_dir)
+
+
+def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
+    """Every dataclass, the plug-ins' too, filled from the flags; flags of older releases are translated."""
+    kinds = [ModelArguments, DataArguments, TrainingArguments]
+    kinds += [kind for part in hooks().training_dataclasses() for kind in part]
+    translated, notices = translate_flags(flags)
+    parser = transformers.HfArgumentParser(kinds)  # type: ignore[arg-type]
+    instances = parser.parse_args_into_dataclasses(args=translated)
+    for notice in notices:
+        log.warning(notice)
+    return {type(instance): instance for instance in instances if dataclasses.is_dataclass(instance)}
+
+
+def main(attn_implementation: str | None = None) -> None:
+    """The program: an error that the user can mend is printed without a traceback; exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    torch.set_float32_matmul_precision("high")
+    try:
+        train(attn_implementation)
+    except LlavaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
