@@ -1,4 +1,5 @@
-"""Training records in LLaVA's conversation JSON: captions for stage 1, several turns a picture for stage 2."""
+"""Training records in LLaVA's conversation JSON: texts for the language stage, captions for stage 1, several turns a
+picture for stage 2."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from playground.shapes.captions import caption, request
 from playground.shapes.questions import EXPLAIN, KINDS, Question
 from playground.shapes.scene import Scene
 
+TAG = "<image>\n"
 TURNS = 8
 CAPTION_SHARE = 0.35  # of the records that begin with a description
 REASONED_SHARE = 0.15  # of the turns that name their evidence in front of the verdict
@@ -27,6 +29,19 @@ def question_record(rng: random.Random, scene: Scene, name: str, image: str, tur
     dialogue = [(request(rng), caption(scene))] if rng.random() < CAPTION_SHARE else []
     count = 1 if rng.random() < SINGLE_SHARE else turns
     return _record(name, image, dialogue + [_turn(rng, q) for q in draw_questions(rng, scene, count)])
+
+
+def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS) -> Record:
+    """The language stage: the same questions about a scene that is told in words, in any order."""
+    first, *others = [_turn(rng, q) for q in draw_questions(rng, scene, turns)]
+    sentences = caption(scene).split(". ")
+    rng.shuffle(sentences)
+    told = " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+    record = _record(name, "", [(f"{told}\n{first[0]}", first[1]), *others])
+    del record["image"]
+    first_message = record["conversations"][0]
+    first_message["value"] = first_message["value"].removeprefix(TAG)
+    return record
 
 
 def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Question]:
@@ -53,6 +68,6 @@ def _turn(rng: random.Random, question: Question) -> tuple[str, str]:
 def _record(name: str, image: str, dialogue: list[tuple[str, str]]) -> Record:
     messages = []
     for index, (asked, answered) in enumerate(dialogue):
-        tag = "<image>\n" if index == 0 else ""
+        tag = TAG if index == 0 else ""
         messages += [{"from": "human", "value": tag + asked}, {"from": "gpt", "value": answered}]
     return {"id": name, "image": image, "conversations": messages}

@@ -19,7 +19,7 @@ from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS
 from playground.shapes.scene import Scene, Split, sample_scene, scene_rng
 
-CURRICULUM = (2, 4, 6)  # most shapes in a picture, for each third of the training scenes
+MOST_SHAPES = (2, 4, 6)  # in a training picture, in turn: easy pictures teach what hard ones only hint at
 
 
 def main() -> None:
@@ -36,22 +36,23 @@ def main() -> None:
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
-    """Write ``captions.json``, ``conversations.json`` and ``images/`` for training, and ``validation.jsonl`` and
+    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` for training, and ``validation.jsonl`` and
     ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
-    captions, conversations = [], []
+    texts, captions, conversations = [], [], []
     for index in tqdm(range(scenes), desc="training scenes"):
         rng = scene_rng("train", seed, index)
-        scene = sample_scene(rng, "train", CURRICULUM[index * len(CURRICULUM) // scenes])
+        scene = sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)])
         name = f"train/{index // 1000:03d}/{index:06d}"
         save_picture(scene, out / "images" / f"{name}.png")
         captions.append(caption_record(rng, scene, name, f"{name}.png"))
         conversations.append(question_record(rng, scene, name, f"{name}.png"))
-    write_beside(out / "captions.json", json.dumps(captions, indent=0))
-    write_beside(out / "conversations.json", json.dumps(conversations, indent=0))
+        texts.append(text_record(rng, scene, name))
+    for file, records in (("texts", texts), ("captions", captions), ("conversations", conversations)):
+        write_beside(out / f"{file}.json", json.dumps(records, indent=0))
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
-        records = tqdm(questions(out, split, seed, test_questions), desc=split, total=test_questions)
-        write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        asked = tqdm(questions(out, split, seed, test_questions), desc=split, total=test_questions)
+        write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
 
 
 def questions(out: Path, split: Split, seed: int, count: int) -> Iterator[dict[str, Any]]:
