@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from playground.shapes.conversations import caption_record, question_record
+from playground.shapes.conversations import caption_record, question_record, text_record
 from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS
 from playground.shapes.scene import Scene, Split, sample_scene, scene_rng
@@ -36,8 +36,8 @@ def main() -> None:
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
-    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` for training, and ``validation.jsonl`` and
-    ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
+    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` for training, ``validation.jsonl``
+    and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
     texts, captions, conversations = [], [], []
     for index in tqdm(range(scenes), desc="training scenes"):
         rng = scene_rng("train", seed, index)

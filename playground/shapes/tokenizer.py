@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from llava.conversation import conv_templates
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from llava.conversation import conv_templates
 from playground.shapes.questions import EXPLAIN, LETTER, SHORT
 
 VOCABULARY = 640
