@@ -1,0 +1,267 @@
+"""Images and prompts on their way into the model."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+import torch
+from PIL import Image, UnidentifiedImageError
+from transformers import StoppingCriteria
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.errors import CheckpointError, ImageError
+
+MAX_PIXELS = 50_000_000
+DOWNLOAD_SECONDS = 30
+Size = tuple[int, int]  # width, height in pixels
+
+
+# Reading images
+
+
+def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An RGB image from a path, an http(s) address, or an open image. Its pixels are not turned by EXIF, as upstream.
+
+    Raises ImageError where it is missing, cut short, not an image, or of more than ``max_pixels``; the size is taken
+    from the file's header, before any pixel is decoded.
+    """
+    if isinstance(source, Image.Image):
+        return _decoded(source, "the given image", max_pixels)
+    name = str(source)
+    if name.startswith(("http://", "https://")):
+        return _opened(io.BytesIO(_download(name)), name, max_pixels)
+    if Path(name).is_dir():
+        raise ImageError(f"{name!r} is a folder; expected an image file")
+    try:
+        with open(name, "rb") as file:
+            return _opened(file, name, max_pixels)
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image at {name!r}; check the path") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise ImageError(f"cannot open the image {name!r}: {error.strerror}") from error
+
+
+def load_image_from_base64(image: str | bytes) -> Image.Image:
+    """The image in a base64 text, as requests carry it; not converted. Raises ImageError where there is none."""
+    try:
+        data = base64.b64decode(image)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"the image of a request is not base64: {error}") from error
+    return _opened(io.BytesIO(data), "the request's image", MAX_PIXELS, mode=None)
+
+
+def _download(address: str) -> bytes:
+    try:
+        response = requests.get(address, timeout=DOWNLOAD_SECONDS)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        raise ImageError(f"cannot fetch the image {address!r}: {error}") from error
+    return response.content
+
+
+def _opened(file: Any, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own guard; ours is the one that names its limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name!r} is not an image that can be read; expected PNG, JPEG or the like") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name!r} is too large ({error}); at most {max_pixels:,} pixels are read") from error
+    return _decoded(image, repr(name), max_pixels, mode)
+
+
+def _decoded(image: Image.Image, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. Make it smaller"
+        )
+    try:
+        image.load()
+        return image if mode is None else image.convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name} is cut short or damaged: {error}") from error
+
+
+# Images -> pixels
+
+
+def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
+    """The image in the middle of a square of its longer side."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def process_images(images: Sequence[Image.Image], image_processor: Any, model_cfg: Any) -> Any:
+    """Images -> pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` gives them unequal crops.
+
+    ``model_cfg.image_aspect_ratio``: "pad" to a square with the mean colour, "anyres" for crops, anything else
+    (square, none) as the processor crops.
+    """
+    aspect = getattr(model_cfg, "image_aspect_ratio", None)
+    if aspect == "anyres":
+        pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
+    elif aspect == "pad":
+        mean = tuple(int(channel * 255) for channel in image_processor.image_mean)
+        pixels = [_pixels(expand2square(image, mean), image_processor) for image in images]
+    else:
+        return image_processor(images, return_tensors="pt")["pixel_values"]
+    same = all(image.shape == pixels[0].shape for image in pixels)
+    return torch.stack(pixels) if same else pixels
+
+
+def _pixels(image: Image.Image, image_processor: Any) -> torch.Tensor:
+    return image_processor(image, return_tensors="pt")["pixel_values"][0]
+
+
+# Any resolution: a picture as a small whole and a grid of crops
+
+
+def select_best_resolution(original_size: Size, possible_resolutions: Sequence[Size]) -> Size | None:
+    """The (width, height) that keeps most of the picture's pixels, then wastes the fewest; the first of equals."""
+    width, height = original_size
+
+    def merit(resolution: Size) -> Size:
+        across, down = resolution
+        scale = min(across / width, down / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - across * down
+
+    return max(possible_resolutions, key=merit, default=None)
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:
+    """The image fitted into (width, height), in the middle, on black."""
+    width, height = image.size
+    across, down = target_resolution
+    # Rounded up, and never beyond the target.
+    if across / width < down / height:
+        fitted = across, min(-(-height * across // width), down)
+    else:
+        fitted = min(-(-width * down // height), across), down
+    canvas = Image.new("RGB", (across, down), (0, 0, 0))
+    canvas.paste(image.resize(fitted), ((across - fitted[0]) // 2, (down - fitted[1]) // 2))
+    return canvas
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """Square crops in reading order; those at the right and lower edge reach beyond the image."""
+    width, height = image.size
+    return [
+        image.crop((x, y, x + patch_size, y + patch_size))
+        for y in range(0, height, patch_size)
+        for x in range(0, width, patch_size)
+    ]
+
+
+def _resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+    """Grid pinpoints, as a list or as text of one -> [(width, height), ...]."""
+    points = grid_pinpoints
+    if isinstance(points, str):
+        try:
+            points = ast.literal_eval(points)
+        except (ValueError, SyntaxError) as error:
+            raise CheckpointError(
+                f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]]"
+            ) from error
+    return [(int(width), int(height)) for width, height in points]
+
+
+def get_anyres_image_grid_shape(
+    image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]], patch_size: int
+) -> tuple[int, int]:
+    """How many crops of ``patch_size`` pixels a picture of (width, height) gets: across, down."""
+    width, height = _best(image_size, grid_pinpoints)
+    return width // patch_size, height // patch_size
+
+
+def process_anyres_image(
+    image: Image.Image, processor: Any, grid_pinpoints: str | Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """One image -> (1 + crops, 3, S, S): the whole of it, squeezed to S by S, then the crops in reading order."""
+    best = resize_and_pad_image(image, _best(image.size, grid_pinpoints))
+    crops = divide_to_patches(best, processor.crop_size["height"])
+    side = processor.size["shortest_edge"]
+    return torch.stack([_pixels(part, processor) for part in [image.resize((side, side)), *crops]])
+
+
+def _best(image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]]) -> Size:
+    best = select_best_resolution(image_size, _resolutions(grid_pinpoints))
+    if best is None:
+        raise CheckpointError("image_grid_pinpoints is empty; expected at least one [width, height]")
+    return best
+
+
+# Prompts
+
+
+def tokenizer_image_token(
+    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> Any:
+    """Ids of a prompt in which each ``<image>`` becomes ``image_token_index``: a list, or with "pt" a tensor (t,).
+
+    The pieces between the tags are tokenised one by one; the beginning-of-text id stays in front of the first only.
+    """
+    if return_tensors not in (None, "pt"):
+        raise ValueError(f"unsupported tensor type {return_tensors!r}; expected 'pt' or None")
+    pieces = [list(tokenizer(piece).input_ids) for piece in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    bos = pieces[0][:1] if pieces[0] and pieces[0][0] == tokenizer.bos_token_id else []
+    ids = [*bos]
+    for order, piece in enumerate(pieces):
+        if order:
+            ids.append(image_token_index)
+        ids += piece[len(bos) :]
+    return torch.tensor(ids, dtype=torch.long) if return_tensors else ids
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """A path's last part, behind its parent's name for a training checkpoint: ``run/checkpoint-9`` -> run_checkpoint-9."""
+    parts = model_path.strip("/").split("/")
+    if parts[-1].startswith("checkpoint-") and len(parts) > 1:
+        return f"{parts[-2]}_{parts[-1]}"
+    return parts[-1]
+
+
+class KeywordsStoppingCriteria(StoppingCriteria):
+    """Stops when every row ends in one of the keywords, by its ids or within the text of its last tokens."""
+
+    def __init__(self, keywords: Sequence[str], tokenizer: Any, input_ids: torch.Tensor) -> None:
+        self.keywords = list(keywords)
+        self.tokenizer = tokenizer
+        self.start_len = input_ids.shape[1]
+        self.keyword_ids = []
+        for keyword in self.keywords:
+            ids = list(tokenizer(keyword).input_ids)
+            if len(ids) > 1 and ids[0] == tokenizer.bos_token_id:
+                ids = ids[1:]
+            self.keyword_ids.append(torch.tensor(ids))
+        self.max_keyword_len = max((len(ids) for ids in self.keyword_ids), default=0)
+
+    def __call__(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:  # type: ignore[override]
+        return all(self._ends(row) for row in output_ids)
+
+    def _ends(self, row: torch.Tensor) -> bool:
+        new = len(row) - self.start_len
+        if new < 0:  # the model was given embeddings: the row holds new tokens only
+            new = len(row)
+        tail = row[-min(new, self.max_keyword_len) :]  # the whole row where nothing is new, as upstream
+        for ids in self.keyword_ids:
+            if torch.equal(row[-len(ids) :], ids.to(row.device)):
+                return True
+        text = self.tokenizer.batch_decode(tail[None], skip_special_tokens=True)[0]
+        return any(keyword in text for keyword in self.keywords)

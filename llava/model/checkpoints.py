@@ -1,0 +1,163 @@
+"""Reads weights from a checkpoint folder: safely, only those asked for, and with every misfit named."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from llava.errors import CheckpointError
+
+Tensors = dict[str, torch.Tensor]
+SHOWN = 8  # keys that a message names before it counts the rest
+
+# In the order of preference, as transformers looks for them.
+SINGLE, INDEXED = 0, 1
+FILE_NAMES = (
+    ("model.safetensors", SINGLE),
+    ("model.safetensors.index.json", INDEXED),
+    ("pytorch_model.bin", SINGLE),
+    ("pytorch_model.bin.index.json", INDEXED),
+)
+
+
+def find_weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's whole model, sharded or not; empty where there are none."""
+    for name, kind in FILE_NAMES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if kind == SINGLE:
+            return [path]
+        shards = sorted(set(_read_json(path).get("weight_map", {}).values()))
+        if missing := [shard for shard in shards if not (folder / shard).is_file()]:
+            raise CheckpointError(f"{path} names files that are not there: {listed(missing)}")
+        return [folder / shard for shard in shards]
+    return []
+
+
+def read_weights(path: Path) -> Tensors:
+    """All tensors of a ``.safetensors`` or ``.bin`` file, on the CPU."""
+    return CheckpointWeights([path]).read()
+
+
+class CheckpointWeights:
+    """The tensors of some weight files. Iterates over their keys; reads tensors only when asked."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._file_of: dict[str, Path] = {}
+        self._pickled: dict[Path, Tensors] = {}
+        for file in files:
+            if file.suffix == ".safetensors":
+                keys: Iterable[str] = _safetensors_keys(file)
+            else:
+                keys = self._pickled[file] = _read_pickle(file)
+            self._file_of.update(dict.fromkeys(keys, file))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+    def read(self, keys: Iterable[str] | None = None, strip: str = "") -> Tensors:
+        """The tensors of ``keys`` (of all, by default), with ``strip`` cut from the front of each name."""
+        wanted: dict[Path, list[str]] = {}
+        for key in self._file_of if keys is None else keys:
+            wanted.setdefault(self._file_of[key], []).append(key)
+        found: Tensors = {}
+        for file, names in wanted.items():
+            if file in self._pickled:
+                found.update({name: self._pickled[file][name] for name in names})
+            else:
+                with safe_open(file, framework="pt") as opened:
+                    found.update({name: opened.get_tensor(name) for name in names})
+        return {name.removeprefix(strip): tensor for name, tensor in found.items()}
+
+
+def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, partial: bool = False) -> None:
+    """Copy ``tensors`` into ``module``; raise CheckpointError, naming keys and shapes, unless they fit.
+
+    partial: tensors may cover a part of the module; none may be left over all the same.
+    """
+    own = module.state_dict()
+    report_misfits(
+        source,
+        missing=[] if partial else [key for key in own if key not in tensors],
+        unexpected=[key for key in tensors if key not in own],
+        wrong_shapes=[
+            (key, tensor.shape, own[key].shape)
+            for key, tensor in tensors.items()
+            if key in own and tensor.shape != own[key].shape
+        ],
+    )
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def report_misfits(
+    source: str,
+    missing: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+    wrong_shapes: Iterable[tuple[str, Iterable[int], Iterable[int]]] = (),
+) -> None:
+    """Raise a CheckpointError that names every misfit, if there is any. Shapes: (key, in the file, in the model)."""
+    parts = []
+    if shapes := [f"{key} is {tuple(has)}, the model needs {tuple(needs)}" for key, has, needs in wrong_shapes]:
+        parts.append(f"wrong shape: {listed(shapes, '; ')}")
+    if missing := sorted(missing):
+        parts.append(f"missing: {listed(missing)}")
+    if unexpected := sorted(unexpected):
+        parts.append(f"left over: {listed(unexpected)}")
+    if parts:
+        raise CheckpointError(
+            f"the weights in {source} do not fit the model that its config.json describes. {'. '.join(parts)}. "
+            "Correct config.json, or copy the checkpoint again"
+        )
+
+
+def listed(names: Iterable[str], between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return between.join(names[:SHOWN]) + more
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path} as JSON: {error}") from error
+
+
+def _safetensors_keys(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return list(opened.keys())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}. The file is cut short or damaged; copy it again") from error
+
+
+def _read_pickle(path: Path) -> Tensors:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was refused: it holds more than tensors, and reading it could run code ({first_line(error)}). "
+            "Nothing was run. Get the weights as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"cannot read {path}: {error}. The file is cut short or damaged; copy it again") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path} is not a dictionary of tensors, which a weight file must be")
+    return tensors
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,213 @@
+"""What makes a language model a LLaVA: a vision tower, a projector, and the splice in front of the decoder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+    IMAGE_TOKEN_INDEX,
+)
+from llava.errors import CheckpointError, ImageError
+from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.checkpoints import load_exactly, read_weights
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_inputs import splice
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.patch_merge import merge_crops
+
+
+class LlavaMetaModel:
+    """Mixed in front of a decoder (``LlamaModel``): adds ``vision_tower``, ``mm_projector``, ``image_newline``."""
+
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        if getattr(config, "mm_vision_tower", None):
+            self.vision_tower = build_vision_tower(config, delay_load=True)
+            self._make_projector()
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        """The tower, its weights perhaps not read yet; None for a plain language model."""
+        return getattr(self, "vision_tower", None)
+
+    def _make_projector(self) -> None:
+        self.mm_projector = build_vision_projector(self.config)
+        if "unpad" in (getattr(self.config, "mm_patch_merge_type", None) or "flat"):
+            size = self.config.hidden_size
+            self.image_newline = nn.Parameter(torch.randn(size) / math.sqrt(size))
+
+    def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
+        """Add, or complete, what training needs; ``model_args``: ``llava.train.arguments.ModelArguments``.
+
+        The tower is read, the config told about it, and the projector made where there is none, then filled from
+        ``pretrain_mm_mlp_adapter`` where that is given.
+        """
+        config = self.config
+        config.mm_vision_tower = model_args.vision_tower
+        config.mm_vision_select_layer = model_args.mm_vision_select_layer
+        config.mm_vision_select_feature = model_args.mm_vision_select_feature
+        config.mm_patch_merge_type = model_args.mm_patch_merge_type
+        config.mm_projector_type = getattr(model_args, "mm_projector_type", "linear")
+        config.use_mm_proj = True
+        tower = self.get_vision_tower()
+        if tower is None:
+            tower = self.vision_tower = build_vision_tower(config)
+        else:
+            tower.load_model()
+        config.mm_hidden_size = tower.hidden_size
+        if getattr(self, "mm_projector", None) is None:
+            self._make_projector()
+        self.mm_projector.requires_grad_(True)
+        if model_args.pretrain_mm_mlp_adapter:
+            self.load_projector(Path(model_args.pretrain_mm_mlp_adapter))
+
+    def load_projector(self, path: Path) -> None:
+        """Fill the projector (and ``image_newline``) from a projector-only file, ``mm_projector.{bin,safetensors}``."""
+        tensors = read_weights(path)
+        marker = "mm_projector."
+        found = {key.partition(marker)[2]: value for key, value in tensors.items() if marker in key}
+        load_exactly(self.mm_projector, found, source=str(path))
+        for key, value in tensors.items():
+            if key.endswith("image_newline") and hasattr(self, "image_newline"):
+                self.image_newline.data.copy_(value)
+
+
+class LlavaMetaForCausalLM:
+    """Mixed in behind a causal language model whose ``model`` is a ``LlavaMetaModel``."""
+
+    config: Any
+
+    def get_model(self) -> Any:
+        return self.model  # type: ignore[attr-defined]
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        return self.get_model().get_vision_tower()
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels (N, 3, S, S) -> features in the language model's space (N, P, D)."""
+        features = self._loaded_tower()(images)
+        return self.get_model().mm_projector(features.to(self.get_model().embed_tokens.weight.dtype))
+
+    def _loaded_tower(self) -> CLIPVisionTower:
+        tower = self.get_vision_tower()
+        if tower is None:
+            raise ImageError("images were given to a language model without a vision tower; load a LLaVA checkpoint")
+        if not tower.is_loaded:
+            raise CheckpointError("the vision tower's weights are not read yet; call get_vision_tower().load_model()")
+        return tower
+
+    def image_features(self, images: Any, image_sizes: Any = None) -> list[torch.Tensor]:
+        """One (n, D) tensor of features per image.
+
+        images: (N, 3, S, S); or a list of images, each (3, S, S) or its crops (n, 3, S, S); or (N, n, 3, S, S).
+        image_sizes: each image's (width, height), which merging crops in space needs.
+        """
+        if isinstance(images, torch.Tensor) and images.dim() == 4:
+            return list(self.encode_images(images))
+        crops = [image[None] if image.dim() == 3 else image for image in images]
+        features = self.encode_images(torch.cat(crops)).split([len(image) for image in crops])
+        merge_type = getattr(self.config, "mm_patch_merge_type", None) or "flat"
+        sizes = [None] * len(crops) if image_sizes is None else image_sizes
+        if len(sizes) != len(crops):
+            raise ImageError(f"{len(crops)} image(s) were given with {len(sizes)} image_sizes")
+        return [
+            merge_crops(
+                part,
+                merge_type,
+                grid=self._crop_grid(size) if merge_type != "flat" and len(part) > 1 else None,
+                image_size=size,
+                newline=getattr(self.get_model(), "image_newline", None),
+            )
+            for part, size in zip(features, sizes, strict=True)
+        ]
+
+    def _crop_grid(self, size: Any) -> tuple[int, int] | None:
+        """Crops across and down for a picture of ``size`` (width, height)."""
+        if size is None or getattr(self.config, "image_aspect_ratio", None) != "anyres":
+            return None
+        side = self._loaded_tower().config.image_size
+        return get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, side)
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Any,
+        labels: torch.Tensor | None,
+        images: Any,
+        image_sizes: Any = None,
+    ) -> tuple[Any, ...]:
+        """Token ids (B, t) with image tags -> (None, position_ids, attention_mask, past_key_values, embeds, labels).
+
+        Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
+        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
+        """
+        tags = int((input_ids == IMAGE_TOKEN_INDEX).sum())
+        decoding = input_ids.shape[1] == 1 and not tags
+        if images is None and tags:
+            raise ImageError(f"{tags} image tag(s) in the prompt, but no image given")
+        if images is None or decoding or self.get_vision_tower() is None:
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        spliced = splice(
+            input_ids,
+            attention_mask,
+            labels,
+            self.image_features(images, image_sizes),
+            self.get_model().embed_tokens,
+            max_length=getattr(self.config, "tokenizer_model_max_length", None),
+            padding_side=getattr(self.config, "tokenizer_padding_side", "right"),
+        )
+        mask: torch.Tensor | None = spliced.attention_mask
+        if attention_mask is not None:
+            mask = spliced.attention_mask.to(attention_mask.dtype)
+        elif bool(spliced.attention_mask.all()):
+            mask = None
+        positions = None if position_ids is None else spliced.position_ids
+        return None, positions, mask, past_key_values, spliced.embeds, spliced.labels
+
+    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
+        """Add the image tokens that ``model_args`` ask for, and say which embeddings learn.
+
+        New rows start as the mean of the old ones, or as ``pretrain_mm_mlp_adapter`` has them.
+        """
+        if model_args.mm_use_im_patch_token:
+            tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
+            self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
+        new = 0
+        if model_args.mm_use_im_start_end:
+            new = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
+        inputs = self.get_input_embeddings().weight  # type: ignore[attr-defined]
+        outputs = self.get_output_embeddings().weight  # type: ignore[attr-defined]
+        if new:
+            for table in (inputs.data, outputs.data):
+                table[-new:] = table[:-new].mean(dim=0, keepdim=True)
+            if model_args.pretrain_mm_mlp_adapter:
+                _copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
+        if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
+            inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
+            outputs.requires_grad_(False)
+
+
+def _copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:
+    """Fill the last ``new`` rows of an embedding table from a projector-only file: its whole table, or those rows."""
+    saved = read_weights(path).get("model.embed_tokens.weight")
+    if saved is None:
+        raise CheckpointError(f"{path} has no model.embed_tokens.weight, which --mm_use_im_start_end needs")
+    if saved.shape not in (table.shape, (new, table.shape[1])):
+        raise CheckpointError(
+            f"model.embed_tokens.weight in {path} is {tuple(saved.shape)}; expected {tuple(table.shape)} or "
+            f"{(new, table.shape[1])}"
+        )
+    table[-new:] = saved[-new:]

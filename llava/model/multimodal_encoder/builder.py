@@ -1,0 +1,19 @@
+"""Which vision tower a config asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llava.errors import CheckpointError
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+
+
+def build_vision_tower(config: Any, **kwargs: Any) -> CLIPVisionTower:
+    """The tower that ``config.mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
+
+    ``delay_load=True`` leaves its weights on disk until ``load_model()``.
+    """
+    name = getattr(config, "mm_vision_tower", None) or getattr(config, "vision_tower", None)
+    if not name:
+        raise CheckpointError("no vision tower is named; set mm_vision_tower (or --vision_tower) to a folder or hub name")
+    return CLIPVisionTower(name, args=config, **kwargs)

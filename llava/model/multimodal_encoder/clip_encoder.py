@@ -1,0 +1,166 @@
+"""The CLIP vision tower: pixels (N, 3, S, S) -> hidden states of one of its layers (N, patches, C)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+from llava.errors import CheckpointError
+from llava.model.checkpoints import CheckpointWeights, find_weight_files, load_exactly
+
+IN_CHECKPOINT = "model.vision_tower.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
+
+
+class VisionModelHolder(nn.Module):
+    """Holds transformers' vision model under the name ``vision_model``.
+
+    transformers 5 dropped that level from its own module tree; LLaVA's checkpoints have it in every key. With the
+    holder the keys in memory and on disk are upstream's, whoever writes them.
+    """
+
+    def __init__(self, vision_model: CLIPVisionModel) -> None:
+        super().__init__()
+        self.vision_model = vision_model
+        self.config = vision_model.config
+
+    def forward(self, pixels: torch.Tensor, **kwargs: Any) -> Any:
+        return self.vision_model(pixels, **kwargs)
+
+
+class CLIPVisionTower(nn.Module):
+    """A vision tower whose weights are read when ``load_model`` is called, not when it is made.
+
+    vision_tower: a folder (absolute, or relative to the checkpoint's own folder) or a hub name.
+    args: the LLaVA config, or training arguments, with ``mm_vision_select_layer`` and, optionally,
+    ``mm_vision_select_feature``: "patch" (without the class token) or "cls_patch".
+    """
+
+    def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
+        super().__init__()
+        self.is_loaded = False
+        self.vision_tower_name = vision_tower
+        self.checkpoint_folder = _folder_of(args)
+        self.select_layer: int = args.mm_vision_select_layer
+        self.select_feature: str = getattr(args, "mm_vision_select_feature", None) or "patch"
+        if self.select_feature not in ("patch", "cls_patch"):
+            raise CheckpointError(
+                f"mm_vision_select_feature is {self.select_feature!r}; expected 'patch' or 'cls_patch'"
+            )
+        self._cfg_only: CLIPVisionConfig | None = None
+        self._processor: CLIPImageProcessorPil | None = None
+        if not delay_load:
+            self.load_model()
+
+    @property
+    def location(self) -> str:
+        """The folder, where there is one, or the hub name that the tower is read from."""
+        return resolve_tower(self.vision_tower_name, self.checkpoint_folder)
+
+    @property
+    def image_processor(self) -> CLIPImageProcessorPil:
+        # Always PIL's: the torchvision backend gives other pixels than LLaVA was trained on.
+        if self._processor is None:
+            self._processor = _from_folder(CLIPImageProcessorPil, self.location)
+        return self._processor
+
+    def load_model(self, device_map: Any = None) -> None:
+        """Read the weights: those of the LLaVA checkpoint, if it has any of the tower's, otherwise the tower's own."""
+        if self.is_loaded:
+            return
+        weights = CheckpointWeights(find_weight_files(self.checkpoint_folder) if self.checkpoint_folder else [])
+        own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
+        if own:
+            holder = VisionModelHolder(CLIPVisionModel(self.config))
+            load_exactly(holder, weights.read(own, strip=IN_CHECKPOINT), source=str(self.checkpoint_folder))
+            if device_map is not None and not isinstance(device_map, dict | str):
+                holder.to(device_map)
+        else:
+            holder = VisionModelHolder(_from_folder(CLIPVisionModel, self.location, device_map=device_map))
+        self.vision_tower = holder.requires_grad_(False).eval()
+        self.is_loaded = True
+
+    def feature_select(self, outputs: Any) -> torch.Tensor:
+        """Hidden states of ``select_layer`` (N, 1 + patches, C), without the class token for "patch"."""
+        features = outputs.hidden_states[self.select_layer]
+        return features[:, 1:] if self.select_feature == "patch" else features
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Pixels (N, 3, S, S), or a list of (3, S, S) -> features (N, P, C), or a list of (1, P, C), in their dtype."""
+        if isinstance(images, list):
+            return [self._features(image[None]) for image in images]
+        return self._features(images)
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True)
+        return self.feature_select(outputs).to(pixels.dtype)
+
+    @property
+    def dummy_feature(self) -> torch.Tensor:
+        """(1, C) of zeros."""
+        return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.vision_tower.vision_model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.vision_tower.vision_model.device
+
+    @property
+    def config(self) -> CLIPVisionConfig:
+        """The tower's own config, readable before the weights are."""
+        if self.is_loaded:
+            return self.vision_tower.config
+        if self._cfg_only is None:
+            self._cfg_only = _from_folder(CLIPVisionConfig, self.location)
+        return self._cfg_only
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def num_patches_per_side(self) -> int:
+        return self.config.image_size // self.config.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        return self.num_patches_per_side**2
+
+
+def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
+    """A tower's name -> the folder it means, or the name itself, for the hub.
+
+    A relative path is looked for in the checkpoint's folder, so that a folder may hold all it needs, then in the two
+    folders above it, where a tower may be shared by several checkpoints, then in the current folder.
+    """
+    path = Path(name).expanduser()
+    places = [] if checkpoint_folder is None else [checkpoint_folder, *checkpoint_folder.absolute().parents[:2]]
+    for place in [*places, Path()]:
+        if (place / path / "config.json").is_file():
+            return str(place / path)
+    if path.is_absolute() or name.startswith("."):
+        raise CheckpointError(f"the vision tower {name!r} is not there: no config.json in that folder")
+    return name
+
+
+def _folder_of(args: Any) -> Path | None:
+    """The checkpoint folder that a config was read from."""
+    folder = getattr(args, "_name_or_path", None)
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def _from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
+    try:
+        return kind.from_pretrained(location, **kwargs)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
+            "to the checkpoint or absolute, or a hub name that can be reached"
+        ) from error
