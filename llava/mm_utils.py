@@ -84,7 +84,8 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, mode: str | None = 
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. Make it smaller"
+            f"{name} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. "
+            "Make it smaller"
         )
     try:
         image.load()
@@ -230,7 +231,7 @@ def tokenizer_image_token(
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """A path's last part, behind its parent's name for a training checkpoint: ``run/checkpoint-9`` -> run_checkpoint-9."""
+    """A path's last part; for a training checkpoint behind its parent's: ``run/checkpoint-9`` -> run_checkpoint-9."""
     parts = model_path.strip("/").split("/")
     if parts[-1].startswith("checkpoint-") and len(parts) > 1:
         return f"{parts[-2]}_{parts[-1]}"
@@ -252,7 +253,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
             self.keyword_ids.append(torch.tensor(ids))
         self.max_keyword_len = max((len(ids) for ids in self.keyword_ids), default=0)
 
-    def __call__(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:  # type: ignore[override]
+    def __call__(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:
         return all(self._ends(row) for row in output_ids)
 
     def _ends(self, row: torch.Tensor) -> bool:

@@ -15,6 +15,8 @@ from torch import nn
 from llava.errors import CheckpointError
 
 Tensors = dict[str, torch.Tensor]
+PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
+OLD_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 SHOWN = 8  # keys that a message names before it counts the rest
 
 # In the order of preference, as transformers looks for them.
@@ -35,11 +37,19 @@ def find_weight_files(folder: Path) -> list[Path]:
             continue
         if kind == SINGLE:
             return [path]
-        shards = sorted(set(_read_json(path).get("weight_map", {}).values()))
+        shards = sorted(set(read_json(path).get("weight_map", {}).values()))
         if missing := [shard for shard in shards if not (folder / shard).is_file()]:
             raise CheckpointError(f"{path} names files that are not there: {listed(missing)}")
         return [folder / shard for shard in shards]
     return []
+
+
+def projector_file(folder: Path) -> Path | None:
+    """The file of a folder that holds the projector alone."""
+    for name in PROJECTOR_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    return None
 
 
 def read_weights(path: Path) -> Tensors:
@@ -48,7 +58,10 @@ def read_weights(path: Path) -> Tensors:
 
 
 class CheckpointWeights:
-    """The tensors of some weight files. Iterates over their keys; reads tensors only when asked."""
+    """The tensors of some weight files. Iterates over their keys; reads tensors only when asked.
+
+    Buffers that older releases of transformers saved, and today's compute, are passed over.
+    """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._file_of: dict[str, Path] = {}
@@ -58,7 +71,7 @@ class CheckpointWeights:
                 keys: Iterable[str] = _safetensors_keys(file)
             else:
                 keys = self._pickled[file] = _read_pickle(file)
-            self._file_of.update(dict.fromkeys(keys, file))
+            self._file_of.update({key: file for key in keys if not key.endswith(OLD_BUFFERS)})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
@@ -128,7 +141,8 @@ def listed(names: Iterable[str], between: str = ", ") -> str:
     return between.join(names[:SHOWN]) + more
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """A JSON object from a file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,22 +154,28 @@ def _safetensors_keys(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as opened:
             return list(opened.keys())
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}. The file is cut short or damaged; copy it again") from error
+        raise _damaged(path, error) from error
 
 
 def _read_pickle(path: Path) -> Tensors:
+    # Mapped, where the format allows: most callers want few of the tensors.
+    mapped = zipfile.is_zipfile(path)
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was refused: it holds more than tensors, and reading it could run code ({first_line(error)}). "
             "Nothing was run. Get the weights as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"cannot read {path}: {error}. The file is cut short or damaged; copy it again") from error
+        raise _damaged(path, error) from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is not a dictionary of tensors, which a weight file must be")
     return tensors
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(f"cannot read {path}: {first_line(error)}. It is cut short or damaged; copy it again")
 
 
 def first_line(error: BaseException) -> str:

@@ -60,10 +60,11 @@ class LlavaMetaModel:
         config.mm_projector_type = getattr(model_args, "mm_projector_type", "linear")
         config.use_mm_proj = True
         tower = self.get_vision_tower()
-        if tower is None:
-            tower = self.vision_tower = build_vision_tower(config)
-        else:
-            tower.load_model()
+        if tower is None or tower.vision_tower_name != model_args.vision_tower:
+            tower = self.vision_tower = build_vision_tower(model_args)
+        tower.select_layer = config.mm_vision_select_layer
+        tower.select_feature = config.mm_vision_select_feature
+        tower.load_model()
         config.mm_hidden_size = tower.hidden_size
         if getattr(self, "mm_projector", None) is None:
             self._make_projector()

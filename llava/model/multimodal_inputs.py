@@ -6,7 +6,7 @@ B rows, t token columns, T positions after the splice, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -110,9 +110,7 @@ def splice(
     if max_length is not None:
         rows = [(embeds[:max_length], row_labels[:max_length]) for embeds, row_labels in rows]
     spliced = pad_rows(rows, padding_side)
-    return spliced if labels is not None else SplicedInputs(
-        spliced.embeds, spliced.attention_mask, spliced.position_ids, None
-    )
+    return spliced if labels is not None else replace(spliced, labels=None)
 
 
 def pad_left(embeds: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -89,7 +90,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
         )
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: torch.Tensor | None = None,
         images: Any = None,
@@ -117,7 +118,14 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
         embeds, mask = pad_left(embeds, mask)
         return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
+        """As transformers saves; beside the weights go config and processor of a vision tower that they hold."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        tower = self.get_vision_tower()
+        if tower is not None and tower.is_loaded and is_main_process:
+            tower.save_description(Path(save_directory))
+
+    def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
         past_key_values: Any = None,

@@ -15,5 +15,7 @@ def build_vision_tower(config: Any, **kwargs: Any) -> CLIPVisionTower:
     """
     name = getattr(config, "mm_vision_tower", None) or getattr(config, "vision_tower", None)
     if not name:
-        raise CheckpointError("no vision tower is named; set mm_vision_tower (or --vision_tower) to a folder or hub name")
+        raise CheckpointError(
+            "no vision tower is named; set mm_vision_tower (or --vision_tower) to a folder or hub name"
+        )
     return CLIPVisionTower(name, args=config, **kwargs)

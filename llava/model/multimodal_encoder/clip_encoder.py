@@ -12,7 +12,8 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from llava.errors import CheckpointError
 from llava.model.checkpoints import CheckpointWeights, find_weight_files, load_exactly
 
-IN_CHECKPOINT = "model.vision_tower.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
+IN_CHECKPOINT = "model.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
+SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
 
 
 class VisionModelHolder(nn.Module):
@@ -43,7 +44,7 @@ class CLIPVisionTower(nn.Module):
         super().__init__()
         self.is_loaded = False
         self.vision_tower_name = vision_tower
-        self.checkpoint_folder = _folder_of(args)
+        self.checkpoint_folder = checkpoint_folder(args)
         self.select_layer: int = args.mm_vision_select_layer
         self.select_feature: str = getattr(args, "mm_vision_select_feature", None) or "patch"
         if self.select_feature not in ("patch", "cls_patch"):
@@ -75,13 +76,19 @@ class CLIPVisionTower(nn.Module):
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if own:
             holder = VisionModelHolder(CLIPVisionModel(self.config))
-            load_exactly(holder, weights.read(own, strip=IN_CHECKPOINT), source=str(self.checkpoint_folder))
-            if device_map is not None and not isinstance(device_map, dict | str):
-                holder.to(device_map)
+            tensors = weights.read(own, strip=f"{IN_CHECKPOINT}vision_tower.")
+            load_exactly(holder, tensors, source=str(self.checkpoint_folder))
         else:
-            holder = VisionModelHolder(_from_folder(CLIPVisionModel, self.location, device_map=device_map))
+            holder = VisionModelHolder(_from_folder(CLIPVisionModel, self.location))
+        if device_map is not None:
+            holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
         self.is_loaded = True
+
+    def save_description(self, folder: Path) -> None:
+        """Write config and processor, so that a checkpoint that holds the weights needs no other folder."""
+        self.config.save_pretrained(folder / SAVED_FOLDER)
+        self.image_processor.save_pretrained(folder / SAVED_FOLDER)
 
     def feature_select(self, outputs: Any) -> torch.Tensor:
         """Hidden states of ``select_layer`` (N, 1 + patches, C), without the class token for "patch"."""
@@ -138,20 +145,24 @@ def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
     """A tower's name -> the folder it means, or the name itself, for the hub.
 
     A relative path is looked for in the checkpoint's folder, so that a folder may hold all it needs, then in the two
-    folders above it, where a tower may be shared by several checkpoints, then in the current folder.
+    folders above it, where a tower may be shared by several checkpoints, then in the current folder. A tower that is
+    in none may still be described in the checkpoint itself, in ``SAVED_FOLDER``.
     """
     path = Path(name).expanduser()
-    places = [] if checkpoint_folder is None else [checkpoint_folder, *checkpoint_folder.absolute().parents[:2]]
-    for place in [*places, Path()]:
-        if (place / path / "config.json").is_file():
-            return str(place / path)
+    places = [path]
+    if checkpoint_folder is not None:
+        above = checkpoint_folder.absolute().parents[:2]
+        places = [*(place / path for place in (checkpoint_folder, *above)), path, checkpoint_folder / SAVED_FOLDER]
+    for place in places:
+        if (place / "config.json").is_file():
+            return str(place)
     if path.is_absolute() or name.startswith("."):
         raise CheckpointError(f"the vision tower {name!r} is not there: no config.json in that folder")
     return name
 
 
-def _folder_of(args: Any) -> Path | None:
-    """The checkpoint folder that a config was read from."""
+def checkpoint_folder(args: Any) -> Path | None:
+    """The checkpoint folder that a config was read from; None for training arguments, and for a hub name."""
     folder = getattr(args, "_name_or_path", None)
     return Path(folder) if folder and Path(folder).is_dir() else None
 
