@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import list_repo_files, snapshot_download
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.errors import CheckpointError, OptionError
+from llava.errors import CheckpointError
 from llava.model.checkpoints import (
     CheckpointWeights,
     find_weight_files,
@@ -23,15 +25,12 @@ from llava.model.checkpoints import (
 )
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
 from llava.plugins import hooks, merged
-from llava.utils import device_available
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048  # tokens
-# A 16-bit checkpoint of more bytes stays 16-bit on the CPU, as twice its size may not fit; a smaller one is widened,
-# which is more exact, and faster on most CPUs.
-LARGE_BYTES = 4 << 30
 OUR_TYPES = (LlavaConfig.model_type, "llava")  # the second is LLaVA's own, of before 1.5
 
 
@@ -58,26 +57,27 @@ def load_pretrained_model(
     folder = local_folder(model_path)
     fields = read_json(folder / "config.json")
     base = _language_model_folder(folder, model_base)
-    device = _usable(device)
-    kwargs = {**kwargs, **_placing(device, device_map), **_attention(use_flash_attn)}
+    device = usable_device(device)
+    quantised = load_8bit or load_4bit
+    kwargs = {**kwargs, **placing(device, device_map, quantised), **attention(use_flash_attn)}
     kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or fitting_dtype(device, fields, base))
-    if load_8bit or load_4bit:
-        kwargs["quantization_config"] = _quantisation(load_4bit, kwargs["dtype"])
+    if quantised:
+        kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"])
 
     tokenizer = load_tokenizer(base)
     log.info("loading %s from %s", model_name, folder)
     if not _is_llava(fields):
         model = _read_model(AutoModelForCausalLM, base, **kwargs)
-        return tokenizer, _placed(model, device, kwargs), None, context_length(model)
+        return tokenizer, placed(model, device, kwargs), None, context_length(model)
 
     config_class, model_class = _classes(fields)
-    config = config_class.from_pretrained(folder)
+    config = _read_config(config_class, folder)
     model = _read_model(model_class, base, config=config, projector_elsewhere=base != folder, **kwargs)
     if base != folder:
         model.get_model().load_projector(projector_file(folder))
         model.config._name_or_path = str(folder)
     _add_image_tokens(model, tokenizer)
-    model = _placed(model, device, kwargs)
+    model = placed(model, device, kwargs)
     tower = model.get_vision_tower()
     if tower is None:
         return tokenizer, model, None, context_length(model)
@@ -127,62 +127,6 @@ def _language_model_folder(folder: Path, model_base: str | None) -> Path:
     return local_folder(model_base)
 
 
-def _usable(device: str) -> str:
-    """``device``, or the CPU where upstream's default, cuda, is not there."""
-    kind = device.partition(":")[0]
-    if kind not in ("cuda", "mps", "cpu"):
-        raise OptionError(f"the device is {device!r}; expected cuda, cuda:N, mps or cpu")
-    if device_available(kind):
-        return device
-    log.warning("the device %s is not available; using the CPU", device)
-    return "cpu"
-
-
-def fitting_dtype(device: str, fields: dict[str, Any], folder: Path) -> torch.dtype:
-    """The dtype in which a checkpoint with these config fields runs well on a device."""
-    saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
-    kind = device.partition(":")[0]
-    if kind == "cuda":
-        return torch.bfloat16 if saved == "bfloat16" and torch.cuda.is_bf16_supported() else torch.float16
-    if kind == "mps":
-        return torch.float16
-    large = sum(file.stat().st_size for file in find_weight_files(folder)) > LARGE_BYTES
-    return torch.bfloat16 if large and saved in ("bfloat16", "float16") else torch.float32
-
-
-def _placing(device: str, device_map: Any) -> dict[str, Any]:
-    """Only several GPUs need a map; anything else is moved once it is read."""
-    return {"device_map": device_map} if device == "cuda" and device_map is not None else {}
-
-
-def _attention(use_flash_attn: bool) -> dict[str, Any]:
-    if not use_flash_attn:
-        return {}
-    try:
-        import flash_attn  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise OptionError("flash attention needs the extra 'flash': pip install 'ada-llava[flash]'") from error
-    return {"attn_implementation": "flash_attention_2"}
-
-
-def _quantisation(load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation, or LLM.int8(); projector and output layer stay as they are."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise OptionError("8-bit and 4-bit loading need the extra 'quant': pip install 'ada-llava[quant]'") from error
-    kept = ["mm_projector", "lm_head"]
-    if not load_4bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_quant_type="nf4",
-        llm_int8_skip_modules=kept,
-    )
-
-
 def _is_llava(fields: dict[str, Any]) -> bool:
     return fields.get("model_type") in OUR_TYPES or fields.get("model_type") in merged(hooks().model_classes())
 
@@ -198,12 +142,30 @@ def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
     return {**own, **merged(hooks().model_classes())}[fields["model_type"]]
 
 
+def _read_config(config_class: Any, folder: Path) -> Any:
+    try:
+        with _quiet_transformers():
+            return config_class.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its report on the keys of a checkpoint is ours to give; old names in a config.json are no news."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
 def _read_model(model_class: Any, folder: Path, projector_elsewhere: bool = False, **kwargs: Any) -> Any:
     """``from_pretrained``, with every misfit an error. Missing projector tensors may be filled from elsewhere."""
     keys = list(CheckpointWeights(find_weight_files(folder)))  # opens every file: damage and pickled code end here
     log.debug("%d tensors in %s", len(keys), folder)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch_dtype.*")
+    with _quiet_transformers():
         model, found = model_class.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
@@ -227,14 +189,7 @@ def _add_image_tokens(model: Any, tokenizer: Any) -> None:
     if wanted:
         tokenizer.add_tokens(wanted, special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
-
-
-def _placed(model: Any, device: str, kwargs: dict[str, Any]) -> Any:
-    """The model on its device; a quantised or dispatched one is there already."""
-    if "device_map" in kwargs or "quantization_config" in kwargs:
-        return model
-    return model.to(device)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
 def context_length(model: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -94,23 +95,23 @@ class CheckpointWeights:
         return {name.removeprefix(strip): tensor for name, tensor in found.items()}
 
 
-def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, partial: bool = False) -> None:
+def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, prefix: str = "") -> None:
     """Copy ``tensors`` into ``module``; raise CheckpointError, naming keys and shapes, unless they fit.
 
-    partial: tensors may cover a part of the module; none may be left over all the same.
+    prefix: what stands in front of the keys in ``source``, for the message.
     """
     own = module.state_dict()
     report_misfits(
         source,
-        missing=[] if partial else [key for key in own if key not in tensors],
-        unexpected=[key for key in tensors if key not in own],
+        missing=[prefix + key for key in own if key not in tensors],
+        unexpected=[prefix + key for key in tensors if key not in own],
         wrong_shapes=[
-            (key, tensor.shape, own[key].shape)
+            (prefix + key, tensor.shape, own[key].shape)
             for key, tensor in tensors.items()
             if key in own and tensor.shape != own[key].shape
         ],
     )
-    module.load_state_dict(dict(tensors), strict=False)
+    module.load_state_dict(dict(tensors))
 
 
 def report_misfits(
@@ -163,11 +164,13 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        name = f" ({found.group(1)})" if found else ""
         raise CheckpointError(
-            f"{path} was refused: it holds more than tensors, and reading it could run code ({first_line(error)}). "
-            "Nothing was run. Get the weights as .safetensors"
+            f"{path} was refused: it holds something else than tensors{name}, and reading it could run code. Nothing "
+            "was run. Get the weights as .safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is not a dictionary of tensors, which a weight file must be")
@@ -179,5 +182,5 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
+    """The first line of an error's message, or its kind where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -77,7 +77,7 @@ class LlavaMetaModel:
         tensors = read_weights(path)
         marker = "mm_projector."
         found = {key.partition(marker)[2]: value for key, value in tensors.items() if marker in key}
-        load_exactly(self.mm_projector, found, source=str(path))
+        load_exactly(self.mm_projector, found, str(path), f"model.{marker}")
         for key, value in tensors.items():
             if key.endswith("image_newline") and hasattr(self, "image_newline"):
                 self.image_newline.data.copy_(value)

@@ -76,8 +76,8 @@ class CLIPVisionTower(nn.Module):
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if own:
             holder = VisionModelHolder(CLIPVisionModel(self.config))
-            tensors = weights.read(own, strip=f"{IN_CHECKPOINT}vision_tower.")
-            load_exactly(holder, tensors, source=str(self.checkpoint_folder))
+            prefix = f"{IN_CHECKPOINT}vision_tower."
+            load_exactly(holder, weights.read(own, strip=prefix), str(self.checkpoint_folder), prefix)
         else:
             holder = VisionModelHolder(_from_folder(CLIPVisionModel, self.location))
         if device_map is not None:

@@ -1,0 +1,85 @@
+"""Where a model goes, and in which form: device, dtype, attention, quantisation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from llava.errors import OptionError
+from llava.model.checkpoints import find_weight_files
+from llava.utils import device_available
+
+log = logging.getLogger(__name__)
+
+# A 16-bit checkpoint of more bytes stays 16-bit on the CPU, as twice its size may not fit; a smaller one is widened,
+# which is more exact, and faster on most CPUs.
+LARGE_BYTES = 4 << 30
+
+
+def usable_device(device: str) -> str:
+    """``device``, or the CPU where upstream's default, cuda, is not there."""
+    kind = device.partition(":")[0]
+    if kind not in ("cuda", "mps", "cpu"):
+        raise OptionError(f"the device is {device!r}; expected cuda, cuda:N, mps or cpu")
+    if device_available(kind):
+        return device
+    log.warning("the device %s is not available; using the CPU", device)
+    return "cpu"
+
+
+def fitting_dtype(device: str, fields: dict[str, Any], folder: Path) -> torch.dtype:
+    """The dtype in which a checkpoint with these config fields runs well on a device."""
+    saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return torch.bfloat16 if saved == "bfloat16" and torch.cuda.is_bf16_supported() else torch.float16
+    if kind == "mps":
+        return torch.float16
+    large = sum(file.stat().st_size for file in find_weight_files(folder)) > LARGE_BYTES
+    return torch.bfloat16 if large and saved in ("bfloat16", "float16") else torch.float32
+
+
+def placing(device: str, device_map: Any, quantised: bool) -> dict[str, Any]:
+    """``from_pretrained``'s keyword for where the weights go. Only several GPUs, and quantised weights, need a map;
+    anything else is moved once it is read."""
+    if device == "cuda" and device_map is not None:
+        return {"device_map": device_map}
+    return {"device_map": {"": device}} if quantised else {}
+
+
+def attention(use_flash_attn: bool) -> dict[str, Any]:
+    """``from_pretrained``'s keyword for the kind of attention."""
+    if not use_flash_attn:
+        return {}
+    try:
+        import flash_attn  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        raise OptionError("flash attention needs the extra 'flash': pip install 'ada-llava[flash]'") from error
+    return {"attn_implementation": "flash_attention_2"}
+
+
+def quantisation(load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, or LLM.int8(); projector and output layer stay as they are."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise OptionError("8-bit and 4-bit loading need the extra 'quant': pip install 'ada-llava[quant]'") from error
+    kept = ["mm_projector", "lm_head"]
+    if not load_4bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_quant_type="nf4",
+        llm_int8_skip_modules=kept,
+    )
+
+
+def placed(model: Any, device: str, loading: dict[str, Any]) -> Any:
+    """The model on its device; one that was loaded with a map is there already."""
+    return model if "device_map" in loading else model.to(device)
