@@ -3,95 +3,34 @@
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
-import io
-import warnings
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import requests
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.errors import CheckpointError, ImageError
+from llava.errors import CheckpointError
+from llava.image_files import load_image, load_image_from_base64
 
-MAX_PIXELS = 50_000_000
-DOWNLOAD_SECONDS = 30
+__all__ = [
+    "KeywordsStoppingCriteria",
+    "divide_to_patches",
+    "expand2square",
+    "get_anyres_image_grid_shape",
+    "get_model_name_from_path",
+    "load_image",
+    "load_image_from_base64",
+    "process_anyres_image",
+    "process_images",
+    "resize_and_pad_image",
+    "select_best_resolution",
+    "tokenizer_image_token",
+]
+
 Size = tuple[int, int]  # width, height in pixels
-
-
-# Reading images
-
-
-def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An RGB image from a path, an http(s) address, or an open image. Its pixels are not turned by EXIF, as upstream.
-
-    Raises ImageError where it is missing, cut short, not an image, or of more than ``max_pixels``; the size is taken
-    from the file's header, before any pixel is decoded.
-    """
-    if isinstance(source, Image.Image):
-        return _decoded(source, "the given image", max_pixels)
-    name = str(source)
-    if name.startswith(("http://", "https://")):
-        return _opened(io.BytesIO(_download(name)), name, max_pixels)
-    if Path(name).is_dir():
-        raise ImageError(f"{name!r} is a folder; expected an image file")
-    try:
-        with open(name, "rb") as file:
-            return _opened(file, name, max_pixels)
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image at {name!r}; check the path") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise ImageError(f"cannot open the image {name!r}: {error.strerror}") from error
-
-
-def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """The image in a base64 text, as requests carry it; not converted. Raises ImageError where there is none."""
-    try:
-        data = base64.b64decode(image)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the image of a request is not base64: {error}") from error
-    return _opened(io.BytesIO(data), "the request's image", MAX_PIXELS, mode=None)
-
-
-def _download(address: str) -> bytes:
-    try:
-        response = requests.get(address, timeout=DOWNLOAD_SECONDS)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        raise ImageError(f"cannot fetch the image {address!r}: {error}") from error
-    return response.content
-
-
-def _opened(file: Any, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own guard; ours is the one that names its limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name!r} is not an image that can be read; expected PNG, JPEG or the like") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name!r} is too large ({error}); at most {max_pixels:,} pixels are read") from error
-    return _decoded(image, repr(name), max_pixels, mode)
-
-
-def _decoded(image: Image.Image, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. "
-            "Make it smaller"
-        )
-    try:
-        image.load()
-        return image if mode is None else image.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{name} is cut short or damaged: {error}") from error
 
 
 # Images -> pixels
@@ -152,9 +91,9 @@ def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.I
     across, down = target_resolution
     # Rounded up, and never beyond the target.
     if across / width < down / height:
-        fitted = across, min(-(-height * across // width), down)
+        fitted = across, min(math.ceil(height * (across / width)), down)
     else:
-        fitted = min(-(-width * down // height), across), down
+        fitted = min(math.ceil(width * (down / height)), across), down
     canvas = Image.new("RGB", (across, down), (0, 0, 0))
     canvas.paste(image.resize(fitted), ((across - fitted[0]) // 2, (down - fitted[1]) // 2))
     return canvas
