@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llava.errors import ImageError
 
 MAX_PIXELS = 50_000_000
 DOWNLOAD_SECONDS = 30
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow's formats raise on bad files
 
 
 def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -68,6 +70,8 @@ def _opened(file: Any, name: str, max_pixels: int, mode: str | None = "RGB") -> 
         raise ImageError(f"{name!r} is not an image that can be read; expected PNG, JPEG or the like") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name!r} is too large ({error}); at most {max_pixels:,} pixels are read") from error
+    except DAMAGED as error:
+        raise ImageError(f"{name!r} is cut short or damaged: {error}") from error
     return _decoded(image, repr(name), max_pixels, mode)
 
 
@@ -81,5 +85,5 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, mode: str | None = 
     try:
         image.load()
         return image if mode is None else image.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise ImageError(f"{name} is cut short or damaged: {error}") from error

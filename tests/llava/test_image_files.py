@@ -1,0 +1,126 @@
+"""Images that can be read, and the messages for those that cannot."""
+
+import base64
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llava.errors import ImageError
+from llava.mm_utils import load_image, load_image_from_base64
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+
+
+def test_formats_and_modes(picture, tmp_path):
+    for mode in ("RGB", "RGBA", "L", "P", "LA"):
+        path = tmp_path / f"{mode}.png"
+        picture.convert(mode).save(path)
+        found = load_image(path)
+        assert found.mode == "RGB"
+        assert found.tobytes() == Image.open(path).convert("RGB").tobytes()
+    assert load_image(str(tmp_path / "RGB.png")).tobytes() == picture.tobytes()
+    assert load_image(picture.convert("L")).mode == "RGB"
+
+
+def test_exif_is_left_alone(picture, tmp_path):
+    """Upstream reads the stored pixels, unturned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert load_image(tmp_path / "turned.png").size == picture.size
+
+
+def test_missing_and_not_an_image(tmp_path):
+    with pytest.raises(ImageError, match="there is no image at.*nowhere.png"):
+        load_image(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        load_image(tmp_path)
+    for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a"):
+        (tmp_path / "text.png").write_bytes(content)
+        with pytest.raises(ImageError, match=r"text\.png"):
+            load_image(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_cut_short(picture, tmp_path, kind):
+    """Wherever a file ends early, the error is ours, or enough was there to show the whole picture's size."""
+    whole = io.BytesIO()
+    picture.save(whole, kind)
+    path = tmp_path / "cut"
+    for length in np.linspace(0, len(whole.getvalue()) // 2, 25).astype(int):
+        path.write_bytes(whole.getvalue()[:length])
+        with pytest.raises(ImageError):
+            load_image(path)
+
+
+def png_header(width, height):
+    """A PNG that claims a size, and holds next to nothing."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 15_000, 60_000])
+def test_too_large(tmp_path, side):
+    """Refused by its header: 100 megapixels, and sizes at which Pillow warns or refuses by itself."""
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(side, side))
+    with pytest.raises(ImageError, match=r"50,000,000"):
+        load_image(path)
+    with pytest.raises(ImageError, match=r"50,000,000"):
+        load_image_from_base64(base64.b64encode(path.read_bytes()))
+
+
+def test_limit_is_free(picture, tmp_path):
+    picture.save(tmp_path / "p.png")
+    assert load_image(tmp_path / "p.png", max_pixels=1200).size == (40, 30)
+    with pytest.raises(ImageError, match=r"40 x 30 = 1,200 pixels; at most 1,199"):
+        load_image(tmp_path / "p.png", max_pixels=1199)
+
+
+def test_base64(picture):
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    text = base64.b64encode(data.getvalue()).decode()
+    assert load_image_from_base64(text).tobytes() == picture.tobytes()
+    for bad in ("a", base64.b64encode(b"no image").decode(), text[: len(text) // 8 * 4]):
+        with pytest.raises(ImageError):
+            load_image_from_base64(bad)
+
+
+def test_address(picture, monkeypatch):
+    """An address is fetched with a time limit; what fails there is an ImageError that names it."""
+    import requests
+
+    from llava import image_files
+
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, data.getvalue()
+    asked = {}
+
+    def get(address, timeout):
+        asked[address] = timeout
+        if "down" in address:
+            raise requests.ConnectionError("refused")
+        return answer
+
+    monkeypatch.setattr(image_files.requests, "get", get)
+    assert load_image("http://example.org/p.png").tobytes() == picture.tobytes()
+    assert asked["http://example.org/p.png"] > 0
+    with pytest.raises(ImageError, match=r"down\.png"):
+        load_image("https://example.org/down.png")
+    answer.status_code = 404
+    with pytest.raises(ImageError, match="404"):
+        load_image("https://example.org/gone.png")

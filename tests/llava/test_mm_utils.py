@@ -1,0 +1,111 @@
+"""Prompts, pixels and stopping, where the recorded answers say nothing."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from llava.errors import CheckpointError
+from llava.mm_utils import (
+    KeywordsStoppingCriteria,
+    expand2square,
+    get_anyres_image_grid_shape,
+    process_images,
+    resize_and_pad_image,
+    tokenizer_image_token,
+)
+
+
+class Letters:
+    """One id a letter; with or without an id in front."""
+
+    def __init__(self, bos):
+        self.bos_token_id = 1 if bos else None
+
+    def __call__(self, text):
+        front = [] if self.bos_token_id is None else [1]
+        return SimpleNamespace(input_ids=front + [ord(letter) for letter in text])
+
+    def batch_decode(self, rows, skip_special_tokens=True):
+        return ["".join(chr(i) for i in row.tolist() if i > 31) for row in rows]
+
+
+@given(pieces=st.lists(st.text(alphabet="ab c"), min_size=1, max_size=5), bos=st.booleans())
+def test_image_tokens(pieces, bos):
+    """The ids of the whole prompt, with each tag's letters taken out and one number put in."""
+    expected = [1] if bos else []
+    for order, piece in enumerate(pieces):
+        expected += [-7] * (order > 0) + [ord(letter) for letter in piece]
+    assert tokenizer_image_token("<image>".join(pieces), Letters(bos), image_token_index=-7) == expected
+
+
+def test_unknown_tensor_type():
+    with pytest.raises(ValueError, match="tf"):
+        tokenizer_image_token("a", Letters(True), return_tensors="tf")
+
+
+@given(width=st.integers(1, 30), height=st.integers(1, 30))
+def test_square(width, height):
+    picture = Image.new("RGB", (width, height), (9, 8, 7))
+    square = np.asarray(expand2square(picture, (1, 2, 3)))
+    side = max(width, height)
+    assert square.shape == (side, side, 3)
+    assert (square == (9, 8, 7)).all(axis=-1).sum() == width * height
+    top, left = (side - height) // 2, (side - width) // 2
+    assert (square[top : top + height, left : left + width] == (9, 8, 7)).all()
+
+
+def processor(side=8):
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def pictures(*sizes):
+    random = np.random.default_rng(0)
+    return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+def test_aspect_modes():
+    images = pictures((10, 20), (20, 10))
+    for mode in ("pad", "square", None):
+        assert process_images(images, processor(), SimpleNamespace(image_aspect_ratio=mode)).shape == (2, 3, 8, 8)
+    assert process_images(images, processor(), SimpleNamespace()).shape == (2, 3, 8, 8)
+
+
+def test_anyres_crops_may_differ():
+    config = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=[[8, 16], [16, 16]])
+    tall, square = process_images(pictures((10, 20), (20, 20)), processor(), config)
+    assert tall.shape == (3, 3, 8, 8)
+    assert square.shape == (5, 3, 8, 8)
+    assert process_images(pictures((20, 20), (16, 16)), processor(), config).shape == (2, 5, 3, 8, 8)
+
+
+def test_grid_of_text_and_its_faults():
+    assert get_anyres_image_grid_shape((20, 20), "[(8, 16), (16, 16)]", 8) == (2, 2)
+    with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
+        get_anyres_image_grid_shape((20, 20), "[(8, 16", 8)
+    with pytest.raises(CheckpointError, match="empty"):
+        get_anyres_image_grid_shape((20, 20), [], 8)
+
+
+@given(width=st.integers(1, 99), height=st.integers(1, 99), across=st.integers(1, 50), down=st.integers(1, 50))
+def test_fitted_picture_fills_one_side(width, height, across, down):
+    fitted = np.asarray(resize_and_pad_image(Image.new("RGB", (width, height), "white"), (across, down)))
+    assert fitted.shape == (down, across, 3)
+    white = fitted.all(axis=-1)
+    assert white.any(axis=0).all() or white.any(axis=1).all()
+
+
+def test_stopping_on_new_tokens_alone():
+    """``generate`` from embeddings shows the criterion the new tokens only, without the prompt."""
+    prompt = torch.tensor([[1, *b"a long prompt"]])
+    stop = KeywordsStoppingCriteria(["###"], Letters(True), prompt)
+    assert not stop(torch.tensor([list(b"yes")]), None)
+    assert not stop(torch.tensor([list(b"yes##")]), None)
+    assert stop(torch.tensor([list(b"yes###")]), None)
+    assert not stop(torch.tensor([list(b"yes###"), list(b"no, no")]), None)
+    assert stop(torch.tensor([list(b"yes###"), list(b"no!###")]), None)
