@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
@@ -64,18 +64,16 @@ def load_pretrained_model(
     if quantised:
         kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"])
 
-    tokenizer = load_tokenizer(base)
     log.info("loading %s from %s", model_name, folder)
-    if not _is_llava(fields):
-        model = _read_model(AutoModelForCausalLM, base, **kwargs)
-        return tokenizer, placed(model, device, kwargs), None, context_length(model)
-
     config_class, model_class = _classes(fields)
     config = _read_config(config_class, folder)
+    tokenizer = load_tokenizer(base)
     model = _read_model(model_class, base, config=config, projector_elsewhere=base != folder, **kwargs)
+    if model_class is AutoModelForCausalLM:
+        return tokenizer, placed(model, device, kwargs), None, context_length(model)
     if base != folder:
         model.get_model().load_projector(projector_file(folder))
-        model.config._name_or_path = str(folder)
+        model.get_vision_tower().checkpoint_folder = folder  # not the base model's
     _add_image_tokens(model, tokenizer)
     model = placed(model, device, kwargs)
     tower = model.get_vision_tower()
@@ -127,19 +125,17 @@ def _language_model_folder(folder: Path, model_base: str | None) -> Path:
     return local_folder(model_base)
 
 
-def _is_llava(fields: dict[str, Any]) -> bool:
-    return fields.get("model_type") in OUR_TYPES or fields.get("model_type") in merged(hooks().model_classes())
-
-
 def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
-    """Config and model class of a LLaVA checkpoint."""
+    """Config and model class of a checkpoint: a LLaVA's, a plug-in's, or transformers' for any other."""
+    known = {**dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
+    if fields.get("model_type") not in known:
+        return AutoConfig, AutoModelForCausalLM
     if "text_config" in fields:
         raise CheckpointError(
             "this checkpoint is in transformers' own LLaVA layout (config.json has text_config); expected LLaVA's "
             "layout, with mm_vision_tower in config.json"
         )
-    own = dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM))
-    return {**own, **merged(hooks().model_classes())}[fields["model_type"]]
+    return known[fields["model_type"]]
 
 
 def _read_config(config_class: Any, folder: Path) -> Any:

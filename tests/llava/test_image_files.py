@@ -38,7 +38,7 @@ def test_exif_is_left_alone(picture, tmp_path):
 
 
 def test_missing_and_not_an_image(tmp_path):
-    with pytest.raises(ImageError, match="there is no image at.*nowhere.png"):
+    with pytest.raises(ImageError, match=r"there is no image at.*nowhere\.png"):
         load_image(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="is a folder"):
         load_image(tmp_path)

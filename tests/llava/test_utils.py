@@ -26,7 +26,7 @@ def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert utils.pick_device(None) == utils.pick_device("auto") == utils.pick_device("cpu") == "cpu"
-    with pytest.raises(OptionError, match="cuda:1.*not available here; available: cpu"):
+    with pytest.raises(OptionError, match=r"cuda:1.*not available here; available: cpu"):
         utils.pick_device("cuda:1")
     with pytest.raises(OptionError, match="tpu"):
         utils.pick_device("tpu")

@@ -44,7 +44,7 @@ class CLIPVisionTower(nn.Module):
         super().__init__()
         self.is_loaded = False
         self.vision_tower_name = vision_tower
-        self.checkpoint_folder = checkpoint_folder(args)
+        self.checkpoint_folder = folder_of_checkpoint(args)
         self.select_layer: int = args.mm_vision_select_layer
         self.select_feature: str = getattr(args, "mm_vision_select_feature", None) or "patch"
         if self.select_feature not in ("patch", "cls_patch"):
@@ -156,12 +156,13 @@ def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
     for place in places:
         if (place / "config.json").is_file():
             return str(place)
-    if path.is_absolute() or name.startswith("."):
-        raise CheckpointError(f"the vision tower {name!r} is not there: no config.json in that folder")
+    if path.is_absolute() or len(path.parts) != 2 or name.startswith("."):  # the hub's names are owner/model
+        looked = f"{checkpoint_folder}, the two folders above it, " if checkpoint_folder else ""
+        raise CheckpointError(f"there is no vision tower at {name!r}; looked in {looked}and the current folder")
     return name
 
 
-def checkpoint_folder(args: Any) -> Path | None:
+def folder_of_checkpoint(args: Any) -> Path | None:
     """The checkpoint folder that a config was read from; None for training arguments, and for a hub name."""
     folder = getattr(args, "_name_or_path", None)
     return Path(folder) if folder and Path(folder).is_dir() else None
