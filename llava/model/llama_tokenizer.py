@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
@@ -93,15 +94,24 @@ def load_tokenizer(folder: str | Path, **kwargs: Any) -> Any:
 
     Raises CheckpointError where there is none.
     """
-    path = Path(folder)
+    path = Path(folder) if Path(folder).is_dir() else _fetched(str(folder), kwargs.get("cache_dir"))
     if (path / MODEL_FILE).is_file() and _class_name(path) in _LLAMA_CLASSES:
         return LlamaTokenizer.from_pretrained(path, **kwargs)
-    if path.is_dir() and not any((path / name).is_file() for name in ("tokenizer.json", MODEL_FILE, "vocab.json")):
+    if not any((path / name).is_file() for name in ("tokenizer.json", MODEL_FILE, "vocab.json")):
         raise CheckpointError(f"there is no tokenizer in {folder}: expected tokenizer.json or {MODEL_FILE}")
     try:
-        return AutoTokenizer.from_pretrained(folder, **kwargs)
+        return AutoTokenizer.from_pretrained(path, **kwargs)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the tokenizer of {folder}: {error}") from error
+
+
+def _fetched(name: str, cache_dir: str | None) -> Path:
+    """A folder with the tokenizer's files of a hub name."""
+    files = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "config.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, cache_dir=cache_dir))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched: {error}") from error
 
 
 def _class_name(folder: Path) -> str | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.llama_tokenizer import load_tokenizer
 from llava.plugins import hooks, merged
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
@@ -71,7 +72,7 @@ def _report_loading(loading: Mapping[str, Any], new_model: bool) -> None:
 def make_tokenizer(arguments: Arguments) -> Any:
     """The checkpoint's tokenizer, with a padding token: its own, else <unk> as LLaVA trains with."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = load_tokenizer(
         model_args.model_name_or_path,
         cache_dir=training_args.cache_dir,
         model_max_length=training_args.model_max_length,
