@@ -154,12 +154,15 @@ class LlavaMetaForCausalLM:
         Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
         a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
         """
+        as_given = input_ids, position_ids, attention_mask, past_key_values, None, labels
+        single = input_ids.shape[1] == 1
+        if single and past_key_values is not None:
+            return as_given  # a decoding step: not even looked at, as that would wait for the GPU
         tags = int((input_ids == IMAGE_TOKEN_INDEX).sum())
-        decoding = input_ids.shape[1] == 1 and not tags
         if images is None and tags:
             raise ImageError(f"{tags} image tag(s) in the prompt, but no image given")
-        if images is None or decoding or self.get_vision_tower() is None:
-            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        if images is None or self.get_vision_tower() is None or (single and not tags):
+            return as_given
         spliced = splice(
             input_ids,
             attention_mask,

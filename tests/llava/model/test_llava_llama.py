@@ -125,6 +125,32 @@ def test_hub_style_generation_keeps_images(model, pixels):
     assert step["image_sizes"] == [(16, 16)]
 
 
+@pytest.mark.parametrize("reentrant", [None, True, False])
+def test_gradients(model, pixels, reentrant):
+    """The projector and the decoder learn, the tower does not; checkpointing changes nothing."""
+    ids = torch.tensor([[1, 5, IMAGE, 7], [1, 6, 8, 9]])
+    mask, labels = torch.ones_like(ids), ids.clone()
+
+    def gradients():
+        model.zero_grad()
+        model.train()
+        model(ids, attention_mask=mask, labels=labels, images=pixels[:2]).loss.backward()
+        return {
+            key: parameter.grad.clone() for key, parameter in model.named_parameters() if parameter.grad is not None
+        }
+
+    before = gradients()
+    assert not any("vision_tower" in key for key in before)
+    assert before["model.mm_projector.0.weight"].abs().sum() > 0
+    if reentrant is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.enable_input_require_grads()
+        after = gradients()
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-6)
+
+
 def test_other_keywords_reach_every_layer(model, pixels):
     seen = []
     for layer in model.model.layers:
