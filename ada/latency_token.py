@@ -97,17 +97,3 @@ def insert(sequence: Sequence, token: torch.Tensor, place: torch.Tensor) -> Sequ
         labels = widen(labels, one * IGNORE_INDEX)
     return Sequence(widen(sequence.embeds, token), mask, positions, labels)
 
-
-def to_left(sequence: Sequence) -> Sequence:
-    """The same rows with their padding moved to the left, as generation needs it; labels are dropped.
-
-    Generation reads the last column's logits, so every row's last real token must stand there.
-    """
-    mask = sequence.attention_mask
-    if mask is None or bool(mask.bool().all()):
-        return Sequence(sequence.embeds, None, None, None)
-    width = mask.shape[1]
-    shift = width - _row_end(mask)  # (B,): padding behind the last real token
-    source = (torch.arange(width, device=mask.device)[None] - shift[:, None]) % width
-    embeds = sequence.embeds.gather(1, source[..., None].expand_as(sequence.embeds))
-    return Sequence(embeds, mask.gather(1, source), None, None)

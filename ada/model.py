@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.multimodal_inputs import pad_left
 
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
 from ada.execution import Execution
-from ada.latency_token import Sequence, insert, to_left, token_place
+from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
@@ -121,8 +122,9 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         if kwargs.pop("inputs_embeds", None) is not None:
             raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
         mask, positions = kwargs.pop("attention_mask", None), kwargs.pop("position_ids", None)
-        sequence = to_left(self._embed(inputs, positions, mask, None, images, image_sizes))
-        rows = len(sequence.embeds)
+        spliced = self._embed(inputs, positions, mask, None, images, image_sizes)
+        embeds, mask = pad_left(spliced.embeds, spliced.attention_mask)
+        sequence, rows = Sequence(embeds, mask, None, None), len(embeds)
         budgets = parse_budgets(latency_budget, rows)
         if strict_latency_budget:
             for budget in filter(None, budgets):

@@ -48,37 +48,43 @@ def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None
     return _straight_through(on, soft.sum(dim=1))
 
 
-def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None = None) -> torch.Tensor:
+def select_switches(
+    logits: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None = None
+) -> torch.Tensor:
     """Kind H: once per unit, one switch among all that are off names a layer; there the ``rank`` best heads and
     the ``rank`` best neuron groups that are off go on.
 
-    logits (B, N, 2, A), units (B,) -> gates (B, N, 2, A), 0 or 1; with noise, differentiable in the logits.
+    logits (B, N, 2, A), units (B,) -> gates (B, N, 2, A), 0 or 1; with noise, differentiable in the logits. A unit's
+    gates are the outer product of two relaxed draws: which layer, and which switches by the drawn layer's logits.
     """
     batch, layers, sorts, switches = logits.shape
     draws = int(units.max()) if batch else 0
     scores = logits.detach()
     rows = torch.arange(batch, device=logits.device)
     on = torch.zeros_like(scores, dtype=torch.bool)
-    off_before, noises, picks = [], [], []
+    steps: list[tuple[torch.Tensor, ...]] = []
     for draw in range(draws):
-        row_draws = units > draw
         named = scores if noise is None else scores + noise((batch, layers, sorts, switches))
-        layer = named.masked_fill(on, _OFF).flatten(1).argmax(dim=1) // (sorts * switches)
+        named = named.masked_fill(on, _OFF)
+        layer = named.flatten(1).argmax(dim=1) // (sorts * switches)
         on_here = on[rows, layer]  # (B, 2, A)
-        here = scores[rows, layer]
-        if noise is not None:
-            here = here + _remember(noise((batch, sorts, switches)), noises)
+        extra = None if noise is None else noise((batch, sorts, switches))
+        here = scores[rows, layer] if extra is None else scores[rows, layer] + extra
         best = here.masked_fill(on_here, _OFF).topk(rank, dim=-1).indices
-        on[rows, layer] = on_here.scatter(-1, best, True) & row_draws[:, None, None] | on_here
-        off_before.append(~on_here)
-        picks.append(layer)
-    if noise is None or not draws:
+        picked = torch.zeros_like(on_here).scatter(-1, best, True) & (units > draw)[:, None, None]
+        on = on.index_put((rows, layer), on_here | picked)
+        if extra is not None:
+            steps.append((named - scores, layer, extra, on_here, picked))
+    if not steps:
         return on.to(logits.dtype)
-    layer = torch.stack(picks, dim=1)  # (B, draws)
-    soft = _soft(logits[rows[:, None], layer], noises, off_before)  # (B, draws, 2, A)
-    soft = soft * _drawn(units, draws)[..., None, None]
-    summed = torch.zeros_like(logits).index_put((rows[:, None].expand_as(layer), layer), soft, accumulate=True)
-    return _straight_through(on, summed)
+    named_noise, layer, extra, on_here, picked = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
+    relaxed = torch.softmax((logits[:, None] + named_noise).flatten(2) / TEMPERATURE, dim=-1)
+    weight = _straight_through(
+        torch.nn.functional.one_hot(layer, layers), relaxed.unflatten(2, (layers, -1)).sum(dim=-1)
+    )  # (B, draws, N)
+    here = torch.einsum("btn,bnsa->btsa", weight, logits) + extra
+    soft = torch.softmax((here / TEMPERATURE).masked_fill(on_here, _OFF), dim=-1) * _drawn(units, draws)[..., None, None]
+    return torch.einsum("btn,btsa->bnsa", weight, _straight_through(picked, soft))
 
 
 def _remember(noise: torch.Tensor, noises: list[torch.Tensor]) -> torch.Tensor:

@@ -14,21 +14,25 @@ from ada.units import Units
 
 def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, switch_noise) -> torch.Tensor:
     """One row (N, 2, A): a literal reading of the method, differentiable by plain autograd."""
-    a = logits.shape[-1]
+    layers, _, a = logits.shape
     on = torch.zeros_like(logits)
     gates = torch.zeros_like(logits)
     for unit in range(units):
-        masked = torch.where(on.bool(), -torch.inf, logits.detach() + layer_noise[unit])
-        layer = int(masked.flatten().argmax()) // (2 * a)
+        masked = torch.where(on.bool(), -torch.inf, logits + layer_noise[unit]).flatten()
+        soft = torch.softmax(masked / TEMPERATURE, 0)
+        hard = torch.zeros_like(soft)
+        hard[masked.argmax()] = 1
+        weight = (hard + soft - soft.detach()).view(layers, -1).sum(1)  # straight-through one-hot over layers
+        layer = int(masked.argmax()) // (2 * a)
         for sort in range(2):
-            noisy = logits[layer, sort] + switch_noise[unit][sort]
-            soft = torch.softmax(torch.where(on[layer, sort].bool(), -torch.inf, noisy / TEMPERATURE), -1)
-            order = torch.where(on[layer, sort].bool(), -torch.inf, noisy.detach()).argsort(descending=True)
+            off = on[layer, sort] == 0
+            noisy = (weight[:, None] * logits[:, sort]).sum(0) + switch_noise[unit][sort]
+            soft = torch.softmax(torch.where(off, noisy / TEMPERATURE, -torch.inf), -1)
+            order = torch.where(off, noisy.detach(), -torch.inf).argsort(descending=True)
             hard = torch.zeros(a)
             hard[order[:rank]] = 1
-            piece = torch.zeros_like(logits)
-            piece[layer, sort] = hard + soft - soft.detach()
-            gates = gates + piece
+            piece = weight[:, None] * (hard + soft - soft.detach())
+            gates = gates + torch.nn.functional.pad(piece[:, None], (0, 0, sort, 1 - sort))
             on[layer, sort] += hard
     return gates
 
