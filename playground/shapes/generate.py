@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
-    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` for training, ``validation.jsonl``
+    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` to train on, ``validation.jsonl``
     and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
     texts, captions, conversations = [], [], []
     for index in tqdm(range(scenes), desc="training scenes"):

@@ -1,0 +1,182 @@
+"""The one way of answering: prompt, pictures and settings in; text, timing and the plug-ins' facts out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IMAGE_PLACEHOLDER,
+    IMAGE_TOKEN_INDEX,
+)
+from llava.conversation import Conversation, SeparatorStyle, conv_templates
+from llava.errors import OptionError
+from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.plugins import hooks, merged
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; a temperature of 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float | None = None
+    num_beams: int = 1
+    max_new_tokens: int = 512
+
+    def keywords(self) -> dict[str, Any]:
+        """For ``generate``. Raises ``OptionError`` for values out of range."""
+        if self.temperature < 0:
+            raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(f"--top_p is {self.top_p:g}; expected a number in (0, 1]")
+        if self.max_new_tokens < 1 or self.num_beams < 1:
+            raise OptionError(
+                f"--max-new-tokens is {self.max_new_tokens} and --num_beams {self.num_beams}; expected 1 or more"
+            )
+        sampled = {"temperature": self.temperature, "top_p": self.top_p} if self.temperature > 0 else {}
+        return {
+            "do_sample": self.temperature > 0,
+            "num_beams": self.num_beams,
+            "max_new_tokens": self.max_new_tokens,
+            **sampled,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer. ``timing``: milliseconds to the first token, tokens a second behind it, new tokens."""
+
+    text: str
+    token_ids: list[int]
+    timing: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class TokenClock(StoppingCriteria):
+    """Notes when each token was there; stops where ``cancelled`` is set."""
+
+    def __init__(self, cancelled: threading.Event | None) -> None:
+        self.cancelled = cancelled
+        self.start = time.perf_counter()
+        self.stamps: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        if input_ids.device.type == "cuda":
+            torch.cuda.synchronize(input_ids.device)  # the token must be there, not only be asked for
+        self.stamps.append(time.perf_counter())
+        stop = self.cancelled is not None and self.cancelled.is_set()
+        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
+
+    def timing(self) -> dict[str, float]:
+        """``tokens_per_second`` counts the tokens behind the first; 0 where there are none."""
+        first = self.stamps[0] if self.stamps else time.perf_counter()
+        later = len(self.stamps) - 1
+        span = self.stamps[-1] - first if later > 0 else 0.0
+        return {
+            "time_to_first_token_ms": (first - self.start) * 1000,
+            "tokens_per_second": later / span if span > 0 else 0.0,
+            "new_tokens": float(len(self.stamps)),
+        }
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    image_processor: Any,
+    prompt: str,
+    images: Sequence[Image.Image] = (),
+    *,
+    sampling: Sampling | None = None,
+    options: Mapping[str, Any] | None = None,
+    stop: str | None = None,
+    streamer: Any = None,
+    cancelled: threading.Event | None = None,
+) -> Answer:
+    """Answer a prompt whose image tags stand for ``images``.
+
+    options: what plug-ins may turn into keywords of ``generate``. stop: text that ends the answer. Time to the first
+    token runs from here on: pixels, vision tower and prefill.
+    """
+    clock = TokenClock(cancelled)
+    ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
+    pixels = None
+    if images:
+        pixels = process_images(list(images), image_processor, model.config)
+        pixels = _moved(pixels, model)
+    criteria: list[StoppingCriteria] = [clock]
+    if stop:
+        criteria.append(KeywordsStoppingCriteria([stop], tokenizer, ids))
+    keywords = merged(hooks().generation_options(model=model, options=options or {}))
+    output = model.generate(
+        ids,
+        images=pixels,
+        image_sizes=[image.size for image in images] if images else None,
+        return_dict_in_generate=True,
+        use_cache=True,
+        streamer=streamer,
+        stopping_criteria=StoppingCriteriaList(criteria),
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        **(sampling or Sampling()).keywords(),
+        **keywords,
+    )
+    new = output.sequences[0].tolist()
+    text = tokenizer.decode(new, skip_special_tokens=True).strip()
+    if stop:
+        text = text.removesuffix(stop).strip()
+    timing = clock.timing()
+    facts = merged(hooks().describe_generation(model=model, output=output, timing=timing))
+    return Answer(text, new, timing, facts)
+
+
+def _moved(pixels: Any, model: Any) -> Any:
+    if isinstance(pixels, list):
+        return [image.to(model.device, model.dtype) for image in pixels]
+    return pixels.to(model.device, model.dtype)
+
+
+def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:
+    """The template to prompt with: ``--conv-mode``, or what upstream takes for a model of this name.
+
+    Raises ``OptionError`` for a mode that does not exist.
+    """
+    if conv_mode is not None:
+        if conv_mode not in conv_templates:
+            raise OptionError(f"--conv-mode is {conv_mode!r}; expected one of {', '.join(conv_templates)}")
+        return conv_templates[conv_mode].copy()
+    name = model_name.lower()
+    rules = {
+        "llama-2": "llava_llama_2",
+        "mistral": "mistral_instruct",
+        "v1.6-34b": "chatml_direct",
+        "mpt": "mpt",
+        "llava-v0": "llava_v0",
+    }
+    return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
+
+
+def with_image_tags(model: Any, text: str, count: int) -> str:
+    """A question with ``count`` image tags in front, or in place of ``<image-placeholder>``."""
+    tag = DEFAULT_IMAGE_TOKEN
+    if getattr(model.config, "mm_use_im_start_end", False):
+        tag = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    if IMAGE_PLACEHOLDER in text:
+        return text.replace(IMAGE_PLACEHOLDER, tag)
+    return f"{tag}\n" * count + text
+
+
+def stop_text(conversation: Conversation) -> str | None:
+    """The text that ends an answer under this template."""
+    if conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2):
+        return conversation.sep2
+    return conversation.sep

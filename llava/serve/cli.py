@@ -1,0 +1,173 @@
+"""Chat about pictures in a terminal: ``python -m llava.serve.cli``.
+
+Without arguments it opens the bundled model and picture. Type a question, or /help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from llava.errors import LlavaError, OptionError
+from llava.generation import Answer, Sampling, conversation_for
+from llava.mm_utils import get_model_name_from_path
+from llava.model.builder import load_pretrained_model
+from llava.plugins import hooks, merged
+from llava.serve.chat import ChatSession
+from llava.utils import pick_device
+
+BUNDLED_PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
+BUNDLED_QUESTION = "How many red objects are there?\nAnswer the question using a single word or phrase."
+COMMANDS = {
+    "/image PATH": "talk about another picture, in a new conversation",
+    "/reset": "forget the conversation, keep the pictures",
+    "/help": "this list",
+    "/quit": "leave (as Ctrl-D does)",
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """LLaVA's flags and the plug-ins'."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.serve.cli",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
+    parser.add_argument("--model-base", help="language model's folder, where --model-path holds a projector alone")
+    parser.add_argument("--image-file", nargs="+", action="extend", help="pictures: paths or http(s) addresses")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
+    parser.add_argument("--conv-mode", help="conversation template; by default by the model's name")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top-p", type=float, help="nucleus sampling, where the temperature is above 0")
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
+    parser.add_argument("--load-8bit", action="store_true", help="8-bit weights (extra: quant)")
+    parser.add_argument("--load-4bit", action="store_true", help="4-bit weights (extra: quant)")
+    parser.add_argument("--debug", action="store_true", help="print each prompt and the facts behind each answer")
+    hooks().add_arguments(parser=parser, program="cli")
+    return parser.parse_args(arguments)
+
+
+def open_session(args: argparse.Namespace) -> ChatSession:
+    """Load model and pictures as the flags say. Raises a ``LlavaError`` that says what is wrong."""
+    defaults = [path for path in hooks().default_model_path() if path]
+    model_path = args.model_path or (defaults[0] if defaults else None)
+    if model_path is None:
+        raise OptionError("--model-path is missing, and no bundled model is installed")
+    if args.image_file is None and args.model_path is None and BUNDLED_PICTURE.is_file():
+        args.image_file = [str(BUNDLED_PICTURE)]
+    sampling = Sampling(args.temperature, args.top_p, 1, args.max_new_tokens)
+    sampling.keywords()  # refuse bad values before the model is read
+    name = get_model_name_from_path(model_path)
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        model_path,
+        args.model_base,
+        name,
+        load_8bit=args.load_8bit,
+        load_4bit=args.load_4bit,
+        device=pick_device(args.device),
+    )
+    options = vars(args)
+    hooks().prepare_model(model=model, options=options)
+    template = conversation_for(model, name, args.conv_mode)
+    session = ChatSession(model, tokenizer, image_processor, template, sampling, options)
+    session.open_images(args.image_file or [])
+    return session
+
+
+def run_command(session: ChatSession, line: str) -> str:
+    """Carry out ``/command argument``; what to print. Raises ``LlavaError``."""
+    command, _, argument = line[1:].partition(" ")
+    argument = argument.strip()
+    if command == "image":
+        if not argument:
+            raise OptionError("/image needs a path: /image PATH")
+        session.open_images([argument])
+        return f"picture: {argument}"
+    if command == "reset":
+        session.reset()
+        return "new conversation"
+    if command == "help":
+        listed = {**COMMANDS, **merged(hooks().chat_help())}
+        return "\n".join(f"{usage:<16} {meaning}" for usage, meaning in listed.items())
+    said = hooks().chat_command(command=command, argument=argument, session=session)
+    if said is None:
+        raise OptionError(f"/{command} is not a command; /help lists them")
+    return said
+
+
+def report_line(answer: Answer) -> str:
+    """The line behind an answer: the plug-ins' summary, then the clock's figures."""
+    timing = answer.timing
+    parts = [answer.facts["summary"]] if "summary" in answer.facts else []
+    parts.append(f"first token {timing['time_to_first_token_ms']:.0f} ms")
+    if timing["tokens_per_second"]:
+        parts.append(f"{timing['tokens_per_second']:.1f} tokens/s")
+    return f"[{' | '.join(parts)}]"
+
+
+def ask(session: ChatSession, question: str, debug: bool = False) -> None:
+    """Print one answer as it comes, and its report line."""
+    print(f"{session.template.roles[1]}: ", end="", flush=True)
+    answer = session.ask(question, lambda piece: print(piece, end="", flush=True))
+    print(f"\n{report_line(answer)}", flush=True)
+    if debug:
+        print({"prompt": session.last_prompt, **answer.facts}, flush=True)
+
+
+def chat(session: ChatSession, lines: Iterable[str], debug: bool) -> bool:
+    """Answer every line. An error is said and the chat goes on; False where there was one."""
+    well = True
+    for line in lines:
+        text = line.strip()
+        if text in ("/quit", "/exit"):
+            break
+        if not text:
+            continue
+        try:
+            if text.startswith("/"):
+                print(run_command(session, text), flush=True)
+            else:
+                ask(session, text, debug)
+        except LlavaError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            well = False
+    return well
+
+
+def typed_lines(role: str) -> Iterable[str]:
+    """Lines from the terminal until Ctrl-D, or Ctrl-C at the prompt."""
+    while True:
+        try:
+            yield input(f"{role}: ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; the exit code: 2 for what the user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    args = parse_arguments(arguments)
+    try:
+        session = open_session(args)
+        if sys.stdin.isatty():
+            print("Ask about the picture; /help lists the commands.")
+            chat(session, typed_lines(session.template.roles[0]), args.debug)
+            return 0
+        lines = [line for line in sys.stdin if line.strip()]
+        bundled = args.image_file == [str(BUNDLED_PICTURE)]
+        if not lines and bundled:
+            print(f"{session.template.roles[0]}: {BUNDLED_QUESTION.splitlines()[0]}")
+            lines = [BUNDLED_QUESTION]
+        return 0 if chat(session, lines, args.debug) else 2
+    except LlavaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
