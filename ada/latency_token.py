@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from llava.constants import IGNORE_INDEX
 from torch import nn
+
+from llava.constants import IGNORE_INDEX
 
 ENCODING_SIZE = 256
 _HALF = ENCODING_SIZE // 2

@@ -6,8 +6,6 @@ from collections.abc import Sequence as Rows
 from typing import Any
 
 import torch
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.multimodal_inputs import pad_left
 
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
@@ -21,6 +19,8 @@ from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
 from ada.units import Units
 from llava.errors import OptionError
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.multimodal_inputs import pad_left
 
 Budget = LatencyBudget | float | int | str
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model

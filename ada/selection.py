@@ -83,7 +83,8 @@ def select_switches(
         torch.nn.functional.one_hot(layer, layers), relaxed.unflatten(2, (layers, -1)).sum(dim=-1)
     )  # (B, draws, N)
     here = torch.einsum("btn,bnsa->btsa", weight, logits) + extra
-    soft = torch.softmax((here / TEMPERATURE).masked_fill(on_here, _OFF), dim=-1) * _drawn(units, draws)[..., None, None]
+    soft = torch.softmax((here / TEMPERATURE).masked_fill(on_here, _OFF), dim=-1)
+    soft = soft * _drawn(units, draws)[..., None, None]
     return torch.einsum("btn,btsa->bnsa", weight, _straight_through(picked, soft))
 
 

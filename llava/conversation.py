@@ -329,7 +329,8 @@ conv_chatml_direct = Conversation(
     version="mpt",
 )
 conv_mpt = Conversation(
-    system="<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.",
+    system="<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. "
+    "The assistant gives helpful and honest answers.",
     roles=("<|im_start|>user\n", "<|im_start|>assistant\n"),
     messages=[],
     offset=0,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from llava.constants import IGNORE_INDEX
 from torch.nn import functional
 
 from ada.units import Units
+from llava.constants import IGNORE_INDEX
 
 BANDS = 4
 
