@@ -17,7 +17,9 @@ from tqdm import tqdm
 from playground.shapes.conversations import caption_record, question_record, text_record
 from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS
-from playground.shapes.scene import Scene, Split, sample_scene, scene_rng
+from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
+
+Picture = frozenset[Item]  # what two scenes that look the same have in common
 
 MOST_SHAPES = (2, 4, 6)  # in a training picture, in turn: easy pictures teach what hard ones only hint at
 
@@ -39,9 +41,11 @@ def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
     """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` to train on, ``validation.jsonl``
     and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
     texts, captions, conversations = [], [], []
+    taken: set[Picture] = set()
     for index in tqdm(range(scenes), desc="training scenes"):
         rng = scene_rng("train", seed, index)
         scene = sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)])
+        taken.add(frozenset(scene.items))
         name = f"train/{index // 1000:03d}/{index:06d}"
         save_picture(scene, out / "images" / f"{name}.png")
         captions.append(caption_record(rng, scene, name, f"{name}.png"))
@@ -51,12 +55,15 @@ def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
         write_beside(out / f"{file}.json", json.dumps(records, indent=0))
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
-        asked = tqdm(questions(out, split, seed, test_questions), desc=split, total=test_questions)
+        asked = tqdm(questions(out, split, seed, test_questions, taken), desc=split, total=test_questions)
         write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
 
 
-def questions(out: Path, split: Split, seed: int, count: int) -> Iterator[dict[str, Any]]:
-    """``count`` question records, one a scene, their kinds in turn."""
+def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture]) -> Iterator[dict[str, Any]]:
+    """``count`` question records, one a scene, their kinds in turn; no scene that is ``taken``, nor one twice.
+
+    A scene of a single shape comes up twice by chance now and then, whatever the seeds.
+    """
     kinds, index = list(KINDS), 0
     for number in range(count):
         kind = kinds[number % len(kinds)]
@@ -65,8 +72,9 @@ def questions(out: Path, split: Split, seed: int, count: int) -> Iterator[dict[s
             index += 1
             scene = sample_scene(rng, split)
             question = KINDS[kind](rng, scene)
-            if question is not None:
+            if question is not None and frozenset(scene.items) not in taken:
                 break
+        taken.add(frozenset(scene.items))
         image = f"{split}/{number // 1000:03d}/{number:06d}.png"
         save_picture(scene, out / "images" / image)
         yield {
@@ -79,9 +87,7 @@ def questions(out: Path, split: Split, seed: int, count: int) -> Iterator[dict[s
 
 
 def save_picture(scene: Scene, path: Path) -> None:
-    """The drawn scene as PNG; a picture that is there already is kept."""
-    if path.exists():
-        return
+    """The drawn scene as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     draw(scene).save(buffer, format="png")

@@ -57,7 +57,7 @@ def existence(rng: random.Random, scene: Scene) -> Question:
         label, answer = rng.choice(sorted(present)), "yes"
     else:
         colours, names = {i.colour for i in scene.shapes}, {i.name for i in scene.shapes}
-        near = [f"{c} {n}" for c in COLOURS for n in SHAPES if (c in colours) or (n in names)]
+        near = [f"{c} {n}" for c, n in scene.pairs if c in colours or n in names]
         label, answer = rng.choice([x for x in near if x not in present]), "no"
     text = rng.choice(("Is there {} in the picture?", "Can you see {}?", "Does the picture show {}?"))
     article = "an" if label[0] in "aeiou" else "a"
@@ -105,9 +105,7 @@ def count(rng: random.Random, scene: Scene) -> Question:
 def count_two(rng: random.Random, scene: Scene) -> Question:
     """Counting by two attributes at once."""
     options = [
-        (f"{c} {_plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n])
-        for c in COLOURS
-        for n in SHAPES
+        (f"{c} {_plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs
     ]
     options += [
         (f"{s} {_plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
@@ -146,7 +144,7 @@ def compare(rng: random.Random, scene: Scene) -> Question | None:
     if rng.random() < 0.5:
         a, b = b, a
     one, two = (_plural(x) if by == "name" else f"{x} objects" for x in (a, b))
-    evidence = f"{_are(counts[a])} {one} and {counts[b]} {two}."
+    evidence = f"{one}: {counts[a]}, {two}: {counts[b]}."
     if rng.random() < 0.5:
         text = rng.choice(("Are there more {} than {}?", "Do {} outnumber {}?"))
         return Question("compare", text.format(one, two), "yes" if counts[a] > counts[b] else "no", evidence)

@@ -18,7 +18,8 @@ WORDS = tuple(
     "oak owl pan pen pig pot rug sun tea toy van web".split()
 )
 
-# Combinations that only test scenes show; every colour and every shape is in training with other partners.
+# Combinations that only test scenes show, and only test questions name; every colour and every shape is in training
+# with other partners.
 HELD_OUT = frozenset(
     {
         ("red", "star"),
@@ -29,6 +30,10 @@ HELD_OUT = frozenset(
         ("orange", "square"),
     }
 )
+
+Pair = tuple[str, str]  # colour, shape
+PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 
 Split = Literal["train", "validation", "test"]
 
@@ -52,9 +57,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; ``shapes`` are what questions about objects and counts mean."""
+    """What a picture shows; ``shapes`` are what questions about objects and counts mean.
+
+    ``pairs`` may be named in a question, whether they are in the picture or not.
+    """
 
     items: tuple[Item, ...]
+    pairs: tuple[Pair, ...] = PAIRS
 
     @property
     def shapes(self) -> tuple[Item, ...]:
@@ -80,18 +89,19 @@ def sample_scene(rng: random.Random, split: Split, max_shapes: int = 6) -> Scene
         items.append(_word(rng, cells))
     if rng.random() < 1 / 3:
         items.append(_in_cell(rng, cells.pop(), "digit", rng.choice(DIGITS), rng.choice(COLOURS), "large"))
+    pairs = PAIRS if split == "test" else SEEN_PAIRS
     count = min(rng.randint(1, max_shapes), len(cells))
     # Few names a scene, so that counts by attribute reach 2 and more.
     shapes, colours = rng.sample(SHAPES, rng.randint(1, 4)), rng.sample(COLOURS, rng.randint(1, 4))
     while count > 0:
         shape, colour = rng.choice(shapes), rng.choice(colours)
-        if split != "test" and (colour, shape) in HELD_OUT:
+        if (colour, shape) not in pairs:
             shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)  # also ends the wait where all pairs are held out
-            if (colour, shape) in HELD_OUT:
+            if (colour, shape) not in pairs:
                 continue
         items.append(_in_cell(rng, cells.pop(), "shape", shape, colour, rng.choice(SIZES)))
         count -= 1
-    return Scene(tuple(items))
+    return Scene(tuple(items), pairs)
 
 
 def _in_cell(rng: random.Random, cell: tuple[int, int], kind: str, name: str, colour: str, size: str) -> Item:
