@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def load_pretrained_model(
     log.info("loading %s from %s", model_name, folder)
     config_class, model_class = _classes(fields)
     config = _read_config(config_class, folder)
-    tokenizer = load_tokenizer(base)
+    with _quiet_transformers():
+        tokenizer = load_tokenizer(base)
     model = _read_model(model_class, base, config=config, projector_elsewhere=base != folder, **kwargs)
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
@@ -152,7 +154,9 @@ def _quiet_transformers() -> Iterator[None]:
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`rope_scaling`", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(before)
 

@@ -1,0 +1,15 @@
+# Sourced by the other scripts: `source scripts/venv.sh [extra,extra]` leaves `python` with this project installed.
+# An active virtual environment is used; without one, .venv beside the checkout is made. What is installed already
+# is not installed again, so that the second run needs no network.
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+    source .venv/bin/activate
+fi
+
+_extras=${1:+[$1]}
+_stamp=$VIRTUAL_ENV/.ada-llava-$(cat pyproject.toml constraints.txt <(echo "$PWD$_extras") | cksum | cut -d' ' -f1)
+if [ ! -f "$_stamp" ]; then
+    echo "installing ada-llava$_extras into $VIRTUAL_ENV" >&2
+    python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$_extras"
+    touch "$_stamp"
+fi
