@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import struct
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 from PIL import Image, UnidentifiedImageError
@@ -40,6 +41,26 @@ def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -
         raise ImageError(f"there is no image at {name!r}; check the path") from error
     except (PermissionError, IsADirectoryError) as error:
         raise ImageError(f"cannot open the image {name!r}: {error.strerror}") from error
+
+
+def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise the ImageError that ``load_image`` would, if any, without decoding files that are plainly whole."""
+    with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
+        image = Image.open(file)
+        if image.width * image.height <= max_pixels and _plainly_whole(image, file):
+            return
+    load_image(path, max_pixels)
+
+
+def _plainly_whole(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether a PNG's checksums are right, or a JPEG has its end; of other formats nothing is known."""
+    if image.format == "PNG":
+        image.verify()  # raises where it is not
+        return True
+    if image.format != "JPEG":
+        return False
+    file.seek(-2, io.SEEK_END)
+    return file.read() == b"\xff\xd9"
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:

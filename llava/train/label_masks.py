@@ -19,12 +19,15 @@ Count = Callable[[str], int]
 
 
 def mask_rounds(
-    ids: torch.Tensor, text: str, count: Count, *, separator: str, end: str, max_length: int, sample: str = "?"
+    ids: torch.Tensor, text: str, count: Count, separator: str, end: str, cut: bool = False, sample: str = "?"
 ) -> torch.Tensor:
     """Labels (T,) for templates whose rounds are "question separator answer end".
 
     separator: what stands between question and answer, its trailing space included; end: the text of the token that
-    closes an answer. ids (T,) may be cut at ``max_length``.
+    closes an answer; cut: ids (T,) stop before the text does.
+
+    Raises ``DataError``, naming the ``sample``, where a round has no answer or more than one, and where the rounds'
+    lengths do not add up to that of the ids.
     """
     begin = count("")
     labels = ids.clone()
@@ -34,7 +37,7 @@ def mask_rounds(
         if not turn:
             break
         question, *answers = turn.split(separator)
-        if len(answers) != 1 or not answers[0].strip():
+        if len(answers) != 1:
             raise DataError(
                 f"sample {sample}: turn {index + 1} does not split into one question and one answer at "
                 f"{separator!r}; an answer that is empty, or holds {separator!r} or {end!r}, and a question without "
@@ -46,7 +49,7 @@ def mask_rounds(
         labels[cursor : cursor + asked] = IGNORE_INDEX
         cursor += count(before + turn) - skipped + 1
     labels[cursor:] = IGNORE_INDEX
-    if cursor != len(ids) and len(ids) < max_length:
+    if cursor != len(ids) and not cut:
         raise DataError(
             f"sample {sample}: its turns make {cursor} tokens, the whole conversation {len(ids)}; does the tokenizer "
             f"know {end!r} as one token, and does it fit the conversation template?"

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import expand2square, load_image
@@ -26,16 +25,17 @@ def read_records(path: str) -> list[Record]:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"--data_path {path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not text at all
         raise DataError(f"--data_path {path} is not JSON: {error}") from error
     if not isinstance(records, list) or not records:
         raise DataError(f"--data_path {path} holds no records; expected a JSON list of conversations")
     return records
 
 
-def sample_name(record: Record, index: int) -> str:
-    """How messages name a record: its place in the file, and its id."""
-    return f"{index} (id {record.get('id', 'none')!r})"
+def sample_name(record: Any, index: int) -> str:
+    """How messages name a record: its place in the file, and its id where it has one."""
+    known = isinstance(record, dict) and "id" in record
+    return f"{index} (id {record['id']!r})" if known else str(index)
 
 
 class LazySupervisedDataset(Dataset):
@@ -87,8 +87,3 @@ class LazySupervisedDataset(Dataset):
 
 def _words(record: Record) -> int:
     return sum(len(message["value"].split()) for message in record["conversations"])
-
-
-def count_tags(record: Record) -> int:
-    """Image tags in a record's messages."""
-    return sum(message["value"].count(DEFAULT_IMAGE_TOKEN) for message in record["conversations"])

@@ -10,7 +10,7 @@ import torch
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conversation
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
 from llava.mm_utils import tokenizer_image_token
 from llava.train.label_masks import mask_messages, mask_rounds
 
@@ -21,8 +21,14 @@ _BEGIN_SIGNAL, _END_SIGNAL = "### ", "\n"
 
 
 def template_of(version: str) -> Conversation:
-    """The template that ``--version`` names. ``v0`` and unknown names mean Vicuna's v1, as they always have."""
-    return conv_templates["vicuna_v1"] if version == "v0" else conv_templates.get(version, conv_templates["vicuna_v1"])
+    """The template that ``--version`` names. ``v0`` and unknown names mean Vicuna's v1, as they always have.
+
+    Raises ``OptionError`` for a template that models can answer with, but not be trained on yet.
+    """
+    template = conv_templates["vicuna_v1" if version == "v0" or version not in conv_templates else version]
+    if template.sep_style is SeparatorStyle.MPT:
+        raise OptionError(f"--version {version}: training with ChatML templates is not supported yet; use v1")
+    return template
 
 
 def preprocess_multimodal(
@@ -64,24 +70,30 @@ def _preprocess_one(
         return _plain(source, tokenizer, template, sample)
     if template.sep_style is SeparatorStyle.SINGLE:
         return _single(source, tokenizer, has_image, template)
+    return _rounds(source, tokenizer, has_image, template, sample)
+
+
+def round_marks(template: Conversation) -> tuple[str, str] | None:
+    """What stands between question and answer, and what ends the answer; None for templates without rounds."""
     if template.sep_style is SeparatorStyle.TWO:
-        return _rounds(source, tokenizer, has_image, template, sample, f"{template.sep}{template.roles[1]}: ")
+        return f"{template.sep}{template.roles[1]}: ", template.sep2 or ""
     if template.sep_style is SeparatorStyle.LLAMA_2:
-        return _rounds(source, tokenizer, has_image, template, sample, "[/INST] ")
-    raise DataError(f"training with the template {template.version!r} is not supported yet")
+        return "[/INST] ", template.sep2 or ""
+    return None
 
 
 def _rounds(
-    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str, separator: str
+    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str
 ) -> Sample:
     """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
+    marks = round_marks(template)
+    if marks is None:
+        raise OptionError(f"training with the template {template.version!r} is not supported yet")
     text = _conversation_text(source, template, sample)
     ids = _encode(text, tokenizer, has_image)
-    end = template.sep2 or ""
-    limit = tokenizer.model_max_length
+    cut = not has_image and len(ids) >= tokenizer.model_max_length
     count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image)
-    labels = mask_rounds(ids, text, count, separator=separator, end=end, max_length=limit, sample=sample)
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids, "labels": mask_rounds(ids, text, count, *marks, cut=cut, sample=sample)}
 
 
 def _plain(source: Sequence[Message], tokenizer: Any, template: Conversation, sample: str) -> Sample:
@@ -109,7 +121,7 @@ def _single(source: Sequence[Message], tokenizer: Any, has_image: bool, template
 def _conversation_text(source: Sequence[Message], template: Conversation, sample: str) -> str:
     roles = {"human": template.roles[0], "gpt": template.roles[1]}
     turns = list(source)
-    if turns and turns[0]["from"] != "human":
+    if turns and turns[0]["from"] == "gpt":
         turns = turns[1:]  # data sets open with the assistant now and then
     conversation = template.copy()
     conversation.messages = []
