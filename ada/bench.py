@@ -1,0 +1,231 @@
+"""What a budget saves in time: ``python -m ada.bench``.
+
+Times a Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16): the plain
+transformers model, the overlay at budget 1.0, and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and
+the selection of a training step. Everything is interleaved in one run: each round times every case once, in random
+order, and a case's figure is the median over rounds of its time over the plain model's time in the same round.
+
+Prints a table, and the same as one JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ada.bench_selection import time_selection
+from ada.config import AdaLlavaConfig
+from ada.latency_token import Sequence
+from ada.model import AdaLlavaLlamaForCausalLM
+
+SHAPES_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+RANK = 8
+BUDGETS = (0.85, 0.75, 0.6, 0.5)
+LAYER_BYTES = 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # bfloat16
+MEMORY_SHARE = 0.6  # of what is free, for weights and their narrow copies
+
+
+def layers_that_fit(most: int = 32) -> int:
+    """An even number of layers whose weights, and narrow copies of their second half, fit in free memory."""
+    import psutil
+
+    return max(2, min(most, int(MEMORY_SHARE * psutil.virtual_memory().available / (1.5 * LAYER_BYTES)) // 2 * 2))
+
+
+@dataclass
+class Models:
+    """Three views of the same weights: transformers' plain model, and the overlay with either scheduler."""
+
+    plain: Any
+    ada: dict[str, Any]
+
+    @classmethod
+    def make(cls, layers: int, shapes: dict[str, int] | None = None) -> Models:
+        """Random weights, made once and shared."""
+        sizes = {**SHAPES_7B, **(shapes or {}), "num_hidden_layers": layers, "pad_token_id": 0}
+        torch.manual_seed(0)
+        plain = LlamaForCausalLM._from_config(LlamaConfig(**sizes), dtype=torch.bfloat16).eval()
+        return cls(plain, {kind: cls._overlaid(plain, kind, sizes) for kind in ("L", "H")})
+
+    @staticmethod
+    def _overlaid(plain: Any, kind: str, sizes: dict[str, int]) -> Any:
+        config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
+        with torch.device("meta"):
+            model = AdaLlavaLlamaForCausalLM(config)
+        scheduler = {k: torch.randn(v.shape, dtype=torch.bfloat16) * 0.02 for k, v in model.scheduler.state_dict().items()}
+        state = plain.state_dict() | {f"scheduler.{k}": v for k, v in scheduler.items()}
+        model.load_state_dict(state, assign=True)
+        model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
+        return model.eval()
+
+
+@dataclass
+class Case:
+    """One line of the table; seconds are gathered over the rounds."""
+
+    name: str
+    prefill: Callable[[torch.Tensor], Any]  # (1, T, D) embeddings -> model output, its cache filled
+    decode: Callable[[Any, torch.Tensor], Any]  # the prefill's result and a token id (1, 1) -> model output
+    share: Callable[[], float] = lambda: 1.0  # executed share of the decoder
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Budgeted:
+    """The overlay under one budget: prefill decides and keeps the execution, decode goes on with it."""
+
+    def __init__(self, model: Any, budget: float) -> None:
+        self.model, self.granted = model, model.grant(budget, 1)
+        self.execution: Any = None
+
+    def prefill(self, embeds: torch.Tensor) -> Any:
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+        sequence, self.execution = self.model.begin(Sequence(embeds, mask, None, None), self.granted)
+        return self.model(
+            inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True, logits_to_keep=1
+        )
+
+    def decode(self, state: Any, token: torch.Tensor) -> Any:
+        return self.model(
+            input_ids=token, past_key_values=state.past_key_values, execution=self.execution, use_cache=True
+        )
+
+    def share(self) -> float:
+        return self.execution.finish(1)[0].share
+
+
+def plain_case(model: Any) -> Case:
+    """transformers' own model."""
+    return Case(
+        "plain",
+        lambda embeds: model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1),
+        lambda state, token: model(input_ids=token, past_key_values=state.past_key_values, use_cache=True),
+    )
+
+
+def overlay_cases(models: Models, budgets: tuple[float, ...]) -> Iterator[Case]:
+    """The overlay whole, and each kind at each budget."""
+    for kind, model in models.ada.items():
+        for budget in (1.0, *budgets):
+            run = Budgeted(model, budget)
+            yield Case(f"{kind} {budget:g}", run.prefill, run.decode, run.share)
+
+
+def time_round(cases: list[Case], embeds: torch.Tensor, decode_steps: int, order: random.Random) -> None:
+    """Every case once, in random order. Prefill is timed twice: this prompt's plan is new, then it is known."""
+    token = torch.zeros(1, 1, dtype=torch.long)
+    for case in order.sample(cases, len(cases)):
+        for phase in ("prefill, plan first seen", "prefill"):
+            start = time.perf_counter()
+            state = case.prefill(embeds)
+            case.seconds[phase].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for _ in range(decode_steps):
+            case.decode(state, token)
+        case.seconds["decode"].append((time.perf_counter() - start) / decode_steps)
+
+
+PHASES = ("prefill, plan first seen", "prefill", "decode")
+
+
+def summarise(cases: list[Case]) -> list[dict[str, Any]]:
+    """Median seconds, and the median over rounds of the ratio to the plain model, by phase."""
+    plain = cases[0].seconds
+    rows = []
+    for case in cases:
+        row: dict[str, Any] = {"case": case.name, "executed_share": round(case.share(), 4)}
+        for phase in PHASES:
+            ratios = [mine / base for mine, base in zip(case.seconds[phase], plain[phase], strict=True)]
+            row[phase] = {
+                "milliseconds": round(statistics.median(case.seconds[phase]) * 1000, 2),
+                "ratio": round(statistics.median(ratios), 4),
+            }
+        rows.append(row)
+    return rows
+
+
+def show(rows: list[dict[str, Any]], selection: dict[str, dict[str, float]], facts: dict[str, Any]) -> None:
+    """The tables for people."""
+    console = Console(width=110)
+    about = f"{facts['layers']} layers of 7B, {facts['dtype']}, {facts['positions']} positions, {facts['threads']} threads"
+    table = Table(title=f"{about}; median of {facts['rounds']} rounds")
+    for column in ("case", "executed share", *(f"{phase}\nms (ratio to plain)" for phase in PHASES)):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for row in rows:
+        cells = [f"{row[p]['milliseconds']:.0f} ({row[p]['ratio']:.3f})" for p in PHASES]
+        table.add_row(row["case"], f"{row['executed_share']:.3f}", *cells)
+    console.print(table)
+    table = Table(title="selection of a training step, batch of 16, forward and backward, 7B sizes")
+    for column in ("kind", "ms", "one draw a sample a unit, ms", "times faster"):
+        table.add_column(column, justify="right")
+    for kind, figures in selection.items():
+        table.add_row(
+            kind,
+            f"{figures['milliseconds']:.1f}",
+            f"{figures['one_by_one_milliseconds']:.1f}",
+            f"{figures['times_faster']:.1f}",
+        )
+    console.print(table)
+
+
+@torch.inference_mode()
+def time_models(layers: int, positions: int, rounds: int, decode_steps: int, budgets: tuple[float, ...]) -> list[Any]:
+    """Build, warm up, and time; the rows of the table."""
+    models = Models.make(layers)
+    cases = [plain_case(models.plain), *overlay_cases(models, budgets)]
+    order = random.Random(0)
+    width = models.plain.config.hidden_size
+    for number in tqdm(range(rounds + 1), desc="rounds (the first warms up)", file=sys.stderr):
+        embeds = torch.randn(1, positions, width, dtype=torch.bfloat16)  # a new prompt, and so new plans of kind H
+        time_round(cases, embeds, decode_steps, order)
+        if number == 0:
+            for case in cases:
+                case.seconds.clear()
+    return summarise(cases)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, help="decoder layers; by default what memory allows, up to 32")
+    parser.add_argument("--positions", type=int, default=640, help="prompt positions")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds; medians are over these")
+    parser.add_argument("--decode-steps", type=int, default=8, help="tokens generated a case and round")
+    args = parser.parse_args()
+    layers = args.layers or layers_that_fit()
+    facts = {
+        "layers": layers,
+        "dtype": "bfloat16",
+        "positions": args.positions,
+        "rounds": args.rounds,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    selection = time_selection(batch=16, layers=16, switches=32, rank=RANK, rounds=4 * args.rounds)
+    rows = time_models(layers, args.positions, args.rounds, args.decode_steps, BUDGETS)
+    show(rows, selection, facts)
+    print(json.dumps({**facts, "cases": rows, "selection": selection}))
+
+
+if __name__ == "__main__":
+    main()
