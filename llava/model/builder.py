@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from llava.model.checkpoints import (
     CheckpointWeights,
     find_weight_files,
     first_line,
+    listed,
     projector_file,
     read_json,
     report_misfits,
 )
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
 from llava.plugins import hooks, merged
 
@@ -67,16 +69,19 @@ def load_pretrained_model(
 
     log.info("loading %s from %s", model_name, folder)
     config_class, model_class = _classes(fields)
-    config = _read_config(config_class, folder)
+    config = read_config(config_class, folder)
     with _quiet_transformers():
         tokenizer = load_tokenizer(base)
-    model = _read_model(model_class, base, config=config, projector_elsewhere=base != folder, **kwargs)
+    elsewhere = in_projector_file if base != folder else None
+    model = read_model(model_class, base, elsewhere, config=config, **kwargs).eval()
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
     if base != folder:
         model.get_model().load_projector(projector_file(folder))
         model.get_vision_tower().checkpoint_folder = folder  # not the base model's
     _add_image_tokens(model, tokenizer)
+    if base != folder and getattr(config, "mm_use_im_start_end", False):
+        copy_new_rows(model.get_input_embeddings().weight.data, 2, projector_file(folder))
     model = placed(model, device, kwargs)
     tower = model.get_vision_tower()
     if tower is None:
@@ -86,7 +91,7 @@ def load_pretrained_model(
     return tokenizer, model, tower.image_processor, context_length(model)
 
 
-def local_folder(name: str) -> Path:
+def local_folder(name: str, cache_dir: str | None = None) -> Path:
     """A checkpoint's folder; a hub name is downloaded, safetensors rather than pickles where there are both."""
     if Path(name).is_dir():
         return Path(name)
@@ -94,10 +99,11 @@ def local_folder(name: str) -> Path:
         files = list_repo_files(name)
         has_safetensors = any(file.endswith(".safetensors") for file in files)
         unwanted = ["pytorch_model*.bin"] if has_safetensors else []
-        return Path(snapshot_download(name, ignore_patterns=[*unwanted, "*.msgpack", "*.h5", "*.gguf"]))
+        unwanted += ["*.msgpack", "*.h5", "*.gguf"]
+        return Path(snapshot_download(name, cache_dir=cache_dir, ignore_patterns=unwanted))
     except (OSError, ValueError) as error:
         try:
-            return Path(snapshot_download(name, local_files_only=True))
+            return Path(snapshot_download(name, cache_dir=cache_dir, local_files_only=True))
         except (OSError, ValueError):
             raise CheckpointError(
                 f"{name!r} is neither a folder nor a model that can be fetched from the hub ({first_line(error)}); "
@@ -140,7 +146,8 @@ def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
     return known[fields["model_type"]]
 
 
-def _read_config(config_class: Any, folder: Path) -> Any:
+def read_config(config_class: Any, folder: Path) -> Any:
+    """A checkpoint's config, as an instance of ``config_class``. Raises CheckpointError where it cannot be one."""
     try:
         with _quiet_transformers():
             return config_class.from_pretrained(folder)
@@ -161,22 +168,30 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _read_model(model_class: Any, folder: Path, projector_elsewhere: bool = False, **kwargs: Any) -> Any:
-    """``from_pretrained``, with every misfit an error. Missing projector tensors may be filled from elsewhere."""
+def in_projector_file(key: str) -> bool:
+    """Whether a tensor of this name may come from a projector-only file."""
+    return "mm_projector." in key or key.endswith("image_newline")
+
+
+def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] | None = None, **kwargs: Any) -> Any:
+    """``from_pretrained``, with every misfit an error. Tensors of names that ``may_miss`` says yes to need not be in
+    the folder: they start afresh, or are filled from elsewhere."""
     keys = list(CheckpointWeights(find_weight_files(folder)))  # opens every file: damage and pickled code end here
     log.debug("%d tensors in %s", len(keys), folder)
     with _quiet_transformers():
         model, found = model_class.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
-    elsewhere = ("mm_projector.", "image_newline") if projector_elsewhere else ()
+    fresh = [key for key in found["missing_keys"] if may_miss and may_miss(key)]
+    if fresh:
+        log.info("not in %s: %s", folder, listed(sorted(fresh)))
     report_misfits(
         str(folder),
-        missing=[key for key in found["missing_keys"] if not any(name in key for name in elsewhere)],
+        missing=[key for key in found["missing_keys"] if key not in fresh],
         unexpected=[key for key in found["unexpected_keys"] if key in keys],
         wrong_shapes=found["mismatched_keys"],
     )
-    return model.eval()
+    return model
 
 
 def _add_image_tokens(model: Any, tokenizer: Any) -> None:

@@ -198,13 +198,13 @@ class LlavaMetaForCausalLM:
             for table in (inputs.data, outputs.data):
                 table[-new:] = table[:-new].mean(dim=0, keepdim=True)
             if model_args.pretrain_mm_mlp_adapter:
-                _copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
+                copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
         if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
             outputs.requires_grad_(False)
 
 
-def _copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:
+def copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:
     """Fill the last ``new`` rows of an embedding table from a projector-only file: its whole table, or those rows."""
     saved = read_weights(path).get("model.embed_tokens.weight")
     if saved is None:

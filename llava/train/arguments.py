@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import transformers
 
@@ -40,6 +41,9 @@ class DataArguments:
     image_aspect_ratio: str = field(default="square", metadata={"help": "square, or pad"})
     check_data: bool = field(default=True, metadata={"help": "check every record before the first step"})
     check_data_only: bool = field(default=False, metadata={"help": "check every record, report, and stop"})
+    # No flags: the program sets these once the model is there.
+    image_processor: Any = field(default=None, init=False)
+    mm_use_im_start_end: bool = field(default=False, init=False)
 
 
 @dataclass
@@ -56,7 +60,11 @@ class TrainingArguments(transformers.TrainingArguments):
     )
 
 
-_RENAMED = {"--evaluation_strategy": "--eval_strategy", "--no_cuda": "--use_cpu"}
+_RENAMED = {
+    "--evaluation_strategy": "--eval_strategy",
+    "--no_cuda": "--use_cpu",
+    "--warmup_ratio": "--warmup_steps",  # which takes a fraction too
+}
 _DROPPED = {
     "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
     "--save_safetensors": "weights are always saved as safetensors",
@@ -72,29 +80,25 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     ``--warmup_ratio R`` becomes ``--warmup_steps R`` (a fraction is a ratio there). Raises ``OptionError`` for
     quantised training, which is not there yet.
     """
-    flat = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
     kept: list[str] = []
     notices = []
-    position = 0
-    while position < len(flat):
-        name = flat[position]
-        values = []
-        position += 1
-        while position < len(flat) and not flat[position].startswith("--"):
-            values.append(flat[position])
-            position += 1
-        if name in ("--bits",) and values not in (["16"], ["32"]):
-            raise OptionError(f"{name} {' '.join(values)}: quantised training is not supported yet; use --bits 16")
-        if name in ("--bits",):
-            continue
-        if name == "--warmup_ratio":
-            name = "--warmup_steps"
-            notices.append("--warmup_ratio is --warmup_steps with a fraction now; translated")
+    for name, values in _with_values(flags):
+        if name == "--bits":
+            if values not in (["16"], ["32"]):
+                raise OptionError(f"--bits {' '.join(values)}: quantised training is not supported yet; use --bits 16")
         elif name in _DROPPED:
             notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
-            continue
         elif name in _RENAMED:
             notices.append(f"{name} is {_RENAMED[name]} now; translated")
-            name = str(_RENAMED[name])
-        kept += [name, *values]
+            kept += [_RENAMED[name], *values]
+        else:
+            kept += [name, *values]
     return kept, notices
+
+
+def _with_values(flags: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each ``--name`` with the words behind it; ``--name=value`` counts as two words."""
+    words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    starts = [place for place, word in enumerate(words) if place == 0 or word.startswith("--")]
+    for start, stop in zip(starts, [*starts[1:], len(words)], strict=True):
+        yield words[start], words[start + 1 : stop]

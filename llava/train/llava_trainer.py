@@ -19,6 +19,8 @@ from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
 class LLaVATrainer(Trainer):
     """Trains all of a LLaVA, or (``projector_only``) its projector."""
 
+    optimizer: Any  # torch's, or what a launcher wraps around it
+
     def __init__(self, *args: Any, projector_only: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.projector_only = projector_only
@@ -74,7 +76,7 @@ class LLaVATrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A checkpoint's weights: the projector alone in stage 1."""
         if self.projector_only:
-            save_projector(self, output_dir or self.args.output_dir)
+            save_projector(self, output_dir or self.args.output_dir, state_dict)
         else:
             super()._save(output_dir, state_dict)
 

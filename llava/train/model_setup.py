@@ -2,75 +2,84 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
+from llava.model.builder import in_projector_file, local_folder, read_config, read_model
+from llava.model.checkpoints import read_json
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.placement import attention
 from llava.plugins import hooks, merged
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
-log = logging.getLogger(__name__)
-
 Arguments = Mapping[type, Any]
 _SHELL_TYPES = ("llama", "llava", LlavaConfig.model_type)
+_SHELL_MODULES = ("model.", "lm_head.")
 
 
 def make_model(arguments: Arguments) -> PreTrainedModel:
-    """The model that ``--model_name_or_path`` names, in float32; plug-ins may change its config, and so its class."""
+    """The model that ``--model_name_or_path`` names, in float32; plug-ins may change its config, and so its class.
+
+    Raises ``CheckpointError`` where its files do not make up a model that can be trained.
+    """
     model_args: ModelArguments = arguments[ModelArguments]
-    training_args: TrainingArguments = arguments[TrainingArguments]
     if not model_args.model_name_or_path:
         raise OptionError("--model_name_or_path is missing; expected a checkpoint folder or a hub name")
-    classes = merged(hooks().model_classes())
-    fields, _ = AutoConfig.for_model("llama").get_config_dict(model_args.model_name_or_path)
-    model_type = fields.get("model_type")
-    if model_type not in (*_SHELL_TYPES, *classes):
+    folder = local_folder(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
+    classes = {**dict.fromkeys(_SHELL_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
+    found = read_json(folder / "config.json").get("model_type")
+    if found not in classes:
         raise CheckpointError(
-            f"{model_args.model_name_or_path} has model_type {model_type!r}; expected one of "
-            f"{', '.join(sorted({*_SHELL_TYPES, *classes}))}"
+            f"{folder / 'config.json'} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
         )
-    config_class = classes[model_type][0] if model_type in classes else LlavaConfig
-    config = config_class.from_pretrained(model_args.model_name_or_path, cache_dir=training_args.cache_dir)
+    config = read_config(classes[found][0], folder)
     hooks().prepare_training_config(config=config, arguments=arguments)
-    model_class: Any = LlavaLlamaForCausalLM
-    if config.model_type in classes:
-        config_class, model_class = classes[config.model_type]
-        config = config_class.from_dict({**config.to_dict(), "model_type": config.model_type})
-        config._name_or_path = model_args.model_name_or_path
-    model, loading = model_class.from_pretrained(
-        model_args.model_name_or_path,
+    config_class, model_class = classes[config.model_type]
+    if not isinstance(config, config_class):
+        config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
+        config._name_or_path = str(folder)
+    new_class = model_class is not classes[found][1]
+
+    def may_miss(key: str) -> bool:
+        """What a plug-in's class adds starts afresh; a projector may come from stage 1."""
+        added = new_class and not key.startswith(_SHELL_MODULES)
+        return added or (model_args.pretrain_mm_mlp_adapter is not None and in_projector_file(key))
+
+    model = read_model(
+        model_class,
+        folder,
+        may_miss,
         config=config,
-        cache_dir=training_args.cache_dir,
         dtype=torch.float32,  # master weights; --bf16 computes in bfloat16 under autocast
-        attn_implementation=model_args.attn_implementation,
-        output_loading_info=True,
+        **_attention(model_args.attn_implementation),
     )
-    _report_loading(loading, new_model=model_type != config.model_type)
     model.config.use_cache = False
+    _mend_generation_config(model)
     hooks().prepare_training_model(model=model, arguments=arguments)
     return model
 
 
-def _report_loading(loading: Mapping[str, Any], new_model: bool) -> None:
-    """New modules start fresh where the model's class is new; any other missing tensor is an error."""
-    missing = [key for key in loading["missing_keys"] if "vision_tower" not in key]
-    fresh = [key for key in missing if (new_model and key.startswith("scheduler.")) or "mm_projector" in key]
-    lost = sorted(set(missing) - set(fresh))
-    if lost:
-        raise CheckpointError(f"the checkpoint lacks {len(lost)} tensors: {', '.join(lost[:5])}")
-    if fresh:
-        log.info("initialised afresh: %s", ", ".join(sorted(fresh)))
+def _attention(implementation: str | None) -> dict[str, Any]:
+    if implementation == "flash_attention_2":
+        return attention(use_flash_attn=True)  # raises where it is not installed
+    return {"attn_implementation": implementation}
 
 
-def make_tokenizer(arguments: Arguments) -> Any:
-    """The checkpoint's tokenizer, with a padding token: its own, else <unk> as LLaVA trains with."""
+def _mend_generation_config(model: Any) -> None:
+    """Sampling settings without sampling, as Vicuna's files have them, make every save fail: turn sampling on."""
+    config = model.generation_config
+    if not config.do_sample and (config.temperature not in (None, 1.0) or config.top_p not in (None, 1.0)):
+        config.do_sample = True
+
+
+def make_tokenizer(model: Any, arguments: Arguments) -> Any:
+    """The checkpoint's tokenizer, with a padding token: <unk>, or under ``--version v0`` its own, else a new [PAD]."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     tokenizer = load_tokenizer(
         model_args.model_name_or_path,
@@ -80,6 +89,8 @@ def make_tokenizer(arguments: Arguments) -> Any:
     )
     if model_args.version != "v0":
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token
+    elif tokenizer.pad_token is None:
+        _add_padding_token(tokenizer, model)
     if tokenizer.pad_token is None:
         raise CheckpointError(
             f"the tokenizer of {model_args.model_name_or_path} has neither a padding nor an unknown token; "
@@ -88,15 +99,22 @@ def make_tokenizer(arguments: Arguments) -> Any:
     return tokenizer
 
 
+def _add_padding_token(tokenizer: Any, model: Any) -> None:
+    """A token of its own, whose rows in both embedding tables start as the mean of the others."""
+    new = tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for table in (model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data):
+        table[-new:] = table[:-new].mean(dim=0, keepdim=True)
+
+
 def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
     """Attach or complete tower and projector, and pass their processor and settings on to data and config."""
     model_args: ModelArguments = arguments[ModelArguments]
     data_args: DataArguments = arguments[DataArguments]
     if model_args.vision_tower is None:
         model_args.vision_tower = getattr(model.config, "mm_vision_tower", None)
-        if model_args.vision_tower is not None:  # a LLaVA: its own settings hold where no flag says otherwise
-            for name in ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_type"):
-                setattr(model_args, name, getattr(model.config, name, getattr(model_args, name)))
+        if model_args.vision_tower is not None:
+            _keep_settings(model.config, model_args)
     if model_args.vision_tower is None:
         return
     model.get_model().initialize_vision_modules(model_args=model_args, fsdp=None)
@@ -116,6 +134,14 @@ def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
         model.initialize_vision_tokenizer(model_args, tokenizer=tokenizer)
 
 
+def _keep_settings(config: Any, model_args: ModelArguments) -> None:
+    """A LLaVA's own settings hold where no flag says otherwise."""
+    usual = ModelArguments()
+    for name in ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_type", "mm_patch_merge_type"):
+        if getattr(model_args, name) == getattr(usual, name) and getattr(config, name, None) is not None:
+            setattr(model_args, name, getattr(config, name))
+
+
 def choose_what_learns(model: Any, arguments: Arguments) -> None:
     """Freeze as the flags say: the vision tower always; in stage 1 all but the projector."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
@@ -127,6 +153,8 @@ def choose_what_learns(model: Any, arguments: Arguments) -> None:
             raise OptionError("--tune_mm_mlp_adapter True needs --vision_tower: there is no projector to train")
         model.requires_grad_(False)
         projector.requires_grad_(True)
+        if getattr(model.config, "mm_use_im_start_end", False):  # new tokens stand around the picture
+            model.get_input_embeddings().requires_grad_(True)
     elif projector is not None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     tower = model.get_vision_tower()

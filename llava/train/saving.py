@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 PROJECTOR_FILE = "mm_projector.bin"
 PROJECTOR_KEYS = ("mm_projector", "vision_resampler")
 TOKEN_KEYS = ("embed_tokens", "embed_in")  # learned too where tokens are put around a picture
+WEIGHTS = (".safetensors", ".bin")
 
 
 def projector_state(state: dict[str, torch.Tensor], with_tokens: bool) -> dict[str, torch.Tensor]:
@@ -18,17 +22,16 @@ def projector_state(state: dict[str, torch.Tensor], with_tokens: bool) -> dict[s
     return {key: value.detach().cpu() for key, value in state.items() if any(name in key for name in wanted)}
 
 
-def save_projector(trainer: Any, folder: str) -> None:
-    """``config.json`` and ``mm_projector.bin``, the latter under its final name only when it is whole."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers a sharded model, on every process
+def save_projector(trainer: Any, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
+    """``config.json`` and ``mm_projector.bin``. state: the model's tensors, where they are at hand."""
+    if state is None:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers a sharded model, on every process
     if not trainer.args.should_save:
         return
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    trainer.model.config.save_pretrained(target)
-    part = target / f"{PROJECTOR_FILE}.part"
-    torch.save(projector_state(state, getattr(trainer.args, "use_im_start_end", False)), part)
-    part.replace(target / PROJECTOR_FILE)
+    config = trainer.model.config
+    with moved_when_whole(Path(folder)) as part:
+        config.save_pretrained(part)
+        torch.save(projector_state(state, getattr(config, "mm_use_im_start_end", False)), part / PROJECTOR_FILE)
 
 
 def save_model(trainer: Any, folder: str) -> None:
@@ -42,14 +45,23 @@ def save_model(trainer: Any, folder: str) -> None:
     kept, caching = model.config.dtype, model.config.use_cache
     model.config.dtype = torch.bfloat16 if half else kept
     model.config.use_cache = True
-    _mend_generation_config(model)
-    model.save_pretrained(folder, state_dict=state)
-    trainer.processing_class.save_pretrained(folder)
+    with moved_when_whole(Path(folder)) as part:
+        model.save_pretrained(part, state_dict=state)
+        trainer.processing_class.save_pretrained(part)
     model.config.dtype, model.config.use_cache = kept, caching
 
 
-def _mend_generation_config(model: Any) -> None:
-    """Sampling settings without sampling, as Vicuna's files have them, make saving fail: turn sampling on."""
-    config = model.generation_config
-    if not config.do_sample and (config.temperature not in (None, 1.0) or config.top_p not in (None, 1.0)):
-        config.do_sample = True
+@contextlib.contextmanager
+def moved_when_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into. Its files move to ``folder`` once all are there, weights last: a run that is stopped
+    while it saves leaves nothing that looks finished."""
+    part = folder / "unfinished"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    files = [path for path in part.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.suffix in WEIGHTS):
+        target = folder / path.relative_to(part)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(part)

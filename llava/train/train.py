@@ -5,7 +5,6 @@ Run by path (``deepspeed llava/train/train.py ...``) or as a module (``python -m
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from llava.errors import LlavaError
+from llava.errors import LlavaError, OptionError
 from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
 from llava.train.collator import DataCollatorForSupervisedDataset
@@ -35,14 +34,14 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     )
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     template = template_of(model_args.version)
-    if data_args.check_data or data_args.check_data_only:
+    if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
         count = check_data(data_args.data_path, data_args.image_folder, template)
         log.info("%d records, none with a fault", count)
     if data_args.check_data_only:
         return
     transformers.set_seed(training_args.seed)
     model = make_model(arguments)
-    tokenizer = make_tokenizer(arguments)
+    tokenizer = make_tokenizer(model, arguments)
     add_vision(model, tokenizer, arguments)
     choose_what_learns(model, arguments)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -62,15 +61,23 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
 
 
 def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
-    """Every dataclass, the plug-ins' too, filled from the flags; flags of older releases are translated."""
+    """Every dataclass, the plug-ins' too, filled from the flags; flags of older releases are translated.
+
+    Raises ``OptionError`` for an unknown flag, and for a value that transformers refuses.
+    """
     kinds = [ModelArguments, DataArguments, TrainingArguments]
     kinds += [kind for part in hooks().training_dataclasses() for kind in part]
     translated, notices = translate_flags(flags)
-    parser = transformers.HfArgumentParser(kinds)  # type: ignore[arg-type]
-    instances = parser.parse_args_into_dataclasses(args=translated)
+    parser = transformers.HfArgumentParser(kinds, allow_abbrev=False)
+    try:
+        *instances, unknown = parser.parse_args_into_dataclasses(translated, True, look_for_args_file=False)
+    except (ValueError, ImportError) as error:
+        raise OptionError(f"the flags cannot be used: {error}") from error
+    if unknown:
+        raise OptionError(f"unknown: {' '.join(unknown)}; --help lists all flags")
     for notice in notices:
         log.warning(notice)
-    return {type(instance): instance for instance in instances if dataclasses.is_dataclass(instance)}
+    return {type(instance): instance for instance in instances}
 
 
 def main(attn_implementation: str | None = None) -> None:
