@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from llava.errors import OptionError
 
@@ -23,14 +26,14 @@ class LatencyBudget:
             raise OptionError(f"--latency-budget is {self.fraction:g}; expected {_RANGE}")
 
     @classmethod
-    def parse(cls, value: LatencyBudget | float | int | str) -> LatencyBudget:
-        """Read a budget from Python or the command line. Raises ``OptionError`` with the value and the range."""
+    def parse(cls, value: Any) -> LatencyBudget:
+        """Read a number, a string as on the command line, or a budget. Raises ``OptionError`` with value and range."""
         if isinstance(value, LatencyBudget):
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
             raise OptionError(f"--latency-budget is {value!r}; expected {_RANGE}")
         if not isinstance(value, str):
-            return cls(float(value))
+            return cls(float(value))  # NumPy's numbers too
         text = value.strip()
         if _MILLISECONDS.match(text):
             raise OptionError(
@@ -48,3 +51,14 @@ class LatencyBudget:
 
     def __str__(self) -> str:
         return f"{self.fraction:g}"
+
+
+def budgets_of_rows(budgets: Any, rows: int) -> list[LatencyBudget | None]:
+    """One budget, none, or one of either per row (a list or a tensor) -> one per row. Raises ``OptionError``."""
+    if hasattr(budgets, "tolist"):  # a tensor or an array
+        budgets = budgets.tolist()
+    one = isinstance(budgets, str) or not isinstance(budgets, Iterable)
+    each = [budgets] * rows if one else list(budgets)
+    if len(each) != rows:
+        raise OptionError(f"{len(each)} latency budgets for a batch of {rows}; expected one, or one per row")
+    return [None if budget is None else LatencyBudget.parse(budget) for budget in each]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from llava.errors import OptionError
 from llava.model.language_model.llava_llama import LlavaConfig
+
+log = logging.getLogger(__name__)
 
 
 class AdaLlavaConfig(LlavaConfig):
@@ -22,3 +26,11 @@ class AdaLlavaConfig(LlavaConfig):
         if self.num_prefix_layers is None:
             self.num_prefix_layers = max(1, self.num_hidden_layers // 2)
         super().__post_init__(**kwargs)
+
+
+def check_token_selecting(config: AdaLlavaConfig) -> None:
+    """Say that image tokens are not pruned where the checkpoint was trained with fewer; refuse unknown ways."""
+    if config.token_selecting in ("prumerge", "prumerge+"):
+        log.warning("token_selecting is %r, which is not built yet: every image token is kept", config.token_selecting)
+    elif config.token_selecting != "none":
+        raise OptionError(f"token_selecting is {config.token_selecting!r}; expected none, prumerge or prumerge+")

@@ -62,6 +62,11 @@ class Execution:
             self._work[index] = self._plan_work(index, layer)
         return self._per_beam(self._work[index], hidden.shape[0])
 
+    @property
+    def masked_layers(self) -> frozenset[int]:
+        """Layers that ran whole although their plan switches a part of them off."""
+        return frozenset(index for index, work in self._work.items() if work.gates is not None)
+
     def finish(self, rows: int) -> list[ExecutionPlan]:
         """The plans that ran, one per row; of a model without tunable layers, the full plan."""
         if self.plans is None:

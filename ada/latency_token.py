@@ -34,8 +34,8 @@ class LatencyEncoder(nn.Module):
         )
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
-        encoding = sinusoid(u).to(self.net[0].weight.dtype)
-        return self.net(encoding)[:, None]
+        dtype = next(self.net.parameters()).dtype
+        return self.net(sinusoid(u).to(dtype))[:, None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,20 @@ class Sequence:
     attention_mask: torch.Tensor | None  # (B, T)
     position_ids: torch.Tensor | None  # (B, T)
     labels: torch.Tensor | None  # (B, T)
+
+    @property
+    def width(self) -> int:
+        """``T``, padding included."""
+        return self.embeds.shape[1]
+
+    def inputs(self) -> dict[str, torch.Tensor | None]:
+        """The keywords of the decoder's forward."""
+        return {
+            "inputs_embeds": self.embeds,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+            "labels": self.labels,
+        }
 
 
 def _row_end(mask: torch.Tensor) -> torch.Tensor:
@@ -88,12 +102,12 @@ def insert(sequence: Sequence, token: torch.Tensor, place: torch.Tensor) -> Sequ
 
     one = torch.ones(batch, 1, device=place.device)
     mask, positions, labels = sequence.attention_mask, sequence.position_ids, sequence.labels
-    if mask is not None:
-        mask = widen(mask, one)
     if positions is not None:
         before = positions.gather(1, (place[:, None] - 1).clamp(min=0)) + (place[:, None] > 0)
-        real = torch.ones_like(positions, dtype=torch.bool) if mask is None else sequence.attention_mask.bool()
-        positions = widen(positions + ((old >= place[:, None]) & real), before)
+        moved = old >= place[:, None]
+        positions = widen(positions + (moved if mask is None else moved & mask.bool()), before)
+    if mask is not None:
+        mask = widen(mask, one)
     if labels is not None:
         labels = widen(labels, one * IGNORE_INDEX)
     return Sequence(widen(sequence.embeds, token), mask, positions, labels)

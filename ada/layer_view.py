@@ -13,20 +13,21 @@ def view(module: ModuleT, **children: Any) -> ModuleT:
     """A twin of ``module`` that shares everything with it but the named children.
 
     Making one costs microseconds and changes nothing on the original, so each call, thread and plan has its own;
-    the class's own forward (eager, SDPA or flash attention) runs unchanged on it.
+    the class's own forward (eager, SDPA or flash attention) runs unchanged on it. A forward set on the instance, as
+    accelerate sets one to move tensors between devices, is bound to the original and its children: left behind.
     """
     twin = object.__new__(type(module))
-    twin.__dict__ = {**module.__dict__, "_modules": {**module._modules, **children}}
+    own = {name: value for name, value in module.__dict__.items() if name != "forward"}
+    twin.__dict__ = {**own, "_modules": {**module._modules, **children}}
     return twin
 
 
-def layer_view(layer: ModuleT, projections: dict[str, Any]) -> ModuleT:
+def layer_view(layer: Any, projections: dict[str, Any]) -> Any:
     """A twin of a decoder layer with some of ``q_proj`` ... ``down_proj`` replaced."""
-    attention = {n: p for n, p in projections.items() if n in layer.self_attn._modules}
-    mlp = {n: p for n, p in projections.items() if n in layer.mlp._modules}
     children = {}
-    if attention:
-        children["self_attn"] = view(layer.self_attn, **attention)  # type: ignore[type-var]
-    if mlp:
-        children["mlp"] = view(layer.mlp, **mlp)  # type: ignore[type-var]
+    for block in ("self_attn", "mlp"):
+        part = layer._modules[block]
+        replaced = {name: p for name, p in projections.items() if name in part._modules}
+        if replaced:
+            children[block] = view(part, **replaced)
     return view(layer, **children)

@@ -21,20 +21,21 @@ from ada.plan import group_bounds
 class GatedLinear(nn.Module):
     """A projection whose input channels are scaled by gates, whole head or neuron group at a time."""
 
-    def __init__(self, linear: nn.Module, gates: torch.Tensor) -> None:
+    def __init__(self, linear: Any, gates: torch.Tensor) -> None:
         super().__init__()
         self.linear, self.gates = linear, gates  # gates (B, A)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         sizes = [end - start for start, end in group_bounds(x.shape[-1], self.gates.shape[-1])]
         repeats = torch.tensor(sizes, device=x.device)
-        channels = self.gates.to(x.dtype).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])
+        channels = self.gates.to(x).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])
         out = self.linear(x * channels[:, None])
-        if self.linear.bias is None:
+        bias: torch.Tensor | None = self.linear.bias
+        if bias is None:
             return out
         # A block of which nothing runs adds nothing: its bias goes too, as when the layer is skipped.
-        empty = (self.gates.detach() == 0).all(dim=1)
-        return out - (self.linear.bias * empty[:, None].to(x.dtype))[:, None]
+        empty = (self.gates.detach() == 0).all(dim=1, keepdim=True)
+        return out - (bias * empty.to(x))[:, None]
 
 
 class MaskableLayer(nn.Module):
@@ -57,11 +58,11 @@ class MaskableLayer(nn.Module):
         """The layer as ``work`` says; ``gates`` (B, 2, A) are its tensor, given apart."""
         if work.skip:
             return hidden_states
-        layer = self if work.narrow is None else work.narrow
+        layer: Any = self if work.narrow is None else work.narrow
         if gates is not None:
             heads, groups = gates.unbind(1)
-            down = GatedLinear(self.mlp.down_proj, groups)  # type: ignore[arg-type, union-attr]
-            layer = layer_view(self, {"o_proj": GatedLinear(self.self_attn.o_proj, heads), "down_proj": down})  # type: ignore[arg-type, union-attr]
+            o_proj, down_proj = GatedLinear(layer.self_attn.o_proj, heads), GatedLinear(layer.mlp.down_proj, groups)
+            layer = layer_view(layer, {"o_proj": o_proj, "down_proj": down_proj})
         return super(MaskableLayer, layer).forward(hidden_states, *args, **kwargs)
 
 
@@ -71,14 +72,15 @@ def maskable(layer_class: type[nn.Module]) -> type[nn.Module]:
     return type(f"Maskable{layer_class.__name__}", (MaskableLayer, layer_class), {"__module__": __name__})
 
 
-def install(layers: Iterable[nn.Module]) -> None:
+def install(layers: Iterable[Any]) -> None:
     """Make the layers maskable in place; layers that already are stay as they are."""
     for layer in layers:
         if not isinstance(layer, MaskableLayer):
-            layer.__class__ = maskable(type(layer))
+            kind: Any = type(layer)
+            layer.__class__ = maskable(kind)
 
 
-def uninstall(layers: Iterable[nn.Module]) -> None:
+def uninstall(layers: Iterable[Any]) -> None:
     """Undo ``install``."""
     for layer in layers:
         if isinstance(layer, MaskableLayer):

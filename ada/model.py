@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from ada.budget import LatencyBudget
-from ada.config import AdaLlavaConfig
+from ada.budget import LatencyBudget, budgets_of_rows
+from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.execution import Execution
 from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
-from ada.report import count_images, refuse_unreachable, report
+from ada.report import pictures_of_rows, refuse_unreachable, report
 from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
 from ada.units import Units
@@ -35,6 +35,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
 
     def __init__(self, config: AdaLlavaConfig) -> None:
         super().__init__(config)
+        check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
         self._make_adaptive()
         self.post_init()
@@ -47,7 +48,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         self.training_budgets = (self.units.fraction(0), 1.0)
         install(self.model.layers)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -68,42 +69,45 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         draws its own.
 
         ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
-        and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A) and the widened ``labels`` (B, T + 1).
-        ``execution`` belongs to the steps of a running generation.
+        and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the widened ``labels`` (B, T + 1) and,
+        outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
+        running generation.
         """
         started = execution is None and (latency_budget is not None or self.training)
-        granted = None
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+            "labels": labels,
+            "images": images,
+            "image_sizes": image_sizes,
+        }
         if started:
-            if inputs_embeds is None:
-                sequence = self._embed(input_ids, position_ids, attention_mask, labels, images, image_sizes)
-            else:
-                sequence = Sequence(inputs_embeds, attention_mask, position_ids, labels)
+            sequence = self._embed(**inputs)
             rows = len(sequence.embeds)
             granted = self._draw_units(rows) if latency_budget is None else self.grant(latency_budget, rows)
             sequence, execution = self.begin(sequence, granted, planner)
-            input_ids = images = None
-            inputs_embeds, attention_mask = sequence.embeds, sequence.attention_mask
-            position_ids, labels = sequence.position_ids, sequence.labels
+            inputs = sequence.inputs()
         outputs = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            **inputs,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
             use_cache=use_cache,
-            images=images,
-            image_sizes=image_sizes,
             logits_to_keep=logits_to_keep,
             execution=execution,
             **kwargs,
         )
-        if started and execution is not None:
-            outputs.granted_units, outputs.gates, outputs.labels = granted, execution.gates, labels
+        if not started or execution is None or isinstance(outputs, tuple):
+            return outputs
+        outputs.granted_units, outputs.gates, outputs.labels = granted, execution.gates, sequence.labels
+        if not execution.train:
+            pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
+            scored = outputs.logits.shape[1]
+            self._describe(outputs, latency_budget, granted, execution, sequence.width, pictures, scored)
         return outputs
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: torch.Tensor | None = None,
         images: Any = None,
@@ -121,33 +125,28 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         """
         if kwargs.pop("inputs_embeds", None) is not None:
             raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
-        mask, positions = kwargs.pop("attention_mask", None), kwargs.pop("position_ids", None)
-        spliced = self._embed(inputs, positions, mask, None, images, image_sizes)
-        embeds, mask = pad_left(spliced.embeds, spliced.attention_mask)
-        sequence, rows = Sequence(embeds, mask, None, None), len(embeds)
-        budgets = parse_budgets(latency_budget, rows)
+        input_ids, mask = kwargs.pop("input_ids", inputs), kwargs.pop("attention_mask", None)
+        kwargs.pop("position_ids", None)  # they follow from the mask
+        spliced = self._embed(input_ids, None, mask, None, images, image_sizes)
+        embeds, padding = pad_left(spliced.embeds, spliced.attention_mask)
+        rows = len(embeds)
         if strict_latency_budget:
-            for budget in filter(None, budgets):
+            for budget in filter(None, budgets_of_rows(latency_budget, rows)):
                 refuse_unreachable(self.units, budget)
         granted = self.grant(latency_budget, rows)
-        sequence, execution = self.begin(sequence, granted, planner)
+        sequence, execution = self.begin(Sequence(embeds, padding, None, None), granted, planner, train=False)
         output = super(LlavaLlamaForCausalLM, self).generate(
             inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
         )
         if not isinstance(output, torch.Tensor):
-            plans = execution.finish(rows)
-            length, pictures = sequence.embeds.shape[1], count_images(images) // rows
-            reports = [
-                report(self, budget, int(k), plan, length, pictures)
-                for budget, k, plan in zip(budgets, granted, plans, strict=True)
-            ]
-            output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
+            pictures = self._pictures(input_ids, mask, images)
+            self._describe(output, latency_budget, granted, execution, sequence.width, pictures)
         return output
 
     def grant(self, budget: Budget | Rows[Budget] | None, rows: int) -> torch.Tensor:
         """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given."""
         units = [
-            self.units.tunable if b is None else self.units.granted(b.fraction) for b in parse_budgets(budget, rows)
+            self.units.tunable if b is None else self.units.granted(b.fraction) for b in budgets_of_rows(budget, rows)
         ]
         return torch.tensor(units, device=self.device)
 
@@ -158,28 +157,54 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         planner: str | None = None,
         noise: Noise | None = None,
         narrow: bool = True,
+        train: bool | None = None,
     ) -> tuple[Sequence, Execution]:
         """Put the latency token in, where the model has a scheduler, and set up one call's execution.
 
         sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
         one that the checkpoint was trained with; noise: the draws of training, Gumbel's by default; narrow: cut
-        layers at inference rather than mask them.
+        layers at inference rather than mask them; train: draw with noise and keep the gates' gradient, by default as
+        the model's mode says.
         """
+        train = self.training if train is None else train
         plan = planner_named(planner or getattr(self.config, "planner", None) or "learned")
         scheduler, place = self.scheduler, None
         if scheduler is not None:
             place = token_place(sequence)
             token = scheduler.encode(granted / (self.units.tunable + 1))
-            sequence = insert(sequence, token.to(sequence.embeds.dtype), place)
-        if self.training and noise is None:
+            sequence = insert(sequence, token.to(sequence.embeds), place)
+        if train and noise is None:
             noise = gumbel(device=sequence.embeds.device)
 
         def choose(state: torch.Tensor | None) -> torch.Tensor:
             logits = None if scheduler is None or state is None else scheduler(state)
-            return plan(self.units, granted, logits, noise)
+            return plan(self.units, granted if logits is None else granted.to(logits.device), logits, noise)
 
         cache = self.narrow_cache if narrow else None
-        return sequence, Execution(self.units, choose, place, cache, train=self.training)
+        return sequence, Execution(self.units, choose, place, cache, train=train)
+
+    def _describe(
+        self,
+        output: Any,
+        budget: Budget | Rows[Budget] | None,
+        granted: torch.Tensor,
+        execution: Execution,
+        prompt_tokens: int,
+        pictures: list[int],
+        scored: int = 1,
+    ) -> None:
+        """Put plan and report on the output, or, for several rows, lists of them."""
+        rows = len(pictures)
+        plans, budgets = execution.finish(rows), budgets_of_rows(budget, rows)
+        reports = [
+            report(self, budgets[row], units, execution, row, prompt_tokens, pictures[row], scored)
+            for row, units in enumerate(granted.tolist())
+        ]
+        output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
+
+    def _pictures(self, input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
+        """Pictures that the vision tower sees for each row."""
+        return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
 
     def _draw_units(self, rows: int) -> torch.Tensor:
         """Random tunable units (rows,), even over the grid of ``training_budgets``."""
@@ -194,10 +219,13 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         labels: torch.Tensor | None,
         images: Any,
         image_sizes: Any,
+        inputs_embeds: torch.Tensor | None = None,
     ) -> Sequence:
-        """Token ids (B, t) with image tags and pictures -> the spliced sequence (B, T, D)."""
+        """Token ids (B, t) with image tags and pictures -> the spliced sequence (B, T, D); embeddings as they are."""
+        if inputs_embeds is not None:
+            return Sequence(inputs_embeds, attention_mask, position_ids, labels)
         if input_ids is None:
-            raise OptionError("neither input_ids nor inputs_embeds is given")
+            raise OptionError("neither token ids nor inputs_embeds are given")
         _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
             input_ids, position_ids, attention_mask, None, labels, images, image_sizes
         )
@@ -206,21 +234,14 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         return Sequence(embeds, attention_mask, position_ids, labels)
 
 
-def parse_budgets(budget: Budget | Rows[Budget] | None, rows: int) -> list[LatencyBudget | None]:
-    """One budget, or one per row, or none -> a list with one entry a row."""
-    single = budget is None or isinstance(budget, LatencyBudget | float | int | str)
-    budgets: list[Any] = [budget] * rows if single else list(budget)  # type: ignore[arg-type]
-    if len(budgets) != rows:
-        raise OptionError(f"{len(budgets)} latency budgets for a batch of {rows}; expected one, or one per row")
-    return [None if b is None else LatencyBudget.parse(b) for b in budgets]
-
-
 def adopt(model: LlavaLlamaForCausalLM, kind: str = "H", num_prefix_layers: int | None = None) -> None:
     """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
+    if not isinstance(model, LlavaLlamaForCausalLM):
+        raise OptionError(f"a latency budget needs a LLaVA on a Llama decoder; this model is {type(model).__name__}")
     config: Any = model.config
     config.scheduler_type = kind
     config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
     config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
     model.__class__ = AdaLlavaLlamaForCausalLM
-    model.scheduler = None  # type: ignore[assignment]
-    model._make_adaptive()  # type: ignore[operator]
+    model.scheduler = None
+    model._make_adaptive()

@@ -43,8 +43,11 @@ class Nothing(nn.Module):
 
 
 def can_cut(layer: nn.Module) -> bool:
-    """Are all projections plain float matrices? Quantised or adapted ones are masked instead."""
-    return all(type(p) is nn.Linear and p.weight.is_floating_point() for p in projections(layer))
+    """Are all projections plain float matrices that are in memory? Quantised, adapted (LoRA) or offloaded ones are
+    masked instead."""
+    return all(
+        type(p) is nn.Linear and p.weight.is_floating_point() and not p.weight.is_meta for p in projections(layer)
+    )
 
 
 def projections(layer: Any) -> list[Any]:
@@ -70,8 +73,14 @@ def runs(bounds: Sequence[tuple[int, int]], kept: Sequence[int]) -> list[tuple[i
     return joined
 
 
-def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int, pool: WeightPool) -> CutLinear:
-    source = linear.weight.detach()
+def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int, pool: WeightPool | None) -> CutLinear:
+    bias: torch.Tensor | None = linear.bias
+    if bias is not None and dim == 0:
+        bias = torch.cat([bias[start:end] for start, end in ranges])
+    if pool is None:
+        parts = [linear.weight.narrow(dim, start, end - start) for start, end in ranges]
+        return CutLinear(torch.cat(parts, dim=dim), bias)
+    source = linear.weight
     shape = [*source.shape]
     shape[dim] = sum(end - start for start, end in ranges)
     weight = pool.take((shape[0], shape[1]), source.numel(), source)
@@ -79,16 +88,14 @@ def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int, pool: Weigh
     for start, end in ranges:
         weight.narrow(dim, filled, end - start).copy_(source.narrow(dim, start, end - start))
         filled += end - start
-    bias = linear.bias
-    if bias is not None and dim == 0:
-        bias = torch.cat([bias.detach()[start:end] for start, end in ranges])
     return CutLinear(weight, bias)
 
 
-def cut_projections(layer: Any, plan: LayerPlan, num_switches: int, pool: WeightPool) -> dict[str, CutLinear]:
+def cut_projections(layer: Any, plan: LayerPlan, num_switches: int, pool: WeightPool | None) -> dict[str, CutLinear]:
     """The projections that ``plan`` makes smaller, by name; none for a block that runs whole or not at all.
 
-    A kept key-value group keeps its keys, its values and all its query heads.
+    A kept key-value group keeps its keys, its values and all its query heads. Without a pool the cut weights are
+    differentiable functions of the whole ones.
     """
     cuts = {}
     for part, rows, columns, kept in (
@@ -118,6 +125,7 @@ class NarrowCache:
     """Least-recently-used narrow layers, keyed by (layer, kept set), bounded in bytes; safe between threads.
 
     An entry made from weights that have changed since (a training step, a move to another device) is made anew.
+    Where gradients are wanted nothing is kept: the layer is cut inside the graph. A copied or unpickled cache is empty.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -127,9 +135,14 @@ class NarrowCache:
         self._pool = WeightPool()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[NarrowCache], tuple[int]]:
+        return NarrowCache, (self.max_bytes,)
+
     def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> Any:
         """The narrow layer for ``plan``, from the cache or cut now."""
-        version = tuple((p.data_ptr(), p._version) for p in layer.parameters())
+        if torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters()):
+            return narrow_layer(layer, plan, cut_projections(layer, plan, num_switches, pool=None))
+        version = tuple(map(_version, layer.parameters()))
         key = (index, plan)
         with self._lock:
             entry = self._entries.get(key)
@@ -139,7 +152,9 @@ class NarrowCache:
         with self._lock:  # old plans go first, so that this one is cut into their memory
             while self._bytes + projection_bytes(layer) > self.max_bytes and self._entries:
                 self._drop(next(iter(self._entries)))
-        cuts = cut_projections(layer, plan, num_switches, self._pool)
+        # Ordinary tensors, whoever asks first: what inference mode makes cannot be used outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            cuts = cut_projections(layer, plan, num_switches, self._pool)
         narrow = narrow_layer(layer, plan, cuts)
         with self._lock:
             self._drop(key)
@@ -158,3 +173,8 @@ class NarrowCache:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry[2]
+
+
+def _version(parameter: torch.Tensor) -> tuple[int, int]:
+    """Changes when the tensor is replaced or written to; tensors made in inference mode do not count writes."""
+    return parameter.data_ptr(), -1 if parameter.is_inference() else parameter._version

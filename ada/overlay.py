@@ -53,25 +53,31 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
     budget, planner = options.get("latency_budget"), options.get("planner")
     if budget is not None:
         LatencyBudget.parse(budget)
-    if model.config.model_type == MODEL_TYPE or (budget is None and planner is None):
+    if hasattr(model, "units") or (budget is None and planner is None):
         return
     if planner not in UNTRAINED:
-        raise OptionError(
-            f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has "
-            "none. Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "
-            f"{'|'.join(UNTRAINED)} for an untrained plan"
-        )
+        raise _no_scheduler(model)
     from ada.model import adopt
 
     adopt(model)
 
 
+def _no_scheduler(model: Any) -> OptionError:
+    return OptionError(
+        f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has none. "
+        "Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "
+        f"{'|'.join(UNTRAINED)} for an untrained plan"
+    )
+
+
 @hookimpl
 def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """``latency_budget``, ``planner`` and ``strict_latency_budget`` for ``generate``."""
-    if not hasattr(model, "units"):
-        return {}
     budget = options.get("latency_budget")
+    if not hasattr(model, "units"):
+        if budget is None:
+            return {}
+        raise _no_scheduler(model)  # a request's budget, on a model that was loaded without one
     return {
         "latency_budget": None if budget is None else LatencyBudget.parse(budget),
         "planner": options.get("planner"),

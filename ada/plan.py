@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,13 @@ class ExecutionPlan:
         """Does this layer run whole?"""
         plan = self.layers[layer]
         return len(plan.heads) == len(plan.neuron_groups) == self.num_switches
+
+    def with_whole(self, layers: Iterable[int]) -> ExecutionPlan:
+        """The same plan with these layers running whole."""
+        everything = tuple(range(self.num_switches))
+        whole = frozenset(layers)
+        kept = (LayerPlan(everything, everything) if i in whole else plan for i, plan in enumerate(self.layers))
+        return ExecutionPlan(tuple(kept), self.num_switches)
 
     @property
     def layers_run(self) -> int:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from ada.budget import LatencyBudget
 from ada.cost.flops import Flops, decode_flops, prefill_flops
-from ada.plan import ExecutionPlan
+from ada.execution import Execution
+from ada.narrow import can_cut
 from ada.units import Units
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
+from llava.model.multimodal_inputs import features_by_row
 
 
 def refuse_unreachable(units: Units, budget: LatencyBudget) -> None:
     """Raise ``OptionError`` where even the cheapest plan is over the budget, with the least reachable value."""
-    least = units.fraction(0)
-    if budget.fraction < least:
+    if budget.fraction < units.fraction(0):
+        least = -(-units.prefix * 10_000 // units.total) / 10_000  # rounded up: a value that is taken
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
             f"{units.num_prefix_layers} of its {units.num_layers} layers; the least reachable budget is {least:g}"
@@ -27,6 +32,7 @@ class BudgetReport:
     """Facts about one answer. Fractions are of the decoder's units; operations are floating-point ones.
 
     ``requested`` is None where no budget was given. ``decode_flops`` are those of the first generated token's step.
+    Operations are those that really run: a layer that was masked rather than cut counts whole.
     """
 
     requested: float | None
@@ -35,7 +41,9 @@ class BudgetReport:
     layers: tuple[int, int]  # run, of
     heads: tuple[int, int]  # run, of; key-value groups with grouped-query attention
     neuron_groups: tuple[int, int]  # run, of
-    prompt_tokens: int
+    masked_layers: int
+    masking: str | None  # what it costs and why, where any layer was masked
+    prompt_tokens: int  # as they entered the decoder: image and latency tokens and padding included
     prefill_flops: Flops
     decode_flops: Flops
 
@@ -53,7 +61,8 @@ class BudgetReport:
         missed = "" if self.budget_met else " (budget not met: the least this model can do)"
         counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neuron groups {_of(self.neuron_groups)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
-        return f"budget {asked}, granted {self.granted:.3g}{missed} | {counts} | prefill {gflops:.3g} GFLOPs"
+        parts = [f"budget {asked}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
+        return " | ".join([*parts, self.masking] if self.masking else parts)
 
 
 def _of(pair: tuple[int, int]) -> str:
@@ -61,23 +70,33 @@ def _of(pair: tuple[int, int]) -> str:
 
 
 def report(
-    model: Any, budget: LatencyBudget | None, granted: int, plan: ExecutionPlan, prompt_tokens: int, num_images: int
+    model: Any,
+    budget: LatencyBudget | None,
+    granted: int,
+    execution: Execution,
+    row: int,
+    prompt_tokens: int,
+    pictures: int,
+    scored: int = 1,
 ) -> BudgetReport:
-    """The report on one row: ``granted`` tunable units, ``plan`` as it ran, ``prompt_tokens`` as they entered the
-    decoder (image and latency tokens included)."""
+    """The report on one row: ``granted`` tunable units, what its ``execution`` did, ``prompt_tokens`` as they entered
+    the decoder, ``pictures`` that the vision tower saw, ``scored`` positions that got logits."""
     config, units = model.config, model.units
-    tower = model.get_vision_tower() if num_images else None
+    plan, masked = execution.finish(row + 1)[row], execution.masked_layers
+    ran = plan.with_whole(masked)
+    tower = model.get_vision_tower() if pictures else None
     switches = plan.num_switches * len(plan.layers)
     prefill = prefill_flops(
         config,
         units,
-        plan,
+        ran,
         prompt_tokens,
-        num_images=num_images,
+        num_images=pictures,
         vision=None if tower is None else tower.config,
         projector=None if tower is None else model.get_model().mm_projector,
-        image_tokens=0 if tower is None else num_images * tower.num_patches,
+        image_tokens=0 if tower is None else pictures * _features(tower),
         has_scheduler=model.scheduler is not None,
+        scored=scored,
     )
     fraction = units.fraction(granted)
     return BudgetReport(
@@ -87,16 +106,38 @@ def report(
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
         neuron_groups=(plan.neuron_groups_run, switches),
+        masked_layers=len(masked),
+        masking=_masking(model, masked),
         prompt_tokens=prompt_tokens,
         prefill_flops=prefill,
-        decode_flops=decode_flops(config, units, plan, prompt_tokens + 1),
+        decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
     )
 
 
-def count_images(images: Any) -> int:
-    """Pictures in what ``generate`` takes as ``images``: (n, 3, H, W), a list of such, or one (3, H, W) each."""
+def _masking(model: Any, masked: frozenset[int]) -> str | None:
+    if not masked:
+        return None
+    reason = "quantised, adapted or offloaded weights cannot be cut"
+    if all(can_cut(model.model.layers[index]) for index in masked):
+        reason = "rows with different plans share the batch"
+    return f"{model.units.kind} saves no time in {len(masked)} layers, which are masked whole: {reason}"
+
+
+def _features(tower: Any) -> int:
+    """Positions that one picture sends through the projector."""
+    return tower.num_patches + (tower.select_feature == "cls_patch")
+
+
+def pictures_of_rows(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
+    """How many pictures, or crops of them, the vision tower sees for each row of ``input_ids`` (B, t).
+
+    images: what ``generate`` takes: (n, 3, S, S), or per picture one (3, S, S) or its crops (c, 3, S, S).
+    """
     if images is None:
-        return 0
-    if not isinstance(images, list | tuple):
-        return images.shape[0] if images.ndim == 4 else images.shape[0] * images.shape[1]
-    return sum(1 if image.ndim == 3 else image.shape[0] for image in images)
+        return [0] * len(input_ids)
+    crops: list[Any] = [len(image) if image.dim() == 4 else 1 for image in images]
+    tags = input_ids == IMAGE_TOKEN_INDEX
+    if mask is not None:
+        tags = tags & mask.bool()
+    rows: list[Any] = features_by_row(tags.sum(dim=1).tolist(), crops)
+    return [sum(own) for own in rows]

@@ -28,11 +28,13 @@ def layer_flops(config: Any, plan: LayerPlan, num_switches: int, queries: int, k
     return projections + 2 * 2 * queries * keys * query_width
 
 
-def decoder_flops(config: Any, units: Units, plan: ExecutionPlan, queries: int, keys: int) -> Flops:
-    """The decoder's layers, split at layer P, and the head for one position."""
+def decoder_flops(
+    config: Any, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
+) -> Flops:
+    """The decoder's layers, split at layer P, and the head for ``scored`` positions."""
     each = [layer_flops(config, layer, plan.num_switches, queries, keys) for layer in plan.layers]
     first = units.num_prefix_layers
-    head = 2 * config.hidden_size * config.vocab_size
+    head = 2 * scored * config.hidden_size * config.vocab_size
     return {"prefix": sum(each[:first]), "tunable": sum(each[first:]), "lm_head": head}
 
 
@@ -68,16 +70,18 @@ def prefill_flops(
     projector: Any = None,
     image_tokens: int = 0,
     has_scheduler: bool = True,
+    scored: int = 1,
 ) -> Flops:
     """All of a prefill by part.
 
     prompt_tokens: positions that enter the decoder, image and latency tokens included. image_tokens: positions that
-    leave the projector, over all pictures. ``vision`` is the tower's config, ``projector`` the module.
+    leave the projector, over all pictures. ``vision`` is the tower's config, ``projector`` the module. scored:
+    positions that get logits; generation asks for the last one's alone.
     """
     flops = {
         "vision_tower": num_images * vision_flops(vision) if vision is not None else 0,
         "projector": projector_flops(projector, image_tokens) if projector is not None else 0,
-        **decoder_flops(config, units, plan, prompt_tokens, prompt_tokens),
+        **decoder_flops(config, units, plan, prompt_tokens, prompt_tokens, scored),
     }
     flops["scheduler"] = scheduler_flops(config, units) if has_scheduler else 0
     return flops

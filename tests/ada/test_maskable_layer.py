@@ -42,6 +42,7 @@ def test_without_a_plan_and_under_a_full_plan_it_is_bit_equal(make_decoder, atte
         assert torch.equal(out, expected)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("key_value_heads", [8, 2])
@@ -67,6 +68,7 @@ def test_masked_narrow_and_zeroed_weights_agree(make_decoder, attention, bias, k
             torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)  # another order of float32 sums
 
 
+@torch.no_grad()
 def test_cached_steps_agree_with_one_pass(make_decoder) -> None:
     model = make_decoder(attention="sdpa")
     install(model.layers)
@@ -83,6 +85,7 @@ def test_cached_steps_agree_with_one_pass(make_decoder) -> None:
         torch.testing.assert_close(torch.cat([s.last_hidden_state for s in steps], 1), whole, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
 def test_rows_with_different_plans_equal_rows_alone(make_decoder) -> None:
     model = make_decoder()
     install(model.layers)
@@ -133,6 +136,7 @@ def test_hidden_states_have_an_entry_for_skipped_layers_too(make_decoder) -> Non
     assert len(out.hidden_states) == 5
 
 
+@torch.no_grad()
 def test_narrow_cache_is_bounded_and_sees_changed_weights(make_decoder) -> None:
     layer = make_decoder().layers[3]
     install([layer])
@@ -140,8 +144,7 @@ def test_narrow_cache_is_bounded_and_sees_changed_weights(make_decoder) -> None:
     one = NarrowCache(1 << 30)
     first = one.get(3, layer, plans[0], 4)
     assert one.get(3, layer, plans[0], 4) is first
-    with torch.no_grad():
-        layer.mlp.down_proj.weight.add_(1)
+    layer.mlp.down_proj.weight.add_(1)
     assert one.get(3, layer, plans[0], 4) is not first
     small = NarrowCache(1)
     kept = [small.get(3, layer, plan, 4) for plan in plans]
