@@ -46,7 +46,7 @@ def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
     """Raise the ImageError that ``load_image`` would, if any, without decoding files that are plainly whole."""
     with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
-        image = Image.open(file)
+        image = _header(file)
         if image.width * image.height <= max_pixels and _plainly_whole(image, file):
             return
     load_image(path, max_pixels)
@@ -81,12 +81,17 @@ def _download(address: str) -> bytes:
     return response.content
 
 
+def _header(file: Any) -> Image.Image:
+    """The image with its format and size, not yet decoded."""
+    with warnings.catch_warnings():
+        # Pillow's own guard; ours is the one that names its limit.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
 def _opened(file: Any, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # Pillow's own guard; ours is the one that names its limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file)
+        image = _header(file)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name!r} is not an image that can be read; expected PNG, JPEG or the like") from error
     except Image.DecompressionBombError as error:

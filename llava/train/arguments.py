@@ -100,5 +100,5 @@ def _with_values(flags: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Each ``--name`` with the words behind it; ``--name=value`` counts as two words."""
     words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
     starts = [place for place, word in enumerate(words) if place == 0 or word.startswith("--")]
-    for start, stop in zip(starts, [*starts[1:], len(words)], strict=True):
+    for start, stop in zip(starts, [*starts[1:], len(words)], strict=False):
         yield words[start], words[start + 1 : stop]

@@ -31,7 +31,7 @@ class LLaVATrainer(Trainer):
         if not self.args.group_by_modality_length or dataset is None:
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, dataset.modality_lengths, by_modality=True, seed=self.args.seed)
+        return LengthGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Weight decay on matrices only; the projector at ``--mm_projector_lr`` where that is given."""

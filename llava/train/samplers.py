@@ -36,10 +36,10 @@ def grouped_by_modality(lengths: Sequence[int], batch: int, generator: torch.Gen
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """A new grouped order every epoch. ``batch`` is samples a step over all processes."""
+    """A new order, grouped by modality, every epoch. ``batch`` is samples a step over all processes."""
 
-    def __init__(self, batch: int, lengths: Sequence[int], by_modality: bool, seed: int) -> None:
-        self.batch, self.lengths, self.by_modality, self.seed = batch, lengths, by_modality, seed
+    def __init__(self, batch: int, lengths: Sequence[int], seed: int) -> None:
+        self.batch, self.lengths, self.seed = batch, lengths, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -47,8 +47,7 @@ class LengthGroupedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        group = grouped_by_modality if self.by_modality else grouped_by_length
-        return iter(group(self.lengths, self.batch, generator))
+        return iter(grouped_by_modality(self.lengths, self.batch, generator))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer, so that a resumed run sees the order that it would have seen."""

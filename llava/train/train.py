@@ -20,7 +20,14 @@ from llava.train.collator import DataCollatorForSupervisedDataset
 from llava.train.data_check import check_data
 from llava.train.lazy_dataset import LazySupervisedDataset
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.model_setup import add_vision, choose_what_learns, complete_checkpoints, make_model, make_tokenizer
+from llava.train.model_setup import (
+    Arguments,
+    add_vision,
+    choose_what_learns,
+    complete_checkpoints,
+    make_model,
+    make_tokenizer,
+)
 from llava.train.preprocessing import template_of
 
 log = logging.getLogger("llava.train")
@@ -33,12 +40,24 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
-    template = template_of(model_args.version)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
-        count = check_data(data_args.data_path, data_args.image_folder, template)
+        count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
         log.info("%d records, none with a fault", count)
     if data_args.check_data_only:
         return
+    trainer = make_trainer(arguments)
+    checkpoints = complete_checkpoints(training_args.output_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.save_state()
+    trainer.save_result(training_args.output_dir)
+
+
+def make_trainer(arguments: Arguments) -> LLaVATrainer:
+    """Model, tokenizer and data that the flags name, ready for the first step."""
+    model_args, data_args, training_args = (
+        arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
+    )
+    template = template_of(model_args.version)
     transformers.set_seed(training_args.seed)
     model = make_model(arguments)
     tokenizer = make_tokenizer(model, arguments)
@@ -46,7 +65,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     choose_what_learns(model, arguments)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info("%.2f million of %.2f million parameters learn", learning / 1e6, model.num_parameters() / 1e6)
-    trainer = LLaVATrainer(
+    return LLaVATrainer(
         model=model,
         args=training_args,
         processing_class=tokenizer,
@@ -54,10 +73,6 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
     )
-    checkpoints = complete_checkpoints(training_args.output_dir)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
-    trainer.save_state()
-    trainer.save_result(training_args.output_dir)
 
 
 def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:

@@ -1,0 +1,94 @@
+"""Flags: LLaVA's own, those of older transformers, and what is said of others."""
+
+import pytest
+
+from llava.errors import OptionError
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
+from llava.train.train import parse_arguments
+
+# What LLaVA's launch lines say, in the words of the transformers of their time.
+LAUNCH_LINE = """
+    --model_name_or_path lmsys/vicuna-7b-v1.5 --version v1 --data_path mix.json --image_folder images
+    --vision_tower openai/clip-vit-large-patch14-336 --pretrain_mm_mlp_adapter projector/mm_projector.bin
+    --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 --mm_use_im_start_end False
+    --mm_use_im_patch_token False --image_aspect_ratio pad --group_by_modality_length True --bf16 True
+    --output_dir out --num_train_epochs 1 --per_device_train_batch_size 16 --per_device_eval_batch_size 4
+    --gradient_accumulation_steps 1 --evaluation_strategy no --save_strategy steps --save_steps 50000
+    --save_total_limit 1 --learning_rate 2e-5 --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine
+    --logging_steps 1 --model_max_length 2048 --gradient_checkpointing True --dataloader_num_workers 4
+    --lazy_preprocess True --report_to none --mm_projector_lr 1e-5 --bits 16 --local_rank=0
+    --overwrite_output_dir True --no_cuda True
+""".split()
+
+
+def test_a_launch_line():
+    arguments = parse_arguments(LAUNCH_LINE)
+    model, data, training = (arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
+    assert model.mm_vision_select_layer == -2
+    assert model.mm_projector_type == "mlp2x_gelu"
+    assert (model.mm_use_im_start_end, model.mm_use_im_patch_token, model.tune_mm_mlp_adapter) == (False, False, False)
+    assert data.image_aspect_ratio == "pad"
+    assert (training.eval_strategy, training.use_cpu, training.warmup_steps) == ("no", True, 0.03)
+    assert training.get_warmup_steps(1000) == 30
+    assert (training.group_by_modality_length, training.mm_projector_lr) == (True, 1e-5)
+    assert (training.model_max_length, training.remove_unused_columns) == (2048, False)
+
+
+def test_stage_one_line():
+    flags = "--tune_mm_mlp_adapter True --version plain --mm_vision_select_feature cls_patch --use_cpu True".split()
+    model = parse_arguments(flags)[ModelArguments]
+    assert model.tune_mm_mlp_adapter
+    assert (model.version, model.mm_vision_select_feature) == ("plain", "cls_patch")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--evaluation_strategy steps", "--eval_strategy steps"),
+        ("--warmup_ratio 0.03", "--warmup_steps 0.03"),
+        ("--warmup_ratio=0.03", "--warmup_steps 0.03"),
+        ("--no_cuda True", "--use_cpu True"),
+        ("--overwrite_output_dir --bf16 True", "--bf16 True"),
+        ("--bf16 True --group_by_length True", "--bf16 True"),
+        ("--logging_dir somewhere", ""),
+        ("--save_safetensors True", ""),
+    ],
+)
+def test_translation(old, new):
+    kept, notices = translate_flags(old.split())
+    assert kept == new.split()
+    assert len(notices) == 1
+    assert next(word for word in old.replace("=", " ").split() if word != "--bf16" and word in notices[0])
+
+
+def test_todays_flags_are_left_alone():
+    flags = ["word", "--learning_rate", "2e-5", "--mm_vision_select_layer", "-2", "--a", "x=y", "--bf16"]
+    assert translate_flags(flags) == (flags, [])
+    assert translate_flags([]) == ([], [])
+    assert translate_flags(["--bits", "16"]) == ([], [])
+
+
+def test_notices_are_logged(caplog):
+    with caplog.at_level("WARNING"):
+        parse_arguments(["--warmup_ratio", "0.1", "--use_cpu", "True"])
+    assert "--warmup_ratio is --warmup_steps now" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--bits 4", "quantised training is not supported yet"),
+        ("--warmup_ration 0.1", "unknown: --warmup_ration 0.1"),
+        ("--learning 0.1", "unknown: --learning"),
+        ("word --bf16 True", "unknown: word"),
+        ("--bf16 True --fp16 True", "At most one of fp16 and bf16"),
+    ],
+)
+def test_flags_that_cannot_be_used(flags, complaint):
+    with pytest.raises(OptionError, match=complaint):
+        parse_arguments([*flags.split(), "--use_cpu", "True"])
+
+
+def test_what_the_program_sets_is_no_flag():
+    with pytest.raises(OptionError, match="--image_processor"):
+        parse_arguments(["--image_processor", "x"])

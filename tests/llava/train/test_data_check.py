@@ -1,0 +1,148 @@
+"""The pre-flight check: each fault with its record, all of them at once, before anything is trained."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from llava.errors import DataError
+from llava.train import train as program
+from llava.train.data_check import check_data
+from llava.train.preprocessing import template_of
+
+
+def turns(*texts):
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+SEEN = turns("<image>\nwhat?", "this")
+# Record -> what is said of it, one pattern a fault.
+FAULTY = {
+    "not an object": ("text", ["not an object with a list 'conversations'"]),
+    "no turns": ({"conversations": []}, ["no question"]),
+    "only a greeting": ({"conversations": [{"from": "gpt", "value": "hello"}]}, ["no question"]),
+    "odd messages": (
+        {"conversations": [{"from": "human"}, {"from": "gpt", "value": 3}, "x"]},
+        ["message 1 is not an object", "message 2 is not an object", "message 3 is not an object"],
+    ),
+    "two questions": ({"conversations": [*turns("a"), *turns("b", "c")]}, ["message 2 is from 'human', expected 'gpt'"]),
+    "unknown role": ({"conversations": [{"from": "system", "value": "a"}, *turns("b", "c")]}, ["from 'system'"]),
+    "question at the end": ({"conversations": turns("a", "b", "c")}, ["last question has no answer"]),
+    "empty answers": (
+        {"conversations": turns("a", "", "b", " \n")},
+        ["message 2 is an empty answer", "message 4 is an empty answer"],
+    ),
+    "separator": ({"conversations": turns("a", "b ASSISTANT: c")}, ["message 2 holds ' ASSISTANT: '"]),
+    "end": ({"conversations": turns("a</s>", "b")}, ["message 1 holds '</s>'"]),
+    "tag without image": ({"conversations": SEEN}, ["1 <image> for 0 image"]),
+    "image without tag": ({"image": "good.png", "conversations": turns("a", "b")}, ["0 <image> for 1 image"]),
+    "two tags": ({"image": "good.png", "conversations": turns("<image> <image>", "b")}, ["2 <image> for 1 image"]),
+    "tag in answer": ({"image": "good.png", "conversations": turns("a", "<image>")}, ["message 2 is an answer that"]),
+    "missing": ({"image": "none.png", "conversations": SEEN}, ["no image at .*none.png"]),
+    "truncated png": ({"image": "cut.png", "conversations": SEEN}, ["cut.png.* cut short or damaged"]),
+    "truncated jpeg": ({"image": "cut.jpg", "conversations": SEEN}, ["cut.jpg.* cut short or damaged"]),
+    "no picture": ({"image": "text.png", "conversations": SEEN}, ["text.png.* not an image"]),
+    "folder": ({"image": "", "conversations": SEEN}, ["is a folder"]),
+    "too large": ({"image": "huge.png", "conversations": SEEN}, ["huge.png.* 100,000,000 pixels"]),
+    "no path": ({"image": ["good.png"], "conversations": SEEN}, ["expected a path"]),
+    "several": ({"image": "none.jpg", "conversations": turns("a", "", "b")}, ["empty", "no answer", "<image>", "none"]),
+}
+GOOD = [
+    {"id": "one", "image": "good.png", "conversations": SEEN},
+    {"id": "two", "image": "good.jpg", "conversations": turns("a <image>", "b", "c", "d")},
+    {"id": "three", "conversations": [{"from": "gpt", "value": "Welcome"}, *turns("a", "b")]},
+    {"conversations": turns("a", "b")},
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    noise = Image.effect_noise((64, 48), 80).convert("RGB")
+    for name in ("good.png", "good.jpg"):
+        noise.save(folder / name)
+        content = (folder / name).read_bytes()
+        (folder / name.replace("good", "cut")).write_bytes(content[: len(content) * 3 // 4])
+    (folder / "text.png").write_text("no picture")
+    Image.new("1", (10_000, 10_000)).save(folder / "huge.png")
+    return folder
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(records):
+        path = tmp_path / "data.json"
+        path.write_text(json.dumps(records))
+        return str(path)
+
+    return write
+
+
+def faults_of(path, images, version="v1"):
+    with pytest.raises(DataError) as error:
+        check_data(path, str(images), template_of(version))
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize("version", ["v1", "llava_llama_2", "llava_v0"])
+def test_good_data(written, images, version):
+    assert check_data(written(GOOD), str(images), template_of(version)) == 4
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_each_fault(written, images, fault):
+    record, patterns = FAULTY[fault]
+    if isinstance(record, dict):
+        record = {"id": "bad", **record}
+    _, *lines = faults_of(written([*GOOD, record]), images)
+    assert all(line.startswith("record 4 (id 'bad'): " if record != "text" else "record 4: ") for line in lines)
+    for pattern in patterns:
+        assert any(re.search(pattern, line) for line in lines), pattern
+    assert len(lines) >= len(patterns)
+
+
+def test_every_fault_is_reported(written, images):
+    records = [*GOOD, *(record for record, _ in FAULTY.values()), *GOOD]
+    head, *lines = faults_of(written(records * 3), images)
+    expected = sum(len(patterns) for _, patterns in FAULTY.values())
+    assert f"{len(lines)} fault(s) in {len(records) * 3} records" in head
+    assert len(lines) >= 3 * expected
+    named = {int(line.split()[1].strip(":")) for line in lines}
+    bad = range(len(GOOD), len(GOOD) + len(FAULTY))
+    assert named == {index + len(records) * time for index in bad for time in range(3)}
+
+
+def test_plain_template(written, images):
+    check_data(written(GOOD[:1]), str(images), template_of("plain"))
+    lines = "\n".join(faults_of(written(GOOD), images, "plain"))
+    assert "record 1 (id 'two'): the plain template takes one question and one answer, this record has 4" in lines
+    assert "record 3: the plain template needs <image>" in lines
+
+
+def test_marks_are_the_templates_own(written, images):
+    records = [{"conversations": turns("a [/INST] b", "c ASSISTANT: d")}]
+    assert "message 2 holds" in faults_of(written(records), images, "v1")[1]
+    assert "message 1 holds" in faults_of(written(records), images, "llava_llama_2")[1]
+    check_data(written(records), str(images), template_of("llava_v0"))
+
+
+def test_good_data_ends_the_program_well(written, images, monkeypatch, caplog):
+    flags = ["--check_data_only", "True", "--data_path", written(GOOD), "--image_folder", str(images)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags, "--version", "v1", "--use_cpu", "True"])
+    with caplog.at_level("INFO", logger="llava.train"):
+        program.main()  # no SystemExit: exit code 0
+    assert "4 records, none with a fault" in caplog.text
+
+
+def test_bad_data_ends_the_program_with_the_list(written, images, root, tmp_path):
+    records = [record for record, _ in FAULTY.values()]
+    flags = ["--check_data_only", "True", "--data_path", written(records), "--image_folder", str(images)]
+    command = [sys.executable, str(root / "llava" / "train" / "train.py"), *flags, "--use_cpu", "True"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    for index in range(len(records)):
+        assert f"record {index}: " in run.stderr

@@ -1,0 +1,52 @@
+"""The trainer's own parts: parameter groups and the order of samples."""
+
+import pytest
+
+from llava.train.samplers import LengthGroupedSampler
+from llava.train.train import make_trainer, parse_arguments
+
+
+@pytest.fixture
+def trainer(flags_of, tmp_path):
+    return lambda **flags: make_trainer(parse_arguments(flags_of(tmp_path / "out", **flags)))
+
+
+def settings_by_name(trainer):
+    """Parameter name -> (learning rate, weight decay), and a check that none stands in two groups."""
+    optimizer = trainer.create_optimizer()
+    found = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in found
+            found[id(parameter)] = group["lr"], group["weight_decay"]
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    return {names[key]: value for key, value in found.items()}
+
+
+@pytest.mark.parametrize("projector_rate", [None, 0.003])
+def test_parameter_groups(trainer, projector_rate):
+    rates = {} if projector_rate is None else {"mm_projector_lr": projector_rate}
+    runner = trainer(learning_rate=0.02, weight_decay=0.1, **rates)
+    found = settings_by_name(runner)
+    learning = {name: p for name, p in runner.model.named_parameters() if p.requires_grad}
+    assert found.keys() == learning.keys()
+    for name, parameter in learning.items():
+        rate = projector_rate if projector_rate and name.startswith("model.mm_projector.") else 0.02
+        decay = 0.1 if parameter.dim() == 2 else 0.0  # norms and biases are vectors
+        assert found[name] == (rate, decay), name
+
+
+def test_the_optimizer_is_made_once(trainer):
+    runner = trainer()
+    assert runner.create_optimizer() is runner.create_optimizer()
+
+
+def test_samples_grouped_by_modality(trainer):
+    """A batch of the loader holds pictures or texts, not both: 8 records have one, 4 have none."""
+    runner = trainer(group_by_modality_length=True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    sampler = runner._get_train_sampler()
+    assert isinstance(sampler, LengthGroupedSampler)
+    assert sampler.batch == 4
+    for batch in runner.get_train_dataloader():
+        assert len({(row == -200).any().item() for row in batch["input_ids"]}) == 1
+    assert not isinstance(trainer()._get_train_sampler(), LengthGroupedSampler)

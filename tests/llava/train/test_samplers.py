@@ -1,0 +1,65 @@
+"""The order of samples: each once, alike ones together, and the same again in a resumed run."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llava.train.samplers import LengthGroupedSampler, grouped_by_length, grouped_by_modality
+
+batches = st.integers(1, 7)
+seeds = st.integers(0, 1000)
+words = st.lists(st.integers(1, 40), max_size=60)
+mixed = st.lists(st.integers(-40, 40).filter(bool), max_size=60)
+quick = settings(deadline=None, max_examples=100)
+
+
+def pieces(order, batch):
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@quick
+@given(words, batches, seeds)
+def test_by_length(lengths, batch, seed):
+    """Up to 50 batches are sorted together: no two whole batches' lengths overlap, then."""
+    order = grouped_by_length(lengths, batch, generator(seed))
+    assert sorted(order) == list(range(len(lengths)))
+    if len(lengths) > 50 * batch:
+        return
+    whole = [[lengths[i] for i in piece] for piece in pieces(order, batch) if len(piece) == batch]
+    whole.sort(key=lambda piece: (min(piece), max(piece)))
+    assert all(max(a) <= min(b) for a, b in zip(whole, whole[1:], strict=False))
+
+
+@quick
+@given(mixed, batches, seeds)
+def test_by_modality(lengths, batch, seed):
+    order = grouped_by_modality(lengths, batch, generator(seed))
+    assert sorted(order) == list(range(len(lengths)))
+    with_picture = sum(length > 0 for length in lengths)
+    whole = with_picture // batch + (len(lengths) - with_picture) // batch
+    for piece in pieces(order, batch)[:whole]:
+        assert len({lengths[index] > 0 for index in piece}) == 1
+
+
+def test_long_files_are_shuffled_before_they_are_sorted():
+    order = grouped_by_length([1] * 1000, 2, generator(0))
+    assert order[:100] != list(range(100))
+    assert max(order[:20]) > 500
+
+
+def test_orders_differ_by_epoch_and_come_again():
+    lengths = [(-1) ** n * (n + 1) for n in range(40)]
+    sampler = LengthGroupedSampler(4, lengths, seed=3)
+    assert len(sampler) == 40
+    first, again = list(sampler), list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    sampler.set_epoch(0)
+    assert first == again == list(sampler)
+    assert first != second
+    assert first != list(LengthGroupedSampler(4, lengths, seed=4))
+    assert all(len({lengths[i] > 0 for i in piece}) == 1 for piece in pieces(first, 4))
