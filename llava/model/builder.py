@@ -70,18 +70,17 @@ def load_pretrained_model(
     log.info("loading %s from %s", model_name, folder)
     config_class, model_class = _classes(fields)
     config = read_config(config_class, folder)
+    if base != folder:  # the projector's training may have added tokens, which the language model does not have yet
+        config.vocab_size = read_json(base / "config.json").get("vocab_size", config.vocab_size)
     with _quiet_transformers():
         tokenizer = load_tokenizer(base)
     elsewhere = in_projector_file if base != folder else None
     model = read_model(model_class, base, elsewhere, config=config, **kwargs).eval()
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
-    if base != folder:
-        model.get_model().load_projector(projector_file(folder))
-        model.get_vision_tower().checkpoint_folder = folder  # not the base model's
     _add_image_tokens(model, tokenizer)
-    if base != folder and getattr(config, "mm_use_im_start_end", False):
-        copy_new_rows(model.get_input_embeddings().weight.data, 2, projector_file(folder))
+    if base != folder:
+        _fill_from_projector_file(model, folder)
     model = placed(model, device, kwargs)
     tower = model.get_vision_tower()
     if tower is None:
@@ -192,6 +191,15 @@ def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] |
         wrong_shapes=found["mismatched_keys"],
     )
     return model
+
+
+def _fill_from_projector_file(model: Any, folder: Path) -> None:
+    """What stage 1 learned, from a folder that holds it alone."""
+    path = projector_file(folder)
+    model.get_model().load_projector(path)
+    model.get_vision_tower().checkpoint_folder = folder  # not the base model's
+    if getattr(model.config, "mm_use_im_start_end", False):
+        copy_new_rows(model.get_input_embeddings().weight.data, 2, path)
 
 
 def _add_image_tokens(model: Any, tokenizer: Any) -> None:
