@@ -1,0 +1,134 @@
+"""The rows of a comparison: as JSON, and as Markdown for a README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from ada.eval.accuracy import Accuracy, Difference, best_constants, is_right, tally, together
+from ada.eval.answer_file import GivenAnswer
+from ada.eval.contestants import Run
+from ada.eval.question_file import Question
+
+Answers = Mapping[int | str, GivenAnswer]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run's figures. ``lead`` is the difference to the table's first model and planner at the same budget."""
+
+    run: Run
+    share: float  # mean executed share of all switches, in [0, 1]
+    prefill_gflops: float  # mean
+    kinds: dict[str, Accuracy]
+    right: tuple[bool, ...]
+    lead: Difference
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Over all kinds."""
+        return together(self.kinds)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; all shares are in [0, 1]."""
+        return {
+            "model": self.run.label,
+            "planner": self.run.planner,
+            "budget": self.run.budget.fraction,
+            "executed_share": self.share,
+            "prefill_gflops": self.prefill_gflops,
+            **_accuracy_json(self.accuracy),
+            "lead": {"share": self.lead.share, "reach": self.lead.reach},
+            "kinds": {kind: _accuracy_json(accuracy) for kind, accuracy in self.kinds.items()},
+        }
+
+
+def make_rows(questions: Sequence[Question], answers: Mapping[Run, Answers]) -> list[Row]:
+    """One row a run, in the order of ``answers``."""
+    rows: list[Row] = []
+    first: dict[float, tuple[bool, ...]] = {}  # the first run at each budget: what the others are compared with
+    for run, given in answers.items():
+        mine = [given[question.question_id] for question in questions]
+        right = tuple(is_right(a.text, q.answer) for a, q in zip(mine, questions, strict=True))
+        lead = Difference.of(right, first.setdefault(run.budget.fraction, right))
+        share, price = fmean(a.share for a in mine), fmean(a.prefill_gflops for a in mine)
+        rows.append(Row(run, share, price, tally(questions, right), right, lead))
+    return rows
+
+
+def to_json(questions: Sequence[Question], rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that was measured."""
+    constants = best_constants(questions)
+    return {
+        "questions": len(questions),
+        "best_constant": {
+            kind: {"answer": answer, **_accuracy_json(accuracy)} for kind, (answer, accuracy) in constants.items()
+        },
+        "best_constant_accuracy": together({kind: part for kind, (_, part) in constants.items()}).share,
+        "rows": [row.to_json() for row in rows],
+    }
+
+
+def to_markdown(questions: Sequence[Question], rows: Sequence[Row]) -> str:
+    """One line a run; below, for each model and planner, one line a kind."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.run.label, row.run.planner), []).append(row)
+    parts = [_runs_table(rows, groups)]
+    parts += [
+        f"By kind: {label}, planner {planner}\n\n{_kinds_table(questions, own)}"
+        for (label, planner), own in groups.items()
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _runs_table(rows: Sequence[Row], groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
+    first = rows[0].run
+    head = ["model", "planner", "budget", "executed share", "prefill GFLOPs", "accuracy, % (95 %)"]
+    lines = [[*head, "kept, %", f"against {first.label}, {first.planner}"]]
+    for row in rows:
+        whole = max(groups[row.run.label, row.run.planner], key=lambda r: r.run.budget.fraction)
+        low, high = row.accuracy.interval
+        kept = row.accuracy.correct / whole.accuracy.correct if whole.accuracy.correct else float("nan")
+        itself = (row.run.label, row.run.planner) == (first.label, first.planner)
+        lines.append(
+            [
+                row.run.label,
+                row.run.planner,
+                str(row.run.budget),
+                f"{row.share:.3f}",
+                f"{row.prefill_gflops:.3g}",
+                f"{_percent(row.accuracy.share)} ({_percent(low)} to {_percent(high)})",
+                _percent(kept),
+                "" if itself else f"{100 * row.lead.share:+.1f} ± {100 * row.lead.reach:.1f}",
+            ]
+        )
+    return _markdown(lines)
+
+
+def _kinds_table(questions: Sequence[Question], rows: Sequence[Row]) -> str:
+    constants = best_constants(questions)
+    lines = [["kind", "questions", "best constant answer, %", *(f"budget {row.run.budget}" for row in rows)]]
+    for kind, (answer, constant) in constants.items():
+        shares = [_percent(row.kinds[kind].share) for row in rows]
+        lines.append([kind, str(constant.total), f"{_percent(constant.share)} ({answer})", *shares])
+    everything = together({kind: part for kind, (_, part) in constants.items()})
+    shares = [_percent(row.accuracy.share) for row in rows]
+    lines.append(["all", str(everything.total), _percent(everything.share), *shares])
+    return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    texts = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([texts[0], "|" + "---|" * len(lines[0]), *texts[1:]])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _accuracy_json(accuracy: Accuracy) -> dict[str, Any]:
+    low, high = accuracy.interval
+    return {"correct": accuracy.correct, "total": accuracy.total, "accuracy": accuracy.share, "interval": [low, high]}
