@@ -93,6 +93,7 @@ def report(
         prompt_tokens,
         num_images=pictures,
         vision=None if tower is None else tower.config,
+        vision_layers=0 if tower is None else tower.layers_run,
         projector=None if tower is None else model.get_model().mm_projector,
         image_tokens=0 if tower is None else pictures * _features(tower),
         has_scheduler=model.scheduler is not None,

@@ -38,13 +38,13 @@ def decoder_flops(
     return {"prefix": sum(each[:first]), "tunable": sum(each[first:]), "lm_head": head}
 
 
-def vision_flops(vision: Any) -> int:
-    """A CLIP vision tower on one picture; all layers run, the ones behind the selected layer too."""
+def vision_flops(vision: Any, layers: int) -> int:
+    """The first ``layers`` layers of a CLIP vision tower on one picture; ``vision`` is its config."""
     patches = (vision.image_size // vision.patch_size) ** 2
     tokens, width = patches + 1, vision.hidden_size
     embedding = 2 * patches * width * vision.num_channels * vision.patch_size**2
     layer = 2 * tokens * width * (4 * width + 2 * vision.intermediate_size) + 4 * tokens * tokens * width
-    return embedding + vision.num_hidden_layers * layer
+    return embedding + layers * layer
 
 
 def projector_flops(projector: Any, tokens: int) -> int:
@@ -67,6 +67,7 @@ def prefill_flops(
     *,
     num_images: int = 0,
     vision: Any = None,
+    vision_layers: int = 0,
     projector: Any = None,
     image_tokens: int = 0,
     has_scheduler: bool = True,
@@ -75,11 +76,11 @@ def prefill_flops(
     """All of a prefill by part.
 
     prompt_tokens: positions that enter the decoder, image and latency tokens included. image_tokens: positions that
-    leave the projector, over all pictures. ``vision`` is the tower's config, ``projector`` the module. scored:
-    positions that get logits; generation asks for the last one's alone.
+    leave the projector, over all pictures. ``vision`` is the tower's config, of which ``vision_layers`` run,
+    ``projector`` the module. scored: positions that get logits; generation asks for the last one's alone.
     """
     flops = {
-        "vision_tower": num_images * vision_flops(vision) if vision is not None else 0,
+        "vision_tower": num_images * vision_flops(vision, vision_layers) if vision is not None else 0,
         "projector": projector_flops(projector, image_tokens) if projector is not None else 0,
         **decoder_flops(config, units, plan, prompt_tokens, prompt_tokens, scored),
     }

@@ -1,14 +1,26 @@
-"""Small decoders with random weights, plain and adaptive."""
+"""Small decoders and LLaVAs with random weights, plain and adaptive, and a slow obvious reading of the method."""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
+from torch import nn
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaModel
+
+from ada.config import AdaLlavaConfig
+from ada.model import AdaLlavaLlamaForCausalLM
 
 MakeDecoder = Callable[..., LlamaModel]
+MakeLlava = Callable[..., AdaLlavaLlamaForCausalLM]
+SIDE, PATCHES = 28, 4  # pixels, image tokens
+IMAGE = -200  # the image tag's id
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +56,192 @@ def make_decoder() -> MakeDecoder:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tower_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP vision tower of 2 x 2 patches with its image processor."""
+    folder = tmp_path_factory.mktemp("tower")
+    torch.manual_seed(1)
+    config = CLIPVisionConfig(
+        image_size=SIDE,
+        patch_size=SIDE // 2,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+    )
+    CLIPVisionModel(config).save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_llava(tower_folder: Path) -> MakeLlava:
+    """``make_llava(kind="H", prefix=2, ...)``: an adaptive LLaVA with random weights, its tower loaded."""
+
+    def make(
+        kind: str = "H",
+        prefix: int = 2,
+        layers: int = 5,
+        heads: int = 8,
+        key_value_heads: int = 8,
+        rank: int = 2,
+        attention: str = "sdpa",
+        seed: int = 0,
+        **changes: Any,
+    ) -> AdaLlavaLlamaForCausalLM:
+        config = AdaLlavaConfig(
+            vocab_size=90,
+            hidden_size=64,
+            intermediate_size=100,  # not a multiple of the heads
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_value_heads,
+            initializer_range=0.15,
+            pad_token_id=0,
+            mm_vision_tower=str(tower_folder),
+            mm_hidden_size=24,
+            mm_projector_type="mlp2x_gelu",
+            mm_vision_select_layer=-2,
+            mm_vision_select_feature="patch",
+            mm_use_im_patch_token=False,
+            mm_use_im_start_end=False,
+            scheduler_type=kind,
+            num_prefix_layers=prefix,
+            scheduler_rank=rank,
+            attn_implementation=attention,
+            **changes,
+        )
+        torch.manual_seed(seed)
+        model = AdaLlavaLlamaForCausalLM(config)
+        if model.scheduler is not None:
+            for parameter in model.scheduler.parameters():  # far from even, so that budgets and prompts change plans
+                nn.init.normal_(parameter, std=0.5)
+        model.generation_config.eos_token_id = None  # all answers have the length that is asked for
+        model.get_vision_tower().load_model()
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pixels() -> torch.Tensor:
+    """Four pictures (4, 3, S, S)."""
+    return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="session")
+def plain_of() -> Callable[[AdaLlavaLlamaForCausalLM], LlamaForCausalLM]:
+    """transformers' own language model with the same weights and the same kind of attention."""
+
+    def make(model: AdaLlavaLlamaForCausalLM) -> LlamaForCausalLM:
+        fields = {k: v for k, v in model.config.to_dict().items() if k in LlamaConfig().to_dict()}
+        config = LlamaConfig(**{**fields, "model_type": "llama"}, attn_implementation=model.config._attn_implementation)
+        plain = LlamaForCausalLM(config)
+        ours = model.state_dict()
+        plain.load_state_dict({key: ours[key] for key in plain.state_dict()})
+        return plain.to(model.dtype).eval()
+
+    return make
+
+
+class SlowAda:
+    """The method read literally: one prompt, one switch, one token at a time, on transformers' own model.
+
+    What does not run has its columns of ``o_proj`` and ``down_proj`` set to zero; nothing is cached.
+    """
+
+    def __init__(self, model: AdaLlavaLlamaForCausalLM, plain: LlamaForCausalLM) -> None:
+        self.model, self.plain, self.config = model, plain, model.config
+        self.L, self.P = self.config.num_hidden_layers, self.config.num_prefix_layers
+        self.A = self.config.num_key_value_heads
+
+    def embed(self, ids: list[int], pixels: torch.Tensor | None = None) -> torch.Tensor:
+        """Token ids with image tags -> (1, T, D)."""
+        features = [] if pixels is None else list(self.model.encode_images(pixels))
+        table = self.plain.model.embed_tokens.weight
+        return torch.cat([features.pop(0) if i == IMAGE else table[i][None] for i in ids])[None]
+
+    def granted(self, budget: float) -> int:
+        """Tunable units under a budget."""
+        per_layer = 1 if self.config.scheduler_type == "L" else self.A // self.config.scheduler_rank
+        return max(0, math.floor(self.L * per_layer * budget) - self.P * per_layer)
+
+    def token(self, units: int) -> torch.Tensor:
+        """The latency token (1, 1, D)."""
+        per_layer = 1 if self.config.scheduler_type == "L" else self.A // self.config.scheduler_rank
+        u = units / ((self.L - self.P) * per_layer + 1)
+        angles = [2 * math.pi * u / 10000 ** (i / 128) for i in range(128)]
+        encoding = torch.tensor([math.sin(x) for x in angles] + [math.cos(x) for x in angles])
+        w = self.model.scheduler.state_dict()
+        w = {key.removeprefix("scheduler_up_proj.net."): value for key, value in w.items()}
+        x = (encoding - encoding.mean()) / (encoding.var(unbiased=False) + 1e-5).sqrt()
+        x = x * w["0.weight"] + w["0.bias"]
+        x = w["1.weight"] @ x + w["1.bias"]
+        x = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+        return (w["3.weight"] @ x + w["3.bias"])[None, None]
+
+    def scores(self, embeds: torch.Tensor) -> list[float]:
+        """The scheduler's logits, read from the last position in front of layer P."""
+        prefix = copy.copy(self.plain.model)
+        prefix._modules = {**prefix._modules, "layers": prefix.layers[: self.P], "norm": nn.Identity()}
+        prefix.config = copy.copy(prefix.config)
+        prefix.config.num_hidden_layers = self.P
+        state = prefix(inputs_embeds=embeds, use_cache=False).last_hidden_state[0, -1]
+        head = self.model.scheduler.mlp_head
+        return (head.weight @ state + head.bias).tolist()
+
+    def choose(self, scores: list[float], units: int) -> set[tuple[int, int, int]]:
+        """Switches that are on: (layer, 0 for heads or 1 for neuron groups, index)."""
+        on = {(layer, sort, a) for layer in range(self.P) for sort in (0, 1) for a in range(self.A)}
+        if self.config.scheduler_type == "L":
+            best = sorted(range(self.L - self.P), key=lambda n: -scores[n])[:units]
+            return on | {(self.P + n, sort, a) for n in best for sort in (0, 1) for a in range(self.A)}
+        score = {}
+        for layer in range(self.P, self.L):
+            for sort in (0, 1):
+                for a in range(self.A):
+                    score[layer, sort, a] = scores[((layer - self.P) * 2 + sort) * self.A + a]
+        for _ in range(units):
+            named = max((switch for switch in score if switch not in on), key=score.__getitem__)[0]
+            for sort in (0, 1):
+                off = [a for a in range(self.A) if (named, sort, a) not in on]
+                off.sort(key=lambda a: -score[named, sort, a])
+                on |= {(named, sort, a) for a in off[: self.config.scheduler_rank]}
+        return on
+
+    def cut(self, on: set[tuple[int, int, int]]) -> LlamaForCausalLM:
+        """The plain model with zeros where nothing runs."""
+        cut = copy.deepcopy(self.plain)
+        for index, layer in enumerate(cut.model.layers):
+            for sort, linear in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
+                size, longer = divmod(linear.in_features, self.A)
+                start = 0
+                for a in range(self.A):
+                    end = start + size + (a < longer)
+                    if (index, sort, a) not in on:
+                        linear.weight.data[:, start:end] = 0
+                    start = end
+        return cut
+
+    @torch.no_grad()
+    def generate(self, embeds: torch.Tensor, budget: float, count: int) -> tuple[set, list[int], torch.Tensor]:
+        """Prompt (1, T, D) -> switches that are on, greedy tokens, the first token's logits (V,)."""
+        units = self.granted(budget)
+        embeds = torch.cat([embeds, self.token(units)], dim=1)
+        on = self.choose(self.scores(embeds), units)
+        model, tokens, first = self.cut(on), [], None
+        for _ in range(count):
+            logits = model(inputs_embeds=embeds, use_cache=False).logits[0, -1]
+            first = logits if first is None else first
+            tokens.append(int(logits.argmax()))
+            embeds = torch.cat([embeds, model.model.embed_tokens.weight[tokens[-1]][None, None]], dim=1)
+        return on, tokens, first
+
+
+@pytest.fixture(scope="session")
+def slow_of(plain_of) -> Callable[[AdaLlavaLlamaForCausalLM], SlowAda]:
+    """``slow_of(model)``: the same model, run the slow way."""
+    return lambda model: SlowAda(model, plain_of(model))

@@ -92,8 +92,15 @@ class CLIPVisionTower(nn.Module):
 
     def feature_select(self, outputs: Any) -> torch.Tensor:
         """Hidden states of ``select_layer`` (N, 1 + patches, C), without the class token for "patch"."""
-        features = outputs.hidden_states[self.select_layer]
-        return features[:, 1:] if self.select_feature == "patch" else features
+        return self._patches(outputs.hidden_states[self.select_layer])
+
+    @property
+    def layers_run(self) -> int:
+        """Layers up to the selected one; those behind it are of no use."""
+        count = self.config.num_hidden_layers
+        if not -count - 1 <= self.select_layer <= count:
+            raise CheckpointError(f"mm_vision_select_layer is {self.select_layer}; the tower has {count} layers")
+        return range(count + 1)[self.select_layer]
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
@@ -103,8 +110,17 @@ class CLIPVisionTower(nn.Module):
         return self._features(images)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True)
-        return self.feature_select(outputs).to(pixels.dtype)
+        # Layer by layer, as the model's own list of hidden states cannot be trusted here: once the language model
+        # around it is asked for hidden states or attentions, transformers hooks the tower a second time, and every
+        # state is listed twice.
+        vision = self.vision_tower.vision_model
+        hidden = vision.pre_layrnorm(vision.embeddings(pixels.to(self.device, self.dtype)))
+        for layer in vision.encoder.layers[: self.layers_run]:
+            hidden = layer(hidden, None)
+        return self._patches(hidden).to(pixels.dtype)
+
+    def _patches(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden[:, 1:] if self.select_feature == "patch" else hidden
 
     @property
     def dummy_feature(self) -> torch.Tensor:

@@ -119,3 +119,17 @@ def test_places(tmp_path, tiny_checkpoint, monkeypatch):
         assert (tmp_path / "here" / found).samefile(place)
     with pytest.raises(CheckpointError, match="no vision tower at"):
         resolve_tower(str(tmp_path / "gone"), None)
+
+
+def test_asking_the_language_model_for_hidden_states_changes_no_features(model, pixels):
+    """transformers hooks the tower again then, and lists each of its hidden states twice."""
+    before = model.encode_images(pixels)
+    model.get_vision_tower().vision_tower(pixels, output_hidden_states=True)
+    model(torch.tensor([[1, 5, 6]]), output_hidden_states=True, output_attentions=True)
+    assert torch.equal(model.encode_images(pixels), before)
+
+
+def test_a_layer_that_the_tower_does_not_have(tiny_checkpoint, pixels, make_config):
+    tower = CLIPVisionTower(str(tiny_checkpoint / "tower"), make_config(mm_vision_select_layer=-5))
+    with pytest.raises(CheckpointError, match="mm_vision_select_layer is -5; the tower has 3 layers"):
+        tower(pixels)
