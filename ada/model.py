@@ -99,7 +99,8 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         )
         if not started or execution is None or isinstance(outputs, tuple):
             return outputs
-        outputs.granted_units, outputs.gates, outputs.labels = granted, execution.gates, sequence.labels
+        # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
+        outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
         if not execution.train:
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             scored = outputs.logits.shape[1]

@@ -79,7 +79,7 @@ def test_what_upstream_masks_whole_is_an_error(recorded, runs):
 
 
 def test_preprocessing_leaves_its_input_alone(recorded, runs):
-    run, tokenizer = runs[0]
+    _, tokenizer = runs[0]
     sources = [messages_of(recorded["conversations"]["image_tag_at_end"])]
     before = json.dumps(sources)
     options = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=True)

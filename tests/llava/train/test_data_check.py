@@ -28,7 +28,7 @@ FAULTY = {
         {"conversations": [{"from": "human"}, {"from": "gpt", "value": 3}, "x"]},
         ["message 1 is not an object", "message 2 is not an object", "message 3 is not an object"],
     ),
-    "two questions": ({"conversations": [*turns("a"), *turns("b", "c")]}, ["message 2 is from 'human', expected 'gpt'"]),
+    "two questions": ({"conversations": [*turns("a"), *turns("b", "c")]}, ["message 2 is from 'human'"]),
     "unknown role": ({"conversations": [{"from": "system", "value": "a"}, *turns("b", "c")]}, ["from 'system'"]),
     "question at the end": ({"conversations": turns("a", "b", "c")}, ["last question has no answer"]),
     "empty answers": (

@@ -1,5 +1,7 @@
 """The order of samples: each once, alike ones together, and the same again in a resumed run."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def test_by_length(lengths, batch, seed):
         return
     whole = [[lengths[i] for i in piece] for piece in pieces(order, batch) if len(piece) == batch]
     whole.sort(key=lambda piece: (min(piece), max(piece)))
-    assert all(max(a) <= min(b) for a, b in zip(whole, whole[1:], strict=False))
+    assert all(max(a) <= min(b) for a, b in pairwise(whole))
 
 
 @quick

@@ -1,0 +1,139 @@
+"""The overlay's stage 2 on the tiny LLaVA: checkpointing, accumulation and bfloat16 together, H and L."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import OptionError
+from llava.model.builder import load_pretrained_model
+
+BAND = re.compile(r"loss_budget_(\d\.\d\d)_(\d\.\d\d)")  # a band of one budget alone ends where it begins
+
+
+@pytest.fixture(scope="module")
+def base(make_checkpoint):
+    return make_checkpoint(num_hidden_layers=4)
+
+
+@pytest.fixture(scope="module", params=["H", "L"])
+def run(request, trained, base, tmp_path_factory):
+    """(kind, the output folder) of 6 steps with two prefix layers; checkpoints of the last two."""
+    out = trained(
+        tmp_path_factory.mktemp("run") / "out",
+        model_name_or_path=base,
+        scheduler_type=request.param,
+        num_prefix_layers=2,
+        scheduler_rank=2,
+        latency_budget="0.5:1.0",
+        max_steps=6,
+        bf16=True,
+        gradient_checkpointing=True,
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=3,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=2,
+    )
+    return request.param, out
+
+
+def history(folder):
+    return [line for line in json.loads((folder / "trainer_state.json").read_text())["log_history"] if "loss" in line]
+
+
+def bands(line):
+    return {key: value for key, value in line.items() if key.startswith("loss_budget_")}
+
+
+def test_every_tensor_of_the_scheduler_learns(run):
+    """Between two steps Adam moves what has a gradient, and nothing else: there is no weight decay."""
+    _, out = run
+    first, last = (load_file(out / f"checkpoint-{step}" / "model.safetensors") for step in (5, 6))
+    names = {key for key in first if key.startswith("scheduler.")}
+    assert {key.split(".")[1] for key in names} == {"mlp_head", "scheduler_up_proj"}
+    assert all(not torch.equal(first[key], last[key]) for key in names)
+    learned = {key for key in first if not torch.equal(first[key], last[key])}
+    assert learned == {key for key in first if "vision_tower" not in key}
+
+
+def test_loss_is_logged_by_budget_band(run):
+    _, out = run
+    lines = history(out)
+    assert len(lines) == 6
+    assert all(bands(line) for line in lines)
+    seen = set().union(*(bands(line) for line in lines))
+    edges = [BAND.fullmatch(key).groups() for key in seen]
+    assert all(0.5 <= float(low) <= float(high) <= 1.0 for low, high in edges)
+    assert len(seen) > 1
+    assert all(0 < figure < 20 for line in lines for figure in bands(line).values())
+
+
+def test_the_checkpoint_opens_and_answers(run, base):
+    kind, out = run
+    saved = load_file(out / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
+    assert {key for key in saved if not key.startswith("scheduler.")} == set(load_file(base / "model.safetensors"))
+    config = json.loads((out / "config.json").read_text())
+    assert config["model_type"] == "ada_llava_llama"
+    assert (config["scheduler_type"], config["num_prefix_layers"], config["scheduler_rank"]) == (kind, 2, 2)
+    _, model, processor, _ = load_pretrained_model(str(out), None, "any", device="cpu")  # raises on any misfit
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value.float()) for key, value in saved.items())
+    side = processor.crop_size["height"]
+    output = model.generate(
+        torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]]),
+        images=torch.full((1, 3, side, side), 0.5),
+        min_new_tokens=4,
+        max_new_tokens=4,
+        do_sample=False,
+        latency_budget=0.75,
+        return_dict_in_generate=True,
+    )
+    assert output.sequences.shape == (1, 4)
+    assert output.report.to_json()["granted"] == 0.75
+
+
+def test_a_single_budget_has_one_band(trained, base, tmp_path):
+    """The band's loss is then the step's."""
+    out = trained(
+        tmp_path / "out",
+        model_name_or_path=base,
+        scheduler_type="L",
+        num_prefix_layers=2,
+        latency_budget="0.75",
+        bf16=True,
+    )
+    for line in history(out):
+        (figure,) = bands(line).items()
+        low, high = BAND.fullmatch(figure[0]).groups()
+        assert float(low) <= 0.75 < float(high)
+        assert figure[1] == pytest.approx(line["loss"], abs=0.02)
+
+
+def test_training_goes_on_from_a_scheduler(trained, run, tmp_path):
+    """A checkpoint with a scheduler keeps it, its kind and its prefix, without a flag."""
+    kind, base = run
+    out = trained(tmp_path / "out", model_name_or_path=base, learning_rate=0.0, max_steps=1)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, out))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key].float(), after[key]) for key in before)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["scheduler_type"], config["num_prefix_layers"]) == (kind, 2)
+
+
+def test_without_a_scheduler_nothing_is_added(trained, tmp_path, base):
+    out = trained(tmp_path / "out", model_name_or_path=base, max_steps=1)
+    assert not [key for key in load_file(out / "model.safetensors") if "scheduler" in key]
+    assert json.loads((out / "config.json").read_text())["model_type"] == "llava_llama"
+    assert not bands(history(out)[0])
+
+
+@pytest.mark.parametrize("budget", ["0.9:0.6", "0.3", "fast", "0.5:", "0:1", "0.5:1.5"])
+def test_budget_ranges_that_are_none(trained, base, tmp_path, budget):
+    with pytest.raises(OptionError, match="budget"):
+        trained(tmp_path / "out", model_name_or_path=base, scheduler_type="L", latency_budget=budget)
+    assert not (tmp_path / "out").exists()
