@@ -71,10 +71,12 @@ def tally(questions: Sequence[Question], right: Sequence[bool]) -> dict[str, Acc
 def best_constants(questions: Sequence[Question]) -> dict[str, tuple[str, Accuracy]]:
     """By kind, the one answer that would be right most often, and how often: what a model must beat."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    spelt: dict[str, str] = {}
     for question in questions:
         answers[question.category][normalise(question.answer)] += 1
+        spelt.setdefault(normalise(question.answer), question.answer)
     best = {kind: counts.most_common(1)[0] for kind, counts in answers.items()}
-    return {kind: (answer, Accuracy(n, answers[kind].total())) for kind, (answer, n) in best.items()}
+    return {kind: (spelt[answer], Accuracy(n, answers[kind].total())) for kind, (answer, n) in best.items()}
 
 
 def together(parts: Mapping[str, Accuracy]) -> Accuracy:
