@@ -40,7 +40,7 @@ class Accuracy:
         n, p, z2 = self.total, self.share, Z * Z
         middle = (p + z2 / (2 * n)) / (1 + z2 / n)
         reach = Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        return max(0.0, middle - reach), min(1.0, middle + reach)
+        return max(0.0, min(p, middle - reach)), min(1.0, max(p, middle + reach))  # p within, whatever the rounding
 
 
 @dataclass(frozen=True)

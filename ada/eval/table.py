@@ -91,7 +91,7 @@ def _runs_table(rows: Sequence[Row], groups: Mapping[tuple[str, str], Sequence[R
     for row in rows:
         whole = max(groups[row.run.label, row.run.planner], key=lambda r: r.run.budget.fraction)
         low, high = row.accuracy.interval
-        kept = row.accuracy.correct / whole.accuracy.correct if whole.accuracy.correct else float("nan")
+        kept = _percent(row.accuracy.correct / whole.accuracy.correct) if whole.accuracy.correct else ""
         itself = (row.run.label, row.run.planner) == (first.label, first.planner)
         lines.append(
             [
@@ -99,9 +99,9 @@ def _runs_table(rows: Sequence[Row], groups: Mapping[tuple[str, str], Sequence[R
                 row.run.planner,
                 str(row.run.budget),
                 f"{row.share:.3f}",
-                f"{row.prefill_gflops:.3g}",
+                _gflops(row.prefill_gflops),
                 f"{_percent(row.accuracy.share)} ({_percent(low)} to {_percent(high)})",
-                _percent(kept),
+                kept,
                 "" if itself else f"{100 * row.lead.share:+.1f} ± {100 * row.lead.reach:.1f}",
             ]
         )
@@ -127,6 +127,10 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _gflops(value: float) -> str:
+    return f"{value:#.3g}" if value < 999 else f"{value:,.0f}"
 
 
 def _accuracy_json(accuracy: Accuracy) -> dict[str, Any]:
