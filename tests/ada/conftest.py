@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-from transformers import LlamaModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+)
 
 from ada.config import AdaLlavaConfig
 from ada.model import AdaLlavaLlamaForCausalLM
@@ -157,6 +163,7 @@ class SlowAda:
         self.model, self.plain, self.config = model, plain, model.config
         self.L, self.P = self.config.num_hidden_layers, self.config.num_prefix_layers
         self.A = self.config.num_key_value_heads
+        self.per_layer = 1 if self.config.scheduler_type == "L" else self.A // self.config.scheduler_rank
 
     def embed(self, ids: list[int], pixels: torch.Tensor | None = None) -> torch.Tensor:
         """Token ids with image tags -> (1, T, D)."""
@@ -166,17 +173,14 @@ class SlowAda:
 
     def granted(self, budget: float) -> int:
         """Tunable units under a budget."""
-        per_layer = 1 if self.config.scheduler_type == "L" else self.A // self.config.scheduler_rank
-        return max(0, math.floor(self.L * per_layer * budget) - self.P * per_layer)
+        return max(0, math.floor(self.L * self.per_layer * budget) - self.P * self.per_layer)
 
     def token(self, units: int) -> torch.Tensor:
         """The latency token (1, 1, D)."""
-        per_layer = 1 if self.config.scheduler_type == "L" else self.A // self.config.scheduler_rank
-        u = units / ((self.L - self.P) * per_layer + 1)
+        u = units / ((self.L - self.P) * self.per_layer + 1)
         angles = [2 * math.pi * u / 10000 ** (i / 128) for i in range(128)]
         encoding = torch.tensor([math.sin(x) for x in angles] + [math.cos(x) for x in angles])
-        w = self.model.scheduler.state_dict()
-        w = {key.removeprefix("scheduler_up_proj.net."): value for key, value in w.items()}
+        w = dict(self.model.scheduler.scheduler_up_proj.net.named_parameters())
         x = (encoding - encoding.mean()) / (encoding.var(unbiased=False) + 1e-5).sqrt()
         x = x * w["0.weight"] + w["0.bias"]
         x = w["1.weight"] @ x + w["1.bias"]

@@ -1,0 +1,92 @@
+"""Training: budgets that are drawn, checkpointing, accumulation, bfloat16, what is logged, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ada.train.metrics import loss_by_band
+
+IMAGE, IGNORE = -200, -100
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_forward_in_training_draws_a_budget_for_each_sample(make_llava, pixels, batch, kind) -> None:
+    model = make_llava(kind).train()
+    given = {**batch, "images": pixels}
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(12):
+        out = model(**given)
+        assert out.loss.isfinite() and out.labels.shape[1] == out.logits.shape[1]
+        per_unit = 2 * model.units.rank if kind == "H" else 2 * model.units.num_switches
+        assert (out.gates.detach().sum((1, 2, 3)) == out.granted_units * per_unit).all()
+        seen.update(out.granted_units.tolist())
+    assert seen == set(range(model.units.tunable + 1)), "the whole grid, both ends included"
+    model.training_budgets = (0.7, 0.9)
+    drawn = torch.cat([model(**given).granted_units for _ in range(12)])
+    assert (model.units.granted(0.7), model.units.granted(0.9)) == (drawn.min(), drawn.max())
+    out = model(**given, latency_budget=[0.5, 0.6, 0.9, 1.0])
+    assert out.granted_units.tolist() == [model.units.granted(b) for b in (0.5, 0.6, 0.9, 1.0)]
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_checkpointing_and_accumulation_change_nothing(make_llava, train_batch, kind) -> None:
+    gradients = []
+    for checkpointing in (None, True, False):
+        model = make_llava(kind).train()
+        if checkpointing is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+            model.enable_input_require_grads()
+        for seed in (3, 4):  # two steps, accumulated
+            train_batch(model, torch.tensor([0, 1, 2, 3]), seed).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for other in gradients[1:]:
+        assert other.keys() == gradients[0].keys()
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_trains(make_llava, pixels, batch) -> None:
+    model = make_llava("H").to(torch.bfloat16).train()
+    out = model(**batch, images=pixels.to(torch.bfloat16))
+    out.loss.backward()
+    assert out.loss.isfinite() and model.scheduler.mlp_head.weight.grad.abs().sum() > 0
+    assert set(out.gates.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_the_scheduler_learns_from_the_loss_alone(make_llava, pixels, batch) -> None:
+    """A few steps on the scheduler only lower the loss at a fixed budget: the gradient points somewhere useful."""
+    model = make_llava("H", seed=5).train()
+    optimiser = torch.optim.Adam(model.scheduler.parameters(), lr=0.03)
+    model.requires_grad_(False)
+    model.scheduler.requires_grad_(True)
+
+    @torch.no_grad()
+    def loss() -> float:
+        twin = copy.deepcopy(model).eval()
+        return twin(**batch, images=pixels, latency_budget=0.7).loss.item()
+
+    before = loss()
+    torch.manual_seed(0)
+    for _ in range(40):
+        optimiser.zero_grad()
+        model(**batch, images=pixels, latency_budget=0.7).loss.backward()
+        optimiser.step()
+    assert loss() < before - 0.1
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_loss_by_band_averages_each_quarter_of_the_budgets(make_llava, train_batch, kind) -> None:
+    model = make_llava(kind, layers=6).train()
+    granted = torch.tensor([0, model.units.tunable, model.units.tunable, model.units.tunable // 2])
+    out = train_batch(model, granted, 1)
+    figures = loss_by_band(model.units, out)
+    losses = functional.cross_entropy(out.logits[:, :-1].transpose(1, 2), out.labels[:, 1:], reduction="none")
+    expected = [losses[rows].sum() / (out.labels[rows, 1:] != IGNORE).sum() for rows in ([0], [3], [1, 2])]
+    assert list(figures.values()) == pytest.approx([e.item() for e in expected], rel=1e-5)
+    names = list(figures)
+    assert names[0].startswith(f"loss_budget_{model.units.fraction(0):.2f}_") and names[-1].endswith("_1.00")
