@@ -73,7 +73,8 @@ class Models:
         config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
         with torch.device("meta"):
             model = AdaLlavaLlamaForCausalLM(config)
-        scheduler = {k: torch.randn(v.shape, dtype=torch.bfloat16) * 0.02 for k, v in model.scheduler.state_dict().items()}
+        fresh = model.scheduler.state_dict()
+        scheduler = {key: 0.02 * torch.randn(value.shape, dtype=torch.bfloat16) for key, value in fresh.items()}
         state = plain.state_dict() | {f"scheduler.{k}": v for k, v in scheduler.items()}
         model.load_state_dict(state, assign=True)
         model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
@@ -167,8 +168,8 @@ def summarise(cases: list[Case]) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]], selection: dict[str, dict[str, float]], facts: dict[str, Any]) -> None:
     """The tables for people."""
     console = Console(width=110)
-    about = f"{facts['layers']} layers of 7B, {facts['dtype']}, {facts['positions']} positions, {facts['threads']} threads"
-    table = Table(title=f"{about}; median of {facts['rounds']} rounds")
+    about = ", ".join(f"{facts[key]} {key}" for key in ("layers", "positions", "threads", "rounds"))
+    table = Table(title=f"a stack with 7B layer shapes in bfloat16: {about}")
     for column in ("case", "executed share", *(f"{phase}\nms (ratio to plain)" for phase in PHASES)):
         table.add_column(column, justify="left" if column == "case" else "right")
     for row in rows:

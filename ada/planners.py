@@ -66,7 +66,7 @@ def last(
     return switches[:, :, None].expand(-1, -1, 2, -1).float()
 
 
-PLANNERS: dict[str, Planner] = {"learned": learned, "random": random, "even": even, "last": last}
+PLANNERS: dict[str, Planner] = {"learned": learned, "even": even, "last": last, "random": random}
 
 
 def planner_named(name: str) -> Planner:

@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import Any
 
+import transformers
+
 from llava.errors import LlavaError, OptionError
 from llava.generation import Answer, Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.mm_utils import get_model_name_from_path, load_image
@@ -40,7 +42,7 @@ def eval_model(args: Any) -> Answer:
 
     ``args``: an object with the program's flags as attributes, as upstream's; missing ones have their defaults.
     """
-    options = vars(args)
+    options = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
     defaults = [path for path in hooks().default_model_path() if path]
     model_path = options.get("model_path") or (defaults[0] if defaults else None)
     if model_path is None:
@@ -80,8 +82,11 @@ def eval_model(args: Any) -> Answer:
 def main(arguments: list[str] | None = None) -> int:
     """The program; exit code 2 for what the user can mend."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    args = parse_arguments(arguments)
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
-        eval_model(parse_arguments(arguments))
+        eval_model(args)
     except LlavaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,10 +6,13 @@ Without arguments it opens the bundled model and picture. Type a question, or /h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+import transformers
 
 from llava.errors import LlavaError, OptionError
 from llava.generation import Answer, Sampling, conversation_for
@@ -139,7 +142,9 @@ def chat(session: ChatSession, lines: Iterable[str], debug: bool) -> bool:
 
 
 def typed_lines(role: str) -> Iterable[str]:
-    """Lines from the terminal until Ctrl-D, or Ctrl-C at the prompt."""
+    """Lines from the terminal until Ctrl-D, or Ctrl-C at the prompt; with history where readline is there."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - input() uses it from now on
     while True:
         try:
             yield input(f"{role}: ")
@@ -152,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The program; the exit code: 2 for what the user can mend."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     args = parse_arguments(arguments)
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
         session = open_session(args)
         if sys.stdin.isatty():

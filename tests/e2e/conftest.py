@@ -1,0 +1,87 @@
+"""A tiny adaptive checkpoint, and the programs run in this process or in their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from ada.config import AdaLlavaConfig
+from ada.model import AdaLlavaLlamaForCausalLM
+from llava.eval import run_llava
+from llava.model import LlavaLlamaForCausalLM
+from llava.serve import cli
+
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture(scope="session")
+def adaptive_checkpoint(make_checkpoint) -> Path:
+    """Four layers, the first two always run; four heads in units of two; random weights."""
+    folder = make_checkpoint(num_hidden_layers=4)
+    plain = LlavaLlamaForCausalLM.from_pretrained(folder)
+    fields = {**plain.config.to_dict(), "model_type": AdaLlavaConfig.model_type}
+    config = AdaLlavaConfig.from_dict({**fields, "num_prefix_layers": 2, "scheduler_type": "H", "scheduler_rank": 2})
+    config._name_or_path = str(folder)
+    torch.manual_seed(1)
+    model = AdaLlavaLlamaForCausalLM(config)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    model.get_vision_tower().load_model()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory) -> Path:
+    """A picture file."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    Image.effect_noise((20, 30), 90).convert("RGB").save(path)
+    return path
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capsys) -> Run:
+    """``run_cli(*flags, typed=[...])`` -> code, out, err of the chat in this process, fed by a pipe."""
+
+    def run(*flags: object, typed: list[str]) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "stdin", StringIO("".join(f"{line}\n" for line in typed)))
+        code = cli.main([str(flag) for flag in flags])
+        said = capsys.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    return run
+
+
+@pytest.fixture
+def run_once(capsys) -> Run:
+    """``run_once(*flags)`` -> code, out, err of ``run_llava`` in this process."""
+
+    def run(*flags: object) -> SimpleNamespace:
+        code = run_llava.main([str(flag) for flag in flags])
+        said = capsys.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program(root: Path) -> Run:
+    """``program("llava.serve.cli", *flags)``: the real program in its own process, with nothing typed."""
+
+    def run(module: str, *flags: object, typed: str = "") -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, flags)],
+            input=typed,
+            capture_output=True,
+            text=True,
+            cwd=root,
+            env={**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+
+    return run
