@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -48,8 +49,6 @@ MEMORY_SHARE = 0.6  # of what is free, for weights and their narrow copies
 
 def layers_that_fit(most: int = 32) -> int:
     """An even number of layers whose weights, and narrow copies of their second half, fit in free memory."""
-    import psutil
-
     return max(2, min(most, int(MEMORY_SHARE * psutil.virtual_memory().available / (1.5 * LAYER_BYTES)) // 2 * 2))
 
 
@@ -73,9 +72,9 @@ class Models:
         config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
         with torch.device("meta"):
             model = AdaLlavaLlamaForCausalLM(config)
-        fresh = model.scheduler.state_dict()
-        scheduler = {key: 0.02 * torch.randn(value.shape, dtype=torch.bfloat16) for key, value in fresh.items()}
-        state = plain.state_dict() | {f"scheduler.{k}": v for k, v in scheduler.items()}
+        keys = {key: value.shape for key, value in model.state_dict().items() if key.startswith("scheduler.")}
+        scheduler = {key: 0.02 * torch.randn(shape, dtype=torch.bfloat16) for key, shape in keys.items()}
+        state = plain.state_dict() | scheduler
         model.load_state_dict(state, assign=True)
         model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
         return model.eval()
