@@ -45,10 +45,10 @@ def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS)
 
 
 def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Question]:
-    """``count`` different questions, their kinds as even as the scene allows."""
+    """``count`` different questions, their kinds as even as the scene allows; fewer where it has no more, but one."""
     kinds = list(KINDS)
     questions: dict[str, Question] = {}
-    for attempt in range(4 * count):
+    for attempt in range(max(4 * count, len(kinds))):  # every kind at least once: some suit any scene
         if attempt % len(kinds) == 0:
             rng.shuffle(kinds)
         question = KINDS[kinds[attempt % len(kinds)]](rng, scene)

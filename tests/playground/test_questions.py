@@ -203,6 +203,16 @@ def test_no_question_comes_twice_in_a_conversation():
     assert kinds > 600, "six kinds and more on average"
 
 
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_every_scene_gets_a_question(count):
+    """Scenes of one kind of thing several times over allow few kinds of questions."""
+    few = tuple(Item("shape", "star", "blue", "large", 16 + 32 * column, 16) for column in range(3))
+    for index in range(300):
+        rng = scene_rng("train", 6, index)
+        for scene in (Scene(few), sample_scene(rng, "train", 2)):
+            assert draw_questions(rng, scene, count)
+
+
 @pytest.mark.parametrize("text", ["Yes.", " yes", "YES .", "yes\n"])
 def test_answers_are_compared_without_dress(text):
     assert normalise(text) == "yes"
