@@ -98,30 +98,29 @@ def make_llava(tower_folder: Path) -> MakeLlava:
         seed: int = 0,
         **changes: Any,
     ) -> AdaLlavaLlamaForCausalLM:
-        config = AdaLlavaConfig(
-            vocab_size=90,
-            hidden_size=64,
-            intermediate_size=100,  # not a multiple of the heads
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            initializer_range=0.15,
-            pad_token_id=0,
-            mm_vision_tower=str(tower_folder),
-            mm_hidden_size=24,
-            mm_projector_type="mlp2x_gelu",
-            mm_vision_select_layer=-2,
-            mm_vision_select_feature="patch",
-            mm_use_im_patch_token=False,
-            mm_use_im_start_end=False,
-            scheduler_type=kind,
-            num_prefix_layers=prefix,
-            scheduler_rank=rank,
-            attn_implementation=attention,
-            **changes,
-        )
+        settings = {
+            "vocab_size": 90,
+            "hidden_size": 64,
+            "intermediate_size": 100,  # not a multiple of the heads
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": key_value_heads,
+            "initializer_range": 0.15,
+            "pad_token_id": 0,
+            "mm_vision_tower": str(tower_folder),
+            "mm_hidden_size": 24,
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_vision_select_layer": -2,
+            "mm_vision_select_feature": "patch",
+            "mm_use_im_patch_token": False,
+            "mm_use_im_start_end": False,
+            "scheduler_type": kind,
+            "num_prefix_layers": prefix,
+            "scheduler_rank": rank,
+            "attn_implementation": attention,
+        }
         torch.manual_seed(seed)
-        model = AdaLlavaLlamaForCausalLM(config)
+        model = AdaLlavaLlamaForCausalLM(AdaLlavaConfig(**{**settings, **changes}))
         if model.scheduler is not None:
             for parameter in model.scheduler.parameters():  # far from even, so that budgets and prompts change plans
                 nn.init.normal_(parameter, std=0.5)

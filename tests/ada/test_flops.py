@@ -1,18 +1,25 @@
-"""The operations that a plan is said to cost against those that torch counts while it runs."""
+"""The operations that a report states against those that torch counts while the plan really runs."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from ada.cost.flops import decoder_flops
+from ada.cost.flops import decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache
+from ada.plan import ExecutionPlan
 from ada.planners import PLANNERS
 from ada.units import Units
+
+IMAGE = -200
+PROMPT = [1, 17, 33, 60, 70, 31, 7]
 
 
 def attention_on_cpu(query, key, value, *_, out_shape=None, **__) -> int:
@@ -24,10 +31,18 @@ def attention_on_cpu(query, key, value, *_, out_shape=None, **__) -> int:
 UNKNOWN_TO_TORCH = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_cpu}
 
 
+def counted(call: Callable[[], Any]) -> tuple[int, Any]:
+    """(operations of ``call``, its result)."""
+    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
+        result = call()
+    return counter.get_total_flops(), result
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["H", "L"])
 @pytest.mark.parametrize("key_value_heads", [8, 2])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_stated_operations_are_counted_ones(make_decoder, kind, key_value_heads, attention) -> None:
+def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, attention) -> None:
     model = make_decoder(layers=6, heads=8, key_value_heads=key_value_heads, mlp=90, attention=attention)
     install(model.layers)
     grid = Units(kind, 6, 3, key_value_heads, 1)
@@ -36,11 +51,110 @@ def test_stated_operations_are_counted_ones(make_decoder, kind, key_value_heads,
         gates = PLANNERS["random"](grid, torch.tensor([granted]), None)
         run = Execution(grid, lambda _, gates=gates: gates, None, NarrowCache(1 << 20))
         cache = DynamicCache()
-        with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as prefill:
-            model(inputs_embeds=torch.randn(1, 40, 32), past_key_values=cache, use_cache=True, execution=run)
-        with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as decode:
-            model(inputs_embeds=torch.randn(1, 1, 32), past_key_values=cache, use_cache=True, execution=run)
+        given = {"past_key_values": cache, "use_cache": True, "execution": run}
+        prefill, _ = counted(lambda given=given: model(inputs_embeds=torch.randn(1, 40, 32), **given))
+        decode, _ = counted(lambda given=given: model(inputs_embeds=torch.randn(1, 1, 32), **given))
         (plan,) = run.finish(1)
-        for counted, queries, keys in ((prefill, 40, 40), (decode, 1, 41)):
+        for count, queries, keys in ((prefill, 40, 40), (decode, 1, 41)):
             stated = decoder_flops(model.config, grid, plan, queries, keys)
-            assert stated["prefix"] + stated["tunable"] == pytest.approx(counted.get_total_flops(), rel=0.01)
+            assert stated["prefix"] + stated["tunable"] == pytest.approx(count, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+@pytest.mark.parametrize(
+    ("pictures", "changes"),
+    [(0, {}), (1, {}), (3, {"attention": "eager"}), (1, {"key_value_heads": 2, "rank": 1})],
+    ids=str,
+)
+def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, pictures, changes) -> None:
+    model = make_llava(kind, layers=6, prefix=2, **changes)
+    prompt = torch.tensor([[IMAGE] * pictures + PROMPT])
+    images = pixels[:pictures] if pictures else None
+    for budget in (0.01, 0.7, 1.0):
+
+        def generate(tokens: int, budget: float = budget) -> Any:
+            return model.generate(
+                prompt,
+                images=images,
+                latency_budget=budget,
+                max_new_tokens=tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+            )
+
+        one, out = counted(lambda: generate(1))
+        two, _ = counted(lambda: generate(2))
+        stated = out.report.prefill_flops
+        assert sum(stated.values()) == pytest.approx(one, rel=0.01)
+        assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=0.01)
+        assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(pictures)
+        assert set(stated) == {"vision_tower", "projector", "prefix", "tunable", "scheduler", "lm_head"}
+
+
+@torch.no_grad()
+def test_each_part_is_its_modules(make_llava, pixels) -> None:
+    """Every part of the statement on its own, so that errors cannot cancel."""
+    model = make_llava("H", layers=6, prefix=2)
+    out = model(torch.tensor([[IMAGE, *PROMPT]]), images=pixels[:1], latency_budget=0.7)
+    stated, length = out.report.prefill_flops, out.report.prompt_tokens
+    tower, projector = model.get_vision_tower(), model.get_model().mm_projector
+    features, hidden = tower(pixels[:1]), torch.randn(1, length, 64)
+    calls = {
+        "vision_tower": lambda: tower(pixels[:1]),
+        "projector": lambda: projector(features),
+        "scheduler": lambda: (model.scheduler.encode(torch.zeros(1)), model.scheduler(hidden[:, -1])),
+        "lm_head": lambda: model.lm_head(hidden),
+    }
+    for part, call in calls.items():
+        assert stated[part] == pytest.approx(counted(call)[0], rel=0.01), part
+    prefix, _ = counted(
+        lambda: [
+            layer(hidden, position_embeddings=model.model.rotary_emb(hidden, torch.arange(length)[None]))
+            for layer in model.model.layers[:2]
+        ]
+    )
+    assert stated["prefix"] == pytest.approx(prefix, rel=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("feature", ["patch", "cls_patch"])
+def test_forward_scores_every_position_and_the_class_token_goes_through_the_projector(
+    make_llava, pixels, feature
+) -> None:
+    model = make_llava("L", mm_vision_select_feature=feature)
+    given = {"images": pixels[:2], "latency_budget": 0.8}
+    prompt = torch.tensor([[IMAGE, *PROMPT, IMAGE]])
+    count, out = counted(lambda: model(prompt, **given))
+    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=0.01)
+    count, out = counted(lambda: model(prompt, **given, logits_to_keep=2))
+    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_masked_layers_of_a_mixed_batch_count_whole(make_llava, pixels, kind) -> None:
+    """Two rows with different plans: neither saves anything where they differ, and their reports say so."""
+    model = make_llava(kind, layers=6, prefix=2)
+    prompt = torch.tensor([[IMAGE, *PROMPT], [IMAGE, *PROMPT[::-1]]])
+    given = {"images": pixels[:2], "latency_budget": [0.5, 0.9], "max_new_tokens": 1, "return_dict_in_generate": True}
+    count, out = counted(lambda: model.generate(prompt, **given))
+    assert sum(sum(report.prefill_flops.values()) for report in out.report) == pytest.approx(count, rel=0.01)
+    for report in out.report:
+        assert report.masked_layers > 0 and f"{kind} saves no time" in report.summary()
+        assert "different plans" in report.to_json()["masking"]
+    alone = model.generate(prompt[:1], **{**given, "images": pixels[:1], "latency_budget": 0.5})
+    assert alone.report.masked_layers == 0 and alone.report.masking is None
+    assert sum(alone.report.prefill_flops.values()) < sum(out.report[0].prefill_flops.values())
+
+
+def test_the_papers_tflops() -> None:
+    """LLaVA-1.5-7B at 100, 85 and 60 %: 8.6, 7.2 and 5.1 TFLOPs of the language model (its table rounds)."""
+    config = type("Config", (), {"hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 32000})()
+    config.num_attention_heads = config.num_key_value_heads = 32
+    grid, full = Units("L", 32, 16, 32, 8), ExecutionPlan.full(32, 32)
+    for layers, tflops in ((32, 8.6), (27, 7.2), (19, 5.1)):
+        plan = ExecutionPlan(
+            (*full.layers[:layers], *ExecutionPlan.from_gates(torch.zeros(32 - layers, 2, 32)).layers), 32
+        )
+        total = sum(prefill_flops(config, grid, plan, 644).values())
+        assert total / 1e12 == pytest.approx(tflops, abs=0.06)
