@@ -37,9 +37,9 @@ def model(request) -> AdaLlavaLlamaForCausalLM:
 def units_of(plan: ExecutionPlan, kind: str, rank: int) -> int:
     """Units that a plan switches on; raises where it holds half a unit."""
     per_unit = {"H": rank, "L": plan.num_switches}[kind]
-    heads, groups = ([len(part) for part in parts] for parts in zip(*((x.heads, x.neuron_groups) for x in plan.layers)))
-    assert heads == groups and all(count % per_unit == 0 for count in heads)
-    return sum(heads) // per_unit
+    counts = [(len(layer.heads), len(layer.neuron_groups)) for layer in plan.layers]
+    assert all(heads == groups and heads % per_unit == 0 for heads, groups in counts)
+    return sum(heads for heads, _ in counts) // per_unit
 
 
 @torch.no_grad()
