@@ -120,7 +120,7 @@ def default_model_path() -> str | None:
 def _set_budget(argument: str, session: Any) -> str:
     if not argument:
         return f"budget: {session.options.get('latency_budget') or 'none'}"
-    options = {**session.options, "latency_budget": str(LatencyBudget.parse(argument))}
+    options = {**session.options, "latency_budget": repr(LatencyBudget.parse(argument).fraction)}
     prepare_model(model=session.model, options=options)
     session.options.update(options)
     return f"budget: {options['latency_budget']}"

@@ -109,7 +109,7 @@ class ExecutionPlan:
 def _indices(values: Sequence[int], switches: int) -> tuple[int, ...]:
     indices = tuple(sorted(set(values)))
     if len(indices) != len(values) or any(type(i) is not int or not 0 <= i < switches for i in indices):
-        raise ValueError(f"{list(values)} holds an index twice, or something else than whole numbers up to {switches - 1}")
+        raise ValueError(f"{list(values)} are not different whole numbers from 0 to {switches - 1}")
     return indices
 
 

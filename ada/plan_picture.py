@@ -20,7 +20,7 @@ def blocks(plan: ExecutionPlan) -> str:
     lines = [f"layer {'heads':<{max(width, 5)}}  neuron groups"]
     for index, (heads, groups) in enumerate(gates):
         left, right = ("".join(ON if x else OFF for x in sort) for sort in (heads, groups))
-        lines.append(f"{index:>5} {left:<{max(width, 5)}}  {right}")
+        lines.append(f"{index + 1:>5} {left:<{max(width, 5)}}  {right}")
     return "\n".join(lines)
 
 

@@ -63,10 +63,10 @@ def test_blocks_for_the_terminal() -> None:
     lines = blocks(PLAN).splitlines()
     assert lines[0].split() == ["layer", "heads", "neuron", "groups"]
     assert [line.split() for line in lines[1:]] == [
-        ["0", ON * 4, ON * 4],
-        ["1", f"{OFF}{ON}{OFF}{OFF}", f"{ON}{OFF}{OFF}{ON}"],
-        ["2", OFF * 4, OFF * 4],
-        ["3", OFF * 4, f"{OFF}{OFF}{ON}{OFF}"],
+        ["1", ON * 4, ON * 4],
+        ["2", f"{OFF}{ON}{OFF}{OFF}", f"{ON}{OFF}{OFF}{ON}"],
+        ["3", OFF * 4, OFF * 4],
+        ["4", OFF * 4, f"{OFF}{OFF}{ON}{OFF}"],
     ]
     column = lines[0].index("neuron")
     assert all(line[column] in ON + OFF and line[column - 1] == " " for line in lines[1:]), "columns stand in line"
