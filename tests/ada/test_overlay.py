@@ -1,0 +1,219 @@
+"""Every hook of the overlay, on models in memory; the programs themselves are run in tests/e2e."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ada import overlay
+from ada.budget import LatencyBudget
+from ada.config import AdaLlavaConfig
+from ada.model import AdaLlavaLlamaForCausalLM, adopt
+from ada.plan import ExecutionPlan
+from ada.plan_picture import blocks
+from ada.train.arguments import AdaArguments
+from llava import plugins
+from llava.errors import OptionError
+from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+
+PROMPT = torch.tensor([[1, 17, -200, 60, 7]])
+RETURN = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
+
+
+@pytest.fixture
+def plain(make_llava) -> LlavaLlamaForCausalLM:
+    """A plain LLaVA, as it is loaded from a checkpoint without a scheduler."""
+    model = make_llava("H", layers=6, prefix=3)
+    config = LlavaConfig(**{**model.config.to_dict(), "model_type": "llava_llama"})
+    twin = LlavaLlamaForCausalLM(config)
+    twin.get_vision_tower().load_model()
+    twin.load_state_dict(model.state_dict(), strict=False)
+    twin.generation_config.eos_token_id = None
+    return twin.eval()
+
+
+def test_flags_are_read() -> None:
+    parser = argparse.ArgumentParser()
+    overlay.add_arguments(parser=parser, program="cli")
+    assert vars(parser.parse_args([])) == {"latency_budget": None, "strict_latency_budget": False, "planner": None}
+    options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
+    assert options == {"latency_budget": "50%", "strict_latency_budget": True, "planner": "even"}
+
+
+def test_the_published_type_has_a_class() -> None:
+    assert overlay.model_classes() == {"ada_llava_llama": (AdaLlavaConfig, AdaLlavaLlamaForCausalLM)}
+
+
+def test_a_plain_model_is_told_the_two_ways_on(plain) -> None:
+    for planner in (None, "learned"):
+        with pytest.raises(OptionError, match=r"finetune_ada_heads\.sh, or pass --planner .*even\|last\|random"):
+            overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "planner": planner})
+    with pytest.raises(OptionError, match="finetune_ada_heads"):  # a request's budget, later
+        overlay.generation_options(model=plain, options={"latency_budget": "0.5"})
+    with pytest.raises(OptionError, match=r"--latency-budget is '1\.5'"):
+        overlay.prepare_model(model=plain, options={"latency_budget": "1.5", "planner": "even"})
+    overlay.prepare_model(model=plain, options={"latency_budget": None, "planner": None})
+    assert type(plain) is LlavaLlamaForCausalLM and overlay.generation_options(model=plain, options={}) == {}
+
+
+@pytest.mark.parametrize("planner", ["even", "last", "random"])
+def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -> None:
+    expected = plain.generate(PROMPT, images=pixels[:1], **RETURN).sequences
+    overlay.prepare_model(model=plain, options={"latency_budget": "0.75", "planner": planner})
+    options = overlay.generation_options(model=plain, options={"latency_budget": "0.75", "planner": planner})
+    assert options == {
+        "latency_budget": LatencyBudget(0.75),
+        "planner": planner,
+        "strict_latency_budget": False,
+    }
+    out = plain.generate(PROMPT, images=pixels[:1], **RETURN, **options)
+    assert out.report.budget_met and 0.5 < out.report.granted <= 0.75
+    assert out.execution_plan.share == pytest.approx(out.report.granted)
+    assert out.report.prefill_flops["scheduler"] == 0 and out.report.prompt_tokens == 8, "no latency token"
+    if planner == "last":
+        assert out.execution_plan.layers[-1].is_empty
+    # Without a budget, or with all of it, it is the model that it was.
+    for budget in (None, 1.0):
+        whole = plain.generate(PROMPT, images=pixels[:1], latency_budget=budget, planner=planner, **RETURN)
+        assert torch.equal(whole.sequences, expected)
+    with pytest.raises(OptionError, match="--planner is 'best'; expected one of learned"):
+        plain.generate(PROMPT, images=pixels[:1], latency_budget=0.7, planner="best", **RETURN)
+    with pytest.raises(OptionError, match="no scheduler"):
+        plain.generate(PROMPT, images=pixels[:1], latency_budget=0.7, **RETURN)
+    assert set(plain.generate(PROMPT, images=pixels[:1], **RETURN, **options, num_beams=2)) >= {"sequences"}
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_adopting_keeps_weights_and_takes_a_depth(plain, kind) -> None:
+    keys = set(plain.state_dict())
+    adopt(plain, kind, num_prefix_layers=2)
+    assert set(plain.state_dict()) == keys
+    assert (plain.units.kind, plain.units.num_prefix_layers, plain.units.rank) == (kind, 2, 8)
+
+
+def test_other_models_cannot_be_adopted() -> None:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    with pytest.raises(OptionError, match="this model is LlamaForCausalLM"):
+        overlay.prepare_model(model=LlamaForCausalLM(config), options={"latency_budget": 0.5, "planner": "even"})
+
+
+def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
+    model = make_llava("H")
+    out = model.generate(PROMPT, images=pixels[:1], latency_budget=0.1, **RETURN)
+    facts = overlay.describe_generation(model=model, output=out, timing={})
+    assert json.loads(json.dumps(facts))["plan"] == out.execution_plan.to_json()
+    assert facts["prefill_gflops"] == pytest.approx(sum(facts["prefill_flops"].values()) / 1e9)
+    assert facts["requested"] == 0.1 and facts["granted"] == 0.4 and facts["budget_met"] is False
+    for said in ("budget 0.1", "granted 0.4", "budget not met", "layers 2/5", "heads 16/40", "neuron groups 16/40"):
+        assert said in facts["summary"]
+    assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
+
+
+def test_chat_commands(make_llava, plain) -> None:
+    session = SimpleNamespace(model=make_llava("H"), options={"latency_budget": None, "planner": None}, last_facts=None)
+
+    def say(command: str, argument: str = "") -> str | None:
+        return overlay.chat_command(command=command, argument=argument, session=session)
+
+    assert say("budget") == "budget: none" and say("plan") == "no plan yet: ask something first"
+    assert say("budget", "50%") == "budget: 0.5" and session.options["latency_budget"] == "0.5"
+    assert say("budget", "0.99999999") and float(session.options["latency_budget"]) < 1, "no digit is lost"
+    with pytest.raises(OptionError, match="'fast'"):
+        say("budget", "fast")
+    assert float(session.options["latency_budget"]) == 0.99999999, "a wrong value changes nothing"
+    plan = ExecutionPlan.full(2, 4)
+    session.last_facts = {"plan": plan.to_json()}
+    assert say("plan") == blocks(plan) and say("weather") is None
+    assert {usage.split()[0] for usage in overlay.chat_help()} == {"/budget", "/plan"}
+    session.model, session.options = plain, {"planner": None}
+    with pytest.raises(OptionError, match="finetune_ada_heads"):
+        say("budget", "0.5")
+    assert "latency_budget" not in session.options
+
+
+def test_training_config_becomes_adaptive_only_when_asked() -> None:
+    plain = LlavaConfig(num_hidden_layers=6, num_attention_heads=8, hidden_size=64)
+    overlay.prepare_training_config(config=plain, arguments={AdaArguments: AdaArguments()})
+    assert plain.model_type == "llava_llama" and not hasattr(plain, "scheduler_type")
+    options = AdaArguments(scheduler_type="L", num_prefix_layers=2, latency_budget="0.5:0.9")
+    overlay.prepare_training_config(config=plain, arguments={AdaArguments: options})
+    found = [getattr(plain, name) for name in ("model_type", "scheduler_type", "num_prefix_layers", "scheduler_rank")]
+    assert found == ["ada_llava_llama", "L", 2, 8] and plain.token_selecting == "none"
+    assert not hasattr(plain, "latency_budget")
+    assert overlay.training_dataclasses() == [AdaArguments]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, (0.4, 1.0)),
+        ("0.5:1.0", (0.5, 1.0)),
+        ("60%:0.8", (0.6, 0.8)),
+        ("0.7", (0.7, 0.7)),
+        ("0.1:0.9", (0.1, 0.9)),
+    ],
+)
+def test_training_budgets(make_llava, text, expected) -> None:
+    model = make_llava("L")
+    overlay.prepare_training_model(model=model, arguments={AdaArguments: AdaArguments(latency_budget=text)})
+    assert model.training_budgets == expected
+    drawn = model._draw_units(400).unique().tolist()
+    assert drawn == list(range(model.units.granted(expected[0]), model.units.granted(expected[1]) + 1))
+
+
+@pytest.mark.parametrize("text", ["0.9:0.5", "0.1:0.3", "fast", "0.5:1.5", ":", "0.5:"])
+def test_impossible_training_budgets(make_llava, text) -> None:
+    with pytest.raises(OptionError, match="budget is"):
+        AdaArguments(latency_budget=text).budget_range(make_llava("L").units)
+
+
+def test_a_training_step_is_described(make_llava) -> None:
+    model = make_llava("L")
+    assert overlay.describe_training_step(model=model, inputs={}, outputs=SimpleNamespace()) == {}
+
+
+def test_the_shell_never_names_the_overlay(root) -> None:
+    for path in sorted((root / "llava").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            # import_module("ada...") and the like
+            names += [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+            assert not any(name == "ada" or (name.startswith("ada.") and " " not in name) for name in names), path
+
+
+@pytest.fixture
+def fresh_manager():
+    plugins.plugin_manager.cache_clear()
+    yield
+    plugins.plugin_manager.cache_clear()
+
+
+def test_the_shell_works_without_the_overlay(plain, pixels, monkeypatch, fresh_manager) -> None:
+    from llava.serve.cli import parse_arguments
+
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter(()))  # not installed
+    for name in [name for name in sys.modules if name == "ada" or name.startswith("ada.")]:
+        monkeypatch.setitem(sys.modules, name, None)  # and not to be imported
+    assert not plugins.plugin_manager().get_plugins()
+    assert "latency_budget" not in vars(parse_arguments([]))
+    with pytest.raises(SystemExit):
+        parse_arguments(["--latency-budget", "0.5"])
+    assert plugins.merged(plugins.hooks().model_classes()) == {}
+    assert plain.generate(PROMPT, images=pixels[:1], max_new_tokens=3).shape == (1, 3)
+
+
+def test_a_broken_plug_in_is_named(monkeypatch, fresh_manager) -> None:
+    entry = importlib.metadata.EntryPoint("broken", "no_such_module.overlay", "llava")
+    broken = SimpleNamespace(entry_points=[entry], metadata={"name": "broken"})
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter((broken,)))
+    with pytest.raises(ImportError, match=r"'llava' failed to import: .*no_such_module"):
+        plugins.plugin_manager()
