@@ -36,7 +36,7 @@ def load(golden: Path, name: str) -> AdaLlavaLlamaForCausalLM:
     model, info = AdaLlavaLlamaForCausalLM.from_pretrained(
         golden / "ada" / name, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
     )
-    assert not info["missing_keys"] or all("vision_tower" in k for k in info["missing_keys"])
+    assert not info["missing_keys"] and not info["unexpected_keys"]
     model.get_vision_tower().load_model()
     return model.eval()
 
@@ -76,7 +76,72 @@ def test_plans_tokens_and_logits(golden, recorded, name) -> None:
             assert out.report.prompt_tokens == run.get("prefill_len_incl_latency_token", out.report.prompt_tokens)
 
 
-def test_scheduler_logits_and_encoder_values(golden, edge, name) -> None:
+def test_inside_a_prefill(golden, recorded, name) -> None:
+    """Granted units, the token's embedding, its state at layer P, the scheduler's logits, what is cached."""
+    data, arrays = recorded
+    model, seen = load(golden, name), {}
+    model.scheduler.mlp_head.register_forward_hook(lambda _, given, out: seen.update(state=given[0][0], logits=out[0]))
+    for prompt, runs in data["models"][name]["runs"].items():
+        ids, image = torch.tensor([data["prompts"][prompt]]), data["image_of_prompt"][prompt]
+        images = torch.from_numpy(arrays["pixel_values"][image : image + 1])
+        for run in runs:
+            with torch.no_grad():
+                out = model(ids, images=images, latency_budget=run["latency"] or 0.001, use_cache=True)
+            key, units = f"{name}.{prompt}.{run['latency']}", out.granted_units
+            assert units.tolist() == [run["units"]]
+            assert (units / (model.units.tunable + 1)).item() == pytest.approx(run["normalized_units"], abs=1e-7)
+            close(seen["logits"], np.float32(run["scheduler_logits"]))
+            close(out.logits[0, -1, :16], np.float32(run["first_step_logits_first16"]))
+            if "cache_heads_per_layer" in run:
+                layers = out.past_key_values.layers
+                heads = [0 if layer.keys is None else layer.keys.shape[1] for layer in layers]
+                heads += [0] * (model.units.num_layers - len(heads))
+                assert [index for index, count in enumerate(heads) if count] == run["cache_layers_present"]
+                assert heads == [count or 0 for count in run["cache_heads_per_layer"]]
+            if f"{key}.latency_embedding" in arrays:
+                close(
+                    model.scheduler.encode(units / (model.units.tunable + 1))[0, 0], arrays[f"{key}.latency_embedding"]
+                )
+                close(seen["state"], arrays[f"{key}.latency_token_hidden"])
+                close(out.logits[0, -2:], arrays[f"{key}.prefill_logits_last2"])
+
+
+@pytest.mark.parametrize(
+    ("case", "model_name", "options"),
+    [
+        ("generate latency=0.0", "tiny_ada_L", {"latency_budget": 0.001}),
+        ("generate latency=tensor([0.75])", "tiny_ada_L", {"latency_budget": torch.tensor([0.75])}),
+        ("generate use_cache=False", "tiny_ada_L", {"latency_budget": 0.75, "use_cache": False}),
+        ("generate num_beams=2 latency 1.0 (no skipped layer)", "tiny_ada_L", {"latency_budget": 1.0, "num_beams": 2}),
+        (
+            "generate num_beams=2 latency 0.85, H (no skipped layer)",
+            "tiny8_ada_H",
+            {"latency_budget": 0.85, "num_beams": 2},
+        ),
+    ],
+)
+def test_other_ways_of_calling(golden, recorded, edge, case, model_name, options) -> None:
+    data, arrays = recorded
+    model = load(golden, model_name)
+    expected = edge[0]["edge_cases"][case]["ok"][0][1:]
+    images = torch.from_numpy(arrays["pixel_values"][:1])
+    out = model.generate(
+        torch.tensor([data["prompts"]["p0"]]), images=images, max_new_tokens=len(expected), do_sample=False, **options
+    )
+    assert out[0].tolist() == expected
+
+
+def test_budgets_drawn_in_training(golden, edge, name) -> None:
+    if name not in edge[0]["get_random_latency"]:
+        pytest.skip("no draws were recorded for this model")
+    recorded_draws = edge[0]["get_random_latency"][name]
+    model = load(golden, name)
+    torch.manual_seed(0)
+    drawn = model._draw_units(1000).unique().tolist()
+    assert [model.units.fraction(units) for units in drawn] == recorded_draws["distinct"]
+
+
+def test_encoder_values(golden, edge, name) -> None:
     data, arrays = edge
     model = load(golden, name)
     for case in data["latency_encoding"]:
@@ -185,6 +250,8 @@ def test_one_training_step(golden, recorded, edge, name) -> None:
     plan = torch.tensor(step["plan_hard"])
     assert torch.equal(execution.gates.detach(), plan[:, prefix:].float())
     assert out.loss.item() == pytest.approx(step["loss"], rel=1e-5)
+    if f"train.{name}.logits" in arrays:
+        close(out.logits.detach(), arrays[f"train.{name}.logits"])
     close(execution.gates.grad, arrays[f"train.{name}.grad_plan"][:, prefix:])
     for key, parameter in model.named_parameters():
         norm = step["grad_norms"].get(key)
