@@ -1,4 +1,7 @@
-"""The operations that a report states against those that torch counts while the plan really runs."""
+"""The operations that a report states against those that torch counts while the plan really runs.
+
+The issue allows 1 %; the statement is exact, and a tolerance of 1 % would hide a token.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, att
         (plan,) = run.finish(1)
         for count, queries, keys in ((prefill, 40, 40), (decode, 1, 41)):
             stated = decoder_flops(model.config, grid, plan, queries, keys)
-            assert stated["prefix"] + stated["tunable"] == pytest.approx(count, rel=0.01)
+            assert stated["prefix"] + stated["tunable"] == pytest.approx(count, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["H", "L"])
@@ -85,8 +88,8 @@ def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, p
         one, out = counted(lambda: generate(1))
         two, _ = counted(lambda: generate(2))
         stated = out.report.prefill_flops
-        assert sum(stated.values()) == pytest.approx(one, rel=0.01)
-        assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=0.01)
+        assert sum(stated.values()) == pytest.approx(one, rel=1e-4)
+        assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=1e-4)
         assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(pictures)
         assert set(stated) == {"vision_tower", "projector", "prefix", "tunable", "scheduler", "lm_head"}
 
@@ -106,14 +109,14 @@ def test_each_part_is_its_modules(make_llava, pixels) -> None:
         "lm_head": lambda: model.lm_head(hidden),
     }
     for part, call in calls.items():
-        assert stated[part] == pytest.approx(counted(call)[0], rel=0.01), part
+        assert stated[part] == pytest.approx(counted(call)[0], rel=1e-4), part
     prefix, _ = counted(
         lambda: [
             layer(hidden, position_embeddings=model.model.rotary_emb(hidden, torch.arange(length)[None]))
             for layer in model.model.layers[:2]
         ]
     )
-    assert stated["prefix"] == pytest.approx(prefix, rel=0.01)
+    assert stated["prefix"] == pytest.approx(prefix, rel=1e-4)
 
 
 @torch.no_grad()
@@ -125,9 +128,9 @@ def test_forward_scores_every_position_and_the_class_token_goes_through_the_proj
     given = {"images": pixels[:2], "latency_budget": 0.8}
     prompt = torch.tensor([[IMAGE, *PROMPT, IMAGE]])
     count, out = counted(lambda: model(prompt, **given))
-    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=0.01)
+    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=1e-4)
     count, out = counted(lambda: model(prompt, **given, logits_to_keep=2))
-    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=0.01)
+    assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=1e-4)
 
 
 @torch.no_grad()
@@ -138,7 +141,7 @@ def test_masked_layers_of_a_mixed_batch_count_whole(make_llava, pixels, kind) ->
     prompt = torch.tensor([[IMAGE, *PROMPT], [IMAGE, *PROMPT[::-1]]])
     given = {"images": pixels[:2], "latency_budget": [0.5, 0.9], "max_new_tokens": 1, "return_dict_in_generate": True}
     count, out = counted(lambda: model.generate(prompt, **given))
-    assert sum(sum(report.prefill_flops.values()) for report in out.report) == pytest.approx(count, rel=0.01)
+    assert sum(sum(report.prefill_flops.values()) for report in out.report) == pytest.approx(count, rel=1e-4)
     for report in out.report:
         assert report.masked_layers > 0 and f"{kind} saves no time" in report.summary()
         assert "different plans" in report.to_json()["masking"]

@@ -147,8 +147,6 @@ def test_gradients_in_evaluation_mode_are_those_of_the_masked_model(model, pixel
         model(inputs_embeds=begun.embeds, execution=execution).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
         model.zero_grad()
-    tunable = [name for name in gradients[0] if "layers.3" in name or "layers.4" in name or "layers.2" in name]
-    assert tunable, "the layers that run narrow learn too"
-    for name in gradients[0]:
-        expected = gradients[1][name]
-        torch.testing.assert_close(gradients[0][name], expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+    for name, expected in gradients[1].items():  # the layers that run narrow learn too
+        gradient, scale = gradients[0].get(name, torch.zeros_like(expected)), expected.abs().max().item()
+        torch.testing.assert_close(gradient, expected, atol=1e-4 * scale, rtol=1e-3)

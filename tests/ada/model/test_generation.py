@@ -65,6 +65,13 @@ def test_beams_samples_and_caches(model, pixels, ids, ask) -> None:
     several = ask(model, ids(), **kwargs, num_beams=3, num_return_sequences=2)
     assert several.execution_plan == greedy.execution_plan
     assert torch.equal(several.sequences, slow_beams(model, ids(), pixels[:1], greedy.execution_plan))
+    prompts = torch.cat([ids(), ids().flip(1)])
+    beams = {"num_beams": 2, "latency_budget": [0.7, 0.9]}
+    both = ask(model, prompts, images=pixels[:2], **beams)
+    for row, budget in enumerate((0.7, 0.9)):
+        alone = ask(model, prompts[row : row + 1], images=pixels[row : row + 1], num_beams=2, latency_budget=budget)
+        assert both.execution_plan[row] == alone.execution_plan
+        assert torch.equal(both.sequences[row], alone.sequences[0])
     drawn = []
     for _ in range(2):
         torch.manual_seed(5)

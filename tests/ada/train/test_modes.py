@@ -90,3 +90,8 @@ def test_loss_by_band_averages_each_quarter_of_the_budgets(make_llava, train_bat
     assert list(figures.values()) == pytest.approx([e.item() for e in expected], rel=1e-5)
     names = list(figures)
     assert names[0].startswith(f"loss_budget_{model.units.fraction(0):.2f}_") and names[-1].endswith("_1.00")
+    for units in range(model.units.tunable + 1):
+        (name,) = loss_by_band(model.units, train_batch(model, torch.full((4,), units), 1))
+        low, high = map(float, name.split("_")[2:])
+        share = model.units.fraction(units)
+        assert low - 0.005 <= share and (share < high + 0.005 or high == 1), "a budget falls in the band that is named"
