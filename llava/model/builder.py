@@ -79,8 +79,9 @@ def load_pretrained_model(
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
     _add_image_tokens(model, tokenizer)
-    if base != folder:
-        _fill_from_projector_file(model, folder)
+    projector = projector_file(folder)
+    if base != folder and projector is not None:
+        _fill_from_projector_file(model, projector)
     model = placed(model, device, kwargs)
     tower = model.get_vision_tower()
     if tower is None:
@@ -132,16 +133,26 @@ def _language_model_folder(folder: Path, model_base: str | None) -> Path:
     return local_folder(model_base)
 
 
-def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
-    """Config and model class of a checkpoint: a LLaVA's, a plug-in's, or transformers' for any other."""
-    known = {**dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
-    if fields.get("model_type") not in known:
-        return AutoConfig, AutoModelForCausalLM
+def known_classes() -> dict[str, tuple[Any, Any]]:
+    """``model_type`` -> config and model class, of LLaVAs: the shell's own and the plug-ins'."""
+    return {**dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
+
+
+def refuse_transformers_layout(fields: dict[str, Any]) -> None:
+    """Raise CheckpointError for a LLaVA in the layout of transformers' own class."""
     if "text_config" in fields:
         raise CheckpointError(
             "this checkpoint is in transformers' own LLaVA layout (config.json has text_config); expected LLaVA's "
             "layout, with mm_vision_tower in config.json"
         )
+
+
+def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
+    """Config and model class of a checkpoint: a LLaVA's, or transformers' for any other."""
+    known = known_classes()
+    if fields.get("model_type") not in known:
+        return AutoConfig, AutoModelForCausalLM
+    refuse_transformers_layout(fields)
     return known[fields["model_type"]]
 
 
@@ -193,11 +204,10 @@ def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] |
     return model
 
 
-def _fill_from_projector_file(model: Any, folder: Path) -> None:
-    """What stage 1 learned, from a folder that holds it alone."""
-    path = projector_file(folder)
+def _fill_from_projector_file(model: Any, path: Path) -> None:
+    """What stage 1 learned, from the file that holds it alone."""
     model.get_model().load_projector(path)
-    model.get_vision_tower().checkpoint_folder = folder  # not the base model's
+    model.get_vision_tower().checkpoint_folder = path.parent  # not the base model's
     if getattr(model.config, "mm_use_im_start_end", False):
         copy_new_rows(model.get_input_embeddings().weight.data, 2, path)
 

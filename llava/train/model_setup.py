@@ -10,16 +10,22 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import in_projector_file, local_folder, read_config, read_model
+from llava.model.builder import (
+    in_projector_file,
+    known_classes,
+    local_folder,
+    read_config,
+    read_model,
+    refuse_transformers_layout,
+)
 from llava.model.checkpoints import read_json
-from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.placement import attention
-from llava.plugins import hooks, merged
+from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
 Arguments = Mapping[type, Any]
-_SHELL_TYPES = ("llama", "llava", LlavaConfig.model_type)
 _SHELL_MODULES = ("model.", "lm_head.")
 
 
@@ -32,23 +38,11 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     if not model_args.model_name_or_path:
         raise OptionError("--model_name_or_path is missing; expected a checkpoint folder or a hub name")
     folder = local_folder(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
-    classes = {**dict.fromkeys(_SHELL_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
-    found = read_json(folder / "config.json").get("model_type")
-    if found not in classes:
-        raise CheckpointError(
-            f"{folder / 'config.json'} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
-        )
-    config = read_config(classes[found][0], folder)
-    hooks().prepare_training_config(config=config, arguments=arguments)
-    config_class, model_class = classes[config.model_type]
-    if not isinstance(config, config_class):
-        config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
-        config._name_or_path = str(folder)
-    new_class = model_class is not classes[found][1]
+    config, model_class, is_new = _config_and_class(folder, arguments)
 
     def may_miss(key: str) -> bool:
         """What a plug-in's class adds starts afresh; a projector may come from stage 1."""
-        added = new_class and not key.startswith(_SHELL_MODULES)
+        added = is_new and not key.startswith(_SHELL_MODULES)
         return added or (model_args.pretrain_mm_mlp_adapter is not None and in_projector_file(key))
 
     model = read_model(
@@ -63,6 +57,26 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     _mend_generation_config(model)
     hooks().prepare_training_model(model=model, arguments=arguments)
     return model
+
+
+def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, bool]:
+    """The config as plug-ins want it, the class that it names, and whether that is another than the checkpoint's."""
+    fields = read_json(folder / "config.json")
+    refuse_transformers_layout(fields)
+    classes = known_classes()
+    classes["llama"] = classes[LlavaConfig.model_type]  # a language model, to become a LLaVA
+    found = fields.get("model_type")
+    if found not in classes:
+        raise CheckpointError(
+            f"{folder / 'config.json'} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
+        )
+    config = read_config(classes[found][0], folder)
+    hooks().prepare_training_config(config=config, arguments=arguments)
+    config_class, model_class = classes[config.model_type]
+    if not isinstance(config, config_class):
+        config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
+        config._name_or_path = str(folder)
+    return config, model_class, model_class is not classes[found][1]
 
 
 def _attention(implementation: str | None) -> dict[str, Any]:
@@ -143,7 +157,7 @@ def _keep_settings(config: Any, model_args: ModelArguments) -> None:
 
 
 def choose_what_learns(model: Any, arguments: Arguments) -> None:
-    """Freeze as the flags say: the vision tower always; in stage 1 all but the projector."""
+    """Freeze as the flags say; in stage 1 all but the projector. The vision tower is frozen when it is read."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     if model_args.freeze_backbone:
         model.model.requires_grad_(False)
@@ -157,9 +171,6 @@ def choose_what_learns(model: Any, arguments: Arguments) -> None:
             model.get_input_embeddings().requires_grad_(True)
     elif projector is not None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
-    tower = model.get_vision_tower()
-    if tower is not None:
-        tower.requires_grad_(False)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
 

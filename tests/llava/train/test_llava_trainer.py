@@ -50,3 +50,12 @@ def test_samples_grouped_by_modality(trainer):
     for batch in runner.get_train_dataloader():
         assert len({(row == -200).any().item() for row in batch["input_ids"]}) == 1
     assert not isinstance(trainer()._get_train_sampler(), LengthGroupedSampler)
+
+
+def test_every_pass_has_its_order(trainer):
+    loader = trainer(group_by_modality_length=True).get_train_dataloader()
+    passes = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)  # as the trainer does
+        passes.append([batch["input_ids"].tolist() for batch in loader])
+    assert passes[0] == passes[2] != passes[1]

@@ -110,6 +110,7 @@ def test_stage_two_goes_on_from_stage_ones_projector(trained, stage_one, tmp_pat
     projector = trained(tmp_path / "one", **stage_one) / "mm_projector.bin"
     flags = {**stage_one, "tune_mm_mlp_adapter": False, "version": "v1", "data": "data.json"}
     out = trained(tmp_path / "two", **flags, pretrain_mm_mlp_adapter=projector, learning_rate=0.0)
+    assert json.loads((out / "config.json").read_text())["model_type"] == "llava_llama"
     saved, found = torch.load(projector, weights_only=True), weights(out)
     assert all(torch.equal(saved[key], found[key]) for key in PROJECTOR)
 
