@@ -60,9 +60,9 @@ class Models:
     ada: dict[str, Any]
 
     @classmethod
-    def make(cls, layers: int, shapes: dict[str, int] | None = None) -> Models:
+    def make(cls, layers: int) -> Models:
         """Random weights, made once and shared."""
-        sizes = {**SHAPES_7B, **(shapes or {}), "num_hidden_layers": layers, "pad_token_id": 0}
+        sizes = {**SHAPES_7B, "num_hidden_layers": layers, "pad_token_id": 0}
         torch.manual_seed(0)
         plain = LlamaForCausalLM._from_config(LlamaConfig(**sizes), dtype=torch.bfloat16).eval()
         return cls(plain, {kind: cls._overlaid(plain, kind, sizes) for kind in ("L", "H")})
@@ -101,9 +101,7 @@ class Budgeted:
     def prefill(self, embeds: torch.Tensor) -> Any:
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         sequence, self.execution = self.model.begin(Sequence(embeds, mask, None, None), self.granted)
-        return self.model(
-            inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True, logits_to_keep=1
-        )
+        return self.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True, logits_to_keep=1)
 
     def decode(self, state: Any, token: torch.Tensor) -> Any:
         return self.model(

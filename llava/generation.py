@@ -146,14 +146,17 @@ def _moved(pixels: Any, model: Any) -> Any:
 
 
 def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:
-    """The template to prompt with: ``--conv-mode``, or what upstream takes for a model of this name.
+    """The template to prompt with: ``--conv-mode``, else what the model says that it was trained with (``conv_mode`` in
+    its config), else what upstream takes for a model of this name.
 
     Raises ``OptionError`` for a mode that does not exist.
     """
-    if conv_mode is not None:
-        if conv_mode not in conv_templates:
-            raise OptionError(f"--conv-mode is {conv_mode!r}; expected one of {', '.join(conv_templates)}")
-        return conv_templates[conv_mode].copy()
+    trained_with = getattr(model.config, "conv_mode", None)
+    for origin, mode in (("--conv-mode", conv_mode), ("conv_mode in the checkpoint's config.json", trained_with)):
+        if mode is not None and mode not in conv_templates:
+            raise OptionError(f"{origin} is {mode!r}; expected one of {', '.join(conv_templates)}")
+        if mode is not None:
+            return conv_templates[mode].copy()
     name = model_name.lower()
     rules = {
         "llama-2": "llava_llama_2",

@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--planners", nargs="+", default=["learned", "even", "last", "random"], choices=list(PLANNERS))
     parser.add_argument("--out", type=Path, required=True, help="folder for answers, table.json and table.md")
     parser.add_argument("--plot", type=Path, help="PNG file for accuracy against budget")
-    parser.add_argument("--conv-mode", default="vicuna_v1", help="conversation template that the questions are put in")
+    parser.add_argument("--conv-mode", help="conversation template; default: the one that the model was trained with")
     parser.add_argument("--batch-size", type=int, default=64, help="questions at a time")
     parser.add_argument("--max-new-tokens", type=int, default=16, help="longest answer, in tokens")
     parser.add_argument("--seed", type=int, default=0, help="of the random planner")

@@ -20,12 +20,17 @@ Sample = dict[str, torch.Tensor]
 _BEGIN_SIGNAL, _END_SIGNAL = "### ", "\n"
 
 
+def mode_of(version: str) -> str:
+    """The key of the template that ``--version`` names. ``v0`` and unknown names mean Vicuna's, as they always have."""
+    return "vicuna_v1" if version in ("v0", "v1") or version not in conv_templates else version
+
+
 def template_of(version: str) -> Conversation:
-    """The template that ``--version`` names. ``v0`` and unknown names mean Vicuna's v1, as they always have.
+    """The template that ``--version`` names.
 
     Raises ``OptionError`` for a template that models can answer with, but not be trained on yet.
     """
-    template = conv_templates["vicuna_v1" if version == "v0" or version not in conv_templates else version]
+    template = conv_templates[mode_of(version)]
     if template.sep_style is SeparatorStyle.MPT:
         raise OptionError(f"--version {version}: training with ChatML templates is not supported yet; use v1")
     return template
@@ -82,9 +87,7 @@ def round_marks(template: Conversation) -> tuple[str, str] | None:
     return None
 
 
-def _rounds(
-    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str
-) -> Sample:
+def _rounds(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str) -> Sample:
     """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
     marks = round_marks(template)
     if marks is None:

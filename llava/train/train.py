@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from llava.conversation import SeparatorStyle
 from llava.errors import LlavaError, OptionError
 from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
@@ -28,7 +29,7 @@ from llava.train.model_setup import (
     make_model,
     make_tokenizer,
 )
-from llava.train.preprocessing import template_of
+from llava.train.preprocessing import mode_of, template_of
 
 log = logging.getLogger("llava.train")
 
@@ -63,6 +64,8 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     tokenizer = make_tokenizer(model, arguments)
     add_vision(model, tokenizer, arguments)
     choose_what_learns(model, arguments)
+    if template.sep_style is not SeparatorStyle.PLAIN:  # stage 1's; nobody asks with it
+        model.config.conv_mode = mode_of(model_args.version)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info("%.2f million of %.2f million parameters learn", learning / 1e6, model.num_parameters() / 1e6)
     return LLaVATrainer(

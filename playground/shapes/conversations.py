@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from playground.shapes.captions import caption, request
-from playground.shapes.questions import EXPLAIN, KINDS, Question
+from playground.shapes.questions import EXPLAIN, TRAINING, Question
 from playground.shapes.scene import Scene
 
 TAG = "<image>\n"
@@ -46,12 +46,12 @@ def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS)
 
 def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Question]:
     """``count`` different questions, their kinds as even as the scene allows; fewer where it has no more, but one."""
-    kinds = list(KINDS)
+    makers = list(TRAINING)
     questions: dict[str, Question] = {}
-    for attempt in range(max(4 * count, len(kinds))):  # every kind at least once: some suit any scene
-        if attempt % len(kinds) == 0:
-            rng.shuffle(kinds)
-        question = KINDS[kinds[attempt % len(kinds)]](rng, scene)
+    for attempt in range(max(4 * count, len(makers))):  # every kind at least once: some suit any scene
+        if attempt % len(makers) == 0:
+            rng.shuffle(makers)
+        question = makers[attempt % len(makers)](rng, scene)
         if question is not None:
             questions.setdefault(question.text, question)
         if len(questions) == count:

@@ -6,15 +6,18 @@ python -m playground.shapes.generate --out playground/data/shapes --seed 0 --sce
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
+import multiprocessing
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from playground.shapes.conversations import caption_record, question_record, text_record
+from playground.shapes.conversations import Record, caption_record, question_record, text_record
 from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS
 from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
@@ -40,23 +43,36 @@ def main() -> None:
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
     """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` to train on, ``validation.jsonl``
     and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
-    texts, captions, conversations = [], [], []
-    taken: set[Picture] = set()
-    for index in tqdm(range(scenes), desc="training scenes"):
-        rng = scene_rng("train", seed, index)
-        scene = sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)])
-        taken.add(frozenset(scene.items))
-        name = f"train/{index // 1000:03d}/{index:06d}"
-        save_picture(scene, out / "images" / f"{name}.png")
-        captions.append(caption_record(rng, scene, name, f"{name}.png"))
-        conversations.append(question_record(rng, scene, name, f"{name}.png"))
-        texts.append(text_record(rng, scene, name))
-    for file, records in (("texts", texts), ("captions", captions), ("conversations", conversations)):
-        write_beside(out / f"{file}.json", json.dumps(records, indent=0))
+    with multiprocessing.Pool() as pool:
+        made = pool.imap(functools.partial(training_records, out, seed), range(scenes), chunksize=100)
+        pictures, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
+    for name, records in zip(("captions", "conversations", "texts"), files, strict=True):
+        write_beside(out / f"{name}.json", json.dumps(records, indent=0))
+    taken: set[Picture] = set(pictures)
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
         asked = tqdm(questions(out, split, seed, test_questions, taken), desc=split, total=test_questions)
         write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
+
+
+def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
+    """Training scene number ``index`` of a world, and its generator as it stands after the scene."""
+    rng = scene_rng("train", seed, index)
+    return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)])
+
+
+def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record]:
+    """Draw a training scene; what it shows, and its records for stage 1, stage 2 and the language stage."""
+    rng, scene = training_scene(seed, index)
+    name = training_name(index)
+    save_picture(scene, out / "images" / f"{name}.png")
+    caption, conversation = (make(rng, scene, name, f"{name}.png") for make in (caption_record, question_record))
+    return frozenset(scene.items), caption, conversation, text_record(rng, scene, name)
+
+
+def training_name(index: int) -> str:
+    """A training picture's name without its ending, below ``images/``: a thousand to a folder."""
+    return f"train/{index // 1000:03d}/{index:06d}"
 
 
 def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture]) -> Iterator[dict[str, Any]]:

@@ -133,6 +133,15 @@ def relation(rng: random.Random, scene: Scene) -> Question | None:
     return Question("relation", text.format(a.label, asked, b.label), "yes" if truth else "no", f"{_listing([a, b])}.")
 
 
+def where(rng: random.Random, scene: Scene) -> Question | None:
+    """Where is the only COLOUR SHAPE? Tests do not ask it: it teaches what relations stand on."""
+    item = _unique(rng, scene.shapes, lambda i: i.label)
+    if item is None:
+        return None
+    text = rng.choice(("Where is the {}?", "In which place is the {}?", "Where in the picture is the {}?"))
+    return Question("where", text.format(item.label), place(item), f"{_listing([item])}.")
+
+
 def compare(rng: random.Random, scene: Scene) -> Question | None:
     """Are there more As than Bs, or which are there more of?"""
     by = rng.choice(("name", "colour"))
@@ -191,6 +200,10 @@ KINDS: dict[str, Maker] = {
     "reading": reading,
     "choice": choice,
 }
+
+
+# What training draws from: places are practised first, and relations, the hardest, come up twice.
+TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, relation)
 
 
 def normalise(answer: str) -> str:

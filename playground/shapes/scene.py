@@ -80,14 +80,14 @@ def scene_rng(split: Split, seed: int, index: int) -> random.Random:
     return random.Random(f"{split}/{seed}/{index}")
 
 
-def sample_scene(rng: random.Random, split: Split, max_shapes: int = 6) -> Scene:
-    """One to ``max_shapes`` shapes, a word in every third picture and a digit in every third."""
+def sample_scene(rng: random.Random, split: Split, max_shapes: int = 6, written: float = 1 / 3) -> Scene:
+    """One to ``max_shapes`` shapes; a word in a share of ``written`` of the pictures, and as often a digit."""
     cells = [(column, row) for row in range(3) for column in range(3)]
     rng.shuffle(cells)
     items: list[Item] = []
-    if rng.random() < 1 / 3:
+    if rng.random() < written:
         items.append(_word(rng, cells))
-    if rng.random() < 1 / 3:
+    if rng.random() < written:
         items.append(_in_cell(rng, cells.pop(), "digit", rng.choice(DIGITS), rng.choice(COLOURS), "large"))
     pairs = PAIRS if split == "test" else SEEN_PAIRS
     count = min(rng.randint(1, max_shapes), len(cells))

@@ -31,6 +31,9 @@ LAYER = -1  # the hidden states that LLaVA will select
 SAVE_EVERY = 500  # steps
 TARGETS = {"name": len(NAMES), "colour": len(COLOURS), "size": len(SIZES), "row": GRID, "column": GRID}
 IGNORED = -100
+WRITTEN = 0.6  # share of the pictures with a word, and with a digit: there are more of them to learn than of shapes
+# Most patches are no item's centre, and a word is harder to learn than a shape.
+NAME_WEIGHTS = torch.tensor([0.05] + [1.0] * len(SHAPES + DIGITS) + [2.0] * len(WORDS))
 
 
 def tower_config() -> CLIPVisionConfig:
@@ -77,7 +80,7 @@ class Scenes(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        scene = sample_scene(scene_rng("train", self.seed, index), "train")
+        scene = sample_scene(scene_rng("train", self.seed, index), "train", written=WRITTEN)
         pixels = self.processor(draw(scene), return_tensors="pt")["pixel_values"][0]
         return pixels, patch_targets(scene)
 
@@ -99,13 +102,19 @@ class PatchReader(nn.Module):
 def loss_and_accuracy(
     logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Summed cross-entropies; accuracies where an item is."""
-    losses, accuracy = [], {}
-    there = targets["name"] > 0
+    """Summed cross-entropies; accuracies where an item is, of words apart from other names."""
+    losses, right = [], {}
     for key, scores in logits.items():
-        losses.append(functional.cross_entropy(scores.flatten(0, 1).float(), targets[key].flatten(), ignore_index=-100))
-        if key in ("name", "colour", "size"):
-            accuracy[key] = (scores.argmax(-1) == targets[key])[there].float().mean().item()
+        weight = NAME_WEIGHTS if key == "name" else None
+        losses.append(
+            functional.cross_entropy(scores.flatten(0, 1).float(), targets[key].flatten(), weight, ignore_index=IGNORED)
+        )
+        right[key] = scores.argmax(-1) == targets[key]
+    name = targets["name"]
+    word, there = name >= NAMES.index(WORDS[0]), name > 0
+    where = {"name": (right["name"], there & ~word), "word": (right["name"], word)}
+    where |= {key: (right[key], there) for key in ("colour", "size")}
+    accuracy = {key: hits[at].float().mean().item() for key, (hits, at) in where.items()}
     return torch.stack(losses).sum(), accuracy
 
 

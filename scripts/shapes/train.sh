@@ -2,39 +2,40 @@
 # From nothing to the bundled models, on a CPU: data, vision tower, language stage, LLaVA's stages 1 and 2, then a
 # scheduler of each kind. Stopped at any moment, the same line goes on where it was.
 #
-#   bash scripts/shapes/train.sh            # everything, into runs/shapes
+#   bash scripts/shapes/train.sh                                   # everything, into runs/shapes
 #   OUT=elsewhere SCENES=2000 bash scripts/shapes/train.sh
+#   BUNDLE=ada/checkpoints bash scripts/shapes/train.sh            # and renew the bundled models with the result
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source scripts/venv.sh
 
 OUT=${OUT:-runs/shapes}
 DATA=${DATA:-$OUT/data}
 SCENES=${SCENES:-60000}
-TOWER_STEPS=${TOWER_STEPS:-4000}
-LANGUAGE_STEPS=${LANGUAGE_STEPS:-300}
-STAGE1_STEPS=${STAGE1_STEPS:-120}
-STAGE2_STEPS=${STAGE2_STEPS:-1700}
-PYTHON=${PYTHON:-python}
+TOWER_STEPS=${TOWER_STEPS:-4500}
+LANGUAGE_STEPS=${LANGUAGE_STEPS:-500}
+STAGE1_STEPS=${STAGE1_STEPS:-150}
+STAGE2_STEPS=${STAGE2_STEPS:-6000}
 
 # Fresh memory costs more than the arithmetic at this size: keep what was freed, in huge pages.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABLE=1
 
 train() { # flags: a stage is done when its result is there, and resumes from its checkpoints until then
-    "$PYTHON" llava/train/train.py --bf16 True --use_cpu True --attn_implementation eager \
+    python llava/train/train.py --bf16 True --use_cpu True --attn_implementation eager \
         --lr_scheduler_type cosine --adam_beta2 0.98 --weight_decay 0.05 --logging_steps 20 --save_total_limit 1 \
         --dataloader_num_workers 1 --mm_use_im_patch_token False --model_max_length 512 --report_to none \
         --check_data False "$@"
 }
 
-[ -f "$DATA/test.jsonl" ] || "$PYTHON" -m playground.shapes.generate --out "$DATA" --scenes "$SCENES"
+[ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "$SCENES"
 [ -f "$OUT/tower/model.safetensors" ] ||
-    "$PYTHON" -m playground.shapes.tower --out "$OUT/tower" --steps "$TOWER_STEPS"
+    python -m playground.shapes.tower --out "$OUT/tower" --steps "$TOWER_STEPS"
 [ -f "$OUT/base/model.safetensors" ] ||
-    "$PYTHON" -m playground.shapes.language_base --data "$DATA/conversations.json" --out "$OUT/base"
+    python -m playground.shapes.language_base --data "$DATA/conversations.json" --out "$OUT/base"
 
 [ -f "$OUT/language/model.safetensors" ] ||
     train --model_name_or_path "$OUT/base" --version v1 --data_path "$DATA/texts.json" \
-        --output_dir "$OUT/language" --max_steps "$LANGUAGE_STEPS" --per_device_train_batch_size 48 \
+        --output_dir "$OUT/language" --max_steps "$LANGUAGE_STEPS" --per_device_train_batch_size 24 \
         --learning_rate 1e-3 --warmup_steps 50 --save_steps 100 --group_by_modality_length True
 
 [ -f "$OUT/stage1/mm_projector.bin" ] ||
@@ -48,5 +49,23 @@ train() { # flags: a stage is done when its result is there, and resumes from it
     train --model_name_or_path "$OUT/language" --version v1 --data_path "$DATA/conversations.json" \
         --image_folder "$DATA/images" --vision_tower "$OUT/tower" --mm_projector_type mlp2x_gelu \
         --mm_vision_select_layer -1 --pretrain_mm_mlp_adapter "$OUT/stage1/mm_projector.bin" \
-        --output_dir "$OUT/stage2" --max_steps "$STAGE2_STEPS" --per_device_train_batch_size 48 \
-        --learning_rate 1e-3 --warmup_steps 50 --save_steps 100 --group_by_modality_length True
+        --output_dir "$OUT/stage2" --max_steps "$STAGE2_STEPS" --per_device_train_batch_size 24 \
+        --learning_rate 1e-3 --warmup_steps 100 --save_steps 200 --group_by_modality_length True
+
+for kind in heads layers; do
+    [ -f "$OUT/$kind/model.safetensors" ] ||
+        MODEL="$OUT/stage2" DATA="$DATA/conversations.json" OUT="$OUT/$kind" PRESET=shapes \
+            bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False
+done
+
+bundle() { # result name: what a checkpoint needs to answer, without what only training needs
+    mkdir -p "$BUNDLE/$2"
+    cp -r "$OUT/$1"/{config,generation_config,tokenizer,tokenizer_config}.json "$OUT/$1"/{model.safetensors,vision_tower} \
+        "$BUNDLE/$2"
+}
+
+if [ -n "${BUNDLE:-}" ]; then
+    bundle stage2 shapes-base
+    bundle heads shapes-H
+    bundle layers shapes-L
+fi

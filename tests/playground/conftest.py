@@ -48,6 +48,8 @@ def make_world():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(generate, "save_picture", save)
             generate.generate(folder, seed, scenes, questions)
+        for index in range(scenes):  # drawn in other processes
+            world.scenes[f"{generate.training_name(index)}.png"] = generate.training_scene(seed, index)[1]
         return world
 
     return make

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from playground.shapes import generate
+from playground.shapes.draw import draw
 from playground.shapes.scene import COLOURS, HELD_OUT, SHAPES, SIDE, Scene, sample_scene, scene_rng
 
 SPLITS = ("train", "validation", "test")
@@ -38,6 +39,11 @@ def test_pictures_of_another_world_do_not_stay(make_world, tmp_path):
     for seed in (4, 3):
         make_world(tmp_path / "one", seed)
     assert files(tmp_path / "one") == files(make_world(tmp_path / "two", 3).folder)
+
+
+def test_every_picture_shows_its_scene(world):
+    for name, scene in world.scenes.items():
+        assert Image.open(world.folder / "images" / name).tobytes() == draw(scene).tobytes(), name
 
 
 def test_splits_share_no_seed():

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from playground.shapes.conversations import draw_questions
-from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise
+from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise, where
 from playground.shapes.scene import COLOURS, SHAPES, SIZES, Item, Scene, sample_scene, scene_rng
 
 WRITTEN = {
@@ -31,6 +31,7 @@ FORMS = {  # what the question asks for -> its wordings
         r"Would you say the (.+) is (left of|right of|above|below) the (.+)\?",
         r"Can one find the (.+) (left of|right of|above|below) the (.+)\?",
     ),
+    "place": (r"Where is the (.+)\?", r"In which place is the (.+)\?", r"Where in the picture is the (.+)\?"),
     "more": (r"Are there more (.+) than (.+)\?", r"Do (.+) outnumber (.+)\?"),
     "which": (r"Which are there more of, (.+) or (.+)\?", r"What is more frequent, (.+) or (.+)\?"),
 }
@@ -88,6 +89,9 @@ def answer_to(scene: Scene, text: str) -> str:
         gap = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[words[1]]
         assert abs(gap) >= 10, "too close to tell"
         return "yes" if gap > 0 else "no"
+    if asked == "place":
+        item = the(scene, words[0])
+        return f"{('top', 'middle', 'bottom')[item.y // 32]} {('left', 'centre', 'right')[item.x // 32]}"
     counts = [len(meant(scene, phrase)) for phrase in words]
     assert counts[0] != counts[1]
     if asked == "more":
@@ -140,14 +144,14 @@ def seen_as_told(text: str) -> bool:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "where"])
 def test_many_questions_of_every_kind(kind, split):
     """More than a world of a test's size holds: answers, balance, and wordings."""
     answers, wordings = Counter(), defaultdict(int)
     for index in range(400):
         rng = scene_rng(split, 11, index)
         scene = sample_scene(rng, split)
-        question = KINDS[kind](rng, scene)
+        question = {**KINDS, "where": where}[kind](rng, scene)
         if question is None:
             continue
         assert question.kind == kind
@@ -194,12 +198,14 @@ def test_captions_tell_every_item_and_its_place(world):
 
 
 def test_no_question_comes_twice_in_a_conversation():
-    kinds = 0
+    kinds = full = 0
     for index in range(100):
         rng = scene_rng("train", 5, index)
         drawn = draw_questions(rng, sample_scene(rng, "train"), 8)
-        assert len({question.text for question in drawn}) == len(drawn) == 8
+        assert len({question.text for question in drawn}) == len(drawn) <= 8
         kinds += len({question.kind for question in drawn})
+        full += len(drawn) == 8
+    assert full >= 95, "a scene of one shape may have fewer"
     assert kinds > 600, "six kinds and more on average"
 
 

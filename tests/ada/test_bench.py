@@ -1,0 +1,70 @@
+"""The benchmark's cases do what their names say; its seconds are nobody's business here."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from ada import bench
+from ada.bench_selection import layers_one_by_one, switches_one_by_one, time_selection
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 50,
+    "max_position_embeddings": 128,
+}
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    monkeypatch.setattr(bench, "SHAPES_7B", SMALL)
+
+
+@torch.inference_mode()
+def test_cases_run_the_share_that_they_state(small) -> None:
+    models = bench.Models.make(8)
+    embeds = torch.randn(1, 20, 64, dtype=torch.bfloat16)
+    token = torch.zeros(1, 1, dtype=torch.long)
+    plain = bench.plain_case(models.plain)
+    expected = plain.prefill(embeds).logits
+    for case in bench.overlay_cases(models, (0.85, 0.6)):
+        kind, budget = case.name.split()
+        state = case.prefill(embeds)
+        case.decode(state, token)
+        units = models.ada[kind].units.total
+        assert case.share() == int(units * float(budget)) / units
+        lengths = [layer.get_seq_length() for layer in state.past_key_values.layers]
+        assert max(lengths) == 20 + 1 + 1, "prompt, latency token, one decoded token"
+        assert not torch.equal(state.logits, expected), "the latency token's position is read"
+
+
+def test_the_program_prints_a_table_and_json(small, monkeypatch, capsys) -> None:
+    sizes = ["--layers", "8", "--positions", "16", "--rounds", "2", "--decode-steps", "2"]
+    monkeypatch.setattr(sys, "argv", ["bench", *sizes])
+    monkeypatch.setattr(
+        bench, "time_selection", lambda **sizes: time_selection(**{**sizes, "layers": 2, "switches": 16, "rounds": 1})
+    )
+    bench.main()
+    shown = capsys.readouterr().out
+    facts = json.loads(shown.strip().splitlines()[-1])
+    names = [row["case"] for row in facts["cases"]]
+    assert names == ["plain", *(f"{kind} {budget:g}" for kind in "LH" for budget in (1, 0.85, 0.75, 0.6, 0.5))]
+    assert all(row[phase]["ratio"] > 0 for row in facts["cases"] for phase in bench.PHASES)
+    assert facts["cases"][0]["prefill"]["ratio"] == 1
+    assert all(name in shown for name in names)
+
+
+def test_the_slow_ways_spend_their_units() -> None:
+    granted = torch.tensor([0, 1, 3])
+    logits = torch.randn(3, 4, requires_grad=True)
+    gates = layers_one_by_one(logits, granted)
+    assert torch.equal(gates.sum(1).long(), granted)
+    logits = torch.randn(3, 4, 2, 8, requires_grad=True)
+    gates = switches_one_by_one(logits, granted, 4)
+    assert torch.equal(gates.sum((2, 3)).sum(1).round().long(), granted * 2 * 4)
+    gates.sum().backward()
+    assert logits.grad is not None
