@@ -25,6 +25,11 @@ class LayerPlan:
         """Nothing runs: the layer passes its input on."""
         return not self.heads and not self.neuron_groups
 
+    def neurons(self, width: int, num_groups: int) -> int:
+        """MLP neurons that run, of ``width`` in ``num_groups`` groups."""
+        bounds = group_bounds(width, num_groups)
+        return sum(bounds[group][1] - bounds[group][0] for group in self.neuron_groups)
+
 
 @dataclass(frozen=True)
 class ExecutionPlan:
@@ -80,6 +85,10 @@ class ExecutionPlan:
     def neuron_groups_run(self) -> int:
         """Neuron groups that run, over all layers."""
         return sum(len(layer.neuron_groups) for layer in self.layers)
+
+    def neurons_run(self, width: int) -> int:
+        """MLP neurons that run, over all layers of ``width`` neurons each."""
+        return sum(layer.neurons(width, self.num_switches) for layer in self.layers)
 
     @property
     def share(self) -> float:

@@ -41,6 +41,7 @@ class BudgetReport:
     layers: tuple[int, int]  # run, of
     heads: tuple[int, int]  # run, of; key-value groups with grouped-query attention
     neuron_groups: tuple[int, int]  # run, of
+    neurons: tuple[int, int]  # run, of
     masked_layers: int
     masking: str | None  # what it costs and why, where any layer was masked
     prompt_tokens: int  # as they entered the decoder: image and latency tokens and padding included
@@ -59,7 +60,7 @@ class BudgetReport:
         """One line for people."""
         asked = "none" if self.requested is None else f"{self.requested:g}"
         missed = "" if self.budget_met else " (budget not met: the least this model can do)"
-        counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neuron groups {_of(self.neuron_groups)}"
+        counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neurons {_of(self.neurons)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {asked}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
         return " | ".join([*parts, self.masking] if self.masking else parts)
@@ -99,7 +100,7 @@ def report(
         has_scheduler=model.scheduler is not None,
         scored=scored,
     )
-    fraction = units.fraction(granted)
+    fraction, width = units.fraction(granted), config.intermediate_size
     return BudgetReport(
         requested=None if budget is None else budget.fraction,
         granted=fraction,
@@ -107,6 +108,7 @@ def report(
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
         neuron_groups=(plan.neuron_groups_run, switches),
+        neurons=(plan.neurons_run(width), width * len(plan.layers)),
         masked_layers=len(masked),
         masking=_masking(model, masked),
         prompt_tokens=prompt_tokens,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ada.latency_token import ENCODING_SIZE
-from ada.plan import ExecutionPlan, LayerPlan, group_bounds
+from ada.plan import ExecutionPlan, LayerPlan
 from ada.units import Units
 
 Flops = dict[str, int]
@@ -22,9 +22,8 @@ def layer_flops(config: Any, plan: LayerPlan, num_switches: int, queries: int, k
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     key_width = len(plan.heads) * (config.num_key_value_heads // num_switches) * head_dim
     query_width = key_width * (config.num_attention_heads // config.num_key_value_heads)
-    bounds = group_bounds(config.intermediate_size, num_switches)
-    channels = sum(bounds[g][1] - bounds[g][0] for g in plan.neuron_groups)
-    projections = 2 * queries * config.hidden_size * (2 * query_width + 2 * key_width + 3 * channels)
+    neurons = plan.neurons(config.intermediate_size, num_switches)
+    projections = 2 * queries * config.hidden_size * (2 * query_width + 2 * key_width + 3 * neurons)
     return projections + 2 * 2 * queries * keys * query_width
 
 

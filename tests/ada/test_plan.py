@@ -34,6 +34,7 @@ def test_json_and_gates_round_trip(layers: int, switches: int, seed: int) -> Non
 def test_counts() -> None:
     assert (PLAN.layers_run, PLAN.heads_run, PLAN.neuron_groups_run) == (3, 5, 7)
     assert PLAN.share == 12 / 32
+    assert PLAN.neurons_run(10) == 10 + (3 + 2) + 0 + 2, "groups of 3, 3, 2 and 2 neurons"
     assert [PLAN.is_full(i) for i in range(4)] == [True, False, False, False]
     assert PLAN.with_whole([1, 2, 3]) == ExecutionPlan.full(4, 4) and PLAN.with_whole([]) == PLAN
 

@@ -18,8 +18,8 @@ from llava.mm_utils import load_image, process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 
 REPORT = re.compile(
-    r"^\[budget (?P<requested>\S+), granted (?P<granted>\S+).*\| layers (\d+)/(\d+), heads (\d+)/(\d+), .*neuron.*"
-    r"\| prefill (\S+) GFLOPs \| first token (\d+) ms \| (\S+) tokens/s\]$",
+    r"^\[budget (?P<requested>\S+), granted (?P<granted>\S+).*\| layers (\d+)/(\d+), heads (\d+)/(\d+), "
+    r"neurons (\d+)/(\d+) \| prefill (\S+) GFLOPs \| first token (\d+) ms \| (\S+) tokens/s\]$",
     re.MULTILINE,
 )
 
@@ -96,6 +96,7 @@ def test_run_llava_reports_json_on_its_last_line(run_once, run_cli, adaptive_che
     assert sum(facts["prefill_flops"].values()) == pytest.approx(facts["prefill_gflops"] * 1e9)
     heads = sum(len(layer["heads"]) for layer in facts["plan"]["layers"])
     assert facts["heads"] == [heads, 16] == [12, 16]
+    assert facts["neurons"][0] / facts["neurons"][1] == pytest.approx(0.75)
 
 
 def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, picture, capsys) -> None:

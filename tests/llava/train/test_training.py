@@ -82,6 +82,7 @@ def test_a_whole_model_is_left(trained, tiny_checkpoint, tmp_path):
     assert config["use_cache"] is True
     assert config["mm_projector_lr"] == 0.05
     assert config["image_aspect_ratio"] == "pad"
+    assert config["conv_mode"] == "vicuna_v1"
     _, found = answer(out)
     assert found.shape == (1, 4)
 

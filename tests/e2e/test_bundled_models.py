@@ -1,0 +1,64 @@
+"""The models that come with the repository: complete, movable, small, and they answer."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEGABYTE = 1e6
+NAMES = ("shapes-base", "shapes-H", "shapes-L")
+
+
+@pytest.fixture(scope="session")
+def bundled(root: Path) -> Path:
+    return root / "ada" / "checkpoints"
+
+
+def test_they_are_small(bundled: Path) -> None:
+    sizes = [path.stat().st_size for path in bundled.rglob("*") if path.is_file()]
+    assert max(sizes) <= 15 * MEGABYTE and sum(sizes) <= 30 * MEGABYTE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_name_no_place_of_the_machine_that_made_them(bundled: Path, name: str) -> None:
+    for path in (bundled / name).rglob("*.json"):
+        assert "/root" not in path.read_text(encoding="utf-8"), path
+    assert not Path(json.loads((bundled / name / "config.json").read_text())["mm_vision_tower"]).is_absolute()
+
+
+@pytest.mark.parametrize(("name", "flags"), [("shapes-base", []), ("shapes-H", ["0.6"]), ("shapes-L", ["0.6"])])
+def test_moved_elsewhere_they_read_and_count(bundled: Path, tmp_path: Path, root: Path, name: str, flags) -> None:
+    moved = tmp_path / "anywhere"
+    shutil.copytree(bundled / name, moved)
+    picture = root / "playground" / "shapes" / "demo.png"
+    words = ["--model-path", str(moved), "--image-file", str(picture), "--device", "cpu"]
+    words += [word for budget in flags for word in ("--latency-budget", budget)]
+    asked = "What word is written in the picture?\nAnswer the question using a single word or phrase."
+    ran = subprocess.run(
+        [sys.executable, "-m", "llava.eval.run_llava", *words, "--query", asked],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[0] == "sun"
+
+
+def test_the_demo_answers_and_reports(root: Path) -> None:
+    """The main job, as ``scripts/demo.sh`` runs it once it has installed."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "llava.serve.cli", "--latency-budget", "0.5"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    answer, report = ran.stdout.strip().splitlines()[-2:]
+    assert answer.endswith(": 3"), "three red things are in the picture"
+    assert "requested 0.5" in report and "granted 0.5" in report
