@@ -25,6 +25,7 @@ from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
 Picture = frozenset[Item]  # what two scenes that look the same have in common
 
 MOST_SHAPES = (2, 4, 6)  # in a training picture, in turn: easy pictures teach what hard ones only hint at
+WRITTEN = 0.6  # share of the training pictures with a word, and with a digit: there are many to learn
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
 def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
     """Training scene number ``index`` of a world, and its generator as it stands after the scene."""
     rng = scene_rng("train", seed, index)
-    return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)])
+    return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)], WRITTEN)
 
 
 def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record]:

@@ -202,8 +202,8 @@ KINDS: dict[str, Maker] = {
 }
 
 
-# What training draws from: places are practised first, and relations, the hardest, come up twice.
-TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, relation)
+# What training draws from: places, which relations stand on, and more of what is learned last.
+TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, relation, relation, reading, reading, choice)
 
 
 def normalise(answer: str) -> str:

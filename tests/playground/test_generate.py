@@ -54,7 +54,7 @@ def test_splits_share_no_seed():
 def test_splits_share_no_picture(tmp_path, monkeypatch):
     """Scenes of one shape at one place: there are so few that chance alone would bring them up in every split."""
 
-    def crowded(rng, split, max_shapes=6):
+    def crowded(rng, split, max_shapes=6, written=0.0):
         scene = sample_scene(rng, split, 1)
         return Scene(tuple(replace(item, x=48, y=48) for item in scene.shapes), scene.pairs)
 
