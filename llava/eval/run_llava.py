@@ -25,7 +25,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-base", help="language model's folder, where --model-path holds a projector alone")
     parser.add_argument("--image-file", required=True, help="pictures: paths or addresses, set apart by --sep")
     parser.add_argument("--query", required=True, help="the question")
-    parser.add_argument("--conv-mode", help="conversation template; by default the one of training, or by the model's name")
+    parser.add_argument("--conv-mode", help="conversation template; default: training's own, or by the model's name")
     parser.add_argument("--sep", default=",", help="what sets several pictures apart")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--top_p", type=float, help="nucleus sampling, where the temperature is above 0")

@@ -43,7 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-base", help="language model's folder, where --model-path holds a projector alone")
     parser.add_argument("--image-file", nargs="+", action="extend", help="pictures: paths or http(s) addresses")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
-    parser.add_argument("--conv-mode", help="conversation template; by default the one of training, or by the model's name")
+    parser.add_argument("--conv-mode", help="conversation template; default: training's own, or by the model's name")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, help="nucleus sampling, where the temperature is above 0")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")

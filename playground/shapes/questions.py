@@ -118,19 +118,27 @@ def count_two(rng: random.Random, scene: Scene) -> Question:
 
 def relation(rng: random.Random, scene: Scene) -> Question | None:
     """Is A left of, right of, above or below B?"""
-    pair = _pair(rng, scene)
-    if pair is None:
+    found = _apart(rng, scene)
+    if found is None:
         return None
-    a, b = pair
-    axes = [axis for axis, gap in (("x", a.x - b.x), ("y", a.y - b.y)) if abs(gap) >= _APART]
-    if not axes:
-        return None
-    axis = rng.choice(axes)
-    before = (a.x < b.x) if axis == "x" else (a.y < b.y)
-    first, second = ("left of", "right of") if axis == "x" else ("above", "below")
-    asked, truth = rng.choice(((first, before), (second, not before)))
+    a, b, (true, other) = found
+    asked = rng.choice((true, other))
     text = rng.choice(("Is the {} {} the {}?", "Would you say the {} is {} the {}?", "Can one find the {} {} the {}?"))
-    return Question("relation", text.format(a.label, asked, b.label), "yes" if truth else "no", f"{_listing([a, b])}.")
+    answer = "yes" if asked == true else "no"
+    return Question("relation", text.format(a.label, asked, b.label), answer, f"{_listing([a, b])}: {true}.")
+
+
+def side(rng: random.Random, scene: Scene) -> Question | None:
+    """Is A left or right of B, or above or below it? Tests do not ask it: whether a relation holds depends on its name
+    and two places at once, of which no part tells anything by itself; which relation holds is learned sooner."""
+    found = _apart(rng, scene)
+    if found is None:
+        return None
+    a, b, (true, _) = found
+    either = "above or below" if true in ("above", "below") else "left or right of"
+    text = rng.choice(("Is the {} {} the {}?", "Would you say the {} is {} the {}?"))
+    evidence = f"{_listing([a, b])}: {true}."
+    return Question("side", text.format(a.label, either, b.label), true.removesuffix(" of"), evidence)
 
 
 def where(rng: random.Random, scene: Scene) -> Question | None:
@@ -202,8 +210,8 @@ KINDS: dict[str, Maker] = {
 }
 
 
-# What training draws from: places, which relations stand on, and more of what is learned last.
-TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, relation, relation, reading, reading, choice)
+# What training draws from: what relations stand on, and more of what is learned last.
+TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, side, side, relation, relation, reading, choice)
 
 
 def normalise(answer: str) -> str:
@@ -228,10 +236,16 @@ def _unique(rng: random.Random, items: Sequence[Item], key: Callable[[Item], str
     return rng.choice(single) if single else None
 
 
-def _pair(rng: random.Random, scene: Scene) -> tuple[Item, Item] | None:
+def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]] | None:
+    """Two shapes that their labels name, and what is true of the first towards the second, with its opposite."""
     counts = Counter(i.label for i in scene.shapes)
     single = [i for i in scene.shapes if counts[i.label] == 1]
     if len(single) < 2:
         return None
     a, b = rng.sample(single, 2)
-    return a, b
+    gaps = [(a.x - b.x, ("left of", "right of")), (a.y - b.y, ("above", "below"))]
+    axes = [(gap, names) for gap, names in gaps if abs(gap) >= _APART]
+    if not axes:
+        return None
+    gap, (before, behind) = rng.choice(axes)
+    return a, b, (before, behind) if gap < 0 else (behind, before)

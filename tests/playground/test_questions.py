@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from playground.shapes.conversations import draw_questions
-from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise, where
+from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise, side, where
 from playground.shapes.scene import COLOURS, SHAPES, SIZES, Item, Scene, sample_scene, scene_rng
 
 WRITTEN = {
@@ -25,6 +25,10 @@ FORMS = {  # what the question asks for -> its wordings
         r"Count the (.+)\.",
         r"What is the number of (.+)\?",
         r"How many (.+) can you see\?",
+    ),
+    "side": (
+        r"Is the (.+) (left or right of|above or below) the (.+)\?",
+        r"Would you say the (.+) is (left or right of|above or below) the (.+)\?",
     ),
     "relation": (
         r"Is the (.+) (left of|right of|above|below) the (.+)\?",
@@ -84,6 +88,11 @@ def answer_to(scene: Scene, text: str) -> str:
         return getattr(the(scene, words[0]), asked)
     if asked == "number":
         return str(len(meant(scene, words[0])))
+    if asked == "side":
+        a, b = the(scene, words[0]), the(scene, words[2])
+        if words[1] == "above or below":
+            return "above" if a.y < b.y else "below"
+        return "left" if a.x < b.x else "right"
     if asked == "relation":
         a, b = the(scene, words[0]), the(scene, words[2])
         gap = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[words[1]]
@@ -144,25 +153,25 @@ def seen_as_told(text: str) -> bool:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("kind", [*KINDS, "where"])
+@pytest.mark.parametrize("kind", [*KINDS, "where", "side"])
 def test_many_questions_of_every_kind(kind, split):
     """More than a world of a test's size holds: answers, balance, and wordings."""
     answers, wordings = Counter(), defaultdict(int)
     for index in range(400):
         rng = scene_rng(split, 11, index)
         scene = sample_scene(rng, split)
-        question = {**KINDS, "where": where}[kind](rng, scene)
+        question = {**KINDS, "where": where, "side": side}[kind](rng, scene)
         if question is None:
             continue
         assert question.kind == kind
         assert answer_to(scene, question.text) == question.answer, question
         answers[question.answer] += 1
-        names = "|".join((*COLOURS, "crosses", *SHAPES, *SIZES, "objects", "left of", "right of", "above", "below"))
+        names = "|".join((*COLOURS, "crosses", *SHAPES, *SIZES, "objects", "left", "right", "above", "below"))
         wordings[re.sub(rf"\ban?\b (?=\w)|\b({names})s?\b", "_", question.text.split("\n")[0])] += 1
     total = answers.total()
     assert total >= 100, "nearly every scene allows nearly every question"
     plain = {re.sub("[_ ]+", " ", wording) for wording in wordings}
-    assert len(plain) >= (4 if kind == "compare" else 3), plain
+    assert len(plain) >= {"compare": 4, "side": 2}.get(kind, 3), plain
     assert answers.most_common(1)[0][1] <= 0.6 * total, "no answer may pay off by itself"
 
 
