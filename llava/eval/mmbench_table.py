@@ -16,8 +16,7 @@ OPTIONS = ("A", "B", "C", "D")
 NEEDED = ("index", "question", *OPTIONS)
 # Cells that upstream, through pandas, reads as missing.
 MISSING = frozenset(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"]
-    + ["NULL", "NaN", "None", "n/a", "nan", "null"]
+    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null,".split(",")
 )
 LONGEST_CELL = 1 << 30  # characters; a picture is one cell
 
