@@ -51,8 +51,10 @@ def tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
     for path, side in zip(args.answer_list, sides, strict=True):
         check_same(side, questions, str(path))
     rules = read_json(args.rule, "--rule")
-    return [_task(number, q, contexts, [side[key] for side in sides], rules) for number, (key, q) in
-            enumerate(questions.items())]  # fmt: skip
+    return [
+        _task(number, question, contexts, [side[key] for side in sides], rules)
+        for number, (key, question) in enumerate(questions.items(), 1)
+    ]
 
 
 def _task(number: int, question: Record, contexts: dict, answers: Sequence[Record], rules: dict) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _task(number: int, question: Record, contexts: dict, answers: Sequence[Recor
     context = "\n".join(caption) if isinstance(caption, list) else caption
     texts = [text_of(answer, "--answer-list") for answer in answers]
     fields = {
-        "id": number + 1,
+        "id": number,
         "question_id": question["question_id"],
         **{f"answer{n}_id": a.get("answer_id", a["question_id"]) for n, a in enumerate(answers, 1)},
         "category": category,
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-q", "--question", type=Path, required=True, help="the questions")
     parser.add_argument("-c", "--context", type=Path, required=True, help="descriptions of the pictures")
-    parser.add_argument("-a", "--answer-list", type=Path, nargs=2, required=True, help="the reference's, and the model's")
+    parser.add_argument("-a", "--answer-list", type=Path, nargs=2, required=True, help="reference, and model")
     parser.add_argument("-r", "--rule", type=Path, default=RULES, help="what the judge is told, by category")
     parser.add_argument("-o", "--output", type=Path, required=True, help="where the reviews go")
     parser.add_argument("--max-tokens", type=int, default=1024, help="longest review, in tokens")

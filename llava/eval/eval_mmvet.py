@@ -81,7 +81,9 @@ def _prompt(question: Mapping[str, str], prediction: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(
-        prog="python -m llava.eval.eval_mmvet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m llava.eval.eval_mmvet",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--questions", type=Path, required=True, help="mm-vet.json")
     parser.add_argument("--results", type=Path, required=True, help="the answers, by question")

@@ -47,7 +47,8 @@ class Judge:
         try:
             response = self.session.post(f"{self.address}/chat/completions", json=body, timeout=SECONDS)
             if not response.ok:
-                raise OptionError(f"the judge at {self.address} refuses ({response.status_code}): {response.text[:200]}")
+                said = f"{response.status_code}, {response.text[:200]}"
+                raise OptionError(f"the judge at {self.address} refuses: {said}")
             return response.json()["choices"][0]["message"]["content"]
         except (requests.RequestException, KeyError, IndexError, TypeError) as error:
             raise OptionError(f"the judge at {self.address} (OPENAI_BASE_URL) gives no reply: {error}") from error

@@ -82,7 +82,7 @@ class TextVQAAccuracyEvaluator:
         return {answer: self._score(answer, answers) for answer in dict.fromkeys(answers)}
 
     @staticmethod
-    def _score(answer: str, answers: Sequence[str]) -> float:
+    def _score(answer: str, answers: list[str]) -> float:
         others = (answers[:left_out] + answers[left_out + 1 :] for left_out in range(len(answers)))
         return mean([min(1, rest.count(answer) / 3) for rest in others], "answers")
 

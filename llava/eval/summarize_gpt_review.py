@@ -22,7 +22,7 @@ def review_scores(reviews: Sequence[Record]) -> dict[str, dict[str, float]]:
     for review in reviews:
         pair = review.get("tuple")
         if not isinstance(pair, list) or len(pair) != 2 or min(pair) < 0:
-            raise DataError(f"the review of question {review.get('question_id')!r} has the marks {pair!r}; expected two")
+            raise DataError(f"the review of question {review.get('question_id')!r} has marks {pair!r}; expected two")
         for name in ("all", review.get("category", "none")):
             marks[name].append(pair)
     return {name: _figures(name, pairs) for name, pairs in sorted(marks.items())}
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-d", "--dir", type=Path, help="folder of reviews, all of them")
     parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="files of reviews")
-    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="files whose names hold one of these are left out")
+    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="leave out files with one of these in their names")
     args = parser.parse_args(arguments)
 
     def show() -> None:
