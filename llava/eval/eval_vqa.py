@@ -24,9 +24,11 @@ from llava.eval.scoring import by_id, check_same, mean, run_scorer
 def vqa_scores(annotations: Sequence[Record], results: Sequence[Record], key: str) -> dict[str, Any]:
     """``accuracy`` and ``by_type`` of answer, in percent, and ``questions``. ``key`` names both sides' id.
 
-    Raises ``DataError`` where answers and questions are not of the same ids.
+    Raises ``DataError`` where answers and questions are not of the same ids; empty answers to other questions, with
+    which VQAv2's submissions are filled up, do not count.
     """
     asked, given = by_id(annotations, key, "the annotations"), by_id(results, key, "the results")
+    given = {name: result for name, result in given.items() if name in asked or result["answer"]}
     check_same(given, asked, "the results")
     evaluator = TextVQAAccuracyEvaluator()
     kinds: defaultdict[str, list[float]] = defaultdict(list)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-d", "--dir", type=Path, help="folder of reviews, all of them")
     parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="files of reviews")
-    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="leave out files with one of these in their names")
+    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="leave out files with these in their names")
     args = parser.parse_args(arguments)
 
     def show() -> None:
