@@ -14,7 +14,7 @@ REMEDY = "remove it, or choose another --answers-file"
 
 
 def records_by_place(
-    file: RecordFile, questions: Mapping[int, Question], settings: Mapping[str, Any]
+    file: RecordFile, questions: dict[int, Question], settings: Mapping[str, Any]
 ) -> dict[int, Record]:
     """Records that are there already, by the place of their question.
 

@@ -41,7 +41,7 @@ def _rounds(row: Row, args: argparse.Namespace) -> Iterator[Question]:
             int(row["index"] or 0),
             prompt,
             f"{prompt}\n{LETTER_PROMPTS[args.lang]}" if args.single_pred_prompt else prompt,
-            functools.partial(_picture, row["image"]),
+            functools.partial(_picture, row["image"] or ""),
             before={"round_id": turn},
             after={"options": turned, "option_char": letters},
         )
