@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
+
+if sys.platform != "win32":
+    import fcntl
 
 Record = dict[str, Any]
 
@@ -19,6 +23,7 @@ class RecordFile:
         self.path, self.part = path, path.with_name(path.name + ".part")
         self.whole = path.exists()
         self.records: list[Record] = []
+        self._stream: BinaryIO | None = None  # held open, and locked, from the first batch on
         if self.whole:
             self.records = _parsed(path.read_text(encoding="utf-8"), path)
         elif self.part.exists():
@@ -29,10 +34,15 @@ class RecordFile:
             self.records = _parsed(kept.decode("utf-8"), self.part)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add a batch; what is on the disk then survives a kill."""
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        with self.part.open("a", encoding="utf-8") as stream:
-            stream.write(lines_of(records))
+        """Add a batch; what is on the disk then survives a kill.
+
+        Raises ``OptionError`` where another process is writing the file, one that a killed script left behind perhaps.
+        """
+        if self._stream is None:
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = _locked(self.part)
+        self._stream.write(lines_of(records).encode("utf-8"))
+        self._stream.flush()
         self.records += records
 
     def finish(self, records: Iterable[Record]) -> None:
@@ -40,8 +50,23 @@ class RecordFile:
         if self.whole:
             return
         write_whole(self.path, lines_of(records))
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
         self.part.unlink(missing_ok=True)
         self.whole = True
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, open to append to, for this process alone until it closes it or ends."""
+    stream = path.open("ab")
+    if sys.platform != "win32":
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            raise OptionError(f"another process is writing {path}; wait for it, or end it") from error
+    return stream
 
 
 def lines_of(records: Iterable[Record]) -> str:

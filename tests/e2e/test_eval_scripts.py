@@ -94,6 +94,20 @@ def test_every_script(script, name: str) -> None:
         assert ran.returncode == 0 and re.search(SAYS[name], ran.stdout), ran.stderr + ran.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "reply", "says"),
+    [("mmvet", "0.5", r'"questions": 6, "total": 50.0'), ("llavabench", "8 6", r"all 75.0 80.0 60.0")],
+)
+def test_judged_scripts(script, judge, name: str, reply: str, says: str) -> None:
+    judge.replies = [reply]
+    own = {variable: os.environ[variable] for variable in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
+    for _ in range(2):  # the second time all is answered and judged
+        ran = script(name, NAME="judged", JUDGE="fair", **own)
+        assert ran.returncode == 0 and re.search(says, ran.stdout), ran.stderr + ran.stdout
+    assert len(judge.asked) == 6 and judge.asked[0][2]["model"] == "fair"
+
+
 def test_every_benchmark_has_its_script(root) -> None:
     scripts = {path.stem for path in (root / "scripts" / "v1_5" / "eval").glob("*.sh")} - {"common"}
     assert scripts == set(SAYS) and len(scripts) == len(BENCHMARKS)

@@ -152,6 +152,30 @@ def test_a_killed_process_goes_on(flags, root, quiz, tmp_path) -> None:
     assert [row["question_id"] for row in records(tmp_path / "answers.jsonl")] == [row["question_id"] for row in many]
 
 
+WRITE = """
+import sys, time
+from pathlib import Path
+from llava.eval.record_file import RecordFile
+file = RecordFile(Path(sys.argv[1]))
+file.append([])
+print("here", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_never_write_one_file(flags, root, tmp_path, capsys) -> None:
+    """As where a script was killed, its processes were not, and the script is started again."""
+    command = [sys.executable, "-c", WRITE, str(tmp_path / "answers.jsonl")]
+    here = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here) as other:
+        assert other.stdout.readline() == b"here\n"
+        assert model_vqa.main(flags()) == 2
+        assert "another process is writing" in capsys.readouterr().err
+        assert (tmp_path / "answers.jsonl.part").read_text() == ""
+        other.stdin.close()
+    assert model_vqa.main(flags()) == 0 and len(records(tmp_path / "answers.jsonl")) == QUESTIONS
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [(("--latency-budget", "0.6"), "latency_budget"), (("--seed", "1"), "seed"), (("--conv-mode", "v0"), "conv_mode")],

@@ -3,40 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from llava.eval import eval_gpt_review_bench, eval_mmvet, summarize_gpt_review
 from llava.eval.record_file import lines_of
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """Replies are taken from ``server.replies``, a number being a status; the last one stays. ``server.asked``: what
-    came in."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.asked.append((self.path, self.headers.get("Authorization"), body))
-            reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
-            self.send_response(reply if isinstance(reply, int) else 200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.replies = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}/v1/")
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -59,15 +30,15 @@ def bench(tmp_path):
     return [flag if flag.startswith("--") else str(tmp_path / flag) for flag in flags]
 
 
-def test_reviews(server, bench, tmp_path, capsys):
-    server.replies = ["8 4\nclear", 503, "maybe", "6, 6", "10 5"]
+def test_reviews(judge, bench, tmp_path, capsys):
+    judge.replies = ["8 4\nclear", 503, "maybe", "6, 6", "10 5"]
     assert eval_gpt_review_bench.main(bench) == 0
     reviews = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
     assert [review["tuple"] for review in reviews] == [[8, 4], [6, 6], [10, 5]]
     assert [review["category"] for review in reviews] == ["llava_bench_conv", "llava_bench_detail", "llava_bench_conv"]
     assert reviews[0]["answer2_id"] == "a0" and reviews[0]["content"] == "8 4\nclear"
-    path, key, body = server.asked[0]
-    assert (path, key, len(server.asked)) == ("/v1/chat/completions", "Bearer key", 5)
+    path, key, body = judge.asked[0]
+    assert (path, key, len(judge.asked)) == ("/v1/chat/completions", "Bearer key", 5)
     asked = body["messages"][1]["content"]
     places = [asked.index(part) for part in ("[Context]\na scene\nnumber 0", "what 0?", "true 0", "said 0", "[System]")]
     assert places == sorted(places)
@@ -77,30 +48,30 @@ def test_reviews(server, bench, tmp_path, capsys):
     assert lines[1] == "all 62.5 80.0 50.0" and "llava_bench_conv 50.0 90.0 45.0" in lines
 
 
-def test_a_stopped_judge_goes_on(server, bench, tmp_path, capsys):
-    server.replies = ["8 4", "who knows"]
+def test_a_stopped_judge_goes_on(judge, bench, tmp_path, capsys):
+    judge.replies = ["8 4", "who knows"]
     assert eval_gpt_review_bench.main(bench) == 2
     assert "no marks in 3 replies, the last is 'who knows'" in capsys.readouterr().err
     assert not (tmp_path / "reviews.jsonl").exists()
-    server.replies, server.asked[:] = ["5 5"], []
-    assert eval_gpt_review_bench.main(bench) == 0 and len(server.asked) == 2
+    judge.replies, judge.asked[:] = ["5 5"], []
+    assert eval_gpt_review_bench.main(bench) == 0 and len(judge.asked) == 2
     reviews = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
     assert [review["question_id"] for review in reviews] == [0, 1, 2] and reviews[0]["tuple"] == [8, 4]
-    server.asked.clear()
-    assert eval_gpt_review_bench.main(bench) == 0 and not server.asked, "all is judged"
+    judge.asked.clear()
+    assert eval_gpt_review_bench.main(bench) == 0 and not judge.asked, "all is judged"
 
 
-def test_answers_of_another_set_are_not_judged(server, bench, tmp_path, capsys):
+def test_answers_of_another_set_are_not_judged(judge, bench, tmp_path, capsys):
     (tmp_path / "answers.jsonl").write_text(lines_of([{"question_id": 0, "text": "x"}]))
     assert eval_gpt_review_bench.main(bench) == 2
-    assert "lacks 2 of 3 answers" in capsys.readouterr().err and not server.asked
+    assert "lacks 2 of 3 answers" in capsys.readouterr().err and not judge.asked
     assert not list(tmp_path.glob("reviews*"))
 
 
-def test_a_refusal_is_told(server, bench, capsys):
-    server.replies = [401]
+def test_a_refusal_is_told(judge, bench, capsys):
+    judge.replies = [401]
     assert eval_gpt_review_bench.main(bench) == 2
-    assert "refuses: 401" in capsys.readouterr().err and len(server.asked) == 1
+    assert "refuses: 401" in capsys.readouterr().err and len(judge.asked) == 1
 
 
 def test_without_a_key_nothing_is_asked(bench, monkeypatch, capsys):
@@ -118,7 +89,7 @@ def test_marks_that_cannot_be_compared(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_mmvet(server, tmp_path, capsys):
+def test_mmvet(judge, tmp_path, capsys):
     questions = {
         "v1_0": {"question": "what?", "answer": "a <AND> b", "capability": ["ocr", "spat"]},
         "v1_1": {"question": "who?", "answer": "c", "capability": ["ocr"]},
@@ -127,11 +98,11 @@ def test_mmvet(server, tmp_path, capsys):
     (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b", "v1_1": "c"}))
     flags = ["--questions", str(tmp_path / "q.json"), "--results", str(tmp_path / "r.json")]
     flags += ["--output", str(tmp_path / "g.jsonl")]
-    server.replies = ["0.5", "7", "1.0"]
+    judge.replies = ["0.5", "7", "1.0"]
     assert eval_mmvet.main(flags) == 0
     assert json.loads(capsys.readouterr().out) == {
         "questions": 2, "total": 75.0, "by_capability": {"ocr": 75.0, "spat": 50.0}
     }  # fmt: skip
-    assert len(server.asked) == 3 and "a <AND> b" in server.asked[0][2]["messages"][1]["content"]
+    assert len(judge.asked) == 3 and "a <AND> b" in judge.asked[0][2]["messages"][1]["content"]
     (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b", "v1_1": "other"}))
     assert eval_mmvet.main(flags) == 2 and "grades of other answers" in capsys.readouterr().err
