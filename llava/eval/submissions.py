@@ -135,6 +135,7 @@ def mme_lines(answers: Sequence[Record], truth: MmeTruth) -> dict[str, list[str]
 
 
 def mme_question(prompt: str) -> str:
-    """The question as MME's own files word it: no image tag, no request for a short answer, ``YES_NO`` at its end."""
-    text = prompt.replace(DEFAULT_IMAGE_TOKEN, "").replace(SHORT_PROMPT, "").strip()
+    """The question as MME's own files word it: no image tag, no request for a short answer, ``YES_NO`` at its end;
+    single spaces, which those files do not always have."""
+    text = " ".join(prompt.replace(DEFAULT_IMAGE_TOKEN, "").replace(SHORT_PROMPT, "").split())
     return text if text.endswith(YES_NO) else f"{text} {YES_NO}"

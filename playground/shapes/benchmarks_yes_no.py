@@ -67,7 +67,7 @@ def mme(bench: Bench) -> None:
             lines = [f"{text} {YES_NO}\t{answer}\n" for text, answer in zip(pair, ("Yes", "No"), strict=True)]
             write_beside(bench.folder / root / f"{image.removesuffix('.png')}.txt", lines)
             for text in pair:
-                asked = f"{text} {YES_NO}\n{SHORT}"
+                asked = f"{text}\n{SHORT}"  # without MME's own request, as LLaVA's question file has it
                 rows.append({"question_id": image, "image": image, "text": asked, "category": category})
     bench.write_lines("llava_mme.jsonl", rows)
 

@@ -263,12 +263,12 @@ def test_mme_conversion(tmp_path):
         texts.mkdir(parents=True, exist_ok=True)
         (pictures / "1.jpg").touch()
         pairs = ((question, "Yes"), ("Really?", "No"))
-        lines = [f"{asked} {submissions.YES_NO}\t{answer}\n" for asked, answer in pairs]
+        lines = [f"{asked}  {submissions.YES_NO}\t{answer}\n" for asked, answer in pairs]
         (texts / "1.txt").write_text("".join(lines))
     truth = read_truth(tmp_path)
     asked = [("existence/1.jpg", "Is there a cat?"), ("existence/1.jpg", "Really?"), ("artwork/1.jpg", "Is this by X?")]
     records = [
-        {"question_id": key, "prompt": f"{q} {submissions.YES_NO}\n{submissions.SHORT_PROMPT}", "text": "Yes\nit is"}
+        {"question_id": key, "prompt": f"{q}\n{submissions.SHORT_PROMPT}", "text": "Yes\nit is"}
         for key, q in asked
     ]
     lines = submissions.mme_lines(records[:2], truth)
