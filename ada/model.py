@@ -104,7 +104,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         if not execution.train:
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             scored = outputs.logits.shape[1]
-            self._describe(outputs, latency_budget, granted, execution, sequence.width, pictures, scored)
+            self._describe(outputs, latency_budget, granted, execution, sequence, pictures, scored)
         return outputs
 
     @torch.no_grad()
@@ -141,7 +141,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         )
         if not isinstance(output, torch.Tensor):
             pictures = self._pictures(input_ids, mask, images)
-            self._describe(output, latency_budget, granted, execution, sequence.width, pictures)
+            self._describe(output, latency_budget, granted, execution, sequence, pictures)
         return output
 
     def grant(self, budget: Budget | Rows[Budget] | None, rows: int) -> torch.Tensor:
@@ -190,15 +190,16 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         budget: Budget | Rows[Budget] | None,
         granted: torch.Tensor,
         execution: Execution,
-        prompt_tokens: int,
+        sequence: Sequence,
         pictures: list[int],
         scored: int = 1,
     ) -> None:
         """Put plan and report on the output, or, for several rows, lists of them."""
         rows = len(pictures)
-        plans, budgets = execution.finish(rows), budgets_of_rows(budget, rows)
+        plans, budgets, mask = execution.finish(rows), budgets_of_rows(budget, rows), sequence.attention_mask
+        padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
         reports = [
-            report(self, budgets[row], units, execution, row, prompt_tokens, pictures[row], scored)
+            report(self, budgets[row], units, execution, row, sequence.width, pictures[row], scored, padding[row])
             for row, units in enumerate(granted.tolist())
         ]
         output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])

@@ -95,6 +95,21 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
 
 
 @hookimpl
+def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
+    """The budget's report as if the row had been asked alone, the plan in short, and the line for people."""
+    from ada.report import asked_alone
+
+    report = getattr(output, "report", None)
+    if report is None:
+        return {}
+    plan = output.execution_plan
+    if isinstance(report, list):
+        report, plan = report[row], plan[row]
+    report = asked_alone(model, report, plan)
+    return {**report.to_json(), "share": plan.share, "plan": plan.to_short_json(), "summary": report.summary()}
+
+
+@hookimpl
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """``/budget VALUE`` and ``/plan``."""
     if command == "budget":

@@ -100,17 +100,28 @@ class ExecutionPlan:
         layers = [{"heads": list(x.heads), "neuron_groups": list(x.neuron_groups)} for x in self.layers]
         return {"num_switches": self.num_switches, "layers": layers}
 
+    def to_short_json(self) -> dict[str, Any]:
+        """The same in little space, for files with a plan a line: a hexadecimal number a layer, whose bits are the
+        switches, the first one lowest: ``{"num_switches": A, "heads": "f 3 0", "neuron_groups": "f c 0"}``."""
+        sorts = ("heads", "neuron_groups")
+        short = {sort: " ".join(f"{sum(1 << i for i in getattr(x, sort)):x}" for x in self.layers) for sort in sorts}
+        return {"num_switches": self.num_switches, **short}
+
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> ExecutionPlan:
-        """Read what ``to_json`` wrote. Raises ``OptionError`` for anything else."""
+        """Read what ``to_json`` or ``to_short_json`` wrote. Raises ``OptionError`` for anything else."""
         try:
             fields = json.loads(data) if isinstance(data, str) else data
             switches = int(fields["num_switches"])
+            if "layers" not in fields:
+                heads, groups = (_bits(fields[sort]) for sort in ("heads", "neuron_groups"))
+                pairs = zip(heads, groups, strict=True)
+                fields = {"layers": [{"heads": one, "neuron_groups": other} for one, other in pairs]}
             layers = tuple(
                 LayerPlan(_indices(x["heads"], switches), _indices(x["neuron_groups"], switches))
                 for x in fields["layers"]
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise OptionError(f"not an execution plan ({error}); expected what ExecutionPlan.to_json writes") from error
         return cls(layers, switches)
 
@@ -120,6 +131,11 @@ def _indices(values: Sequence[int], switches: int) -> tuple[int, ...]:
     if len(indices) != len(values) or any(type(i) is not int or not 0 <= i < switches for i in indices):
         raise ValueError(f"{list(values)} are not different whole numbers from 0 to {switches - 1}")
     return indices
+
+
+def _bits(text: str) -> list[list[int]]:
+    numbers = [int(number, 16) for number in text.split()]
+    return [[i for i in range(number.bit_length()) if number >> i & 1] for number in numbers]
 
 
 def group_bounds(num_channels: int, num_groups: int) -> list[tuple[int, int]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from ada.budget import LatencyBudget
-from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.narrow import can_cut
+from ada.plan import ExecutionPlan
 from ada.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
@@ -47,6 +48,7 @@ class BudgetReport:
     prompt_tokens: int  # as they entered the decoder: image and latency tokens and padding included
     prefill_flops: Flops
     decode_flops: Flops
+    padding: int = 0  # of the prompt_tokens, those that a batch put in front
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, with the sums in GFLOPs beside the parts."""
@@ -79,9 +81,11 @@ def report(
     prompt_tokens: int,
     pictures: int,
     scored: int = 1,
+    padding: int = 0,
 ) -> BudgetReport:
     """The report on one row: ``granted`` tunable units, what its ``execution`` did, ``prompt_tokens`` as they entered
-    the decoder, ``pictures`` that the vision tower saw, ``scored`` positions that got logits."""
+    the decoder, ``padding`` of these in front, ``pictures`` that the vision tower saw, ``scored`` positions that got
+    logits."""
     config, units = model.config, model.units
     plan, masked = execution.finish(row + 1)[row], execution.masked_layers
     ran = plan.with_whole(masked)
@@ -114,6 +118,28 @@ def report(
         prompt_tokens=prompt_tokens,
         prefill_flops=prefill,
         decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
+        padding=padding,
+    )
+
+
+def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> BudgetReport:
+    """The report on a row of a batch as it is when its question is asked alone: without padding, and without layers
+    that were masked whole only because other rows have other plans."""
+    config, units, tokens = model.config, model.units, report.prompt_tokens - report.padding
+    masked = frozenset(
+        index
+        for index, layer in enumerate(plan.layers)
+        if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
+    )
+    ran = plan.with_whole(masked)
+    return replace(
+        report,
+        masked_layers=len(masked),
+        masking=_masking(model, masked),
+        prompt_tokens=tokens,
+        prefill_flops={**report.prefill_flops, **decoder_flops(config, units, ran, tokens, tokens)},
+        decode_flops=decode_flops(config, units, ran, tokens + 1),
+        padding=0,
     )
 
 

@@ -4,7 +4,8 @@ A plug-in is a module named by an entry point of the group ``llava``; it impleme
 below under ``llava.hookspecs.hookimpl``. The shell works with none. ``ada.overlay`` is one plug-in.
 
 The way of a program: ``add_arguments`` -> parse -> ``model_classes`` (while loading) -> ``prepare_model``
--> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``.
+-> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``, or in the programs that
+answer files of questions ``describe_row``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,14 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     ``output`` is what ``generate(..., return_dict_in_generate=True)`` returned; ``timing`` has
     ``time_to_first_token_ms``, ``tokens_per_second`` and ``new_tokens``. The key ``"summary"``, where given,
     is one line for people.
+    """
+
+
+@hookspec
+def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """JSON-ready facts about one row of a finished batch, of one row too: for the records of an answer file.
+
+    They state what the question costs when it is asked alone, whatever else was in the batch.
     """
 
 

@@ -1,7 +1,10 @@
 """Fixtures that every test may use."""
 
+import json
 import os
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,30 @@ def tiny_checkpoint(make_checkpoint) -> Path:
 def checkpoint(tiny_checkpoint, tmp_path) -> Path:
     """A copy to spoil."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """A local server that speaks OpenAI's protocol, named by the environment. Replies are taken from ``judge.replies``,
+    a number being a status; the last one stays. ``judge.asked``: what came in."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            server.asked.append((self.path, self.headers.get("Authorization"), body))
+            reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
+            self.send_response(reply if isinstance(reply, int) else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.replies = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}/v1/")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    yield server
+    server.shutdown()
+    server.server_close()

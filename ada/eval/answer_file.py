@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import OptionError
+from llava.eval.record_file import RecordFile, write_whole
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,11 @@ class GivenAnswer:
 
 
 class AnswerFile:
-    """``path`` once it is whole, ``path.part`` until then."""
+    """``answers`` by question, those on the disk: in ``path`` once it is whole, in ``path.part`` until then."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.part = path, path.with_name(path.name + ".part")
-        self.answers: dict[int | str, GivenAnswer] = {}
-        if path.exists():
-            self._read(path.read_text(encoding="utf-8"))
-        elif self.part.exists():
-            whole = self.part.read_bytes()
-            whole = whole[: whole.rfind(b"\n") + 1]  # a line that was cut off by a kill goes
-            self._write(self.part, whole)
-            self._read(whole.decode("utf-8"))
+        self.path, self.file = path, RecordFile(path)
+        self.answers = {record["question_id"]: GivenAnswer(**record) for record in self.file.records}
 
     def holds(self, ids: Iterable[int | str]) -> bool:
         """Is every one of these questions answered?"""
@@ -41,32 +35,12 @@ class AnswerFile:
 
     def append(self, answers: Sequence[GivenAnswer]) -> None:
         """Add a batch; what is on the disk then survives a kill."""
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        with self.part.open("a", encoding="utf-8") as stream:
-            stream.write("".join(_line(answer) for answer in answers))
+        self.file.append([asdict(answer) for answer in answers])
         self.answers.update({answer.question_id: answer for answer in answers})
 
     def finish(self, ids: Sequence[int | str]) -> None:
         """Give the file its final name, answers in the order of ``ids``."""
-        if self.path.exists():
-            return
-        self._write(self.part, "".join(_line(self.answers[question_id]) for question_id in ids).encode())
-        self.part.replace(self.path)
-
-    def _read(self, text: str) -> None:
-        for line in text.splitlines():
-            answer = GivenAnswer(**json.loads(line))
-            self.answers[answer.question_id] = answer
-
-    @staticmethod
-    def _write(path: Path, content: bytes) -> None:
-        beside = path.with_name(path.name + ".new")
-        beside.write_bytes(content)
-        beside.replace(path)
-
-
-def _line(answer: GivenAnswer) -> str:
-    return json.dumps(asdict(answer), ensure_ascii=False) + "\n"
+        self.file.finish(asdict(self.answers[question_id]) for question_id in ids)
 
 
 def check_source(folder: Path, source: dict[str, Any]) -> None:
@@ -80,7 +54,4 @@ def check_source(folder: Path, source: dict[str, Any]) -> None:
                 f"{folder} holds answers with another {', '.join(changed)}; remove it, or choose another --out"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / "source.json.new"
-    beside.write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
-    beside.replace(note)
+    write_whole(note, json.dumps(source, indent=1) + "\n")

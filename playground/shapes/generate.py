@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
 import json
 import multiprocessing
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from playground.shapes.benchmarks import write_benchmarks
 from playground.shapes.conversations import Record, caption_record, question_record, text_record
-from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS
+from playground.shapes.saving import save_picture, write_beside
 from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
 
 Picture = frozenset[Item]  # what two scenes that look the same have in common
@@ -35,10 +35,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed makes another world")
     parser.add_argument("--scenes", type=int, default=20000, help="training scenes")
     parser.add_argument("--test-questions", type=int, default=5000, help="questions in each held-out split")
+    parser.add_argument(
+        "--benchmarks", type=int, metavar="N", help="write N questions of every benchmark, too, into OUT/eval"
+    )
+    parser.add_argument(
+        "--only-benchmarks", action="store_true", help="write nothing else; --seed and --scenes are those of the world"
+    )
     args = parser.parse_args()
     if args.scenes < 1 or args.test_questions < 1:
         parser.error("--scenes and --test-questions take whole numbers from 1 up")
-    generate(args.out, args.seed, args.scenes, args.test_questions)
+    if (args.benchmarks is not None and args.benchmarks < 1) or (args.only_benchmarks and not args.benchmarks):
+        parser.error("--benchmarks takes a whole number from 1 up; --only-benchmarks needs it")
+    if not args.only_benchmarks:
+        generate(args.out, args.seed, args.scenes, args.test_questions)
+    if args.benchmarks:
+        taken = {frozenset(training_scene(args.seed, index)[1].items) for index in range(args.scenes)}
+        write_benchmarks(args.out / "eval", args.seed, args.benchmarks, taken)
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
@@ -101,23 +113,6 @@ def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture
             "category": kind,
             "answer": question.answer,
         }
-
-
-def save_picture(scene: Scene, path: Path) -> None:
-    """The drawn scene as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    draw(scene).save(buffer, format="png")
-    part = path.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
-
-
-def write_beside(path: Path, text: str | Iterable[str]) -> None:
-    """Write under another name first, so that a final name always holds a whole file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(text), encoding="utf-8")
-    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class Question:
 Maker = Callable[[random.Random, Scene], "Question | None"]
 
 
-def _plural(name: str) -> str:
+def plural(name: str) -> str:
+    """Several of a thing."""
     return name + "es" if name.endswith("s") else name + "s"
 
 
@@ -96,7 +97,7 @@ def size(rng: random.Random, scene: Scene) -> Question | None:
 def count(rng: random.Random, scene: Scene) -> Question:
     """How many SHAPEs, COLOUR or SIZE objects, or objects at all?"""
     options: list[tuple[str, list[Item]]] = [("objects", list(scene.shapes))]
-    options += [(_plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
+    options += [(plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
     options += [(f"{c} objects", [i for i in scene.shapes if i.colour == c]) for c in COLOURS]
     options += [(f"{s} objects", [i for i in scene.shapes if i.size == s]) for s in SIZES]
     return _count_question(rng, "count", options)
@@ -105,10 +106,10 @@ def count(rng: random.Random, scene: Scene) -> Question:
 def count_two(rng: random.Random, scene: Scene) -> Question:
     """Counting by two attributes at once."""
     options = [
-        (f"{c} {_plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs
+        (f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs
     ]
     options += [
-        (f"{s} {_plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
+        (f"{s} {plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
     ]
     options += [
         (f"{s} {c} objects", [i for i in scene.shapes if i.size == s and i.colour == c]) for s in SIZES for c in COLOURS
@@ -160,7 +161,7 @@ def compare(rng: random.Random, scene: Scene) -> Question | None:
         return None
     if rng.random() < 0.5:
         a, b = b, a
-    one, two = (_plural(x) if by == "name" else f"{x} objects" for x in (a, b))
+    one, two = (plural(x) if by == "name" else f"{x} objects" for x in (a, b))
     evidence = f"{one}: {counts[a]}, {two}: {counts[b]}."
     if rng.random() < 0.5:
         text = rng.choice(("Are there more {} than {}?", "Do {} outnumber {}?"))

@@ -117,6 +117,26 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
     assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
 
 
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind) -> None:
+    """Its neighbour is longer, and runs another plan."""
+    model = make_llava(kind)
+    prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
+    width = prompts[1].shape[1]
+    ids = torch.cat([torch.nn.functional.pad(prompt, (width - prompt.shape[1], 0)) for prompt in prompts])
+    mask = (torch.arange(width) >= torch.tensor([[width - prompt.shape[1]] for prompt in prompts])).long()
+    budgets = [0.6, 0.9]
+    both = model.generate(ids, attention_mask=mask, images=pixels[:2], latency_budget=budgets, **RETURN)
+    for row, budget in enumerate(budgets):
+        alone = model.generate(prompts[row], images=pixels[row : row + 1], latency_budget=budget, **RETURN)
+        facts = overlay.describe_row(model=model, output=both, row=row)
+        assert facts == overlay.describe_row(model=model, output=alone, row=0)
+        told = overlay.describe_generation(model=model, output=alone, timing={})
+        assert all(facts[name] == told[name] for name in told if name != "plan")
+        assert ExecutionPlan.from_json(facts["plan"]) == alone.execution_plan and facts["padding"] == 0
+    assert overlay.describe_row(model=model, output=SimpleNamespace(), row=0) == {}
+
+
 def test_chat_commands(make_llava, plain) -> None:
     session = SimpleNamespace(model=make_llava("H"), options={"latency_budget": None, "planner": None}, last_facts=None)
 

@@ -25,10 +25,17 @@ def test_json_and_gates_round_trip(layers: int, switches: int, seed: int) -> Non
     gates = (torch.rand(layers, 2, switches, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
     plan = ExecutionPlan.from_gates(gates)
     assert torch.equal(plan.gates(), gates)
-    for data in (plan.to_json(), json.dumps(plan.to_json())):
+    for data in (plan.to_json(), json.dumps(plan.to_json()), plan.to_short_json(), json.dumps(plan.to_short_json())):
         assert ExecutionPlan.from_json(data) == plan and hash(ExecutionPlan.from_json(data)) == hash(plan)
     assert plan.share == pytest.approx(gates.mean().item())
     assert plan.layers_run == sum(bool(gate.any()) for gate in gates)
+
+
+def test_short_json_by_hand() -> None:
+    assert PLAN.to_short_json() == {"num_switches": 4, "heads": "f 2 0 0", "neuron_groups": "f 9 0 4"}
+    for spoilt in ({"heads": "f 2 0"}, {"heads": "f 2 0 10"}, {"heads": "f x 0 0"}, {"heads": [15, 2, 0, 0]}):
+        with pytest.raises(OptionError, match="not an execution plan"):
+            ExecutionPlan.from_json({**PLAN.to_short_json(), **spoilt})
 
 
 def test_counts() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from playground.shapes import generate
+from playground.shapes import generate, saving
 from playground.shapes.draw import draw
 from playground.shapes.scene import COLOURS, HELD_OUT, SHAPES, SIDE, Scene, sample_scene, scene_rng
 
@@ -60,7 +60,7 @@ def test_splits_share_no_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(generate, "sample_scene", crowded)
     monkeypatch.setattr(generate, "KINDS", {"count": generate.KINDS["count"]})
-    monkeypatch.setattr(generate, "draw", lambda scene: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr(saving, "draw", lambda scene: Image.new("RGB", (1, 1)))
     taken = {frozenset(crowded(scene_rng("train", 0, i), "train").items) for i in range(40)}
     trained = len(taken)
     for split in SPLITS[1:]:

@@ -1,0 +1,73 @@
+"""MMBench with known answers: share of questions right, and with --all-rounds answers right in every round.
+
+    python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError
+from llava.eval.mmbench_table import Row, read_table
+from llava.eval.record_file import Record, read_records
+from llava.eval.scoring import check_same, run_scorer, text_of
+
+
+def chosen(record: Record) -> str | None:
+    """The option's own letter that an answer names, whatever the round turned it to; None where it names none."""
+    text = text_of(record, "the result file").strip()
+    letter = text[:1] if text[1:2] in ("", ".", ")", " ", ":") else ""
+    place = "ABCD".find(letter) if letter else -1
+    return record["option_char"][place] if 0 <= place < len(record["option_char"]) else None
+
+
+def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Any]:
+    """``accuracy`` of first rounds, ``circular_accuracy`` (right in all of a question's rounds; None where there is
+    one round), in percent; ``by_category`` of first rounds. Raises ``DataError`` for unequal sets."""
+    truths = {int(row["index"] or 0): row for row in rows}
+    if any(not row.get("answer") for row in rows):
+        raise DataError("the annotation file has questions without an answer, as test splits do; submit it instead")
+    check_same((record["question_id"] for record in records), truths, "the result file")
+    rounds: defaultdict[int, dict[int, bool]] = defaultdict(dict)
+    for record in records:
+        turn = record["round_id"]
+        if turn in rounds[record["question_id"]]:
+            raise DataError(f"question {record['question_id']} has two answers in round {turn}; two runs in a file?")
+        rounds[record["question_id"]][turn] = chosen(record) == truths[record["question_id"]]["answer"]
+    kinds: defaultdict[str, list[bool]] = defaultdict(list)
+    for index, turns in rounds.items():
+        kinds[truths[index].get("category") or "none"].append(turns[0])
+    several = any(len(turns) > 1 for turns in rounds.values())
+    return {
+        "questions": len(rounds),
+        "accuracy": 100 * sum(turns[0] for turns in rounds.values()) / len(rounds),
+        "circular_accuracy": 100 * sum(all(t.values()) for t in rounds.values()) / len(rounds) if several else None,
+        "by_category": {kind: 100 * sum(hits) / len(hits) for kind, hits in sorted(kinds.items())},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.eval_mmbench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--annotation-file", type=Path, required=True, help="MMBench's .tsv with its answers")
+    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
+    args = parser.parse_args(arguments)
+
+    def show() -> None:
+        rows = read_table(args.annotation_file, "--annotation-file")
+        print(json.dumps(mmbench_scores(rows, read_records(args.result_file, "--result-file"))))
+
+    return run_scorer(show)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""POPE: are objects seen that are not there? Accuracy, precision, recall, F1 and the share of yes, by category.
+
+    python -m llava.eval.eval_pope --annotation-dir DIR --question-file FILE --result-file FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError
+from llava.eval.record_file import Record, read_records
+from llava.eval.scoring import by_id, check_same, run_scorer, text_of
+
+NO_WORDS = frozenset(("No", "not", "no"))  # "NO" is not among them: figures would not be comparable any more
+PREFIX, SUFFIX = "coco_pope_", ".json"
+
+
+def yes_or_no(text: str) -> str:
+    """An answer as POPE reads it: "no" where the first sentence holds one of ``NO_WORDS``, else "yes"."""
+    words = text.partition(".")[0].replace(",", "").split(" ")
+    return "no" if NO_WORDS.intersection(words) else "yes"
+
+
+def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    """Counts (``TP FP TN FN``) and figures in [0, 1]; every label but "no" means yes.
+
+    Raises ``DataError`` where there are not as many answers as labels, and where a figure is undefined: nothing was
+    answered yes, nothing should have been, or no yes was right.
+    """
+    if len(texts) != len(labels):
+        raise DataError(f"{len(texts)} answers, but {len(labels)} labels; expected one for one")
+    pairs = [(yes_or_no(text) == "yes", label != "no") for text, label in zip(texts, labels, strict=True)]
+    tp, fp, tn, fn = (pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True)))
+    if tp == 0:
+        raise DataError(
+            f"precision, recall and F1 are undefined: no yes was right (TP {tp}, FP {fp}, TN {tn}, FN {fn})"
+        )
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    return {
+        "TP": tp,
+        "FP": fp,
+        "TN": tn,
+        "FN": fn,
+        "accuracy": (tp + tn) / len(pairs),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall),
+        "yes_ratio": (tp + fp) / len(pairs),
+    }
+
+
+def eval_pope(answers: Iterable[Record], label_file: str | Path) -> dict[str, Any]:
+    """The figures of one category: ``answers`` in the order of the labels in ``label_file`` (JSON lines)."""
+    labels = [str(record.get("label")) for record in read_records(Path(label_file), "the label file")]
+    try:
+        return pope_scores([text_of(answer, "the result file") for answer in answers], labels)
+    except DataError as error:
+        raise DataError(f"{label_file}: {error}") from error
+
+
+def score(annotation_dir: Path, question_file: Path, result_file: Path) -> dict[str, dict[str, Any]]:
+    """The figures of every category that ``annotation_dir`` has a ``coco_pope_CATEGORY.json`` for."""
+    questions = by_id(read_records(question_file, "--question-file"), "question_id", f"--question-file {question_file}")
+    answers = by_id(read_records(result_file, "--result-file"), "question_id", f"--result-file {result_file}")
+    check_same(answers, questions, f"--result-file {result_file}")
+    files = sorted(annotation_dir.glob(f"{PREFIX}*{SUFFIX}"))
+    if not files:
+        raise DataError(f"--annotation-dir {annotation_dir} holds no {PREFIX}*{SUFFIX}")
+    return {
+        (category := file.name[len(PREFIX) : -len(SUFFIX)]): eval_pope(
+            [answer for key, answer in answers.items() if questions[key].get("category") == category], file
+        )
+        for file in files
+    }
+
+
+def report(scores: dict[str, Any]) -> str:
+    """One category's figures as upstream prints them."""
+    names = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1 score": "f1"}
+    counts = "\t".join(str(scores[name]) for name in ("TP", "FP", "TN", "FN"))
+    figures = [f"{title}: {scores[name]}" for title, name in {**names, "Yes ratio": "yes_ratio"}.items()]
+    brief = ", ".join(f"{scores[name]:.3f}" for name in ("f1", "accuracy", "precision", "recall", "yes_ratio"))
+    return "\n".join(["TP\tFP\tTN\tFN\t", counts, *figures, brief])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.eval_pope", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--annotation-dir", type=Path, required=True, help="folder of coco_pope_CATEGORY.json")
+    parser.add_argument("--question-file", type=Path, required=True, help="the questions, with their categories")
+    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
+    args = parser.parse_args(arguments)
+
+    def show() -> None:
+        for category, scores in score(args.annotation_dir, args.question_file, args.result_file).items():
+            samples = sum(scores[name] for name in ("TP", "FP", "TN", "FN"))
+            print(f"Category: {category}, # samples: {samples}\n{report(scores)}\n====================================")
+
+    return run_scorer(show)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

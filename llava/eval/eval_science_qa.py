@@ -1,0 +1,144 @@
+"""ScienceQA: multiple choice, with and without a picture.
+
+    python -m llava.eval.eval_science_qa --base-dir DIR --result-file FILE --output-file FILE --output-result FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError
+from llava.eval.record_file import Record, read_json, read_records, write_whole
+from llava.eval.scoring import by_id, run_scorer, share
+
+log = logging.getLogger(__name__)
+
+LETTERS = ["A", "B", "C", "D", "E"]
+FAILED = "FAILED"
+_STATED = re.compile(r"The answer is ([A-Z]).")
+
+
+def get_pred_idx(prediction: str, choices: Sequence[str], options: Sequence[str] = LETTERS) -> int:
+    """Which choice a letter names, counted from 0; -1 for what names none of them."""
+    letters = list(options[: len(choices)])
+    return letters.index(prediction) if prediction in letters else -1
+
+
+def parse_answer(text: str, options: Sequence[str] = LETTERS) -> str:
+    """The letter of an answer: a letter alone, one in front of ". ", or the one of "The answer is X." where it is said
+    once; else ``FAILED``."""
+    if text in options:
+        return text
+    if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
+        return text[0]
+    stated = _STATED.findall(text)
+    return stated[0] if len(stated) == 1 else FAILED
+
+
+def science_scores(
+    problems: Mapping[str, Any], answers: Mapping[str, Record], options: Sequence[str] = LETTERS
+) -> dict[str, Any]:
+    """``acc`` (percent), ``correct``, ``count``, ``image_acc`` (percent; None without a picture), ``results`` and
+    ``outputs`` by problem, and ``analysis``: what was right and what was wrong, answer by answer.
+
+    A problem without an answer counts as wrong, as upstream; answers to unknown problems are a ``DataError``.
+    """
+    unknown = [key for key in answers if key not in problems]
+    if unknown:
+        raise DataError(f"{len(unknown)} answers are to problems that are not in this split, the first is {unknown[0]}")
+    lost = len(problems) - len(answers)
+    if lost:
+        log.warning("%d of %d problems have no answer; they count as wrong", lost, len(problems))
+    rows = [_marked(key, problem, answers.get(key), options) for key, problem in problems.items()]
+    right, wrong = ([row for row in rows if row["right"] is side] for side in (True, False))
+    pictured = [row for row in rows if row["is_multimodal"]]
+    hits = sum(row["right"] for row in pictured)
+    return {
+        "acc": share(len(right), len(rows), "there are no problems") * 100,
+        "correct": len(right),
+        "count": len(rows),
+        "image_acc": hits / len(pictured) * 100 if pictured else None,
+        "results": {row["question_id"]: row["index"] for row in rows},
+        "outputs": {row["question_id"]: row["pred"] for row in rows},
+        "analysis": {"correct": [_shown(row) for row in right], "incorrect": [_shown(row) for row in wrong]},
+    }
+
+
+def _marked(key: str, problem: Mapping[str, Any], answer: Record | None, options: Sequence[str]) -> dict[str, Any]:
+    answer = answer or {"text": FAILED, "prompt": "Unknown"}
+    letter = parse_answer(answer["text"], options)
+    index = get_pred_idx(letter, problem["choices"], options)
+    return {
+        "question_id": key,
+        "parsed_ans": letter,
+        "ground_truth": options[problem["answer"]],
+        "question": answer["prompt"],
+        "pred": answer["text"],
+        "is_multimodal": "<image>" in answer["prompt"],
+        "index": index,
+        "right": index == problem["answer"],
+    }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("index", "right")}
+
+
+def summary(scores: Mapping[str, Any]) -> str:
+    """The line that upstream prints."""
+    pictured = "none asked" if scores["image_acc"] is None else f"{scores['image_acc']:.2f}%"
+    return (
+        f"Total: {scores['count']}, Correct: {scores['correct']}, Accuracy: {scores['acc']:.2f}%, "
+        f"IMG-Accuracy: {pictured}"
+    )
+
+
+def score(
+    base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = LETTERS
+) -> dict[str, Any]:
+    """The scores of a result file on one split of the problems in ``base_dir``."""
+    splits = read_json(base_dir / "pid_splits.json", "--base-dir's")
+    problems = read_json(base_dir / "problems.json", "--base-dir's")
+    if not splits.get(split):
+        raise DataError(f"--split is {split!r}; {base_dir / 'pid_splits.json'} has {', '.join(splits)}")
+    records = read_records(result_file, "--result-file")
+    answers = by_id(({**r, "question_id": str(r.get("question_id"))} for r in records), "question_id", str(result_file))
+    try:
+        return science_scores({key: problems[key] for key in splits[split]}, answers, options)
+    except KeyError as error:
+        raise DataError(f"a record of {base_dir} or {result_file} lacks {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.eval_science_qa",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--base-dir", type=Path, required=True, help="folder of problems.json and pid_splits.json")
+    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
+    parser.add_argument("--output-file", type=Path, required=True, help="where right and wrong answers are listed")
+    parser.add_argument("--output-result", type=Path, required=True, help="where the scores go")
+    parser.add_argument("--split", default="test", help="which problems were asked")
+    parser.add_argument("--options", nargs="+", default=LETTERS, help="the letters of choices")
+    args = parser.parse_args(arguments)
+
+    def show() -> None:
+        scores = score(args.base_dir, args.result_file, args.split, args.options)
+        kept = {name: scores[name] for name in ("acc", "correct", "count", "results", "outputs")}
+        write_whole(args.output_file, json.dumps(scores["analysis"], indent=2) + "\n")
+        write_whole(args.output_result, json.dumps(kept, indent=2) + "\n")
+        print(summary(scores))
+
+    return run_scorer(show)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

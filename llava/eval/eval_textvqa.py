@@ -1,0 +1,93 @@
+"""TextVQA: reading text in pictures, marked against ten people's answers.
+
+    python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --result-file FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError, OptionError
+from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.record_file import Record, read_json, read_records
+from llava.eval.scoring import run_scorer, text_of
+
+_OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "
+
+
+def prompt_processor(prompt: str) -> str:
+    """The question inside a prompt, in lower case. Raises ``DataError`` for a prompt of another form."""
+    lines = prompt.split("\n")
+    if prompt.startswith(_OLD_MARK):
+        _, mark, rest = prompt.partition(" Question: ")
+        question, end, _ = rest.rpartition(" Short answer:")
+        if mark and end:
+            return question.lower()
+    elif _OCR_MARK in prompt and len(lines) == 3:
+        return (lines[1] if prompt.startswith(_OCR_MARK) else lines[0]).lower()
+    elif len(lines) == 2:
+        return lines[0].lower()
+    raise DataError(f"no TextVQA prompt: {prompt!r}; expected the question, then a line with the request")
+
+
+def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> list[dict[str, Any]]:
+    """``pred_answer`` and ``gt_answers`` of every result, matched by picture and question.
+
+    Raises ``DataError`` unless every result has an annotation, and every annotation a result.
+    """
+    people = {(a["image_id"], a["question"].lower()): a["answers"] for a in annotations}
+    missing = set(people)
+    found = []
+    for result in results:
+        key = (result["question_id"], prompt_processor(result["prompt"]))
+        if key not in people:
+            raise DataError(f"picture {key[0]!r} has no question {key[1]!r} in the annotations; is it another set?")
+        missing.discard(key)
+        found.append({"pred_answer": text_of(result, "the results"), "gt_answers": people[key]})
+    if missing:
+        raise DataError(f"{len(missing)} of {len(people)} questions have no answer, {min(missing, key=str)} among them")
+    return found
+
+
+def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[str, Any]:
+    """``samples`` and ``accuracy`` in percent."""
+    fields = read_json(Path(annotation_file), "--annotation-file")
+    annotations = fields.get("data") if isinstance(fields, dict) else None
+    if not annotations:
+        raise DataError(f"--annotation-file {annotation_file} holds no questions under 'data'")
+    results = read_records(Path(result_file), "--result-file")
+    try:
+        found = predictions(annotations, results)
+    except KeyError as error:
+        raise DataError(f"a record of {annotation_file} or {result_file} lacks {error}") from error
+    return {"samples": len(found), "accuracy": 100.0 * TextVQAAccuracyEvaluator().eval_pred_list(found)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.eval_textvqa",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--annotation-file", type=Path, required=True, help="TextVQA's questions and people's answers")
+    parser.add_argument("--result-file", type=Path, help="the answers")
+    parser.add_argument("--result-dir", type=Path, help="or a folder of answer files, marked one by one")
+    args = parser.parse_args(arguments)
+
+    def show() -> None:
+        files = [args.result_file] if args.result_file else sorted((args.result_dir or Path()).glob("*.jsonl"))
+        if not files or (args.result_file is None and args.result_dir is None):
+            raise OptionError("name an answer file with --result-file, or with --result-dir a folder that holds some")
+        for file in files:
+            scores = eval_single(args.annotation_file, file)
+            print(f"{file.stem}\nSamples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f}%\n")
+
+    return run_scorer(show)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

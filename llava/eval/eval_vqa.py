@@ -1,0 +1,71 @@
+"""VQAv2 and VizWiz with known answers: accuracy over ten people's answers, as for TextVQA.
+
+    python -m llava.eval.eval_vqa --annotation-file FILE --result-file FILE
+
+``--result-file`` is what the conversion scripts write for submission: ``question_id`` and ``answer`` (VQAv2), or
+``image`` and ``answer`` (VizWiz).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError
+from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.record_file import Record, read_json
+from llava.eval.scoring import by_id, check_same, mean, run_scorer
+
+
+def vqa_scores(annotations: Sequence[Record], results: Sequence[Record], key: str) -> dict[str, Any]:
+    """``accuracy`` and ``by_type`` of answer, in percent, and ``questions``. ``key`` names both sides' id.
+
+    Raises ``DataError`` where answers and questions are not of the same ids; empty answers to other questions, with
+    which VQAv2's submissions are filled up, do not count.
+    """
+    asked, given = by_id(annotations, key, "the annotations"), by_id(results, key, "the results")
+    given = {name: result for name, result in given.items() if name in asked or result["answer"]}
+    check_same(given, asked, "the results")
+    evaluator = TextVQAAccuracyEvaluator()
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    for name, question in asked.items():
+        people = [answer["answer"] for answer in question["answers"]]
+        entry = {"pred_answer": given[name]["answer"], "gt_answers": people}
+        kinds[question.get("answer_type", "other")] += evaluator.scores([entry])
+    scores = [score for own in kinds.values() for score in own]
+    return {
+        "questions": len(scores),
+        "accuracy": 100 * mean(scores, "questions"),
+        "by_type": {kind: 100 * mean(own, "questions") for kind, own in sorted(kinds.items())},
+    }
+
+
+def score(annotation_file: Path, result_file: Path) -> dict[str, Any]:
+    """The scores of a submission: VQAv2's where the annotations are under "annotations", else VizWiz's."""
+    fields = read_json(annotation_file, "--annotation-file")
+    results = read_json(result_file, "--result-file")
+    try:
+        if isinstance(fields, dict):
+            return vqa_scores(fields["annotations"], results, "question_id")
+        return vqa_scores(fields, results, "image")
+    except KeyError as error:
+        raise DataError(f"a record of {annotation_file} or {result_file} lacks {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.eval_vqa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--annotation-file", type=Path, required=True, help="the questions' answers of ten people each")
+    parser.add_argument("--result-file", type=Path, required=True, help="the converted answers")
+    args = parser.parse_args(arguments)
+    return run_scorer(lambda: print(json.dumps(score(args.annotation_file, args.result_file))))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

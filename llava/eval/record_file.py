@@ -1,0 +1,123 @@
+"""A JSON-lines file that grows batch by batch under another name, and gets its own name once it is whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llava.errors import DataError, OptionError
+
+if sys.platform != "win32":
+    import fcntl
+
+Record = dict[str, Any]
+
+
+class RecordFile:
+    """``path`` once it is whole, ``path.part`` until then. ``records``: what is on the disk, in the order written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.part = path, path.with_name(path.name + ".part")
+        self.whole = path.exists()
+        self.records: list[Record] = []
+        self._stream: BinaryIO | None = None  # held open, and locked, from the first batch on
+        if self.whole:
+            self.records = _parsed(path.read_text(encoding="utf-8"), path)
+        elif self.part.exists():
+            content = self.part.read_bytes()
+            kept = content[: content.rfind(b"\n") + 1]  # a line that was cut off by a kill goes
+            if kept != content:
+                write_whole(self.part, kept)
+            self.records = _parsed(kept.decode("utf-8"), self.part)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add a batch; what is on the disk then survives a kill.
+
+        Raises ``OptionError`` where another process is writing the file, one that a killed script left behind perhaps.
+        """
+        if self._stream is None:
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = _locked(self.part)
+        self._stream.write(lines_of(records).encode("utf-8"))
+        self._stream.flush()
+        self.records += records
+
+    def finish(self, records: Iterable[Record]) -> None:
+        """Give the file its final name, with these records in this order; a whole file stays as it is."""
+        if self.whole:
+            return
+        write_whole(self.path, lines_of(records))
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self.part.unlink(missing_ok=True)
+        self.whole = True
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, open to append to, for this process alone until it closes it or ends."""
+    stream = path.open("ab")
+    if sys.platform != "win32":
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            raise OptionError(f"another process is writing {path}; wait for it, or end it") from error
+    return stream
+
+
+def lines_of(records: Iterable[Record]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write beside, then rename, so that a final name always holds a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    beside.replace(path)
+
+
+def _parsed(text: str, path: Path) -> list[Record]:
+    records = []
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: answers may hold other line ends
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{path}, line {number} is {line[:40]!r}; expected a JSON object")
+        records.append(record)
+    return records
+
+
+def read_records(path: Path, flag: str) -> list[Record]:
+    """Every line of the JSON-lines file that ``flag`` names. Raises ``DataError`` where it holds none."""
+    records = _parsed(read_text(path, flag), path)
+    if not records:
+        raise DataError(f"{flag} {path} is empty; expected one JSON object a line")
+    return records
+
+
+def read_json(path: Path, flag: str) -> Any:
+    """The JSON file that ``flag`` names."""
+    try:
+        return json.loads(read_text(path, flag))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{flag} {path} is not JSON: {error}") from error
+
+
+def read_text(path: Path, flag: str) -> str:
+    """The text file that ``flag`` names."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{flag} {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{flag} {path} is not UTF-8 text: {error}") from error

@@ -1,0 +1,141 @@
+"""Answers files as each benchmark's judges want them. Pure functions; ``scripts/convert_*.py`` are their programs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import DataError
+from llava.eval.m4c_evaluator import EvalAIAnswerProcessor
+from llava.eval.mmbench_table import Row
+from llava.eval.record_file import Record
+from llava.eval.scoring import by_id, check_same, text_of
+
+SHORT_PROMPT = "Answer the question using a single word or phrase."
+YES_NO = "Please answer yes or no."
+MMBENCH_LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-category")
+MMBENCH_PREDICTION = 6  # the prediction's column
+RESULTS = "the result file"
+
+
+def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
+    """For GQA's ``eval.py``: lower case, without a full stop."""
+    found = by_id(answers, "question_id", RESULTS)
+    return [
+        {"questionId": key, "prediction": text_of(record, RESULTS).rstrip(".").lower()} for key, record in found.items()
+    ]
+
+
+def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> list[dict[str, Any]]:
+    """For VQAv2's server: an answer to every question of the whole test split, empty for those that were not asked.
+
+    Raises ``DataError`` where an answer's question is not in the split.
+    """
+    given = by_id(answers, "question_id", RESULTS)
+    asked = [record["question_id"] for record in test_split]
+    check_same({*asked, *given}, asked, RESULTS)
+    same = EvalAIAnswerProcessor()
+    return [
+        {"question_id": key, "answer": same(text_of(given[key], RESULTS)) if key in given else ""} for key in asked
+    ]
+
+
+def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
+    """For VizWiz's server: an answer to every picture. Raises ``DataError`` for unequal sets."""
+    given = by_id(answers, "question_id", RESULTS)
+    asked = by_id(questions, "question_id", "the questions")
+    check_same(given, asked, RESULTS)
+    same = EvalAIAnswerProcessor()
+    return [{"image": q["image"], "answer": same(text_of(given[key], RESULTS))} for key, q in asked.items()]
+
+
+def mmvet_results(answers: Sequence[Record]) -> dict[str, str]:
+    """For MM-Vet's grader: ``v1_ID`` -> answer."""
+    return {f"v1_{key}": text_of(record, RESULTS) for key, record in by_id(answers, "question_id", RESULTS).items()}
+
+
+def seed_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
+    """For SEED-Bench's server: ``question_id`` and the letter, in the answers' order."""
+    given = by_id(answers, "question_id", RESULTS)
+    check_same(given, (question["question_id"] for question in questions), RESULTS)
+    return [{"question_id": key, "prediction": _letter(record)} for key, record in given.items()]
+
+
+def seed_scores(answers: Sequence[Record], annotation: dict[str, Any]) -> dict[str, Any]:
+    """SEED-Bench's accuracies in percent: ``total``, ``by_data`` (image, video) and ``by_type`` of question.
+
+    annotation: SEED-Bench.json, with ``questions`` and ``question_type`` (name -> number).
+    """
+    questions = by_id(annotation["questions"], "question_id", "the annotation file")
+    names = {number: name for name, number in annotation["question_type"].items()}
+    predicted = {row["question_id"]: row["prediction"] for row in seed_upload(answers, annotation["questions"])}
+    if not questions:
+        raise DataError("the annotation file holds no questions")
+    hits = {key: predicted[key] == question["answer"] for key, question in questions.items()}
+    by_data, by_type = defaultdict(list), defaultdict(list)
+    for key, question in questions.items():
+        by_data[question["data_type"]].append(hits[key])
+        by_type[names[question["question_type_id"]]].append(hits[key])
+    return {
+        "questions": len(hits),
+        "total": 100 * sum(hits.values()) / len(hits),
+        "by_data": {name: 100 * sum(own) / len(own) for name, own in by_data.items()},
+        "by_type": {name: 100 * sum(own) / len(own) for name, own in by_type.items()},
+    }
+
+
+def _letter(record: Record) -> str:
+    """An answer's letter, alone or in front of a mark; of an answer that names none, the text as it is."""
+    text = text_of(record, RESULTS).strip()
+    return text[0] if text[:1] in ("A", "B", "C", "D") and text[1:2] in ("", ".", ")", " ", ":") else text
+
+
+def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[Any]]:
+    """For MMBench's server: a heading and a line a question, with the answer to its first round.
+
+    Raises ``DataError`` where answers and questions are not of the same ids.
+    """
+    first = by_id([record for record in answers if record.get("round_id", 0) == 0], "question_id", RESULTS)
+    check_same(first, (int(row["index"] or 0) for row in rows), RESULTS)
+    heading = [name for name in rows[0] if name not in MMBENCH_LEFT_OUT]
+    lines: list[list[Any]] = [[*heading[:MMBENCH_PREDICTION], "prediction", *heading[MMBENCH_PREDICTION:]]]
+    for row in rows:
+        key = int(row["index"] or 0)
+        cells: list[Any] = [key if name == "index" else row[name] for name in heading]
+        lines.append([*cells[:MMBENCH_PREDICTION], text_of(first[key], RESULTS), *cells[MMBENCH_PREDICTION:]])
+    return lines
+
+
+MmeTruth = dict[tuple[str, str, str], str]  # category, picture, question -> yes or no
+
+
+def mme_lines(answers: Sequence[Record], truth: MmeTruth) -> dict[str, list[str]]:
+    """For MME's scorer: by category, lines of picture, question, truth and answer, with tabs between.
+
+    A record's ``question_id`` is CATEGORY/PICTURE. Raises ``DataError`` for questions that have no truth, and for
+    those of an answered category that have no answer.
+    """
+    lines: defaultdict[str, list[str]] = defaultdict(list)
+    open_ones = set(truth)
+    for record in answers:
+        category, _, rest = str(record["question_id"]).partition("/")
+        picture = rest.rpartition("/")[2]
+        question = mme_question(record["prompt"])
+        if (category, picture, question) not in open_ones:
+            raise DataError(f"{record['question_id']}: {question!r} is no question of MME, or is answered twice")
+        open_ones.discard((category, picture, question))
+        answer = " ".join(text_of(record, RESULTS).split())
+        lines[category].append("\t".join((picture, question, truth[category, picture, question], answer)))
+    lost = [key for key in open_ones if key[0] in lines]
+    if lost or not lines:
+        raise DataError(f"{len(lost)} questions of answered categories have no answer: {min(lost, default='all')}")
+    return dict(lines)
+
+
+def mme_question(prompt: str) -> str:
+    """The question as MME's own files word it: no image tag, no request for a short answer, ``YES_NO`` at its end;
+    single spaces, which those files do not always have."""
+    text = " ".join(prompt.replace(DEFAULT_IMAGE_TOKEN, "").replace(SHORT_PROMPT, "").split())
+    return text if text.endswith(YES_NO) else f"{text} {YES_NO}"

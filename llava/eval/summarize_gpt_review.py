@@ -1,0 +1,65 @@
+"""What LLaVA-Bench's reviews come to: by category, the model's marks in percent of the reference's.
+
+    python -m llava.eval.summarize_gpt_review -f REVIEWS.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import DataError, OptionError
+from llava.eval.record_file import Record, read_records
+from llava.eval.scoring import mean, run_scorer
+
+
+def review_scores(reviews: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """``all`` and every category: ``relative`` (percent), ``reference`` and ``model`` (mean marks, of 100)."""
+    marks: defaultdict[str, list[Sequence[float]]] = defaultdict(list)
+    for review in reviews:
+        pair = review.get("tuple")
+        if not isinstance(pair, list) or len(pair) != 2 or min(pair) < 0:
+            raise DataError(f"the review of question {review.get('question_id')!r} has marks {pair!r}; expected two")
+        for name in ("all", review.get("category", "none")):
+            marks[name].append(pair)
+    return {name: _figures(name, pairs) for name, pairs in sorted(marks.items())}
+
+
+def _figures(name: str, pairs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    reference, model = (mean([pair[side] for pair in pairs], "reviews") for side in (0, 1))
+    if not reference:
+        raise DataError(f"{name}: the reference's marks are all 0; nothing can be compared with them")
+    return {"relative": 100 * model / reference, "reference": 10 * reference, "model": 10 * model}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.summarize_gpt_review",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-d", "--dir", type=Path, help="folder of reviews, all of them")
+    parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="files of reviews")
+    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="leave out files with these in their names")
+    args = parser.parse_args(arguments)
+
+    def show() -> None:
+        found = [*args.files, *(sorted(args.dir.glob("*.jsonl")) if args.dir else [])]
+        files = [file for file in found if not any(part in file.name for part in args.ignore)]
+        if not files:
+            raise OptionError("there are no reviews; name some with --files, or their folder with --dir")
+        for file in files:
+            print(file.stem)
+            for name, own in review_scores(read_records(file, "--files")).items():
+                print(name, *(f"{own[figure]:.1f}" for figure in ("relative", "reference", "model")))
+            print("=================================")
+
+    return run_scorer(show)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""Answers for MME's scorer: a CATEGORY.txt each, with the true answers beside them.
+
+    python scripts/convert_answer_to_mme.py --experiment llava-v1.5-7b
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.mme_truth import read_truth
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import mme_lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", required=True, help="the answers' name: DIR/answers/EXPERIMENT.jsonl")
+    parser.add_argument("--dir", type=Path, default=Path("playground/data/eval/MME"), help="MME's folder")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        answers = read_records(args.dir / "answers" / f"{args.experiment}.jsonl", "the answers file")
+        lines = mme_lines(answers, read_truth(args.dir / "MME_Benchmark_release_version"))
+        folder = args.dir / "eval_tool" / "answers" / args.experiment
+        for category, own in lines.items():
+            write_whole(folder / f"{category}.txt", "".join(f"{line}\n" for line in own))
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

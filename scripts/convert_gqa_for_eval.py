@@ -1,0 +1,32 @@
+"""Answers for GQA's own ``eval.py``.
+
+    python scripts/convert_gqa_for_eval.py --src ANSWERS.jsonl --dst testdev_balanced_predictions.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import gqa_predictions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, required=True, help="the answers file")
+    parser.add_argument("--dst", type=Path, required=True, help="where the predictions go")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        write_whole(args.dst, json.dumps(gqa_predictions(read_records(args.src, "--src"))))
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""Answers for MMBench's server, as an Excel table.
+
+    python scripts/convert_mmbench_for_submission.py --annotation-file mmbench_dev_20230712.tsv --result-dir ANSWERS \\
+        --upload-dir UPLOADS --experiment llava-v1.5-7b
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import openpyxl
+
+from llava.eval.mmbench_table import read_table
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import mmbench_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotation-file", type=Path, required=True, help="MMBench's .tsv")
+    parser.add_argument("--result-dir", type=Path, required=True, help="folder of the answers, EXPERIMENT.jsonl")
+    parser.add_argument("--upload-dir", type=Path, required=True, help="folder that EXPERIMENT.xlsx goes to")
+    parser.add_argument("--experiment", required=True, help="the answers' name")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        answers = read_records(args.result_dir / f"{args.experiment}.jsonl", "the answers file")
+        book = openpyxl.Workbook()
+        for line in mmbench_table(read_table(args.annotation_file, "--annotation-file"), answers):
+            book.active.append(line)
+        buffer = io.BytesIO()
+        book.save(buffer)
+        write_whole(args.upload_dir / f"{args.experiment}.xlsx", buffer.getvalue())
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,32 @@
+"""Answers for MM-Vet's grader.
+
+    python scripts/convert_mmvet_for_eval.py --src ANSWERS.jsonl --dst RESULTS.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import mmvet_results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, required=True, help="the answers file")
+    parser.add_argument("--dst", type=Path, required=True, help="where the results go")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        write_whole(args.dst, json.dumps(mmvet_results(read_records(args.src, "--src")), indent=2) + "\n")
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

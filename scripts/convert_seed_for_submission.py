@@ -1,0 +1,39 @@
+"""Answers for SEED-Bench's server, and their accuracy.
+
+    python scripts/convert_seed_for_submission.py --annotation-file SEED-Bench.json --result-file ANSWERS.jsonl \\
+        --result-upload-file UPLOAD.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.record_file import lines_of, read_json, read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import seed_scores, seed_upload
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotation-file", type=Path, required=True, help="SEED-Bench.json")
+    parser.add_argument("--result-file", type=Path, required=True, help="the answers file")
+    parser.add_argument("--result-upload-file", type=Path, required=True, help="where the submission goes")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        annotation = read_json(args.annotation_file, "--annotation-file")
+        answers = read_records(args.result_file, "--result-file")
+        scores = seed_scores(answers, annotation)
+        write_whole(args.result_upload_file, lines_of(seed_upload(answers, annotation["questions"])))
+        print(f"Total accuracy: {scores['total']:.2f}%")
+        for name, accuracy in {**scores["by_data"], **scores["by_type"]}.items():
+            print(f"{name}: {accuracy:.2f}%")
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""Answers for VizWiz's server.
+
+    python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \\
+        --result-upload-file UPLOAD.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import vizwiz_upload
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotation-file", type=Path, required=True, help="the questions, as they were asked")
+    parser.add_argument("--result-file", type=Path, required=True, help="the answers file")
+    parser.add_argument("--result-upload-file", type=Path, required=True, help="where the submission goes")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        questions = read_records(args.annotation_file, "--annotation-file")
+        rows = vizwiz_upload(read_records(args.result_file, "--result-file"), questions)
+        write_whole(args.result_upload_file, json.dumps(rows))
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""Answers for VQAv2's server.
+
+    python scripts/convert_vqav2_for_submission.py --ckpt llava-v1.5-7b --split llava_vqav2_mscoco_test-dev2015
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.record_file import read_records, write_whole
+from llava.eval.scoring import run_scorer
+from llava.eval.submissions import vqav2_upload
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=Path, default=Path("playground/data/eval/vqav2"), help="VQAv2's folder")
+    parser.add_argument("--ckpt", required=True, help="whose answers: DIR/answers/SPLIT/CKPT/merge.jsonl")
+    parser.add_argument("--split", required=True, help="which questions were asked")
+    args = parser.parse_args(arguments)
+
+    def convert() -> None:
+        answers = read_records(args.dir / "answers" / args.split / args.ckpt / "merge.jsonl", "the answers file")
+        questions = read_records(args.dir / "llava_vqav2_mscoco_test2015.jsonl", "the test split")
+        upload = args.dir / "answers_upload" / args.split / f"{args.ckpt}.json"
+        write_whole(upload, json.dumps(vqav2_upload(answers, questions)))
+
+    return run_scorer(convert)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
