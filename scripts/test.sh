@@ -6,7 +6,7 @@
 #   MARKS=slow bash scripts/test.sh       # the long ones (or gpu, browser, network)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/venv.sh dev
+EXTRAS=dev source scripts/venv.sh
 
 ruff check .
 mypy

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: `source scripts/venv.sh [extra,extra]` leaves `python` with this project installed.
+# Sourced by the other scripts: `EXTRAS=extra,extra source scripts/venv.sh` leaves `python` with this project installed.
 # An active virtual environment is used; without one, .venv beside the checkout is made. What is installed already
 # is not installed again, so that the second run needs no network.
 if [ -z "${VIRTUAL_ENV:-}" ]; then
@@ -6,7 +6,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     source .venv/bin/activate
 fi
 
-_extras=${1:+[$1]}
+_extras=${EXTRAS:+[$EXTRAS]}
 _stamp=$VIRTUAL_ENV/.ada-llava-$(cat pyproject.toml constraints.txt <(echo "$PWD$_extras") | cksum | cut -d' ' -f1)
 if [ ! -f "$_stamp" ]; then
     echo "installing ada-llava$_extras into $VIRTUAL_ENV" >&2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +43,19 @@ def save_model(trainer: Any, folder: str) -> None:
     model, half = trainer.model, trainer.args.bf16
     if half:
         state = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in state.items()}
-    kept, caching = model.config.dtype, model.config.use_cache
-    model.config.dtype = torch.bfloat16 if half else kept
-    model.config.use_cache = True
+    caching, model.config.use_cache = model.config.use_cache, True
     with moved_when_whole(Path(folder)) as part:
         model.save_pretrained(part, state_dict=state)
+        if half:
+            _state_dtype(part / "config.json", "bfloat16")
         trainer.processing_class.save_pretrained(part)
-    model.config.dtype, model.config.use_cache = kept, caching
+    model.config.use_cache = caching
+
+
+def _state_dtype(path: Path, dtype: str) -> None:
+    """Let a config state the file's dtype: transformers writes down the model's, which trains in float32."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**fields, "dtype": dtype, "torch_dtype": dtype}, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

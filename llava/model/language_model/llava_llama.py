@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from llava.errors import OptionError
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
+from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
 from llava.model.multimodal_inputs import pad_left
 
 
@@ -119,10 +120,20 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
         return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
-        """As transformers saves; beside the weights go config and processor of a vision tower that they hold."""
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        tower = self.get_vision_tower()
-        if tower is not None and tower.is_loaded and is_main_process:
+        """As transformers saves; beside the weights go config and processor of a vision tower that they hold.
+
+        A tower that came from a folder is named by its place in the checkpoint, which may then move.
+        """
+        tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
+        complete = tower is not None and tower.is_loaded
+        if complete and Path(tower.location).is_dir():
+            self.config.mm_vision_tower = SAVED_FOLDER
+        try:
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        finally:
+            if complete:
+                self.config.mm_vision_tower = name
+        if complete and is_main_process:
             tower.save_description(Path(save_directory))
 
     def prepare_inputs_for_generation(

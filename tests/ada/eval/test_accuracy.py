@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ada.eval.accuracy import Accuracy, Difference, best_constants, is_right, tally, together
@@ -29,6 +29,7 @@ def test_intervals_are_the_published_ones(correct, total, low, high):
     assert Accuracy(correct, total).interval == pytest.approx((low, high), abs=6e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_intervals_hold_the_share_and_mirror(total, part):
     accuracy = Accuracy(round(part * total), total)

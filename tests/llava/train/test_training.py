@@ -83,8 +83,16 @@ def test_a_whole_model_is_left(trained, tiny_checkpoint, tmp_path):
     assert config["mm_projector_lr"] == 0.05
     assert config["image_aspect_ratio"] == "pad"
     assert config["conv_mode"] == "vicuna_v1"
+    assert config["mm_vision_tower"] == "vision_tower", "in the folder itself, wherever that goes"
     _, found = answer(out)
     assert found.shape == (1, 4)
+
+
+def test_a_half_precision_result_says_so(trained, tmp_path):
+    out = trained(tmp_path / "out", bf16=True)
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
+    config = json.loads((out / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"
 
 
 def test_the_loss_falls(trained, tmp_path):
