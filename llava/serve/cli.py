@@ -23,7 +23,7 @@ from llava.serve.chat import ChatSession
 from llava.utils import pick_device
 
 BUNDLED_PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
-BUNDLED_QUESTION = "How many red objects are there?\nAnswer the question using a single word or phrase."
+BUNDLED_QUESTION = "What word is written in the picture?\nAnswer the question using a single word or phrase."
 COMMANDS = {
     "/image PATH": "talk about another picture, in a new conversation",
     "/reset": "forget the conversation, keep the pictures",
@@ -115,7 +115,15 @@ def report_line(answer: Answer) -> str:
 def ask(session: ChatSession, question: str, debug: bool = False) -> None:
     """Print one answer as it comes, and its report line."""
     print(f"{session.template.roles[1]}: ", end="", flush=True)
-    answer = session.ask(question, lambda piece: print(piece, end="", flush=True))
+    started = False
+
+    def show(piece: str) -> None:
+        nonlocal started
+        piece = piece if started else piece.lstrip()  # small tokenizers put the space in front of a word
+        started = started or bool(piece)
+        print(piece, end="", flush=True)
+
+    answer = session.ask(question, show)
     print(f"\n{report_line(answer)}", flush=True)
     if debug:
         print({"prompt": session.last_prompt, **answer.facts}, flush=True)
