@@ -14,6 +14,10 @@ TEXTS = Path(__file__).parent / "help"
 PROGRAMS = (
     "llava.serve.cli",
     "llava.eval.run_llava",
+    "llava.eval.model_vqa",
+    "llava.eval.model_vqa_loader",
+    "llava.eval.model_vqa_science",
+    "llava.eval.model_vqa_mmbench",
     "ada.bench",
     "ada.eval.budget_table",
     "playground.shapes.generate",
