@@ -125,15 +125,16 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
         A tower that came from a folder is named by its place in the checkpoint, which may then move.
         """
         tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
-        complete = tower is not None and tower.is_loaded
-        if complete and Path(tower.location).is_dir():
+        if tower is None or not tower.is_loaded:
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+            return
+        if Path(tower.location).is_dir():
             self.config.mm_vision_tower = SAVED_FOLDER
         try:
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         finally:
-            if complete:
-                self.config.mm_vision_tower = name
-        if complete and is_main_process:
+            self.config.mm_vision_tower = name
+        if is_main_process:
             tower.save_description(Path(save_directory))
 
     def prepare_inputs_for_generation(
