@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/venv.sh
 
-OUT=${OUT:-runs/shapes}
+OUT=$(realpath -m "${OUT:-runs/shapes}")
 DATA=${DATA:-$OUT/data}
 SCENES=${SCENES:-60000}
 TOWER_STEPS=${TOWER_STEPS:-4500}

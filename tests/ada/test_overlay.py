@@ -112,7 +112,7 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
     assert json.loads(json.dumps(facts))["plan"] == out.execution_plan.to_json()
     assert facts["prefill_gflops"] == pytest.approx(sum(facts["prefill_flops"].values()) / 1e9)
     assert facts["requested"] == 0.1 and facts["granted"] == 0.4 and facts["budget_met"] is False
-    for said in ("budget 0.1", "granted 0.4", "budget not met", "layers 2/5", "heads 16/40", "neuron groups 16/40"):
+    for said in ("budget 0.1", "granted 0.4", "budget not met", "layers 2/5", "heads 16/40", "neurons 200/500"):
         assert said in facts["summary"]
     assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
 

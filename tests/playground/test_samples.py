@@ -39,7 +39,7 @@ def test_text_stays_under_its_picture(monkeypatch):
 def test_the_page_names_every_file_and_kind(root):
     folder = root / "playground" / "shapes"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([\w.]+\.(?:py|png))`", page)) | set(re.findall(r"\(([\w.]+\.png)\)", page))
+    named = set(re.findall(r"`([\w.-]+\.(?:py|png))`", page)) | set(re.findall(r"\(([\w.]+\.png)\)", page))
     there = {p.name for p in folder.iterdir() if p.suffix in (".py", ".png") and p.name != "__init__.py"}
     assert named == there
     assert all(f"| `{kind}` |" in page for kind in KINDS)

@@ -122,13 +122,13 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM, LlavaMetaForCausalLM):
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
         """As transformers saves; beside the weights go config and processor of a vision tower that they hold.
 
-        A tower that came from a folder is named by its place in the checkpoint, which may then move.
+        A tower that an absolute path names is named by its place in the checkpoint instead, which may then move.
         """
         tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
         if tower is None or not tower.is_loaded:
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
             return
-        if Path(tower.location).is_dir():
+        if name and Path(name).is_absolute():
             self.config.mm_vision_tower = SAVED_FOLDER
         try:
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
