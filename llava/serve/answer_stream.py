@@ -14,7 +14,7 @@ import torch
 
 from llava.errors import LlavaError
 from llava.serve.failures import RequestFailure
-from llava.serve.job import ABORT, Finished, Job, Question
+from llava.serve.job import ABORT, Finished, Job, Outcome, Question
 from llava.serve.job_queue import JobQueue
 from llava.serve.policy import ServingPolicy
 from llava.serve.request_limits import RequestLimits
@@ -84,7 +84,7 @@ class AnswerStream:
         job, outcome = self.job, self.job.outcome
         if isinstance(outcome, BaseException):
             raise outcome
-        assert outcome is not None and job.first_token_s is not None
+        assert outcome is not None
         if outcome.finish_reason == ABORT:
             raise RequestFailure(503, SHUTDOWN, "the worker is shutting down and stopped the answer; please ask again")
         usage = {
@@ -96,7 +96,7 @@ class AnswerStream:
             "finish_reason": outcome.finish_reason,
             "usage": {**usage, "total_tokens": sum(usage.values())},
             "queue_ms": round(job.queue_s * 1000, 3),
-            "time_to_first_token_ms": round(job.first_token_s * 1000, 3),
+            "time_to_first_token_ms": round(job.first_token_s(outcome) * 1000, 3),
             "token_ms": [round(ms, 3) for ms in outcome.answer.token_ms],
             "total_ms": round(job.total_s * 1000, 3),
         }
@@ -124,9 +124,8 @@ def failure_of(error: BaseException) -> RequestFailure:
     return RequestFailure(500, "internal", f"the worker failed while it answered: {type(error).__name__}: {first_line}")
 
 
-def log_end(job: Job) -> None:
+def log_end(job: Job, outcome: Outcome) -> None:
     """One line on a job that has ended, or the whole error."""
-    outcome = job.outcome
     if isinstance(outcome, Finished):
         reason = job.halt_reason if outcome.finish_reason == ABORT else outcome.finish_reason
         log.info(
@@ -135,8 +134,8 @@ def log_end(job: Job) -> None:
             len(outcome.answer.token_ids),
             reason,
             job.queue_s * 1000,
-            (job.first_token_s or 0) * 1000,
+            job.first_token_s(outcome) * 1000,
             job.total_s * 1000,
         )
-    elif outcome is not None and failure_of(outcome).reason == "internal":
+    elif failure_of(outcome).reason == "internal":
         log.error("request %s: failed", job.request_id, exc_info=outcome)

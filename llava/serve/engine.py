@@ -7,7 +7,7 @@ import threading
 from typing import Protocol
 
 from llava.generation import answer
-from llava.serve.job import ABORT, STOP, Finished, Job
+from llava.serve.job import ABORT, STOP, Finished, Job, Outcome
 from llava.serve.job_queue import JobQueue
 from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import ServingPolicy
@@ -20,7 +20,7 @@ class Engine(Protocol):
     """Takes jobs from a ``JobQueue`` until it is closed and empty.
 
     For each: ``job.begin()``; ``policy.grant`` with the load at that time; ``job.say`` as tokens come; an end soon
-    after ``job.halted``; ``job.end`` with a ``Finished`` or an exception; then ``queue.done``.
+    after ``job.halted``; ``queue.done`` with a ``Finished`` or an exception.
     """
 
     def start(self) -> None:
@@ -62,13 +62,12 @@ class OneByOneEngine:
     def _work(self) -> None:
         while (job := self.queue.take()) is not None:
             job.begin()
-            outcome: Finished | Exception
+            outcome: Outcome
             try:
                 outcome = self._answer(job)
             except Exception as error:  # noqa: BLE001 - handed to the request, which tells client and log
                 outcome = error
-            job.end(outcome)
-            self.queue.done(job)
+            self.queue.done(job, outcome)
 
     def _answer(self, job: Job) -> Finished:
         loaded, question = self.loaded, job.question

@@ -38,10 +38,13 @@ class Finished:
     options: Mapping[str, Any]
 
 
+Outcome = Finished | BaseException
+
+
 @dataclass(eq=False)
 class Job:
-    """The two sides of a request: an engine's thread calls ``begin``, ``say`` and ``end``; the server's loop reads
-    ``text``, ``tokens`` and ``outcome`` whenever ``wake`` was called, and calls ``halt``.
+    """The two sides of a request: an engine's thread calls ``begin`` and ``say``, its queue ``end``; the server's loop
+    reads ``text``, ``tokens`` and ``outcome`` whenever ``wake`` was called, and calls ``halt``.
 
     Only the newest text is kept, so a client that reads slowly costs no memory and holds up nobody. Times are
     ``time.perf_counter`` seconds.
@@ -55,7 +58,7 @@ class Job:
     ended: float | None = None
     text: str = ""
     tokens: int = 0
-    outcome: Finished | BaseException | None = None
+    outcome: Outcome | None = None
     halted: threading.Event = field(default_factory=threading.Event)
     halt_reason: str | None = None
 
@@ -69,9 +72,9 @@ class Job:
         self.text, self.tokens = text, tokens
         self.wake()
 
-    def end(self, outcome: Finished | BaseException) -> None:
+    def end(self, outcome: Outcome) -> None:
         """The answer, or what went wrong. Nothing comes behind it."""
-        self.ended = time.perf_counter()
+        self.ended = self.ended or time.perf_counter()
         self.outcome = outcome
         self.wake()
 
@@ -86,12 +89,9 @@ class Job:
         """Seconds that it waited."""
         return (self.began or self.ended or time.perf_counter()) - self.arrived
 
-    @property
-    def first_token_s(self) -> float | None:
-        """Seconds from arrival to the first token, the queue included; None without an answer."""
-        if not isinstance(self.outcome, Finished) or self.began is None:
-            return None
-        return self.began - self.arrived + self.outcome.answer.timing["time_to_first_token_ms"] / 1000
+    def first_token_s(self, finished: Finished) -> float:
+        """Seconds from arrival to the first token, the queue included."""
+        return self.queue_s + finished.answer.timing["time_to_first_token_ms"] / 1000
 
     @property
     def total_s(self) -> float:

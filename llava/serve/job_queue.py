@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llava.serve.failures import RequestFailure
-from llava.serve.job import ABORT, Finished, Job
+from llava.serve.job import ABORT, Finished, Job, Outcome
 
+OnDone = Callable[[Job, Outcome], None]
 WEIGHT = 0.2  # of the newest request in the mean time that one takes
 
 
@@ -33,10 +35,10 @@ class Load:
 
 
 class JobQueue:
-    """At most ``slots`` jobs run and ``max_waiting`` wait; what comes beyond is refused. ``on_done``: called with each
-    job that was taken and has ended, in the engine's thread."""
+    """At most ``slots`` jobs run and ``max_waiting`` wait; what comes beyond is refused. ``on_done``: called in
+    the engine's thread with each job that was taken and its outcome, in front of the client's hearing of it."""
 
-    def __init__(self, slots: int, max_waiting: int, on_done: Callable[[Job], None] = lambda job: None) -> None:
+    def __init__(self, slots: int, max_waiting: int, on_done: OnDone = lambda job, outcome: None) -> None:
         self.slots = slots
         self.max_waiting = max_waiting
         self._on_done = on_done
@@ -88,16 +90,20 @@ class JobQueue:
         self._running.add(job)
         return job
 
-    def done(self, job: Job) -> None:
-        """A job that was taken has ended."""
+    def done(self, job: Job, outcome: Outcome) -> None:
+        """A job that was taken has come to its end, which is handed to it."""
+        job.ended = time.perf_counter()
         with self._change:
             self._running.discard(job)
-            whole = isinstance(job.outcome, Finished) and job.outcome.finish_reason != ABORT
-            if whole and job.began is not None and job.ended is not None:
+            whole = isinstance(outcome, Finished) and outcome.finish_reason != ABORT
+            if whole and job.began is not None:
                 seconds = job.ended - job.began
                 self._seconds = seconds if self._seconds is None else self._seconds + WEIGHT * (seconds - self._seconds)
             self._change.notify_all()
-        self._on_done(job)
+        try:
+            self._on_done(job, outcome)
+        finally:
+            job.end(outcome)
 
     def drop(self, job: Job) -> bool:
         """Take a job that still waits out of the queue; False where it does not wait."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from llava.serve.job import ABORT, Finished, Job
+from llava.serve.job import ABORT, Finished, Job, Outcome
 from llava.serve.job_queue import Load
 
 PREFIX = "adallava:"
@@ -39,10 +39,13 @@ class WorkerMetrics:
         )
         self.generated = Counter(PREFIX + "generation_tokens", "Tokens of answers.", label, registry=registry)
         self.success = Counter(
-            PREFIX + "request_success", "Requests that ended, by why.", [*label, "finished_reason"], **more
+            PREFIX + "request_success", "Requests that ended, by why.", [*label, "finished_reason"], registry=registry
         )
         self.rejected = Counter(
-            PREFIX + "requests_rejected", "Requests without an answer, by HTTP status.", [*label, "code"], **more
+            PREFIX + "requests_rejected",
+            "Requests without an answer, by HTTP status.",
+            [*label, "code"],
+            registry=registry,
         )
         running = Gauge(PREFIX + "num_requests_running", "Requests in the model.", label, registry=registry)
         waiting = Gauge(PREFIX + "num_requests_waiting", "Requests in the queue.", label, registry=registry)
@@ -51,17 +54,16 @@ class WorkerMetrics:
         self.prompt.labels(model_name)  # there from the start, at 0
         self.generated.labels(model_name)
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> None:
         """Count an answer, whole or cut short; failures are ``refused``."""
-        outcome = job.outcome
         if not isinstance(outcome, Finished):
             return
         self.success.labels(self._model, outcome.finish_reason).inc()
         self.prompt.labels(self._model).inc(job.question.prompt_tokens)
         self.generated.labels(self._model).inc(len(outcome.answer.token_ids))
         self.queue.observe(job.queue_s)
-        if job.first_token_s is not None and outcome.answer.token_ids:
-            self.first_token.observe(job.first_token_s)
+        if outcome.answer.token_ids:
+            self.first_token.observe(job.first_token_s(outcome))
         for token_ms in outcome.answer.token_ms:
             self.between.observe(token_ms / 1000)
         if outcome.finish_reason != ABORT:

@@ -13,7 +13,7 @@ from llava.errors import LlavaError
 from llava.serve.answer_stream import SHUTDOWN, AnswerStream, log_end
 from llava.serve.engine import Engine, OneByOneEngine
 from llava.serve.failures import RequestFailure
-from llava.serve.job import Job
+from llava.serve.job import Job, Outcome
 from llava.serve.job_queue import JobQueue
 from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import Policies, ServingPolicy
@@ -95,9 +95,9 @@ class WorkerService:
             if self.queue.drop(job):
                 job.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
 
-    def _ended(self, job: Job) -> None:
-        self.metrics.ended(job)
-        log_end(job)
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        self.metrics.ended(job, outcome)
+        log_end(job, outcome)
         self.on_change()
 
     def _refused(self, failure: RequestFailure, request_id: str) -> None:
