@@ -18,7 +18,7 @@ from llava.serve.policy import ServingPolicy
 from llava.serve.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 from llava.serve.wire import GenerationBody
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 GREEDY = 1e-3  # temperatures up to here, as upstream
 
 

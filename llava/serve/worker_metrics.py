@@ -43,7 +43,7 @@ class WorkerMetrics:
         )
         self.rejected = Counter(
             PREFIX + "requests_rejected",
-            "Requests without an answer, by HTTP status.",
+            "Requests without answer, by HTTP status.",
             [*label, "code"],
             registry=registry,
         )

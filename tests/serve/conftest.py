@@ -1,5 +1,6 @@
 """A tiny served model, in this process and in its own."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -62,6 +63,55 @@ class Client(httpx.AsyncClient):
         reply = await self.post("/worker_generate_stream", json={"prompt": "w5", "temperature": 0, **fields})
         assert reply.status_code == 200, reply.text
         return parts_of(reply.content)
+
+
+class Connection:
+    """One raw ASGI request, whose client reads, stops reading, or leaves, as told."""
+
+    def __init__(self, app, **fields) -> None:
+        self.messages: list[dict] = []
+        self.left = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._body = json.dumps({"prompt": "w5", **fields}).encode()
+        self._given = False
+        headers = [(b"content-type", b"application/json")]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/worker_generate_stream",
+            "raw_path": b"/worker_generate_stream",
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "http_version": "1.1",
+            "headers": headers,
+            "server": ("worker", 80),
+            "client": ("client", 1),
+            "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn says
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict:
+        if not self._given:
+            self._given = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict) -> None:
+        await self.reads.wait()
+        self.messages.append(message)
+
+    def parts(self) -> list[dict]:
+        content = b"".join(message.get("body", b"") for message in self.messages)
+        return [json.loads(part) for part in content.split(b"\0") if part]
+
+
+@pytest.fixture
+def connect():
+    """``connect(app, **fields)``: a ``Connection``."""
+    return Connection
 
 
 @pytest.fixture

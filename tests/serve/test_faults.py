@@ -1,7 +1,6 @@
 """What goes wrong in a worker, with an engine that is told when to go on: full queue, lost clients, time-outs, ends."""
 
 import asyncio
-import json
 import logging
 import time
 
@@ -22,49 +21,6 @@ async def until(true, seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.01)
-
-
-class Connection:
-    """One raw ASGI request, whose client reads, stops reading, or leaves, as told."""
-
-    def __init__(self, app, **fields) -> None:
-        self.messages: list[dict] = []
-        self.left = asyncio.Event()
-        self.reads = asyncio.Event()
-        self.reads.set()
-        self._body = json.dumps({"prompt": "w5", **fields}).encode()
-        self._given = False
-        headers = [(b"content-type", b"application/json")]
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/worker_generate_stream",
-            "raw_path": b"/worker_generate_stream",
-            "query_string": b"",
-            "root_path": "",
-            "scheme": "http",
-            "http_version": "1.1",
-            "headers": headers,
-            "server": ("worker", 80),
-            "client": ("client", 1),
-            "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn says
-        }
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict:
-        if not self._given:
-            self._given = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: dict) -> None:
-        await self.reads.wait()
-        self.messages.append(message)
-
-    def parts(self) -> list[dict]:
-        content = b"".join(message.get("body", b"") for message in self.messages)
-        return [json.loads(part) for part in content.split(b"\0") if part]
 
 
 @pytest.fixture
@@ -90,11 +46,11 @@ def worker(make_service, slow_engine):
     return Running
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_again(worker, slow_engine):
+async def test_a_full_queue_refuses_and_says_when_to_come_again(connect, worker, slow_engine):
     async with worker(max_waiting=2) as (service, app):
-        open_ones = [Connection(app, max_new_tokens=1) for _ in range(3)]
+        open_ones = [connect(app, max_new_tokens=1) for _ in range(3)]
         await until(lambda: service.queue.load().waiting == 2 and service.queue.load().running == 1)
-        refused = Connection(app)
+        refused = connect(app)
         await refused.task
         assert refused.messages[0]["status"] == 429
         assert int(dict(refused.messages[0]["headers"])[b"retry-after"]) >= 1
@@ -108,11 +64,11 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(worker, slow_eng
         assert service.queue.load().seconds_per_request > 0
 
 
-async def test_without_a_queue_one_request_is_taken(worker, slow_engine):
+async def test_without_a_queue_one_request_is_taken(connect, worker, slow_engine):
     async with worker(max_waiting=0) as (service, app):
-        first = Connection(app, max_new_tokens=1)
+        first = connect(app, max_new_tokens=1)
         await until(lambda: service.queue.load().running == 1)
-        second = Connection(app)
+        second = connect(app)
         await second.task
         assert second.messages[0]["status"] == 429
         slow_engine.tokens.release()
@@ -120,9 +76,9 @@ async def test_without_a_queue_one_request_is_taken(worker, slow_engine):
         assert first.parts()[-1]["text"] == "w5w"
 
 
-async def test_a_client_that_leaves_stops_its_generation(worker, slow_engine):
+async def test_a_client_that_leaves_stops_its_generation(connect, worker, slow_engine):
     async with worker() as (service, app):
-        client = Connection(app, max_new_tokens=100)
+        client = connect(app, max_new_tokens=100)
         slow_engine.tokens.release(3)
         await until(lambda: client.parts() and client.parts()[-1]["text"] == "w5www")
         client.left.set()
@@ -135,11 +91,11 @@ async def test_a_client_that_leaves_stops_its_generation(worker, slow_engine):
         assert service.queue.load().seconds_per_request is None, "an answer cut short tells no time"
 
 
-async def test_a_client_that_leaves_the_queue_is_never_answered(worker, slow_engine):
+async def test_a_client_that_leaves_the_queue_is_never_answered(connect, worker, slow_engine):
     async with worker() as (service, app):
-        first = Connection(app, max_new_tokens=1)
+        first = connect(app, max_new_tokens=1)
         await until(lambda: service.queue.load().running == 1)
-        second = Connection(app, max_new_tokens=1)
+        second = connect(app, max_new_tokens=1)
         await until(lambda: service.queue.load().waiting == 1)
         second.left.set()
         await until(lambda: service.queue.load().waiting == 0)
@@ -148,23 +104,23 @@ async def test_a_client_that_leaves_the_queue_is_never_answered(worker, slow_eng
         assert len(slow_engine.jobs) == 1
 
 
-async def test_a_client_that_leaves_at_once_leaves_nothing_behind(worker, slow_engine):
+async def test_a_client_that_leaves_at_once_leaves_nothing_behind(connect, worker, slow_engine):
     async with worker() as (service, app):
-        client = Connection(app, max_new_tokens=100)
+        client = connect(app, max_new_tokens=100)
         client.left.set()
         await client.task
         slow_engine.tokens.release(5)
         await until(lambda: service.status().queue_length == 0)
 
 
-async def test_a_slow_client_holds_up_nobody_and_gets_the_newest_text(worker, slow_engine):
+async def test_a_slow_client_holds_up_nobody_and_gets_the_newest_text(connect, worker, slow_engine):
     async with worker() as (_, app):
-        slow = Connection(app, max_new_tokens=50)
+        slow = connect(app, max_new_tokens=50)
         slow_engine.tokens.release(1)
         await until(lambda: slow.parts())
         slow.reads.clear()
         slow_engine.tokens.release(50)
-        quick = Connection(app, max_new_tokens=1)
+        quick = connect(app, max_new_tokens=1)
         await quick.task
         assert quick.parts()[-1]["text"] == "w5w"
         slow.reads.set()
@@ -173,10 +129,10 @@ async def test_a_slow_client_holds_up_nobody_and_gets_the_newest_text(worker, sl
         assert len(slow.parts()) <= 4, "what it did not read in time was left out"
 
 
-async def test_a_client_that_stops_reading_is_let_go(worker, slow_engine, caplog):
+async def test_a_client_that_stops_reading_is_let_go(connect, worker, slow_engine, caplog):
     caplog.set_level(logging.INFO)
     async with worker(BodyLimits(send_timeout_s=0.2)) as (_, app):
-        client = Connection(app, max_new_tokens=100)
+        client = connect(app, max_new_tokens=100)
         client.reads.clear()
         slow_engine.tokens.release(2)
         await client.task
@@ -186,12 +142,12 @@ async def test_a_client_that_stops_reading_is_let_go(worker, slow_engine, caplog
     assert "left its answer unread for 0.2 s" in caplog.text
 
 
-async def test_waiting_too_long_is_said(worker, slow_engine):
+async def test_waiting_too_long_is_said(connect, worker, slow_engine):
     async with worker() as (service, app):
         service.limits = RequestLimits(queue_timeout_s=0.2)
-        first = Connection(app, max_new_tokens=1)
+        first = connect(app, max_new_tokens=1)
         await until(lambda: service.queue.load().running == 1)
-        second = Connection(app, max_new_tokens=1)
+        second = connect(app, max_new_tokens=1)
         await second.task
         [said] = second.parts()
         assert said["error_code"] == 1 and said["reason"] == "timeout" and "0.2 s" in said["text"]
@@ -201,10 +157,10 @@ async def test_waiting_too_long_is_said(worker, slow_engine):
         assert len(slow_engine.jobs) == 1
 
 
-async def test_answering_too_long_is_said_and_stopped(worker, slow_engine):
+async def test_answering_too_long_is_said_and_stopped(connect, worker, slow_engine):
     async with worker() as (service, app):
         service.limits = RequestLimits(generation_timeout_s=0.3)
-        client = Connection(app, max_new_tokens=100)
+        client = connect(app, max_new_tokens=100)
         slow_engine.tokens.release(2)
         await client.task
         said = client.parts()[-1]
@@ -223,11 +179,13 @@ async def test_answering_too_long_is_said_and_stopped(worker, slow_engine):
         (MemoryError(), "out_of_memory", "not enough memory"),
     ],
 )
-async def test_failures_reach_client_and_log_with_the_requests_id(worker, slow_engine, caplog, error, reason, text):
+async def test_failures_reach_client_and_log_with_the_requests_id(
+    connect, worker, slow_engine, caplog, error, reason, text
+):
     caplog.set_level(logging.INFO)
     async with worker() as (service, app):
         slow_engine.fail = error
-        client = Connection(app)
+        client = connect(app)
         slow_engine.tokens.release(1)
         await client.task
         [said] = client.parts()
@@ -237,7 +195,7 @@ async def test_failures_reach_client_and_log_with_the_requests_id(worker, slow_e
         logged = [record for record in caplog.records if said["request_id"] in record.getMessage()]
         assert any(record.levelno >= logging.WARNING for record in logged)
         slow_engine.fail = None
-        following = Connection(app, max_new_tokens=1)
+        following = connect(app, max_new_tokens=1)
         slow_engine.tokens.release(1)
         await following.task
         assert following.parts()[-1]["error_code"] == 0, "the next request is answered"
@@ -246,12 +204,12 @@ async def test_failures_reach_client_and_log_with_the_requests_id(worker, slow_e
         assert "second line" in caplog.text
 
 
-async def test_draining_answers_what_is_in_and_refuses_what_comes(worker, slow_engine):
+async def test_draining_answers_what_is_in_and_refuses_what_comes(connect, worker, slow_engine):
     async with worker() as (service, app):
-        taken = [Connection(app, max_new_tokens=2) for _ in range(3)]
+        taken = [connect(app, max_new_tokens=2) for _ in range(3)]
         await until(lambda: service.status().queue_length == 3)
         service.drain()
-        late = Connection(app)
+        late = connect(app)
         await late.task
         assert late.messages[0]["status"] == 503 and "shutting down" in late.parts()[0]["text"]
         slow_engine.tokens.release(6)
@@ -260,9 +218,9 @@ async def test_draining_answers_what_is_in_and_refuses_what_comes(worker, slow_e
         assert service.engine.join(60), "the engine ends with its queue"
 
 
-async def test_what_a_drain_has_no_time_for_is_told(worker, slow_engine):
+async def test_what_a_drain_has_no_time_for_is_told(connect, worker, slow_engine):
     async with worker() as (service, app):
-        taken = [Connection(app, max_new_tokens=100) for _ in range(2)]
+        taken = [connect(app, max_new_tokens=100) for _ in range(2)]
         slow_engine.tokens.release(2)
         await until(lambda: service.queue.load().running == 1 and service.queue.load().waiting == 1)
         service.drain()
@@ -273,7 +231,7 @@ async def test_what_a_drain_has_no_time_for_is_told(worker, slow_engine):
             assert one.parts()[-1]["reason"] == "shutting_down" and one.parts()[-1]["error_code"] == 1
 
 
-async def test_a_dead_engine_makes_the_worker_not_ready(worker, slow_engine, client_of):
+async def test_a_dead_engine_makes_the_worker_not_ready(connect, worker, slow_engine, client_of):
     service = worker(max_waiting=1).service
     service.engine.work = None
     async with client_of(service) as client:
@@ -287,9 +245,9 @@ async def test_a_dead_engine_makes_the_worker_not_ready(worker, slow_engine, cli
         assert asked.status_code == 503 and "engine has died" in asked.json()["text"]
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(worker):
+async def test_a_body_that_does_not_come_is_not_waited_for(connect, worker):
     async with worker(BodyLimits(body_timeout_s=0.2)) as (_, app):
-        client = Connection(app)
+        client = connect(app)
         client._given = True
         await client.task
         assert client.messages[0]["status"] == 408 and "0.2 s" in client.parts()[0]["text"]
