@@ -1,4 +1,4 @@
-"""The overlay's hook implementations: flags, model class, generation, report, chat commands, training."""
+"""The overlay's hook implementations: flags, model class, generation, report, chat, server, training."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
         choices=list(PLANNERS),
         help="what chooses the heads, neurons and layers that run; even, last and random need no training",
     )
+    if program == "model_worker":
+        from ada.serve import budget_policy
+
+        budget_policy.add_arguments(parser)
 
 
 @hookimpl
@@ -123,6 +127,22 @@ def chat_command(command: str, argument: str, session: Any) -> str | None:
 def chat_help() -> Mapping[str, str]:
     """What the chat's ``/help`` lists."""
     return {"/budget VALUE": "answer from now on under this budget; alone: show it", "/plan": "draw the last plan"}
+
+
+@hookimpl
+def request_fields() -> Mapping[str, tuple[Any, Any]]:
+    """``latency_budget`` and ``latency_budget_policy``."""
+    from ada.serve import budget_policy
+
+    return budget_policy.request_fields()
+
+
+@hookimpl
+def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
+    """Budgets of a worker's requests, and what load makes of them."""
+    from ada.serve.budget_policy import BudgetPolicy
+
+    return BudgetPolicy(loaded, options, registry)
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -55,12 +56,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer. ``timing``: milliseconds to the first token, tokens a second behind it, new tokens."""
+    """A finished answer.
+
+    timing: milliseconds to the first token, tokens a second behind it, new tokens. facts: the plug-ins' on it.
+    token_ms: milliseconds that each token behind the first took. finish_reason: "stop" (the model, or a stop text,
+    ended it), "length" (``max_new_tokens`` did) or "abort" (it was cancelled).
+    """
 
     text: str
     token_ids: list[int]
     timing: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
+    token_ms: list[float] = field(default_factory=list)
+    finish_reason: str = "stop"
 
 
 class TokenClock(StoppingCriteria):
@@ -77,6 +85,10 @@ class TokenClock(StoppingCriteria):
         self.stamps.append(time.perf_counter())
         stop = self.cancelled is not None and self.cancelled.is_set()
         return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
+
+    def token_ms(self) -> list[float]:
+        """Milliseconds that each token behind the first took."""
+        return [(later - earlier) * 1000 for earlier, later in itertools.pairwise(self.stamps)]
 
     def timing(self) -> dict[str, float]:
         """``tokens_per_second`` counts the tokens behind the first; 0 where there are none."""
@@ -99,24 +111,26 @@ def answer(
     *,
     sampling: Sampling | None = None,
     options: Mapping[str, Any] | None = None,
-    stop: str | None = None,
+    stop: str | Sequence[str] | None = None,
     streamer: Any = None,
     cancelled: threading.Event | None = None,
 ) -> Answer:
     """Answer a prompt whose image tags stand for ``images``.
 
-    options: what plug-ins may turn into keywords of ``generate``. stop: text that ends the answer. Time to the first
-    token runs from here on: pixels, vision tower and prefill.
+    options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer. Time
+    to the first token runs from here on: pixels, vision tower and prefill.
     """
     clock = TokenClock(cancelled)
+    sampling = sampling or Sampling()
+    stops = [stop] if isinstance(stop, str) else list(stop or ())
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
     pixels = None
     if images:
         pixels = process_images(list(images), image_processor, model.config)
         pixels = _moved(pixels, model)
     criteria: list[StoppingCriteria] = [clock]
-    if stop:
-        criteria.append(KeywordsStoppingCriteria([stop], tokenizer, ids))
+    if stops:
+        criteria.append(KeywordsStoppingCriteria(stops, tokenizer, ids))
     keywords = merged(hooks().generation_options(model=model, options=options or {}))
     output = model.generate(
         ids,
@@ -127,16 +141,26 @@ def answer(
         streamer=streamer,
         stopping_criteria=StoppingCriteriaList(criteria),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        **(sampling or Sampling()).keywords(),
+        **sampling.keywords(),
         **keywords,
     )
     new = output.sequences[0].tolist()
     text = tokenizer.decode(new, skip_special_tokens=True).strip()
-    if stop:
+    ended = (bool(new) and new[-1] in _end_ids(model)) or any(stop in text for stop in stops)
+    for stop in stops:
         text = text.removesuffix(stop).strip()
     timing = clock.timing()
     facts = merged(hooks().describe_generation(model=model, output=output, timing=timing))
-    return Answer(text, new, timing, facts)
+    reason = "stop" if ended or len(new) < sampling.max_new_tokens else "length"
+    if cancelled is not None and cancelled.is_set():
+        reason = "abort"
+    return Answer(text, new, timing, facts, clock.token_ms(), reason)
+
+
+def _end_ids(model: Any) -> list[int]:
+    """Ids of the tokens with which the model ends an answer."""
+    ids = model.generation_config.eos_token_id
+    return ids if isinstance(ids, list) else [ids]
 
 
 def _moved(pixels: Any, model: Any) -> Any:

@@ -6,6 +6,7 @@ below under ``llava.hookspecs.hookimpl``. The shell works with none. ``ada.overl
 The way of a program: ``add_arguments`` -> parse -> ``model_classes`` (while loading) -> ``prepare_model``
 -> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``, or in the programs that
 answer files of questions ``describe_row``.
+The server's worker makes a ``serving_policy`` once, and asks it in front of and behind each request.
 """
 
 from __future__ import annotations
@@ -104,3 +105,18 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
 @hookspec
 def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:  # type: ignore[empty-body]
     """Figures of one training step to average and log beside the loss."""
+
+
+@hookspec
+def request_fields() -> Mapping[str, tuple[Any, Any]]:  # type: ignore[empty-body]
+    """Fields that a request to the server may have beside upstream's: name -> (type, pydantic ``FieldInfo``)."""
+
+
+@hookspec
+def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
+    """What a plug-in does for the requests of one worker: a ``llava.serve.policy.ServingPolicy``, or None.
+
+    ``loaded``: the ``llava.serve.loaded_model.LoadedModel``; ``options``: the worker's flags by name; ``registry``: the
+    prometheus ``CollectorRegistry`` to put metrics in. The policy checks fields before a request waits, grants options
+    by load when its turn comes, and adds to the answer's last chunk.
+    """

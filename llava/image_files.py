@@ -63,13 +63,27 @@ def _plainly_whole(image: Image.Image, file: BinaryIO) -> bool:
     return file.read() == b"\xff\xd9"
 
 
-def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """The image in a base64 text, as requests carry it; not converted. Raises ImageError where there is none."""
+def load_image_from_base64(
+    image: str | bytes,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int | None = None,
+    formats: tuple[str, ...] | None = None,
+    strict: bool = False,
+) -> Image.Image:
+    """The image in a base64 text, as requests carry it; not converted.
+
+    max_bytes: of its file. formats: Pillow's names of those that are read. strict: refuse
+    animations, and letters that are not base64. Raises ImageError where there is no image, or one beyond these limits,
+    before any pixel is decoded.
+    """
+    if max_bytes is not None and len(image) * 3 // 4 > max_bytes + 2:
+        raise ImageError(f"the image of a request has more than {max_bytes:,} bytes; make it smaller")
     try:
-        data = base64.b64decode(image)
+        text = image if isinstance(image, bytes) else image.encode("ascii")
+        data = base64.b64decode(b"".join(text.split()), validate=strict)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"the image of a request is not base64: {error}") from error
-    return _opened(io.BytesIO(data), "the request's image", MAX_PIXELS, mode=None)
+    return _opened(io.BytesIO(data), "the request's image", max_pixels, None, formats, strict)
 
 
 def _download(address: str) -> bytes:
@@ -81,23 +95,35 @@ def _download(address: str) -> bytes:
     return response.content
 
 
-def _header(file: Any) -> Image.Image:
+def _header(file: Any, formats: tuple[str, ...] | None = None) -> Image.Image:
     """The image with its format and size, not yet decoded."""
     with warnings.catch_warnings():
         # Pillow's own guard; ours is the one that names its limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
+        return Image.open(file, formats=formats)
 
 
-def _opened(file: Any, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
+def _opened(
+    file: Any,
+    name: str,
+    max_pixels: int,
+    mode: str | None = "RGB",
+    formats: tuple[str, ...] | None = None,
+    strict: bool = False,
+) -> Image.Image:
+    expected = "PNG, JPEG or the like" if formats is None else f"one of {', '.join(formats)}"
     try:
-        image = _header(file)
+        image = _header(file, formats)
+        # A phone's MPO holds the same picture in several sizes.
+        animated = strict and image.format != "MPO" and getattr(image, "is_animated", False)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name!r} is not an image that can be read; expected PNG, JPEG or the like") from error
+        raise ImageError(f"{name!r} is not an image that can be read; expected {expected}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name!r} is too large ({error}); at most {max_pixels:,} pixels are read") from error
     except DAMAGED as error:
         raise ImageError(f"{name!r} is cut short or damaged: {error}") from error
+    if animated:
+        raise ImageError(f"{name!r} is an animation; expected a still image")
     return _decoded(image, repr(name), max_pixels, mode)
 
 

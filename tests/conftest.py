@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast
 
+from ada.config import AdaLlavaConfig
+from ada.model import AdaLlavaLlamaForCausalLM
 from llava.model import LlavaConfig, LlavaLlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +115,42 @@ def make_checkpoint(tmp_path_factory):
 def tiny_checkpoint(make_checkpoint) -> Path:
     """A whole checkpoint of 2 layers. Copy it before changing anything."""
     return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def make_adaptive_checkpoint(make_checkpoint):
+    """``make_adaptive_checkpoint(**changes)``: a tiny LLaVA with a scheduler. Four layers, the first two always run;
+    four heads in units of two; random weights."""
+
+    def make(**changes) -> Path:
+        folder = make_checkpoint(**{"num_hidden_layers": 4, **changes})
+        plain = LlavaLlamaForCausalLM.from_pretrained(folder)
+        fields = {**plain.config.to_dict(), "model_type": AdaLlavaConfig.model_type}
+        grid = {"num_prefix_layers": 2, "scheduler_type": "H", "scheduler_rank": 2}
+        config = AdaLlavaConfig.from_dict({**fields, **grid})
+        config._name_or_path = str(folder)
+        torch.manual_seed(1)
+        model = AdaLlavaLlamaForCausalLM(config)
+        model.load_state_dict(plain.state_dict(), strict=False)
+        model.get_vision_tower().load_model()
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adaptive_checkpoint(make_adaptive_checkpoint) -> Path:
+    """A tiny LLaVA with a scheduler."""
+    return make_adaptive_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory) -> Path:
+    """A picture file."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    Image.effect_noise((20, 30), 90).convert("RGB").save(path)
+    return path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A tiny adaptive checkpoint, and the programs run in this process or in their own."""
+"""The programs run in this process or in their own."""
 
 import os
 import subprocess
@@ -9,40 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from PIL import Image
 
-from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
 from llava.eval import run_llava
-from llava.model import LlavaLlamaForCausalLM
 from llava.serve import cli
 
 Run = Callable[..., SimpleNamespace]
-
-
-@pytest.fixture(scope="session")
-def adaptive_checkpoint(make_checkpoint) -> Path:
-    """Four layers, the first two always run; four heads in units of two; random weights."""
-    folder = make_checkpoint(num_hidden_layers=4)
-    plain = LlavaLlamaForCausalLM.from_pretrained(folder)
-    fields = {**plain.config.to_dict(), "model_type": AdaLlavaConfig.model_type}
-    config = AdaLlavaConfig.from_dict({**fields, "num_prefix_layers": 2, "scheduler_type": "H", "scheduler_rank": 2})
-    config._name_or_path = str(folder)
-    torch.manual_seed(1)
-    model = AdaLlavaLlamaForCausalLM(config)
-    model.load_state_dict(plain.state_dict(), strict=False)
-    model.get_vision_tower().load_model()
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory) -> Path:
-    """A picture file."""
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
-    Image.effect_noise((20, 30), 90).convert("RGB").save(path)
-    return path
 
 
 @pytest.fixture

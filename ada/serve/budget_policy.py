@@ -1,0 +1,173 @@
+"""Latency budgets in a server: the request's fields, what load leaves of them, and what the reply says."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry
+from pydantic import Field, StrictFloat
+
+from ada.budget import LatencyBudget
+from ada.plan import ExecutionPlan
+from ada.report import refuse_unreachable
+from ada.serve.budget_law import BudgetLaw
+from ada.serve.budget_metrics import BudgetMetrics
+from ada.serve.load_adaptive import LoadAdaptive
+from llava.errors import OptionError
+from llava.serve.job import Finished
+from llava.serve.job_queue import Load
+from llava.serve.loaded_model import LoadedModel
+from llava.serve.policy import ServingPolicy
+
+log = logging.getLogger(__name__)
+
+STRICT = "strict"
+FACTS = (
+    "granted",
+    "layers",
+    "heads",
+    "neuron_groups",
+    "masked_layers",
+    "prefill_gflops",
+    "decode_gflops_per_token",
+    "summary",
+    "plan",
+)
+
+
+def request_fields() -> dict[str, tuple[Any, Any]]:
+    """``latency_budget`` and ``latency_budget_policy``."""
+    budget = Field(default=None, description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'")
+    policy = Field(
+        default="adaptive",
+        description="'adaptive': may be granted less under load; 'strict': is granted what it asks, however long "
+        "it waits, and refused where the model cannot keep to it",
+    )
+    return {
+        "latency_budget": (StrictFloat | str | None, budget),
+        "latency_budget_policy": (Literal["adaptive", "strict"], policy),
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The worker's flags."""
+    group = parser.add_argument_group("load-adaptive budgets")
+    group.add_argument(
+        "--adaptive-budget",
+        type=float,
+        metavar="MIN",
+        help="while requests wait, grant new ones less than they ask, down to this budget",
+    )
+    group.add_argument(
+        "--adaptive-patience",
+        type=float,
+        default=BudgetLaw.patience_s,
+        metavar="SECONDS",
+        help="expected wait at which MIN is granted",
+    )
+    group.add_argument(
+        "--adaptive-recovery",
+        type=float,
+        default=BudgetLaw.recovery_s,
+        metavar="SECONDS",
+        help="time from MIN back to full budgets once nobody waits",
+    )
+
+
+def law_of(options: Mapping[str, Any], model: Any) -> BudgetLaw | None:
+    """The law that the flags ask for; its least is no less than the model can do. Raises ``OptionError``."""
+    least = options.get("adaptive_budget")
+    if least is None:
+        return None
+    law = BudgetLaw(
+        least,
+        options.get("adaptive_patience", BudgetLaw.patience_s),
+        options.get("adaptive_recovery", BudgetLaw.recovery_s),
+    )
+    if not hasattr(model, "units"):
+        raise OptionError(
+            "--adaptive-budget needs a model that takes latency budgets; give a checkpoint with a scheduler, or "
+            "--planner even|last|random"
+        )
+    reachable = model.units.fraction(0)
+    if least < reachable:
+        log.warning("--adaptive-budget is %g; this model can do no less than %.3g, which is used", least, reachable)
+        law = BudgetLaw(reachable, law.patience_s, law.recovery_s)
+    return law
+
+
+class BudgetPolicy(ServingPolicy):
+    """Budgets of one worker. ``defaults``: the worker's flags; a request's fields come first."""
+
+    def __init__(self, loaded: LoadedModel, defaults: Mapping[str, Any], registry: CollectorRegistry) -> None:
+        self.model = loaded.model
+        self.defaults = defaults
+        law = law_of(defaults, loaded.model)
+        self.adaptive = None if law is None else LoadAdaptive(law)
+        self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
+
+    def _multiplier(self) -> float:
+        return 1.0 if self.adaptive is None else self.adaptive.multiplier
+
+    def check(self, fields: Mapping[str, Any]) -> None:
+        """Refuse a budget that is none, that this model cannot have, or, where strict, cannot keep to."""
+        if fields.get("latency_budget") is not None and not hasattr(self.model, "units"):
+            raise OptionError(
+                "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "
+                "worker with --planner even|last|random"
+            )
+        asked = self._asked(fields)
+        if asked is not None and self._strict(fields):
+            refuse_unreachable(self.model.units, asked)
+
+    def _asked(self, fields: Mapping[str, Any]) -> LatencyBudget | None:
+        budget = fields.get("latency_budget")
+        budget = self.defaults.get("latency_budget") if budget is None else budget
+        return None if budget is None else LatencyBudget.parse(budget)
+
+    def _strict(self, fields: Mapping[str, Any]) -> bool:
+        return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
+
+    def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
+        """What the generation may use: the budget that was asked for, lowered under load where that is allowed."""
+        asked = self._asked(fields)
+        options = {
+            "latency_budget": None if asked is None else asked.fraction,
+            "planner": self.defaults.get("planner"),
+            "strict_latency_budget": bool(self.defaults.get("strict_latency_budget")),
+        }
+        if self.adaptive is None:
+            return options
+        multiplier = self.adaptive.update(load)
+        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1:
+            return options
+        wished = 1.0 if asked is None else asked.fraction
+        allowed = self.adaptive.law.granted(wished, multiplier)
+        if allowed < wished:
+            self.metrics.downgrades.inc()
+            return {**options, "latency_budget": allowed, "load_multiplier": multiplier}
+        return options
+
+    def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
+        """``latency_budget``: requested, allowed under load, granted on the model's grid, and what ran."""
+        facts = finished.answer.facts
+        if "plan" not in facts:
+            return {}
+        asked = self._asked(fields)
+        requested = None if asked is None else asked.fraction
+        met = requested is None or facts["granted"] <= requested
+        self.metrics.granted.observe(facts["granted"])
+        self.metrics.cost.observe(ExecutionPlan.from_json(facts["plan"]).share)
+        if not met:
+            self.metrics.violations.inc()
+        said = {
+            "requested": requested,
+            "policy": fields.get("latency_budget_policy", "adaptive"),
+            "allowed": finished.options.get("latency_budget"),
+            "load_multiplier": finished.options.get("load_multiplier", 1.0),
+            "met": met,
+        }
+        return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}}}

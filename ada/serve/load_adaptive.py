@@ -1,0 +1,32 @@
+"""A worker's budget multiplier over time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from ada.serve.budget_law import BudgetLaw
+from llava.serve.job_queue import Load
+
+
+class LoadAdaptive:
+    """Applies a law at every request whose turn comes. Safe between threads."""
+
+    def __init__(self, law: BudgetLaw, clock: Callable[[], float] = time.monotonic) -> None:
+        self.law = law
+        self.multiplier = 1.0
+        self._clock = clock
+        self._last = clock()
+        self._lock = threading.Lock()
+
+    def update(self, load: Load) -> float:
+        """The multiplier for a request that starts under this load. It stays 1 until a first time was measured."""
+        with self._lock:
+            now = self._clock()
+            if load.seconds_per_request is not None:
+                self.multiplier = self.law.next(
+                    self.multiplier, load.waiting, load.seconds_per_request, load.slots, now - self._last
+                )
+            self._last = now
+            return self.multiplier

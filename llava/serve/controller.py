@@ -1,0 +1,185 @@
+"""Knows the workers and sends each request to one of them: ``python -m llava.serve.controller``."""
+
+import argparse
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI, Request
+
+from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
+from llava.errors import LlavaError, OptionError
+from llava.serve import body_limits, failures, registration_token
+from llava.serve.body_limits import BodyLimits, LimitedBodies
+from llava.serve.closing_stream import ClosingStream
+from llava.serve.failures import REPLIES, RequestFailure, request_id_of
+from llava.serve.relay import Relay, ask_status
+from llava.serve.request_ids import RequestIds
+from llava.serve.server_log import set_up_logging
+from llava.serve.wire import Departure, HeartBeat, ModelQuestion, Registration, RoutedRequest, WorkerStatus
+from llava.serve.worker_address import checked_address
+from llava.serve.worker_registry import DISPATCH_METHODS, SHORTEST_QUEUE, WorkerRegistry
+
+QUIET = ("/receive_heart_beat", "/health", "/worker_get_status")
+
+
+@dataclass
+class Controller:
+    """What the endpoints share. ``client`` is for tests; the app makes its own, and closes it."""
+
+    registry: WorkerRegistry = field(
+        default_factory=lambda: WorkerRegistry(SHORTEST_QUEUE, CONTROLLER_HEART_BEAT_EXPIRATION)
+    )
+    limits: BodyLimits = field(default_factory=BodyLimits)
+    token: str | None = None
+    worker_timeout_s: float = 120.0
+    client: httpx.AsyncClient | None = None
+
+    def worker_name(self, request: Request, name: str) -> str:
+        """A checked address, from a request that may speak for workers. Raises RequestFailure where it may not."""
+        if not registration_token.fits(self.token, request.headers.get("Authorization")):
+            raise RequestFailure(403, "forbidden", "the registration token is missing or wrong")
+        try:
+            return checked_address(name, loopback_only=self.token is None)
+        except OptionError as error:
+            raise RequestFailure(403, "forbidden", str(error)) from error
+
+
+def new_client() -> httpx.AsyncClient:
+    """For requests to workers: straight to their addresses, no proxy, no redirect, as many as there are."""
+    return httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
+
+
+def create_app(controller: Controller | None = None) -> FastAPI:
+    """The controller as an application."""
+    controller = controller or Controller()
+    client = controller.client or new_client()
+    relay = Relay(controller.registry, client, controller.worker_timeout_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await client.aclose()
+
+    app = FastAPI(title="LLaVA controller", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(LimitedBodies, limits=controller.limits)
+    app.add_middleware(RequestIds, quiet=QUIET)
+    failures.install(app)
+    _add_worker_routes(app, controller, client)
+    _add_client_routes(app, controller.registry, relay)
+    return app
+
+
+def _add_worker_routes(app: FastAPI, controller: Controller, client: httpx.AsyncClient) -> None:
+    """What workers, and those who look after them, call."""
+    registry = controller.registry
+
+    @app.post("/register_worker", responses=REPLIES)
+    async def register_worker(body: Registration, request: Request) -> None:
+        """Take a worker in."""
+        name = controller.worker_name(request, body.worker_name)
+        status = body.worker_status or await ask_status(client, name)
+        if status is None:
+            raise RequestFailure(502, "worker_unreachable", f"the worker at {name} gives no status; is it running?")
+        registry.register(name, body.check_heart_beat, status)
+
+    @app.post("/receive_heart_beat", responses=REPLIES)
+    async def receive_heart_beat(body: HeartBeat, request: Request) -> dict[str, bool]:
+        """Note that a worker lives; ``exist`` is false where it should register."""
+        return {"exist": registry.heard_of(controller.worker_name(request, body.worker_name), body.queue_length)}
+
+    @app.post("/unregister_worker", responses=REPLIES)
+    async def unregister_worker(body: Departure, request: Request) -> dict[str, bool]:
+        """Send no more requests to a worker; ``exist`` tells whether it was known."""
+        return {"exist": registry.forget(controller.worker_name(request, body.worker_name), "it is shutting down")}
+
+    @app.post("/refresh_all_workers", responses=REPLIES)
+    async def refresh_all_workers() -> None:
+        """Ask every worker for its status, and forget those that give none."""
+        for name, worker in registry.workers().items():
+            status = await ask_status(client, name)
+            if status is None:
+                registry.forget(name, "gives no status")
+            else:
+                registry.register(name, worker.check_heart_beat, status)
+
+
+def _add_client_routes(app: FastAPI, registry: WorkerRegistry, relay: Relay) -> None:
+    """What clients call."""
+
+    @app.post("/list_models", responses=REPLIES)
+    async def list_models() -> dict[str, list[str]]:
+        """Models that can be asked."""
+        return {"models": registry.models()}
+
+    @app.post("/get_worker_address", responses=REPLIES)
+    async def get_worker_address(body: ModelQuestion) -> dict[str, str]:
+        """The worker that a request for a model should go to; empty where there is none."""
+        return {"address": registry.choose(body.model) or ""}
+
+    @app.post("/worker_get_status", responses=REPLIES)
+    async def worker_get_status() -> WorkerStatus:
+        """All workers as if they were one, so that controllers can stand behind controllers."""
+        return registry.total()
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Alive; how many workers are."""
+        return {"status": "ok", "workers": len(registry.workers())}
+
+    @app.post("/worker_generate_stream", responses=REPLIES, response_class=ClosingStream, response_model=None)
+    async def worker_generate_stream(body: RoutedRequest, request: Request) -> ClosingStream:
+        """Answer a request by one of the model's workers."""
+        request_id = request_id_of(request) or ""
+        address, response = await relay.open(body.model, await request.body(), request_id)
+        return ClosingStream(relay.objects(address, response, request_id), response.aclose)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Upstream's flags, and ours."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.controller", description=__doc__)
+    parser.add_argument("--host", default="localhost", help="address to listen at; 0.0.0.0 for every network")
+    parser.add_argument("--port", type=int, default=21001, help="port to listen at")
+    parser.add_argument(
+        "--dispatch-method", choices=DISPATCH_METHODS, default=SHORTEST_QUEUE, help="how a worker is chosen"
+    )
+    parser.add_argument(
+        "--heart-beat-expiration",
+        type=float,
+        default=CONTROLLER_HEART_BEAT_EXPIRATION,
+        help="seconds without a heart beat until a worker is forgotten",
+    )
+    parser.add_argument(
+        "--worker-timeout", type=float, default=120.0, help="seconds to wait for the next piece of a worker's answer"
+    )
+    registration_token.add_flag(parser)
+    body_limits.add_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; the exit code: 2 for what the user can mend."""
+    args = parse_arguments(arguments)
+    set_up_logging()
+    try:
+        controller = Controller(
+            WorkerRegistry(args.dispatch_method, args.heart_beat_expiration),
+            body_limits.from_flags(args),
+            registration_token.token_of(args),
+            args.worker_timeout,
+        )
+    except LlavaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logging.getLogger(__name__).info("controller at http://%s:%d", args.host, args.port)
+    uvicorn.run(create_app(controller), host=args.host, port=args.port, log_config=None, access_log=False)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

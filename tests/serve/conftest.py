@@ -1,0 +1,182 @@
+"""A tiny served model, in this process and in its own."""
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ada.serve.budget_policy import BudgetPolicy
+from llava.serve.loaded_model import LoadedModel, open_model
+from llava.serve.worker_app import create_app
+from llava.serve.worker_service import WorkerService
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def loaded(make_adaptive_checkpoint) -> LoadedModel:
+    """An adaptive model that never ends an answer by itself, within 256 positions."""
+    folder = make_adaptive_checkpoint(eos_token_id=None)
+    return open_model({"model_path": str(folder), "model_name": "tiny", "device": "cpu"})
+
+
+@pytest.fixture
+def make_service(loaded):
+    """``make_service(flags={...}, **changes)``: a worker without its network."""
+
+    def make(flags=None, **changes) -> WorkerService:
+        registry = CollectorRegistry()
+        policy = BudgetPolicy(loaded, flags or {}, registry)
+        return WorkerService(loaded, policy=policy, registry=registry, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def image_text(picture: Path) -> str:
+    """A picture as requests carry it."""
+    return base64.b64encode(picture.read_bytes()).decode()
+
+
+def parts_of(content: bytes) -> list[dict]:
+    """The objects of an answer."""
+    *parts, rest = content.split(b"\0")
+    assert rest == b"", "every object ends in a zero byte"
+    return [json.loads(part) for part in parts]
+
+
+class Client(httpx.AsyncClient):
+    """Asks an application in this process."""
+
+    def __init__(self, app, base="http://worker") -> None:
+        super().__init__(transport=httpx.ASGITransport(app), base_url=base, timeout=600)
+
+    async def ask(self, **fields) -> list[dict]:
+        reply = await self.post("/worker_generate_stream", json={"prompt": "w5", "temperature": 0, **fields})
+        assert reply.status_code == 200, reply.text
+        return parts_of(reply.content)
+
+
+class Connection:
+    """One raw ASGI request, whose client reads, stops reading, or leaves, as told."""
+
+    def __init__(self, app, **fields) -> None:
+        self.messages: list[dict] = []
+        self.left = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._body = json.dumps({"prompt": "w5", **fields}).encode()
+        self._given = False
+        headers = [(b"content-type", b"application/json")]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/worker_generate_stream",
+            "raw_path": b"/worker_generate_stream",
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "http_version": "1.1",
+            "headers": headers,
+            "server": ("worker", 80),
+            "client": ("client", 1),
+            "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn says
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict:
+        if not self._given:
+            self._given = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict) -> None:
+        await self.reads.wait()
+        self.messages.append(message)
+
+    def parts(self) -> list[dict]:
+        content = b"".join(message.get("body", b"") for message in self.messages)
+        return [json.loads(part) for part in content.split(b"\0") if part]
+
+
+@pytest.fixture
+def connect():
+    """``connect(app, **fields)``: a ``Connection``."""
+    return Connection
+
+
+@pytest.fixture
+def client_of():
+    """``async with client_of(service, limits=None) as client``: its application, running."""
+
+    class Running:
+        def __init__(self, service, limits=None) -> None:
+            self.app = create_app(service, limits)
+
+        async def __aenter__(self) -> Client:
+            self.lifespan = self.app.router.lifespan_context(self.app)
+            await self.lifespan.__aenter__()
+            self.client = Client(self.app)
+            return self.client
+
+        async def __aexit__(self, *error) -> None:
+            await self.client.aclose()
+            await self.lifespan.__aexit__(*error)
+
+    return Running
+
+
+@pytest.fixture
+def slow_engine():
+    """An engine whose tokens come when told to: ``slow_engine.tokens.release()``; its jobs in ``slow_engine.jobs``."""
+    import threading
+
+    from llava.generation import Answer
+    from llava.serve.job import Finished
+
+    control = SimpleNamespace(tokens=threading.Semaphore(0), jobs=[], fail=None)
+
+    class SlowEngine:
+        def __init__(self, loaded, queue, policy) -> None:
+            self.queue = queue
+            self.thread = threading.Thread(target=self.work, daemon=True)
+
+        def start(self) -> None:
+            self.thread.start()
+
+        @property
+        def alive(self) -> bool:
+            return self.thread.is_alive()
+
+        def join(self, timeout_s: float) -> bool:
+            self.thread.join(timeout_s)
+            return not self.alive
+
+        def work(self) -> None:
+            while (job := self.queue.take()) is not None:
+                control.jobs.append(job)
+                job.begin()
+                wanted = job.question.sampling.max_new_tokens
+                for count in range(1, wanted + 1):
+                    control.tokens.acquire()
+                    if control.fail is not None:
+                        break
+                    job.say("w" * count, count)
+                    if job.halted.is_set():
+                        break
+                timing = {"time_to_first_token_ms": 1.0, "tokens_per_second": 0.0, "new_tokens": float(job.tokens)}
+                reason = "abort" if job.halted.is_set() else "length"
+                answer = Answer(job.text, [3] * job.tokens, timing, {}, [1.0] * (job.tokens - 1), reason)
+                self.queue.done(job, control.fail or Finished(answer, job.text, reason, {}))
+
+    control.make = SlowEngine
+    return control

@@ -1,0 +1,152 @@
+"""The law of load-adaptive budgets: hand-counted values, its properties, and a worker under simulated arrivals."""
+
+import heapq
+import random
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ada.serve.budget_law import BudgetLaw
+from ada.serve.load_adaptive import LoadAdaptive
+from llava.errors import OptionError
+from llava.serve.job_queue import Load
+
+LAW = BudgetLaw(0.5, patience_s=2.0, recovery_s=10.0)
+
+
+@pytest.mark.parametrize(
+    ("previous", "waiting", "seconds", "slots", "elapsed", "expected"),
+    [
+        (1.0, 0, 1.0, 1, 0.0, 1.0),
+        (1.0, 1, 1.0, 1, 0.0, 0.75),  # half the patience
+        (1.0, 1, 1.0, 2, 0.0, 0.875),  # two slots halve the wait
+        (1.0, 2, 1.0, 1, 0.0, 0.5),
+        (1.0, 9, 1.0, 1, 0.0, 0.5),
+        (1.0, 9, 0.01, 1, 0.0, 0.9775),  # short requests, short wait
+        (0.5, 0, 1.0, 1, 1.0, 0.55),  # a tenth of the way back
+        (0.5, 0, 1.0, 1, 10.0, 1.0),
+        (0.5, 0, 1.0, 1, 99.0, 1.0),
+        (0.5, 1, 1.0, 1, 99.0, 0.75),
+    ],
+)
+def test_values_counted_by_hand(previous, waiting, seconds, slots, elapsed, expected) -> None:
+    assert LAW.next(previous, waiting, seconds, slots, elapsed) == pytest.approx(expected)
+
+
+def test_grants() -> None:
+    assert LAW.granted(1.0, 0.75) == 0.75 and LAW.granted(0.8, 0.75) == pytest.approx(0.6)
+    assert LAW.granted(0.6, 0.5) == 0.5, "not below the least"
+    assert LAW.granted(0.4, 0.5) == 0.4, "what asks for less than the least keeps it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        ((0.0,), "--adaptive-budget"),
+        ((1.1,), "--adaptive-budget"),
+        ((float("nan"),), "--adaptive-budget"),
+        ((0.5, 0.0), "--adaptive-patience"),
+        ((0.5, 1.0, -1.0), "--adaptive-recovery"),
+        ((0.5, float("inf")), "--adaptive-patience"),
+    ],
+)
+def test_numbers_that_make_no_law(fields, flag) -> None:
+    with pytest.raises(OptionError, match=flag):
+        BudgetLaw(*fields)
+
+
+SHARE = st.floats(0.05, 1)
+
+
+@given(SHARE, SHARE, st.integers(0, 1000), st.floats(0, 100), st.integers(1, 8), st.floats(0, 1000), SHARE)
+def test_properties(least, place, waiting, seconds, slots, elapsed, asked) -> None:
+    law = BudgetLaw(least)
+    previous = least + place * (1 - least)
+    following = law.next(previous, waiting, seconds, slots, elapsed)
+    assert least <= following <= 1
+    assert law.next(previous, waiting + 1, seconds, slots, elapsed) <= following, "more waiting, no more budget"
+    assert law.next(previous, waiting, seconds, slots, elapsed + 1) >= following, "time only raises it"
+    assert min(asked, least) <= law.granted(asked, following) <= asked
+
+
+def test_over_time() -> None:
+    now = [0.0]
+    adaptive = LoadAdaptive(LAW, clock=lambda: now[0])
+
+    def update(at: float, waiting: int, seconds: float | None = 1.0) -> float:
+        now[0] = at
+        return adaptive.update(Load(waiting, 1, 1, seconds))
+
+    assert update(1.0, 50, None) == 1.0, "nothing was measured yet"
+    assert update(2.0, 50) == 0.5
+    assert update(4.0, 0) == pytest.approx(0.6)
+    assert update(5.0, 50) == 0.5
+    assert update(99.0, 0) == adaptive.multiplier == 1.0
+
+
+def simulate(law: BudgetLaw | None, rate: float, seconds: float, room: int, seed: int = 0):
+    """One server, Poisson arrivals at ``rate`` a second, ``room`` places to wait; a request takes 0.3 s and 0.7 s times
+    its budget. Returns [(arrival, wait, budget)] of those served, and the arrivals refused."""
+    rng, now = random.Random(seed), [0.0]
+    adaptive = None if law is None else LoadAdaptive(law, clock=lambda: now[0])
+    arrivals, at = [], 0.0
+    while (at := at + rng.expovariate(rate)) < seconds:
+        arrivals.append(at)
+    events = [(at, "arrival") for at in arrivals]
+    heapq.heapify(events)
+    waiting: deque[float] = deque()
+    busy, mean, served, refused = False, None, [], []
+    while events:
+        now[0], what = heapq.heappop(events)
+        if what == "arrival" and len(waiting) >= room + (not busy):
+            refused.append(now[0])
+            continue
+        if what == "arrival":
+            waiting.append(now[0])
+        else:
+            busy = False
+        if waiting and not busy:
+            arrived = waiting.popleft()
+            multiplier = 1.0 if adaptive is None else adaptive.update(Load(len(waiting), 1, 1, mean))
+            budget = 1.0 if law is None else law.granted(1.0, multiplier)
+            takes = 0.3 + 0.7 * budget
+            mean = takes if mean is None else mean + 0.2 * (takes - mean)
+            served.append((arrived, now[0] - arrived, budget))
+            heapq.heappush(events, (now[0] + takes, "end"))
+            busy = True
+    return served, refused
+
+
+SIMULATED = BudgetLaw(0.4, patience_s=2.0, recovery_s=20.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_overload_lowers_budgets_before_it_refuses(seed) -> None:
+    """1.5 times what full budgets can serve: a fixed budget refuses a third, an adaptive one few."""
+    fixed, fixed_refused = simulate(None, 1.5, 2000, room=8, seed=seed)
+    served, refused = simulate(SIMULATED, 1.5, 2000, room=8, seed=seed)
+    assert len(fixed_refused) > 0.25 * (len(fixed) + len(fixed_refused))
+    assert len(refused) < 0.2 * len(fixed_refused)
+    mean = [sum(wait for _, wait, _ in run) / len(run) for run in (fixed, served)]
+    assert mean[1] < 0.5 * mean[0]
+    budgets = [budget for _, _, budget in served]
+    assert min(budgets) == 0.4 and sum(budgets) / len(budgets) > 0.45, "not lower than it must be"
+
+
+def test_little_load_keeps_budgets_nearly_whole() -> None:
+    served, refused = simulate(SIMULATED, 0.3, 2000, room=8)
+    assert not refused and sum(budget for *_, budget in served) / len(served) > 0.9
+
+
+def test_budgets_come_back_as_load_falls() -> None:
+    law, now = SIMULATED, [0.0]
+    adaptive = LoadAdaptive(law, clock=lambda: now[0])
+    adaptive.update(Load(20, 1, 1, 1.0))
+    assert adaptive.multiplier == 0.4
+    steps = []
+    for second in range(1, 22):
+        now[0] = float(second)
+        steps.append(adaptive.update(Load(0, 1, 1, 1.0)))
+    assert steps == sorted(steps) and steps[18] < 1 == steps[19]
