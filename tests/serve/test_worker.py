@@ -219,3 +219,22 @@ def test_a_model_that_takes_no_budget_cannot_have_adaptive_ones(loaded):
         law_of({"adaptive_budget": 0.5}, SimpleNamespace())
     assert law_of({}, loaded.model) is None
     assert law_of({"adaptive_budget": 0.1}, loaded.model) == BudgetLaw(0.5), "no less than the model can do"
+
+
+async def test_the_api_describes_itself(make_service, client_of):
+    async with client_of(make_service()) as client:
+        schema = (await client.get("/openapi.json")).json()
+    fields = schema["components"]["schemas"]["GenerationRequest"]["properties"]
+    assert {"prompt", "images", "latency_budget", "latency_budget_policy"} <= set(fields)
+    replies = schema["paths"]["/worker_generate_stream"]["post"]["responses"]
+    assert "application/octet-stream" in replies["200"]["content"] and "Retry-After" in replies["429"]["headers"]
+    assert "application/json" in replies["422"]["content"]
+
+
+async def test_the_models_own_end_is_a_stop(loaded, make_service, client_of, monkeypatch):
+    words = alone(loaded, "w5", tokens=8).split()
+    place = next(place for place, word in enumerate(words) if place and word not in words[:place])
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", int(words[place][1:]))
+    async with client_of(make_service()) as client:
+        last = (await client.ask(max_new_tokens=8))[-1]
+    assert last["finish_reason"] == "stop" and last["usage"]["completion_tokens"] == place + 1
