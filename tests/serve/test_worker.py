@@ -239,3 +239,44 @@ async def test_the_models_own_end_is_a_stop(loaded, make_service, client_of, mon
     async with client_of(make_service()) as client:
         last = (await client.ask(max_new_tokens=8))[-1]
     assert last["finish_reason"] == "stop" and last["usage"]["completion_tokens"] == place + 1
+
+
+def test_flags_are_upstreams_and_the_plug_ins():
+    from llava.serve.model_worker import parse_arguments
+
+    args = parse_arguments(["--adaptive-budget", "0.5", "--latency-budget", "0.8", "--multi-modal"])
+    upstreams = {
+        "host": "localhost",
+        "port": 21002,
+        "controller_address": "http://localhost:21001",
+        "model_base": None,
+        "model_name": None,
+        "stream_interval": 1,
+        "no_register": False,
+        "load_8bit": False,
+        "load_4bit": False,
+        "use_flash_attn": False,
+    }
+    assert {name: getattr(args, name) for name in upstreams} == upstreams
+    assert (args.adaptive_budget, args.latency_budget) == (0.5, "0.8")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max-queue-length", "-1"),
+        ("--limit-model-concurrency", "0"),
+        ("--stream-interval", "0"),
+        ("--queue-timeout", "0"),
+        ("--drain-timeout", "nan"),
+        ("--registration-token", "a\nb"),
+        ("--adaptive-budget", "1.5"),
+        ("--latency-budget", "fast"),
+    ],
+)
+def test_flags_that_cannot_be(adaptive_checkpoint, capsys, flags):
+    from llava.serve.model_worker import main
+
+    assert main(["--model-path", str(adaptive_checkpoint), "--device", "cpu", *flags]) == 2
+    said = capsys.readouterr().err
+    assert (flags[0] in said or "registration token" in said) and "Traceback" not in said
