@@ -1,10 +1,12 @@
 """The control law of load-adaptive budgets: queue length and measured time in, a multiplier for budgets out.
 
-    wait   = waiting requests * seconds per request / slots        (what the last in the queue may expect)
-    wanted = 1 - (1 - least) * min(1, wait / patience)
-    next   = min(wanted, previous + (1 - least) * elapsed / recovery)
+    wait     = max(waited, waiting requests * seconds per request / slots)
+    pressure = (wait - slack) / (patience - slack), within 0 and 1, where slack = patience / 10
+    next     = min(1 - (1 - least) * pressure, previous + (1 - least) * elapsed / recovery)
 
-No queue wants 1; a wait of ``patience`` seconds wants ``least``; in between it is a straight line. Down it goes at
+``waited`` is how long the request whose turn it is has waited; the other is what the last one in the queue behind it
+may expect. A short queue that never empties shows in the first, a sudden crowd in the second. Waits within the slack
+are nobody's concern; a wait of ``patience`` seconds brings ``least``; in between it is a straight line. Down it goes at
 once, since every request behind pays for the delay; up it climbs at a limited speed, so that it does not swing between
 a drained queue and a full one. Nothing adds up over time: no queue for ``recovery`` seconds, and it is 1 again.
 """
@@ -15,6 +17,8 @@ import math
 from dataclasses import dataclass
 
 from llava.errors import OptionError
+
+SLACK = 0.1  # of the patience
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,12 @@ class BudgetLaw:
             if not (math.isfinite(value) and value > 0):
                 raise OptionError(f"{flag} is {value:g}; expected seconds above 0")
 
-    def next(self, previous: float, waiting: int, seconds_per_request: float, slots: int, elapsed_s: float) -> float:
+    def next(self, previous: float, wait_s: float, elapsed_s: float) -> float:
         """The multiplier in [least, 1] that follows ``previous`` after ``elapsed_s`` seconds."""
-        wait_s = waiting * seconds_per_request / slots
-        span = 1 - self.least
-        wanted = 1 - span * min(1.0, wait_s / self.patience_s)
+        span, slack_s = 1 - self.least, SLACK * self.patience_s
+        pressure = min(1.0, max(0.0, (wait_s - slack_s) / (self.patience_s - slack_s)))
         climbed = previous + span * elapsed_s / self.recovery_s
-        return max(self.least, min(wanted, climbed, 1.0))
+        return max(self.least, min(1 - span * pressure, climbed, 1.0))
 
     def granted(self, asked: float, multiplier: float) -> float:
         """A budget under load: never more than was asked, and lowered to ``least`` at most."""

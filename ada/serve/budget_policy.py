@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=BudgetLaw.patience_s,
         metavar="SECONDS",
-        help="expected wait at which MIN is granted",
+        help="wait, measured or expected, at which MIN is granted",
     )
     group.add_argument(
         "--adaptive-recovery",

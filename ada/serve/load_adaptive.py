@@ -21,12 +21,10 @@ class LoadAdaptive:
         self._lock = threading.Lock()
 
     def update(self, load: Load) -> float:
-        """The multiplier for a request that starts under this load. It stays 1 until a first time was measured."""
+        """The multiplier for a request that starts under this load."""
         with self._lock:
             now = self._clock()
-            if load.seconds_per_request is not None:
-                self.multiplier = self.law.next(
-                    self.multiplier, load.waiting, load.seconds_per_request, load.slots, now - self._last
-                )
+            wait_s = max(load.waited_s, load.wait_s or 0.0)
+            self.multiplier = self.law.next(self.multiplier, wait_s, now - self._last)
             self._last = now
             return self.multiplier

@@ -12,8 +12,10 @@ from starlette.types import Receive, Scope, Send
 class ClosingStream(StreamingResponse):
     """``close`` runs once the reply has ended, however it did."""
 
+    media_type = "application/octet-stream"
+
     def __init__(self, content: AsyncIterable[bytes], close: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(content, media_type="application/octet-stream")
+        super().__init__(content)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from llava.errors import LlavaError, OptionError
 from llava.serve import body_limits, failures, registration_token
 from llava.serve.body_limits import BodyLimits, LimitedBodies
 from llava.serve.closing_stream import ClosingStream
-from llava.serve.failures import REPLIES, RequestFailure, request_id_of
+from llava.serve.failures import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
 from llava.serve.relay import Relay, ask_status
 from llava.serve.request_ids import RequestIds
 from llava.serve.server_log import set_up_logging
@@ -132,7 +132,7 @@ def _add_client_routes(app: FastAPI, registry: WorkerRegistry, relay: Relay) -> 
         """Alive; how many workers are."""
         return {"status": "ok", "workers": len(registry.workers())}
 
-    @app.post("/worker_generate_stream", responses=REPLIES, response_class=ClosingStream, response_model=None)
+    @app.post("/worker_generate_stream", response_model=None, responses=STREAM_REPLIES)
     async def worker_generate_stream(body: RoutedRequest, request: Request) -> ClosingStream:
         """Answer a request by one of the model's workers."""
         request_id = request_id_of(request) or ""

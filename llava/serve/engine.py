@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Engine(Protocol):
     """Takes jobs from a ``JobQueue`` until it is closed and empty.
 
-    For each: ``job.begin()``; ``policy.grant`` with the load at that time; ``job.say`` as tokens come; an end soon
+    For each: ``job.begin()``; ``policy.grant`` with ``queue.load(job)``; ``job.say`` as tokens come; an end soon
     after ``job.halted``; ``queue.done`` with a ``Finished`` or an exception.
     """
 
@@ -71,7 +71,7 @@ class OneByOneEngine:
 
     def _answer(self, job: Job) -> Finished:
         loaded, question = self.loaded, job.question
-        options = self.policy.grant(question.fields, self.queue.load())
+        options = self.policy.grant(question.fields, self.queue.load(job))
         text = TextStream(loaded.tokenizer, question.stop)
 
         def on_token(token_id: int) -> None:

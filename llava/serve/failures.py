@@ -60,6 +60,14 @@ REPLIES: dict[int | str, dict[str, Any]] = {
         503: "no worker, or one that is shutting down",
     }.items()
 }
+STREAM_REPLIES: dict[int | str, dict[str, Any]] = {
+    **REPLIES,
+    200: {
+        "description": "JSON objects, each ended by a zero byte; `text` is the prompt and the answer so far",
+        "content": {"application/octet-stream": {}},
+    },
+    429: {**REPLIES[429], "headers": {"Retry-After": {"schema": {"type": "integer"}}}},
+}
 
 
 def request_id_of(request: Request) -> str | None:

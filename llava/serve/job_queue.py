@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llava.serve.failures import RequestFailure
 from llava.serve.job import ABORT, Finished, Job, Outcome
@@ -19,12 +19,13 @@ WEIGHT = 0.2  # of the newest request in the mean time that one takes
 @dataclass(frozen=True)
 class Load:
     """How busy a worker is. ``seconds_per_request``: a moving mean of the time that one request keeps a slot; None
-    before the first."""
+    before the first. ``waited_s``: seconds that the request whose turn it is has waited."""
 
     waiting: int
     running: int
     slots: int
     seconds_per_request: float | None
+    waited_s: float = 0.0
 
     @property
     def wait_s(self) -> float | None:
@@ -130,10 +131,10 @@ class JobQueue:
         """Whether nothing more is taken in."""
         return self._closed
 
-    def load(self) -> Load:
-        """How busy the worker is."""
+    def load(self, job: Job | None = None) -> Load:
+        """How busy the worker is; with ``job``, as it is that one's turn."""
         with self._change:
-            return self._load()
+            return replace(self._load(), waited_s=0.0 if job is None else job.queue_s)
 
     def _load(self) -> Load:
         return Load(len(self._waiting), len(self._running), self.slots, self._seconds)

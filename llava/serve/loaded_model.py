@@ -38,8 +38,10 @@ class LoadedModel:
         if getattr(config, "image_aspect_ratio", None) != "anyres":
             return features
         across, down = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.config.image_size)
-        rows = down * tower.num_patches_per_side  # each may end in a newline of its own
-        return features * (1 + across * down) + rows
+        newlines = 0
+        if "unpad" in (getattr(config, "mm_patch_merge_type", None) or "flat"):
+            newlines = max(1, down * tower.num_patches_per_side)  # one behind each row of patches
+        return features * (1 + across * down) + newlines
 
 
 def open_model(options: Mapping[str, Any]) -> LoadedModel:

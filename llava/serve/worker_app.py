@@ -14,7 +14,7 @@ from llava.plugins import hooks, merged
 from llava.serve import failures
 from llava.serve.body_limits import BodyLimits, LimitedBodies
 from llava.serve.closing_stream import ClosingStream
-from llava.serve.failures import REPLIES, request_id_of
+from llava.serve.failures import STREAM_REPLIES, request_id_of
 from llava.serve.request_ids import RequestIds
 from llava.serve.wire import GenerationBody, WorkerStatus
 from llava.serve.worker_service import WorkerService
@@ -54,19 +54,7 @@ def _add_answer_routes(app: FastAPI, service: WorkerService) -> None:
     """What clients and the controller call."""
     body_model = request_model()
 
-    @app.post(
-        "/worker_generate_stream",
-        response_class=ClosingStream,
-        response_model=None,
-        responses={
-            **REPLIES,
-            200: {
-                "description": "JSON objects, each ended by a zero byte; `text` is the prompt and the answer so far",
-                "content": {"application/octet-stream": {}},
-            },
-            429: {**REPLIES[429], "headers": {"Retry-After": {"schema": {"type": "integer"}}}},
-        },
-    )
+    @app.post("/worker_generate_stream", response_model=None, responses=STREAM_REPLIES)
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
         """Answer a question about pictures."""
         stream = await service.accept(body, request_id_of(request) or "")

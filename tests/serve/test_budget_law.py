@@ -17,22 +17,22 @@ LAW = BudgetLaw(0.5, patience_s=2.0, recovery_s=10.0)
 
 
 @pytest.mark.parametrize(
-    ("previous", "waiting", "seconds", "slots", "elapsed", "expected"),
+    ("previous", "wait", "elapsed", "expected"),
     [
-        (1.0, 0, 1.0, 1, 0.0, 1.0),
-        (1.0, 1, 1.0, 1, 0.0, 0.75),  # half the patience
-        (1.0, 1, 1.0, 2, 0.0, 0.875),  # two slots halve the wait
-        (1.0, 2, 1.0, 1, 0.0, 0.5),
-        (1.0, 9, 1.0, 1, 0.0, 0.5),
-        (1.0, 9, 0.01, 1, 0.0, 0.9775),  # short requests, short wait
-        (0.5, 0, 1.0, 1, 1.0, 0.55),  # a tenth of the way back
-        (0.5, 0, 1.0, 1, 10.0, 1.0),
-        (0.5, 0, 1.0, 1, 99.0, 1.0),
-        (0.5, 1, 1.0, 1, 99.0, 0.75),
+        (1.0, 0.0, 0.0, 1.0),
+        (1.0, 0.2, 0.0, 1.0),  # within the slack
+        (1.0, 1.1, 0.0, 0.75),  # half way from there to the patience
+        (1.0, 0.65, 0.0, 0.875),
+        (1.0, 2.0, 0.0, 0.5),
+        (1.0, 9.0, 0.0, 0.5),
+        (0.5, 0.0, 1.0, 0.55),  # a tenth of the way back
+        (0.5, 0.0, 10.0, 1.0),
+        (0.5, 0.0, 99.0, 1.0),
+        (0.5, 1.1, 99.0, 0.75),
     ],
 )
-def test_values_counted_by_hand(previous, waiting, seconds, slots, elapsed, expected) -> None:
-    assert LAW.next(previous, waiting, seconds, slots, elapsed) == pytest.approx(expected)
+def test_values_counted_by_hand(previous, wait, elapsed, expected) -> None:
+    assert LAW.next(previous, wait, elapsed) == pytest.approx(expected)
 
 
 def test_grants() -> None:
@@ -60,14 +60,14 @@ def test_numbers_that_make_no_law(fields, flag) -> None:
 SHARE = st.floats(0.05, 1)
 
 
-@given(SHARE, SHARE, st.integers(0, 1000), st.floats(0, 100), st.integers(1, 8), st.floats(0, 1000), SHARE)
-def test_properties(least, place, waiting, seconds, slots, elapsed, asked) -> None:
+@given(SHARE, SHARE, st.floats(0, 1000), st.floats(0, 1000), SHARE)
+def test_properties(least, place, wait, elapsed, asked) -> None:
     law = BudgetLaw(least)
     previous = least + place * (1 - least)
-    following = law.next(previous, waiting, seconds, slots, elapsed)
+    following = law.next(previous, wait, elapsed)
     assert least <= following <= 1
-    assert law.next(previous, waiting + 1, seconds, slots, elapsed) <= following, "more waiting, no more budget"
-    assert law.next(previous, waiting, seconds, slots, elapsed + 1) >= following, "time only raises it"
+    assert law.next(previous, wait + 1, elapsed) <= following, "a longer wait, no more budget"
+    assert law.next(previous, wait, elapsed + 1) >= following, "time only raises it"
     assert min(asked, least) <= law.granted(asked, following) <= asked
 
 
@@ -75,15 +75,19 @@ def test_over_time() -> None:
     now = [0.0]
     adaptive = LoadAdaptive(LAW, clock=lambda: now[0])
 
-    def update(at: float, waiting: int, seconds: float | None = 1.0) -> float:
+    def update(at: float, waiting: int = 0, seconds: float | None = 1.0, slots: int = 1, waited: float = 0.0) -> float:
         now[0] = at
-        return adaptive.update(Load(waiting, 1, 1, seconds))
+        return adaptive.update(Load(waiting, 1, slots, seconds, waited))
 
-    assert update(1.0, 50, None) == 1.0, "nothing was measured yet"
-    assert update(2.0, 50) == 0.5
-    assert update(4.0, 0) == pytest.approx(0.6)
-    assert update(5.0, 50) == 0.5
-    assert update(99.0, 0) == adaptive.multiplier == 1.0
+    assert update(1.0, waiting=50, seconds=None) == 1.0, "nothing was measured yet"
+    assert update(2.0, waiting=50) == 0.5
+    assert update(4.0) == pytest.approx(0.6)
+    assert update(99.0) == adaptive.multiplier == 1.0
+    assert update(199.0, waiting=1, seconds=1.1) == pytest.approx(0.75)
+    assert update(299.0, waiting=1, seconds=1.3, slots=2) == pytest.approx(0.875)
+    assert update(399.0, waiting=9, seconds=0.01) == 1, "short requests, short wait"
+    assert update(499.0, waited=1.1) == pytest.approx(0.75), "nobody behind, but a long wait"
+    assert update(599.0, waiting=2, waited=1.1) == 0.5
 
 
 def simulate(law: BudgetLaw | None, rate: float, seconds: float, room: int, seed: int = 0):
@@ -109,7 +113,7 @@ def simulate(law: BudgetLaw | None, rate: float, seconds: float, room: int, seed
             busy = False
         if waiting and not busy:
             arrived = waiting.popleft()
-            multiplier = 1.0 if adaptive is None else adaptive.update(Load(len(waiting), 1, 1, mean))
+            multiplier = 1.0 if adaptive is None else adaptive.update(Load(len(waiting), 1, 1, mean, now[0] - arrived))
             budget = 1.0 if law is None else law.granted(1.0, multiplier)
             takes = 0.3 + 0.7 * budget
             mean = takes if mean is None else mean + 0.2 * (takes - mean)

@@ -286,3 +286,10 @@ def test_flags_and_environment(monkeypatch, capsys):
     assert registration_token.token_of(args) == "given"
     assert controller.main(["--registration-token", "zwei\nZeilen"]) == 2
     assert "token" in capsys.readouterr().err
+
+
+async def test_the_api_describes_itself(setup):
+    paths = create_app(setup.controller).openapi()["paths"]
+    upstreams = {"/register_worker", "/refresh_all_workers", "/list_models", "/get_worker_address"}
+    upstreams |= {"/receive_heart_beat", "/worker_generate_stream", "/worker_get_status"}
+    assert upstreams <= set(paths) and all("post" in paths[path] for path in upstreams)

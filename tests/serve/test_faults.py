@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from llava.errors import OptionError
+from llava.generation import Sampling
+from llava.serve.answer_stream import AnswerStream
 from llava.serve.body_limits import BodyLimits
+from llava.serve.job import Question
 from llava.serve.request_limits import RequestLimits
 from llava.serve.worker_app import create_app
 
@@ -251,3 +254,14 @@ async def test_a_body_that_does_not_come_is_not_waited_for(connect, worker):
         client._given = True
         await client.task
         assert client.messages[0]["status"] == 408 and "0.2 s" in client.parts()[0]["text"]
+
+
+async def test_a_request_that_begins_in_the_last_moment_of_its_wait_goes_on(make_service):
+    service = make_service()
+    limits = RequestLimits(queue_timeout_s=0.1, generation_timeout_s=0.4)
+    question = Question("w5", (), Sampling(), (), {}, 2)
+    stream = AnswerStream(question, "one", service.queue, limits, 1)
+    # As if the engine's call were still on its way when the time is up.
+    asyncio.get_running_loop().call_later(0.05, setattr, stream.job, "began", time.perf_counter() + 0.05)
+    [said] = [part async for part in stream.chunks(service.policy, service.metrics)]
+    assert b"took more than 0.4 s" in said

@@ -125,9 +125,10 @@ async def test_a_strict_budget_that_cannot_be_kept_is_refused(make_service, clie
 
 
 async def test_load_lowers_budgets_but_not_strict_ones(make_service, client_of):
+    async with client_of(make_service({"adaptive_budget": 0.5, "adaptive_patience": 1e6})) as client:
+        assert (await client.ask(max_new_tokens=2))[-1]["latency_budget"]["allowed"] is None, "nobody waits for long"
     service = make_service({"adaptive_budget": 0.5, "adaptive_patience": 1e-6, "adaptive_recovery": 1e6})
     async with client_of(service) as client:
-        assert (await client.ask(max_new_tokens=2))[-1]["latency_budget"]["allowed"] is None
         fields = [{}, {"latency_budget": 0.9}, {"latency_budget": 0.9, "latency_budget_policy": "strict"}, {}]
         answers = await asyncio.gather(*(client.ask(max_new_tokens=2, **more) for more in fields))
         figures = await client.get("/metrics")
@@ -219,3 +220,63 @@ def test_a_model_that_takes_no_budget_cannot_have_adaptive_ones(loaded):
         law_of({"adaptive_budget": 0.5}, SimpleNamespace())
     assert law_of({}, loaded.model) is None
     assert law_of({"adaptive_budget": 0.1}, loaded.model) == BudgetLaw(0.5), "no less than the model can do"
+
+
+async def test_the_api_describes_itself(make_service, client_of):
+    async with client_of(make_service()) as client:
+        schema = (await client.get("/openapi.json")).json()
+    fields = schema["components"]["schemas"]["GenerationRequest"]["properties"]
+    assert {"prompt", "images", "latency_budget", "latency_budget_policy"} <= set(fields)
+    replies = schema["paths"]["/worker_generate_stream"]["post"]["responses"]
+    assert "application/octet-stream" in replies["200"]["content"] and "Retry-After" in replies["429"]["headers"]
+    assert "application/json" in replies["422"]["content"]
+
+
+async def test_the_models_own_end_is_a_stop(loaded, make_service, client_of, monkeypatch):
+    words = alone(loaded, "w5", tokens=8).split()
+    place = next(place for place, word in enumerate(words) if place and word not in words[:place])
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", int(words[place][1:]))
+    async with client_of(make_service()) as client:
+        last = (await client.ask(max_new_tokens=8))[-1]
+    assert last["finish_reason"] == "stop" and last["usage"]["completion_tokens"] == place + 1
+
+
+def test_flags_are_upstreams_and_the_plug_ins():
+    from llava.serve.model_worker import parse_arguments
+
+    args = parse_arguments(["--adaptive-budget", "0.5", "--latency-budget", "0.8", "--multi-modal"])
+    upstreams = {
+        "host": "localhost",
+        "port": 21002,
+        "controller_address": "http://localhost:21001",
+        "model_base": None,
+        "model_name": None,
+        "stream_interval": 1,
+        "no_register": False,
+        "load_8bit": False,
+        "load_4bit": False,
+        "use_flash_attn": False,
+    }
+    assert {name: getattr(args, name) for name in upstreams} == upstreams
+    assert (args.adaptive_budget, args.latency_budget) == (0.5, "0.8")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max-queue-length", "-1"),
+        ("--limit-model-concurrency", "0"),
+        ("--stream-interval", "0"),
+        ("--queue-timeout", "0"),
+        ("--drain-timeout", "nan"),
+        ("--registration-token", "a\nb"),
+        ("--adaptive-budget", "1.5"),
+        ("--latency-budget", "fast"),
+    ],
+)
+def test_flags_that_cannot_be(adaptive_checkpoint, capsys, flags):
+    from llava.serve.model_worker import main
+
+    assert main(["--model-path", str(adaptive_checkpoint), "--device", "cpu", *flags]) == 2
+    said = capsys.readouterr().err
+    assert (flags[0] in said or "registration token" in said) and "Traceback" not in said
