@@ -24,9 +24,10 @@ def test_they_are_small(bundled: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_name_no_place_of_the_machine_that_made_them(bundled: Path, name: str) -> None:
-    for path in (bundled / name).rglob("*.json"):
-        assert "/root" not in path.read_text(encoding="utf-8"), path
-    assert not Path(json.loads((bundled / name / "config.json").read_text())["mm_vision_tower"]).is_absolute()
+    for path in (bundled / name).rglob("*config.json"):
+        values = json.loads(path.read_text(encoding="utf-8")).values()
+        assert not [value for value in values if isinstance(value, str) and Path(value).is_absolute()], path
+    assert json.loads((bundled / name / "config.json").read_text())["mm_vision_tower"] == "vision_tower"
 
 
 @pytest.mark.parametrize(("name", "flags"), [("shapes-base", []), ("shapes-H", ["0.6"]), ("shapes-L", ["0.6"])])
