@@ -7,13 +7,14 @@ import random
 from typing import Any
 
 from playground.shapes.captions import caption, request
-from playground.shapes.questions import EXPLAIN, TRAINING, Question
+from playground.shapes.questions import EXPLAIN, SHORT, TRAINING, Question
 from playground.shapes.scene import Scene
 
 TAG = "<image>\n"
 TURNS = 8
-CAPTION_SHARE = 0.35  # of the records that begin with a description
-REASONED_SHARE = 0.15  # of the turns that name their evidence in front of the verdict
+CAPTION_SHARE = 0.2  # of the records that begin with a description
+REASONED_SHARE = 0.2  # of the turns that name their evidence in front of the verdict
+BARE_SHARE = 0.1  # of the turns that ask without an instruction, as people do
 SINGLE_SHARE = 0.1  # of the records with one question, as tests ask them
 
 Record = dict[str, Any]
@@ -62,6 +63,8 @@ def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Questio
 def _turn(rng: random.Random, question: Question) -> tuple[str, str]:
     if question.evidence and rng.random() < REASONED_SHARE:
         return f"{question.text}\n{EXPLAIN}", f"{question.evidence} So: {question.answer}"
+    if question.instruction == SHORT and rng.random() < BARE_SHARE:
+        return question.text, question.answer
     return question.prompt, question.answer
 
 

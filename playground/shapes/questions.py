@@ -16,7 +16,7 @@ from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIZES, WORDS, Item,
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 EXPLAIN = "Name the evidence, then answer."
-_APART = 12  # pixels between two centres that make left, right, above and below beyond doubt
+_APART = 20  # pixels between two centres that make left, right, above and below beyond doubt: another row or column
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def relation(rng: random.Random, scene: Scene) -> Question | None:
     asked = rng.choice((true, other))
     text = rng.choice(("Is the {} {} the {}?", "Would you say the {} is {} the {}?", "Can one find the {} {} the {}?"))
     answer = "yes" if asked == true else "no"
-    return Question("relation", text.format(a.label, asked, b.label), answer, f"{_listing([a, b])}: {true}.")
+    return Question("relation", text.format(a.label, asked, b.label), answer, _relation_evidence(rng, a, b, true))
 
 
 def side(rng: random.Random, scene: Scene) -> Question | None:
@@ -138,7 +138,7 @@ def side(rng: random.Random, scene: Scene) -> Question | None:
     a, b, (true, _) = found
     either = "above or below" if true in ("above", "below") else "left or right of"
     text = rng.choice(("Is the {} {} the {}?", "Would you say the {} is {} the {}?"))
-    evidence = f"{_listing([a, b])}: {true}."
+    evidence = _relation_evidence(rng, a, b, true)
     return Question("side", text.format(a.label, either, b.label), true.removesuffix(" of"), evidence)
 
 
@@ -194,7 +194,7 @@ def choice(rng: random.Random, scene: Scene) -> Question | None:
     rng.shuffle(options)
     lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
     letter = "ABCD"[options.index(question.answer)]
-    return Question("choice", f"{question.text}\n{lines}", letter, question.evidence, LETTER)
+    return Question("choice", f"{question.text}\n{lines}", letter, f"{question.answer}.", LETTER)
 
 
 KINDS: dict[str, Maker] = {
@@ -212,7 +212,14 @@ KINDS: dict[str, Maker] = {
 
 
 # What training draws from: what relations stand on, and more of what is learned last.
-TRAINING: tuple[Maker, ...] = (*KINDS.values(), where, side, side, relation, relation, reading, choice)
+TRAINING: tuple[Maker, ...] = (
+    *KINDS.values(),
+    where,
+    *(side,) * 4,
+    *(relation,) * 7,
+    *(choice,) * 3,
+    *(count, count_two) * 2,
+)
 
 
 def normalise(answer: str) -> str:
@@ -235,6 +242,11 @@ def _unique(rng: random.Random, items: Sequence[Item], key: Callable[[Item], str
     counts = Counter(key(i) for i in items)
     single = [i for i in items if counts[key(i)] == 1]
     return rng.choice(single) if single else None
+
+
+def _relation_evidence(rng: random.Random, a: Item, b: Item, true: str) -> str:
+    """Where both are and what is true of them, or the latter alone: the last step from there is one to learn."""
+    return f"{true}." if rng.random() < 0.5 else f"{_listing([a, b])}: {true}."
 
 
 def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]] | None:
