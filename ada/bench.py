@@ -3,7 +3,8 @@
 Times a Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16): the plain
 transformers model, the overlay at budget 1.0, and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and
 the selection of a training step. Everything is interleaved in one run: each round times every case once, in random
-order, and a case's figure is the median over rounds of its time over the plain model's time in the same round.
+order, each right behind the plain model; a case's ratio is the median over rounds of its time over that neighbour's.
+The plain model is a case, too: its own ratio tells how noisy the machine was.
 
 Prints a table, and the same as one JSON object on the last line.
 """
@@ -44,6 +45,7 @@ SHAPES_7B = {
 RANK = 8
 BUDGETS = (0.85, 0.75, 0.6, 0.5)
 LAYER_BYTES = 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # bfloat16
+PHASES = ("prefill, plan first seen", "prefill", "decode")
 MEMORY_SHARE = 0.6  # of what is free, for weights and their narrow copies
 
 
@@ -89,6 +91,7 @@ class Case:
     decode: Callable[[Any, torch.Tensor], Any]  # the prefill's result and a token id (1, 1) -> model output
     share: Callable[[], float] = lambda: 1.0  # executed share of the decoder
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # to the plain model's seconds
 
 
 class Budgeted:
@@ -130,33 +133,44 @@ def overlay_cases(models: Models, budgets: tuple[float, ...]) -> Iterator[Case]:
 
 
 def time_round(cases: list[Case], embeds: torch.Tensor, decode_steps: int, order: random.Random) -> None:
-    """Every case once, in random order. Prefill is timed twice: this prompt's plan is new, then it is known."""
-    token = torch.zeros(1, 1, dtype=torch.long)
+    """Every case once, in random order, behind a run of the plain model. A budgeted prefill is timed twice: this
+    prompt's plan is new, then it is known."""
     for case in order.sample(cases, len(cases)):
-        for phase in ("prefill, plan first seen", "prefill"):
-            start = time.perf_counter()
-            state = case.prefill(embeds)
-            case.seconds[phase].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        for _ in range(decode_steps):
-            case.decode(state, token)
-        case.seconds["decode"].append((time.perf_counter() - start) / decode_steps)
+        plain_prefill, state = _timed_prefill(cases[0], embeds)
+        plain_decode = _time_decode(cases[0], state, decode_steps)
+        first, _ = _timed_prefill(case, embeds)
+        known, state = _timed_prefill(case, embeds)
+        decode = _time_decode(case, state, decode_steps)
+        measured = zip(PHASES, (first, known, decode), (plain_prefill, plain_prefill, plain_decode), strict=True)
+        for phase, seconds, plain_seconds in measured:
+            case.seconds[phase].append(seconds)
+            case.ratios[phase].append(seconds / plain_seconds)
 
 
-PHASES = ("prefill, plan first seen", "prefill", "decode")
+def _timed_prefill(case: Case, embeds: torch.Tensor) -> tuple[float, Any]:
+    start = time.perf_counter()
+    state = case.prefill(embeds)
+    return time.perf_counter() - start, state
+
+
+def _time_decode(case: Case, state: Any, steps: int) -> float:
+    """Seconds a token."""
+    token = torch.zeros(1, 1, dtype=torch.long)
+    start = time.perf_counter()
+    for _ in range(steps):
+        case.decode(state, token)
+    return (time.perf_counter() - start) / steps
 
 
 def summarise(cases: list[Case]) -> list[dict[str, Any]]:
     """Median seconds, and the median over rounds of the ratio to the plain model, by phase."""
-    plain = cases[0].seconds
     rows = []
     for case in cases:
         row: dict[str, Any] = {"case": case.name, "executed_share": round(case.share(), 4)}
         for phase in PHASES:
-            ratios = [mine / base for mine, base in zip(case.seconds[phase], plain[phase], strict=True)]
             row[phase] = {
                 "milliseconds": round(statistics.median(case.seconds[phase]) * 1000, 2),
-                "ratio": round(statistics.median(ratios), 4),
+                "ratio": round(statistics.median(case.ratios[phase]), 4),
             }
         rows.append(row)
     return rows
@@ -199,6 +213,7 @@ def time_models(layers: int, positions: int, rounds: int, decode_steps: int, bud
         if number == 0:
             for case in cases:
                 case.seconds.clear()
+                case.ratios.clear()
     return summarise(cases)
 
 
