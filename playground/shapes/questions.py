@@ -215,10 +215,10 @@ KINDS: dict[str, Maker] = {
 TRAINING: tuple[Maker, ...] = (
     *KINDS.values(),
     where,
-    *(side,) * 4,
-    *(relation,) * 7,
-    *(choice,) * 3,
-    *(count, count_two) * 2,
+    *(side,) * 2,
+    *(relation,) * 4,
+    *(choice,) * 6,
+    *(count, count_two) * 3,
 )
 
 
