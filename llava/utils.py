@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from llava.constants import LOGDIR
 from llava.errors import OptionError
@@ -75,3 +77,9 @@ def pretty_print_semaphore(semaphore: Any) -> str:
     if semaphore is None:
         return "None"
     return f"Semaphore(value={semaphore._value}, locked={semaphore.locked()})"
+
+
+def progress_only_on_terminals() -> None:
+    """Stop transformers' loading bars where nobody watches: in a log they are noise."""
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()

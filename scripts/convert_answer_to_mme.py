@@ -11,8 +11,8 @@ from pathlib import Path
 
 from llava.eval.mme_truth import read_truth
 from llava.eval.record_file import read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import mme_lines
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for category, own in lines.items():
             write_whole(folder / f"{category}.txt", "".join(f"{line}\n" for line in own))
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import openpyxl
 
 from llava.eval.mmbench_table import read_table
 from llava.eval.record_file import read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import mmbench_table
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         book.save(buffer)
         write_whole(args.upload_dir / f"{args.experiment}.xlsx", buffer.getvalue())
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.record_file import read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import mmvet_results
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def convert() -> None:
         write_whole(args.dst, json.dumps(mmvet_results(read_records(args.src, "--src")), indent=2) + "\n")
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.record_file import lines_of, read_json, read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import seed_scores, seed_upload
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, accuracy in {**scores["by_data"], **scores["by_type"]}.items():
             print(f"{name}: {accuracy:.2f}%")
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

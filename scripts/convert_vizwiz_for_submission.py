@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.record_file import read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import vizwiz_upload
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = vizwiz_upload(read_records(args.result_file, "--result-file"), questions)
         write_whole(args.result_upload_file, json.dumps(rows))
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.record_file import read_records, write_whole
-from llava.eval.scoring import run_scorer
 from llava.eval.submissions import vqav2_upload
+from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         upload = args.dir / "answers_upload" / args.split / f"{args.ckpt}.json"
         write_whole(upload, json.dumps(vqav2_upload(answers, questions)))
 
-    return run_scorer(convert)
+    return run_program(convert)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from ada.eval.question_file import Question, read_questions
 from ada.eval.table import Answers, make_rows, to_json, to_markdown
 from ada.overlay import prepare_model
 from ada.planners import PLANNERS
-from llava.errors import LlavaError
+from llava.program import run_program
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -126,13 +124,8 @@ def _write(path: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; exit code 2 for what the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    try:
-        print(make_table(parse_arguments(arguments)), end="")
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parse_arguments(arguments)
+    return run_program(lambda: print(make_table(options), end=""))
 
 
 if __name__ == "__main__":

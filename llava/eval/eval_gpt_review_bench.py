@@ -18,7 +18,8 @@ from tqdm import tqdm
 from llava.errors import DataError, OptionError
 from llava.eval.judge import DEFAULT_MODEL, Judge
 from llava.eval.record_file import Record, RecordFile, read_json, read_records
-from llava.eval.scoring import by_id, check_same, run_scorer, text_of
+from llava.eval.scoring import by_id, check_same, text_of
+from llava.program import run_program
 
 RULES = Path(__file__).parent / "table" / "rule.json"
 SYSTEM = "You are a careful and fair judge of answers."
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-tokens", type=int, default=1024, help="longest review, in tokens")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="the judge")
     args = parser.parse_args(arguments)
-    return run_scorer(lambda: review(args))
+    return run_program(lambda: review(args))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.record_file import read_json
-from llava.eval.scoring import by_id, check_same, run_scorer
+from llava.eval.scoring import by_id, check_same
+from llava.program import run_program
 
 
 def gqa_scores(questions: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         questions = read_json(args.questions, "--questions")
         print(json.dumps(gqa_scores(questions, read_json(args.predictions, "--predictions"))))
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from typing import Any
 from llava.errors import DataError
 from llava.eval.mmbench_table import Row, read_table
 from llava.eval.record_file import Record, read_records
-from llava.eval.scoring import check_same, run_scorer, text_of
+from llava.eval.scoring import check_same, text_of
+from llava.program import run_program
 
 
 def chosen(record: Record) -> str | None:
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = read_table(args.annotation_file, "--annotation-file")
         print(json.dumps(mmbench_scores(rows, read_records(args.result_file, "--result-file"))))
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.record_file import read_text
-from llava.eval.scoring import run_scorer
+from llava.program import run_program
 
 CATEGORIES = {
     "Perception": "existence count position color posters celebrity scene landmark artwork OCR".split(),
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = mme_scores(read_results(args.results_dir))
         print(json.dumps(scores) if args.json else report(scores))
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

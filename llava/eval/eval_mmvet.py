@@ -20,7 +20,8 @@ from tqdm import tqdm
 from llava.errors import DataError, OptionError
 from llava.eval.judge import DEFAULT_MODEL, Judge
 from llava.eval.record_file import Record, RecordFile, read_json
-from llava.eval.scoring import check_same, mean, run_scorer
+from llava.eval.scoring import check_same, mean
+from llava.program import run_program
 
 SYSTEM = (
     "You mark a model's answer to a question about a picture that you cannot see. Compare it with the true answer. "
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="where the grades go")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="the judge")
     args = parser.parse_args(arguments)
-    return run_scorer(lambda: print(json.dumps(grade(args))))
+    return run_program(lambda: print(json.dumps(grade(args))))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.record_file import Record, read_records
-from llava.eval.scoring import by_id, check_same, run_scorer, text_of
+from llava.eval.scoring import by_id, check_same, text_of
+from llava.program import run_program
 
 NO_WORDS = frozenset(("No", "not", "no"))  # "NO" is not among them: figures would not be comparable any more
 PREFIX, SUFFIX = "coco_pope_", ".json"
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             samples = sum(scores[name] for name in ("TP", "FP", "TN", "FN"))
             print(f"Category: {category}, # samples: {samples}\n{report(scores)}\n====================================")
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

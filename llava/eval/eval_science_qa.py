@@ -15,7 +15,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.record_file import Record, read_json, read_records, write_whole
-from llava.eval.scoring import by_id, run_scorer, share
+from llava.eval.scoring import by_id, share
+from llava.program import run_program
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_whole(args.output_result, json.dumps(kept, indent=2) + "\n")
         print(summary(scores))
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

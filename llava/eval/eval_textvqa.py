@@ -13,7 +13,8 @@ from typing import Any
 from llava.errors import DataError, OptionError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.record_file import Record, read_json, read_records
-from llava.eval.scoring import run_scorer, text_of
+from llava.eval.scoring import text_of
+from llava.program import run_program
 
 _OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scores = eval_single(args.annotation_file, file)
             print(f"{file.stem}\nSamples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f}%\n")
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 from llava.errors import DataError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.record_file import Record, read_json
-from llava.eval.scoring import by_id, check_same, mean, run_scorer
+from llava.eval.scoring import by_id, check_same, mean
+from llava.program import run_program
 
 
 def vqa_scores(annotations: Sequence[Record], results: Sequence[Record], key: str) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--annotation-file", type=Path, required=True, help="the questions' answers of ten people each")
     parser.add_argument("--result-file", type=Path, required=True, help="the converted answers")
     args = parser.parse_args(arguments)
-    return run_scorer(lambda: print(json.dumps(score(args.annotation_file, args.result_file))))
+    return run_program(lambda: print(json.dumps(score(args.annotation_file, args.result_file))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from llava.eval.questions import Question, field_of, get_chunk, picture_file, split_list
 from llava.eval.record_file import read_records
-from llava.eval.runner import eval_questions, flags_of, run_program
+from llava.eval.runner import eval_questions, flags_of
+from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "read_questions", "split_list"]
 
@@ -30,7 +31,8 @@ def eval_model(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program."""
-    return run_program(eval_model, flags_of("model_vqa", __doc__).parse_args(arguments))
+    args = flags_of("model_vqa", __doc__).parse_args(arguments)
+    return run_program(lambda: eval_model(args))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llava.eval.model_vqa import eval_model, get_chunk, split_list
-from llava.eval.runner import flags_of, run_program
+from llava.eval.runner import flags_of
+from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "split_list"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program."""
-    return run_program(eval_model, flags_of("model_vqa_loader", __doc__, max_new_tokens=128).parse_args(arguments))
+    args = flags_of("model_vqa_loader", __doc__, max_new_tokens=128).parse_args(arguments)
+    return run_program(lambda: eval_model(args))
 
 
 if __name__ == "__main__":

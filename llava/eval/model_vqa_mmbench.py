@@ -11,8 +11,9 @@ from PIL import Image
 from llava.errors import DataError
 from llava.eval.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
 from llava.eval.questions import LETTER_PROMPT, Question, get_chunk, split_list
-from llava.eval.runner import eval_questions, flags_of, run_program
+from llava.eval.runner import eval_questions, flags_of
 from llava.image_files import load_image_from_base64
+from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "is_none", "main", "read_questions", "split_list"]
 
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all-rounds", action="store_true", help="ask once for each turn of the options")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
     parser.add_argument("--lang", choices=list(LETTER_PROMPTS), default="en", help="language of that request")
-    return run_program(eval_model, parser.parse_args(arguments))
+    args = parser.parse_args(arguments)
+    return run_program(lambda: eval_model(args))
 
 
 if __name__ == "__main__":

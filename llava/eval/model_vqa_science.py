@@ -9,7 +9,8 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.questions import LETTER_PROMPT, Question, field_of, get_chunk, picture_file, split_list
 from llava.eval.record_file import read_json
-from llava.eval.runner import eval_questions, flags_of, run_program
+from llava.eval.runner import eval_questions, flags_of
+from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "read_questions", "split_list"]
 
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = flags_of("model_vqa_science", __doc__)
     parser.add_argument("--answer-prompter", action="store_true", help="of upstream; it changes nothing there either")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    return run_program(eval_model, parser.parse_args(arguments))
+    args = parser.parse_args(arguments)
+    return run_program(lambda: eval_model(args))
 
 
 if __name__ == "__main__":

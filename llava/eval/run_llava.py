@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from typing import Any
 
-import transformers
-
-from llava.errors import LlavaError, OptionError
+from llava.errors import OptionError
 from llava.generation import Answer, Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.mm_utils import get_model_name_from_path, load_image
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks
-from llava.utils import pick_device
+from llava.program import run_program
+from llava.utils import pick_device, progress_only_on_terminals
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -81,16 +78,13 @@ def eval_model(args: Any) -> Answer:
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; exit code 2 for what the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     args = parse_arguments(arguments)
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    try:
+    progress_only_on_terminals()
+
+    def work() -> None:
         eval_model(args)
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_program(work)
 
 
 if __name__ == "__main__":

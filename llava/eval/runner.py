@@ -9,18 +9,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tqdm import tqdm
 
-from llava.errors import DataError, LlavaError, OptionError
+from llava.errors import DataError, OptionError
 from llava.eval.answered import records_by_place
 from llava.eval.batches import Answerer, BatchAnswers, groups_by_length
 from llava.eval.questions import Question, get_chunk
@@ -30,7 +27,7 @@ from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model, local_folder
 from llava.model.checkpoints import find_weight_files
 from llava.plugins import hooks, merged
-from llava.utils import pick_device
+from llava.utils import pick_device, progress_only_on_terminals
 
 SAMPLE = 1 << 16  # bytes at each end of a weight file that tell one training run's from another's
 
@@ -179,20 +176,8 @@ Read = Callable[[argparse.Namespace], Sequence[Question]]
 
 def eval_questions(read: Read, args: argparse.Namespace) -> None:
     """Read the questions and answer them. Raises ``DataError`` where there are none."""
+    progress_only_on_terminals()
     questions = read(args)
     if not questions:
         raise DataError(f"--question-file {args.question_file} holds no questions")
     answer_questions(questions, args)
-
-
-def run_program(evaluate: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """A whole program behind its parsed flags; exit code 2 for what the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    try:
-        evaluate(args)
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0

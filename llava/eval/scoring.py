@@ -1,13 +1,11 @@
-"""What the scorers share: answers matched to their questions, and a small command line around a pure function."""
+"""What the scorers share: answers matched to their questions, and means that know what they are of."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llava.errors import DataError, LlavaError
+from llava.errors import DataError
 from llava.eval.record_file import Record
 
 
@@ -43,17 +41,6 @@ def text_of(record: Mapping[str, Any], place: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"{place}: the answer to {record.get('question_id')!r} has no text")
     return text
-
-
-def run_scorer(score: Callable[[], Any]) -> int:
-    """Run a program's body; exit code 2 for what the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    try:
-        score()
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def share(part: int | float, whole: int, what: str) -> float:

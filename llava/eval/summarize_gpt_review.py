@@ -13,7 +13,8 @@ from typing import Any
 
 from llava.errors import DataError, OptionError
 from llava.eval.record_file import Record, read_records
-from llava.eval.scoring import mean, run_scorer
+from llava.eval.scoring import mean
+from llava.program import run_program
 
 
 def review_scores(reviews: Sequence[Record]) -> dict[str, dict[str, float]]:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(name, *(f"{own[figure]:.1f}" for figure in ("relative", "reference", "model")))
             print("=================================")
 
-    return run_scorer(show)
+    return run_program(show)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-
-import transformers
 
 from llava.errors import LlavaError, OptionError
 from llava.generation import Answer, Sampling, conversation_for
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks, merged
+from llava.program import run_program
 from llava.serve.chat import ChatSession
-from llava.utils import pick_device
+from llava.utils import pick_device, progress_only_on_terminals
 
 BUNDLED_PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
 BUNDLED_QUESTION = "What word is written in the picture?\nAnswer the question using a single word or phrase."
@@ -163,25 +161,24 @@ def typed_lines(role: str) -> Iterable[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; the exit code: 2 for what the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     args = parse_arguments(arguments)
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    try:
-        session = open_session(args)
-        if sys.stdin.isatty():
-            print("Ask about the picture; /help lists the commands.")
-            chat(session, typed_lines(session.template.roles[0]), args.debug)
-            return 0
-        lines = [line for line in sys.stdin if line.strip()]
-        bundled = args.image_file == [str(BUNDLED_PICTURE)]
-        if not lines and bundled:
-            print(f"{session.template.roles[0]}: {BUNDLED_QUESTION.splitlines()[0]}")
-            lines = [BUNDLED_QUESTION]
-        return 0 if chat(session, lines, args.debug) else 2
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    progress_only_on_terminals()
+    return run_program(lambda: run_chat(args))
+
+
+def run_chat(args: argparse.Namespace) -> int:
+    """A chat in a terminal; from a pipe, one answer a line, and the bundled question where there is none. The exit
+    code: 2 where a line could not be answered."""
+    session = open_session(args)
+    if sys.stdin.isatty():
+        print("Ask about the picture; /help lists the commands.")
+        chat(session, typed_lines(session.template.roles[0]), args.debug)
+        return 0
+    lines = [line for line in sys.stdin if line.strip()]
+    if not lines and args.image_file == [str(BUNDLED_PICTURE)]:
+        print(f"{session.template.roles[0]}: {BUNDLED_QUESTION.splitlines()[0]}")
+        lines = [BUNDLED_QUESTION]
+    return 0 if chat(session, lines, args.debug) else 2
 
 
 if __name__ == "__main__":

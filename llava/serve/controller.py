@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
-from llava.errors import LlavaError, OptionError
+from llava.errors import OptionError
+from llava.program import run_program
 from llava.serve import body_limits, failures, registration_token
 from llava.serve.body_limits import BodyLimits, LimitedBodies
 from llava.serve.closing_stream import ClosingStream
@@ -166,19 +166,19 @@ def main(arguments: list[str] | None = None) -> int:
     """The program; the exit code: 2 for what the user can mend."""
     args = parse_arguments(arguments)
     set_up_logging()
-    try:
-        controller = Controller(
-            WorkerRegistry(args.dispatch_method, args.heart_beat_expiration),
-            body_limits.from_flags(args),
-            registration_token.token_of(args),
-            args.worker_timeout,
-        )
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_program(lambda: serve(args))
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Answer requests until the process is told to end."""
+    controller = Controller(
+        WorkerRegistry(args.dispatch_method, args.heart_beat_expiration),
+        body_limits.from_flags(args),
+        registration_token.token_of(args),
+        args.worker_timeout,
+    )
     logging.getLogger(__name__).info("controller at http://%s:%d", args.host, args.port)
     uvicorn.run(create_app(controller), host=args.host, port=args.port, log_config=None, access_log=False)
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 
-import transformers
 import uvicorn
 from prometheus_client import CollectorRegistry
 
 from llava.constants import WORKER_HEART_BEAT_INTERVAL
-from llava.errors import LlavaError, OptionError
+from llava.errors import OptionError
 from llava.plugins import hooks
+from llava.program import run_program
 from llava.serve import body_limits, registration_token, request_limits
 from llava.serve.drain import GRACE_S, Drain, DrainingServer
 from llava.serve.heart_beat import HeartBeat
@@ -24,6 +23,7 @@ from llava.serve.policy import Policies
 from llava.serve.server_log import set_up_logging
 from llava.serve.worker_app import create_app
 from llava.serve.worker_service import WorkerService
+from llava.utils import progress_only_on_terminals
 
 log = logging.getLogger(__name__)
 
@@ -139,15 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The program; the exit code: 2 for what the user can mend."""
     args = parse_arguments(arguments)
     set_up_logging()
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    try:
-        server = open_server(args)
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    server.run_to_the_end()
-    return 0
+    progress_only_on_terminals()
+    return run_program(lambda: open_server(args).run_to_the_end())
 
 
 if __name__ == "__main__":

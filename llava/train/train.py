@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from llava.conversation import SeparatorStyle
-from llava.errors import LlavaError, OptionError
+from llava.errors import OptionError
 from llava.plugins import hooks
+from llava.program import run_program
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
 from llava.train.collator import DataCollatorForSupervisedDataset
 from llava.train.data_check import check_data
@@ -102,11 +103,7 @@ def main(attn_implementation: str | None = None) -> None:
     """The program: an error that the user can mend is printed without a traceback; exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_float32_matmul_precision("high")
-    try:
-        train(attn_implementation)
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    raise SystemExit(run_program(lambda: train(attn_implementation)))
 
 
 if __name__ == "__main__":

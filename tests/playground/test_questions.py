@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from playground.shapes.captions import REQUESTS
 from playground.shapes.conversations import draw_questions
 from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise, side, where
 from playground.shapes.scene import COLOURS, SHAPES, SIZES, Item, Scene, sample_scene, scene_rng
@@ -96,7 +97,7 @@ def answer_to(scene: Scene, text: str) -> str:
     if asked == "relation":
         a, b = the(scene, words[0]), the(scene, words[2])
         gap = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[words[1]]
-        assert abs(gap) >= 10, "too close to tell"
+        assert abs(gap) >= 20, "too close to tell"
         return "yes" if gap > 0 else "no"
     if asked == "place":
         item = the(scene, words[0])
@@ -109,31 +110,34 @@ def answer_to(scene: Scene, text: str) -> str:
 
 
 def answered(text: str, answer: str) -> tuple[str, str]:
-    """A turn without its instruction, and the verdict of its answer."""
-    text, _, instruction = text.removeprefix("<image>\n").rpartition("\n")
-    assert instruction in (SHORT, LETTER, EXPLAIN)
-    return text, answer.rpartition("So: ")[2] if instruction == EXPLAIN else answer
+    """A turn without its instruction, where it has one, and the verdict of its answer."""
+    text = text.removeprefix("<image>\n")
+    question, _, instruction = text.rpartition("\n")
+    if instruction not in (SHORT, LETTER, EXPLAIN):
+        return text, answer
+    return question, answer.rpartition("So: ")[2] if instruction == EXPLAIN else answer
 
 
 def turns(record):
     messages = [m["value"] for m in record["conversations"]]
-    return [pair for pair in zip(messages[::2], messages[1::2], strict=True) if "\n" in pair[0].removeprefix("<image>")]
+    return zip(messages[::2], messages[1::2], strict=True)
 
 
 def is_request(text: str) -> bool:
-    return text.count("\n") == 1 and text.startswith("<image>\n")
+    return text.removeprefix("<image>\n") in REQUESTS
 
 
 def test_every_test_question_is_right(world):
     for split in ("validation", "test"):
         for record in world.records(f"{split}.jsonl"):
             text, answer = answered(record["text"], record["answer"])
+            assert text != record["text"], "tests say how to answer"
             assert answer_to(world.scenes[record["image"]], text) == answer, record
 
 
 @pytest.mark.parametrize("name", ["conversations.json", "texts.json"])
 def test_every_training_turn_is_right(world, name):
-    seen = 0
+    seen = bare = 0
     for record in world.records(name):
         scene = world.scenes[record["id"] + ".png"]
         for text, answer in turns(record):
@@ -144,7 +148,9 @@ def test_every_training_turn_is_right(world, name):
             question, verdict = answered(text, answer)
             assert answer_to(scene, question) == verdict, (record["id"], text, answer)
             seen += 1
+            bare += question == text.removeprefix("<image>\n")
     assert seen > 500
+    assert 0.05 < bare / seen < 0.15, "some are asked as people ask"
 
 
 def seen_as_told(text: str) -> bool:
@@ -215,7 +221,7 @@ def test_no_question_comes_twice_in_a_conversation():
         kinds += len({question.kind for question in drawn})
         full += len(drawn) == 8
     assert full >= 95, "a scene of one shape may have fewer"
-    assert kinds > 600, "six kinds and more on average"
+    assert kinds > 500, "five kinds and more on average"
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
