@@ -72,11 +72,11 @@ def to_json(questions: Sequence[Question], rows: Sequence[Row]) -> dict[str, Any
 
 
 def to_markdown(questions: Sequence[Question], rows: Sequence[Row]) -> str:
-    """One line a run; below, for each model and planner, one line a kind."""
+    """A column a budget; below, for each model and planner, a line a kind."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.run.label, row.run.planner), []).append(row)
-    parts = [_runs_table(rows, groups)]
+    parts = [_runs_table(list(groups.values()))]
     parts += [
         f"By kind: {label}, planner {planner}\n\n{_kinds_table(questions, own)}"
         for (label, planner), own in groups.items()
@@ -84,28 +84,29 @@ def to_markdown(questions: Sequence[Question], rows: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _runs_table(rows: Sequence[Row], groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
-    first = rows[0].run
-    head = ["model", "planner", "budget", "executed share", "prefill GFLOPs", "accuracy, % (95 %)"]
-    lines = [[*head, "kept, %", f"against {first.label}, {first.planner}"]]
-    for row in rows:
-        whole = max(groups[row.run.label, row.run.planner], key=lambda r: r.run.budget.fraction)
-        low, high = row.accuracy.interval
-        kept = _percent(row.accuracy.correct / whole.accuracy.correct) if whole.accuracy.correct else ""
-        itself = (row.run.label, row.run.planner) == (first.label, first.planner)
-        lines.append(
-            [
-                row.run.label,
-                row.run.planner,
-                str(row.run.budget),
-                f"{row.share:.3f}",
-                _gflops(row.prefill_gflops),
-                f"{_percent(row.accuracy.share)} ({_percent(low)} to {_percent(high)})",
-                kept,
-                "" if itself else f"{100 * row.lead.share:+.1f} ± {100 * row.lead.reach:.1f}",
-            ]
-        )
+def _runs_table(groups: Sequence[Sequence[Row]]) -> str:
+    """What the first model and planner cost and keep; then its accuracy, and that of the others against it."""
+    leader = groups[0]
+    whole = max(leader, key=lambda row: row.run.budget.fraction).accuracy.correct
+    lines = [
+        ["", *(f"budget {row.run.budget}" for row in leader)],
+        ["executed share", *(f"{row.share:.3f}" for row in leader)],
+        ["prefill, GFLOPs", *(_gflops(row.prefill_gflops) for row in leader)],
+        ["kept, %", *(_percent(row.accuracy.correct / whole) if whole else "" for row in leader)],
+    ]
+    for group in groups:
+        cells = [_accuracy(row) + ("" if group is leader else f"<br>{_lead(row)}") for row in group]
+        lines.append([f"{group[0].run.label}, {group[0].run.planner}", *cells])
     return _markdown(lines)
+
+
+def _accuracy(row: Row) -> str:
+    low, high = row.accuracy.interval
+    return f"{_percent(row.accuracy.share)} ({_percent(low)} to {_percent(high)})"
+
+
+def _lead(row: Row) -> str:
+    return f"{100 * row.lead.share:+.1f} ± {100 * row.lead.reach:.1f}"
 
 
 def _kinds_table(questions: Sequence[Question], rows: Sequence[Row]) -> str:

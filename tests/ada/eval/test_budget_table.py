@@ -89,7 +89,11 @@ def test_rows_columns_and_picture(flags, checkpoint_h, tmp_path):
     }  # fmt: skip
     lines = markdown.splitlines()
     price = f"{first['prefill_gflops']:.5f}"
-    assert lines[2].startswith(f"| tiny | learned | 1 | 1.000 | {price} | 50.0 (25.4 to 74.6) | 100.0 |")
+    assert lines[0] == "|  | budget 1 | budget 0.7 | budget 0.3 |"
+    assert [line.split(" | ")[1] for line in lines[2:6]] == ["1.000", price, "100.0", "50.0 (25.4 to 74.6)"]
+    planners = [line.split(" | ")[0].removeprefix("| tiny, ") for line in lines[5:9]]
+    assert planners == ["learned", "even", "last", "random"]
+    assert lines[6].split(" | ")[1] == "50.0 (25.4 to 74.6)<br>+0.0 ± 0.0", "at budget 1 all planners are one"
     assert "| unknown | 6 | 33.3 (w1) | 0.0 |" in markdown
     assert plot.read_bytes().startswith(b"\x89PNG") and not list(plot.parent.glob("*.part"))
     assert all(r["executed_share"] <= r["budget"] + 1e-9 for r in found["rows"] if r["budget"] > 0.34)
@@ -158,7 +162,7 @@ def test_checkpoints_side_by_side(flags, checkpoint_h, make_adaptive, tiny_check
         ("plain", "last"),
     ]
     assert (options.out / "answers" / "trained-evenly" / "even-0.75.jsonl").exists()
-    assert "| against mine, learned |" in markdown.splitlines()[0]
+    assert markdown.splitlines()[7].startswith("| trained evenly, even | ")
     rows = table(options)["rows"]
     for row in rows:
         (first,) = [r for r in rows[:2] if r["budget"] == row["budget"]]
