@@ -12,7 +12,7 @@ from playground.shapes.scene import Scene
 
 TAG = "<image>\n"
 TURNS = 8
-CAPTION_SHARE = 0.2  # of the records that begin with a description
+CAPTION_SHARE = 0.3  # of the records that hold a description, as the first turn or any other
 REASONED_SHARE = 0.2  # of the turns that name their evidence in front of the verdict
 BARE_SHARE = 0.1  # of the turns that ask without an instruction, as people do
 SINGLE_SHARE = 0.1  # of the records with one question, as tests ask them
@@ -27,9 +27,12 @@ def caption_record(rng: random.Random, scene: Scene, name: str, image: str) -> R
 
 def question_record(rng: random.Random, scene: Scene, name: str, image: str, turns: int = TURNS) -> Record:
     """Stage 2: questions of all kinds in random order, no question twice."""
-    dialogue = [(request(rng), caption(scene))] if rng.random() < CAPTION_SHARE else []
     count = 1 if rng.random() < SINGLE_SHARE else turns
-    return _record(name, image, dialogue + [_turn(rng, q) for q in draw_questions(rng, scene, count)])
+    dialogue = [_turn(rng, q) for q in draw_questions(rng, scene, count)]
+    if rng.random() < CAPTION_SHARE:
+        place = rng.choice((0, rng.randint(1, len(dialogue))))
+        dialogue.insert(place, (request(rng), caption(scene)))
+    return _record(name, image, dialogue)
 
 
 def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS) -> Record:

@@ -74,7 +74,7 @@ shapes_recipe() { # the bundled base on a CPU
         --latency_budget "${BUDGETS:-0.5:1.0}" \
         --bf16 True \
         --output_dir "${OUT:-runs/shapes-$SCHEDULER}" \
-        --max_steps "${STEPS:-400}" \
+        --max_steps "${STEPS:-200}" \
         --per_device_train_batch_size "${BATCH:-48}" \
         --learning_rate 3e-4 \
         --adam_beta2 0.98 \
