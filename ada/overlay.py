@@ -146,6 +146,14 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
 
 
 @hookimpl
+def demo_parts() -> list[Any]:
+    """The web demo's budget slider and plan panel."""
+    from ada.serve.demo_panel import BudgetPanel
+
+    return [BudgetPanel()]
+
+
+@hookimpl
 def default_model_path() -> str | None:
     """The bundled model."""
     folder = Path(__file__).parent / "checkpoints" / "shapes-H"

@@ -12,7 +12,7 @@ The server's worker makes a ``serving_policy`` once, and asks it in front of and
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pluggy
@@ -120,3 +120,8 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
     prometheus ``CollectorRegistry`` to put metrics in. The policy checks fields before a request waits, grants options
     by load when its turn comes, and adds to the answer's last chunk.
     """
+
+
+@hookspec
+def demo_parts() -> Sequence[Any]:  # type: ignore[empty-body]
+    """Controls and panels for the web demo: ``llava.serve.demo_part.DemoPart``s."""

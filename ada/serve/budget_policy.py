@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field, StrictFloat
 
 from ada.budget import LatencyBudget
+from ada.cost.flops import decode_flops, decoder_flops
 from ada.plan import ExecutionPlan
 from ada.report import refuse_unreachable
 from ada.serve.budget_law import BudgetLaw
@@ -170,4 +171,17 @@ class BudgetPolicy(ServingPolicy):
             "load_multiplier": finished.options.get("load_multiplier", 1.0),
             "met": met,
         }
-        return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}}}
+        whole = whole_model_gflops(self.model, facts)
+        return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}, **whole}}
+
+
+def whole_model_gflops(model: Any, facts: Mapping[str, Any]) -> dict[str, float]:
+    """What the same prompt costs when all of the decoder runs."""
+    config, units, tokens = model.config, model.units, facts["prompt_tokens"]
+    plan = ExecutionPlan.full(units.num_layers, units.num_switches)
+    prefill = {**facts["prefill_flops"], **decoder_flops(config, units, plan, tokens, tokens)}
+    decode = decode_flops(config, units, plan, tokens + 1)
+    return {
+        "whole_prefill_gflops": sum(prefill.values()) / 1e9,
+        "whole_decode_gflops_per_token": sum(decode.values()) / 1e9,
+    }

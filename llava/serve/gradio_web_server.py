@@ -1,0 +1,80 @@
+"""The web demo: ``python -m llava.serve.gradio_web_server --controller http://localhost:21001``.
+
+Chats through the controller with whatever model its workers serve. Plug-ins add controls and panels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing is sent anywhere
+
+import gradio as gr
+
+from llava.constants import LOGDIR
+from llava.plugins import hooks
+from llava.program import run_program
+from llava.serve.controller_client import ControllerClient
+from llava.serve.vote_log import VoteLog
+from llava.serve.web_page import CSS, Page, build
+
+FONTS = ("system-ui", "sans-serif")  # none is fetched
+MAX_UPLOAD = "20mb"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Upstream's flags."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.gradio_web_server", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is everywhere")
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860 up")
+    parser.add_argument("--controller-url", "--controller", default="http://localhost:21001", help="the controller")
+    parser.add_argument("--concurrency-count", type=int, default=16, help="answers at a time")
+    parser.add_argument(
+        "--model-list-mode", choices=["once", "reload"], default="once", help="when to ask workers what they serve"
+    )
+    parser.add_argument("--share", action="store_true", help="make a public address through Gradio's servers")
+    parser.add_argument("--embed", action="store_true", help="leave the title out, for use inside another page")
+    parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their pictures")
+    return parser.parse_args(arguments)
+
+
+def example_questions() -> list[tuple[str, str]]:
+    """Pictures and questions to click on: those of the bundled world, where it is."""
+    picture = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
+    questions = (
+        "What word is written in the picture?",
+        "Describe the picture.",
+        "Is the blue star left of the green triangle?",
+    )
+    return [(str(picture), question) for question in questions] if picture.is_file() else []
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Run until the process is told to end."""
+    parts = [part for own in hooks().demo_parts() for part in own]
+    reload_models = args.model_list_mode == "reload"
+    page = Page(ControllerClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
+    blocks = build(page, example_questions(), args.embed)
+    blocks.queue(default_concurrency_limit=args.concurrency_count, api_open=False)
+    blocks.launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        max_file_size=MAX_UPLOAD,
+        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        css=CSS,
+        show_error=True,
+        ssr_mode=False,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; the exit code: 2 for what the user can mend."""
+    args = parse_arguments(arguments)
+    return run_program(lambda: serve(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
