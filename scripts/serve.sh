@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Serve a model: a controller and one worker, until Ctrl-C.
+# Serve a model: a controller, one worker and the web demo, until Ctrl-C.
 #
 #   bash scripts/serve.sh                                        # the bundled model
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
-#   CONTROLLER_PORT=8001 WORKER_PORT=8002 bash scripts/serve.sh
+#   CONTROLLER_PORT=8001 WORKER_PORT=8002 WEB_PORT=8003 bash scripts/serve.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
@@ -11,6 +11,7 @@ EXTRAS=serve source scripts/venv.sh
 host=${HOST:-127.0.0.1}
 controller=http://$host:${CONTROLLER_PORT:-21001}
 worker=http://$host:${WORKER_PORT:-21002}
+web=http://$host:${WEB_PORT:-7860}
 pids=()
 
 stop() {
@@ -25,7 +26,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Start a server and wait until it answers.
+# Start a server and wait until it answers at an address.
 start() { # NAME ADDRESS COMMAND...
     local name=$1 address=$2
     shift 2
@@ -34,7 +35,7 @@ start() { # NAME ADDRESS COMMAND...
     pids+=("$pid")
     for ((tries = 0; tries < 1200; tries++)); do
         kill -0 "$pid" 2>/dev/null || { echo "the $name has ended; its messages are above" >&2; exit 1; }
-        if python - "$address/health" <<'PYTHON'
+        if python - "$address" <<'PYTHON'
 import sys, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
@@ -51,15 +52,18 @@ PYTHON
     exit 1
 }
 
-start controller "$controller" \
+start controller "$controller/health" \
     python -m llava.serve.controller --host "$host" --port "${controller##*:}"
-start worker "$worker" \
+start worker "$worker/health" \
     python -m llava.serve.model_worker --host "$host" --port "${worker##*:}" --controller-address "$controller" "$@"
+start "web demo" "$web/" \
+    python -m llava.serve.gradio_web_server --host "$host" --port "${web##*:}" --controller "$controller"
 
 echo
+echo "open $web"
 echo "controller: $controller    worker: $worker    metrics: $worker/metrics"
 echo "try: python -m llava.serve.test_message --controller-address $controller --message 'Describe yourself.'"
-echo "Ctrl-C stops both."
+echo "Ctrl-C stops all."
 wait -n "${pids[@]}" || true
 echo "a server has ended" >&2
 exit 1

@@ -2,7 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -180,3 +185,33 @@ def slow_engine():
 
     control.make = SlowEngine
     return control
+
+
+@pytest.fixture(scope="module")
+def start_program(root, tmp_path_factory):
+    """``start_program(module, *flags, health="/health")``: a server in a process of its own; its address, once it
+    answers."""
+    processes = []
+
+    def start(module: str, *flags: object, health: str = "/health") -> str:
+        address = f"http://127.0.0.1:{flags[flags.index('--port') + 1]}"
+        log = tmp_path_factory.mktemp("log") / "log"
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with open(log, "wb") as output:
+            command = [sys.executable, "-m", module, "--host", "127.0.0.1", *map(str, flags)]
+            env["PYTHONPATH"] = str(root)
+            process = subprocess.Popen(command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT)
+        processes.append(process)
+        deadline = time.monotonic() + 300
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(address + health, trust_env=False).status_code == 200:
+                    return address
+            time.sleep(0.1)
+
+    yield start
+    for process in reversed(processes):
+        process.terminate()
+    for process in processes:
+        process.wait(60)

@@ -41,8 +41,8 @@ def answers(address: str) -> bool:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_serve_starts_both_and_stops_both(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
-    ports = {"CONTROLLER_PORT": str(free_port()), "WORKER_PORT": str(free_port())}
+def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
+    ports = {f"{name}_PORT": str(free_port()) for name in ("CONTROLLER", "WORKER", "WEB")}
     log = tmp_path / "log"
     command = ["bash", "scripts/serve.sh", "--model-path", str(adaptive_checkpoint), "--model-name", "tiny"]
     with open(log, "wb") as output:
@@ -51,11 +51,12 @@ def test_serve_starts_both_and_stops_both(root, environment, tmp_path, adaptive_
         )
     deadline = time.monotonic() + WAIT
     try:
-        while "Ctrl-C stops both" not in log.read_text():
+        while "Ctrl-C stops all" not in log.read_text():
             assert script.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
-        assert all(answers(address) for address in addresses)
+        assert all(answers(address) for address in addresses[:2])
+        assert "<title>LLaVA</title>" in httpx.get(addresses[2], trust_env=False).text
         flags = ["--controller-address", addresses[0], "--message", "w5", "--max-new-tokens", "3"]
         said = subprocess.run(
             [sys.executable, "-m", "llava.serve.test_message", *flags, "--latency-budget", "0.5"],

@@ -1,0 +1,130 @@
+"""The web demo in a headless Chromium: bundled model, real controller, worker and page."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+WAIT_MS = 120_000
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(root, start_program, tmp_path_factory):
+    """The demo's address."""
+    votes = tmp_path_factory.mktemp("votes")
+    controller = start_program("llava.serve.controller", "--port", free_port())
+    start_program("llava.serve.model_worker", "--port", free_port(), "--controller-address", controller)
+    flags = ["--controller", controller, "--log-dir", votes]
+    return start_program("llava.serve.gradio_web_server", "--port", free_port(), *flags, health="/"), votes
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser, address: str, **viewport: int):
+    page = browser.new_page(viewport=viewport or {"width": 1280, "height": 1000})
+    page.set_default_timeout(WAIT_MS)
+    page.outside = []
+    page.on("request", lambda request: page.outside.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#question textarea")
+    page.wait_for_function("document.querySelector('#model input').value == 'shapes-H'")
+    return page
+
+
+def put(page, field: str, picture: Path, question: str) -> None:
+    with page.expect_response(lambda reply: "/upload" in reply.url):
+        page.set_input_files(f"{field} input[type=file]", str(picture))
+    page.wait_for_selector(f"{field} img")
+    page.fill(f"{field} textarea", question)
+    page.locator(f"{field} textarea").press("Enter")
+
+
+def choose(page, side: str, budget: str) -> None:
+    page.locator(f"{side} .latency-budget input[type=number]").first.fill(budget)
+    page.keyboard.press("Tab")
+
+
+def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
+    """Picture and text of a panel, once it shows another picture than before."""
+    page.wait_for_function(
+        "([panel, old]) => { const i = document.querySelector(panel + ' img'); return i && i.src != old }",
+        arg=[f"{side} .execution-plan", other_than],
+    )
+    panel = page.locator(f"{side} .execution-plan").first
+    return panel.locator("img").get_attribute("src"), panel.inner_text()
+
+
+def test_a_visit(browser, address, root) -> None:
+    """Drop a picture, ask, move the slider and see another plan, regenerate, vote, clear."""
+    page = open_page(browser, address[0])
+    picture = root / "playground" / "shapes" / "demo.png"
+    put(page, "#question", picture, "What word is written in the picture?")
+    whole, told = plan_of(page, "")
+    assert "10 of 10" in told and "(100 %)" in told
+    assert "sun" in page.inner_text("#conversation")
+    choose(page, "", "0.6")
+    page.click("#regenerate")
+    less, told = plan_of(page, "", whole)
+    assert less != whole and "48 of 80" in told and "not measured yet" not in told
+    page.get_by_role("button", name="Good answer").click()
+    page.get_by_text("Thank you.").wait_for()
+    assert len(list(address[1].glob("*-conv.json"))) == 1
+    page.click("#clear")
+    page.get_by_text("Ask something: what ran").first.wait_for()
+    assert "sun" not in page.inner_text("#conversation")
+    page.click("#regenerate")
+    page.get_by_text("there is no question yet").first.wait_for()
+    assert all(url.startswith((address[0], "data:", "blob:")) for url in page.outside), "nothing comes from outside"
+    page.close()
+
+
+def test_two_budgets_side_by_side(browser, address, root) -> None:
+    page = open_page(browser, address[0])
+    page.get_by_role("tab", name="Compare").click()
+    choose(page, "#compare-right", "0.55")
+    put(page, "#compare-question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
+    right, told_right = plan_of(page, "#compare-right")
+    left, told_left = plan_of(page, "#compare-left")
+    assert left != right and "80 of 80" in told_left and "44 of 80" in told_right
+    page.close()
+
+
+def test_a_phone_sees_no_sideways_scrolling(browser, address) -> None:
+    page = open_page(browser, address[0], width=390, height=844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_no_worker_is_told(browser, start_program) -> None:
+    controller = start_program("llava.serve.controller", "--port", free_port())
+    demo = start_program(
+        "llava.serve.gradio_web_server", "--port", free_port(), "--controller", controller, health="/"
+    )
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(demo)
+    page.get_by_text("No model is being served.").wait_for()
+    page.close()
