@@ -181,11 +181,6 @@ def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conv
             raise OptionError(f"{origin} is {mode!r}; expected one of {', '.join(conv_templates)}")
         if mode is not None:
             return conv_templates[mode].copy()
-    return conv_templates[template_by_name(model_name)].copy()
-
-
-def template_by_name(model_name: str) -> str:
-    """Upstream's guess: the template of a model of this name."""
     name = model_name.lower()
     rules = {
         "llama-2": "llava_llama_2",
@@ -194,7 +189,7 @@ def template_by_name(model_name: str) -> str:
         "mpt": "mpt",
         "llava-v0": "llava_v0",
     }
-    return next((mode for part, mode in rules.items() if part in name), "llava_v1")
+    return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
 
 
 def with_image_tags(model: Any, text: str, count: int) -> str:

@@ -16,7 +16,7 @@ import gradio as gr
 from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
-from llava.serve.controller_client import ControllerClient
+from llava.serve.web_client import WebClient
 from llava.serve.vote_log import VoteLog
 from llava.serve.web_page import CSS, Page, build
 
@@ -55,7 +55,7 @@ def serve(args: argparse.Namespace) -> None:
     """Run until the process is told to end."""
     parts = [part for own in hooks().demo_parts() for part in own]
     reload_models = args.model_list_mode == "reload"
-    page = Page(ControllerClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
+    page = Page(WebClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
     blocks = build(page, example_questions(), args.embed)
     blocks.queue(default_concurrency_limit=args.concurrency_count, api_open=False)
     blocks.launch(

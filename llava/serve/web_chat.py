@@ -13,9 +13,8 @@ from typing import Any
 from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates
+from llava.conversation import conv_templates, stop_text, template_of_name
 from llava.errors import ImageError
-from llava.generation import stop_text, template_by_name
 from llava.image_files import load_image
 
 LONGEST_SIDE = 800  # pixels; what vision towers look at is smaller
@@ -79,7 +78,8 @@ class WebChat:
     def request(self, sampling: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         """The body that asks for the last turn's answer. ``sampling``: temperature, top_p, max_new_tokens; ``fields``:
         the plug-ins'."""
-        conversation = conv_templates[self.mode or template_by_name(self.model)].copy()
+        known = conv_templates.get(self.mode or "")
+        conversation = template_of_name(self.model) if known is None else known.copy()
         for turn in self.turns:
             tags = f"{DEFAULT_IMAGE_TOKEN}\n" * len(turn.pictures)
             conversation.append_message(conversation.roles[0], tags + turn.question)

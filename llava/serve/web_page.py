@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from llava.errors import LlavaError
-from llava.serve.controller_client import ControllerClient
+from llava.serve.web_client import WebClient
 from llava.serve.demo_part import DemoPart
 from llava.serve.vote_log import VoteLog
 from llava.serve.web_chat import WebChat
@@ -62,7 +62,7 @@ class Settings:
 class Page:
     """What the page's events share. Nothing of a visitor is kept here; that is in Gradio's session state."""
 
-    client: ControllerClient
+    client: WebClient
     log: VoteLog
     parts: Sequence[DemoPart]
     reload_models: bool = False

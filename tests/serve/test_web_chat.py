@@ -13,7 +13,7 @@ from ada.serve.demo_panel import NO_BUDGET, START, BudgetPanel
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
 from llava.serve import vote_log
-from llava.serve.controller_client import ControllerClient, ServingError
+from llava.serve.web_client import WebClient, ServingError
 from llava.serve.vote_log import VoteLog
 from llava.serve.web_chat import LONGEST_SIDE, WebChat
 
@@ -99,7 +99,7 @@ def test_a_full_log_takes_no_votes(chat, tmp_path, monkeypatch) -> None:
 
 
 def test_a_controller_that_is_not_there_is_named() -> None:
-    client = ControllerClient("http://127.0.0.1:9/")
+    client = WebClient("http://127.0.0.1:9/")
     for ask in (client.models, lambda: client.conv_mode("m"), lambda: list(client.answer({}))):
         with pytest.raises(ServingError, match=r"http://127\.0\.0\.1:9 cannot be reached.*--controller-url"):
             ask()

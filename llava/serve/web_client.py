@@ -18,7 +18,7 @@ class ServingError(LlavaError):
     """No answer, and why, in words for the user."""
 
 
-class ControllerClient:
+class WebClient:
     """Talks to the controller at ``address``. ``answer_timeout_s``: the longest silence within an answer."""
 
     def __init__(self, address: str, answer_timeout_s: float = 120.0) -> None:
