@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Serve a model: a controller and one worker, until Ctrl-C.
+# Serve a model: a controller, one worker and the API in OpenAI's form, until Ctrl-C.
 #
 #   bash scripts/serve.sh                                        # the bundled model
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
-#   CONTROLLER_PORT=8001 WORKER_PORT=8002 bash scripts/serve.sh
+#   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 bash scripts/serve.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
@@ -11,11 +11,13 @@ EXTRAS=serve source scripts/venv.sh
 host=${HOST:-127.0.0.1}
 controller=http://$host:${CONTROLLER_PORT:-21001}
 worker=http://$host:${WORKER_PORT:-21002}
+api=http://$host:${API_PORT:-21003}
 pids=()
 
 stop() {
     trap - EXIT INT TERM
-    # The last one started stops first: the worker answers what it has taken in, and leaves its controller.
+    # The last one started stops first: the API answers its clients; the worker answers what it has taken in, and leaves
+    # its controller.
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
         kill -TERM "${pids[i]}" 2>/dev/null || true
         wait "${pids[i]}" 2>/dev/null || true
@@ -55,11 +57,14 @@ start controller "$controller" \
     python -m llava.serve.controller --host "$host" --port "${controller##*:}"
 start worker "$worker" \
     python -m llava.serve.model_worker --host "$host" --port "${worker##*:}" --controller-address "$controller" "$@"
+start API "$api" \
+    python -m llava.serve.openai_api --host "$host" --port "${api##*:}" --controller-address "$controller"
 
 echo
 echo "controller: $controller    worker: $worker    metrics: $worker/metrics"
+echo "OpenAI's form: $api/v1"
 echo "try: python -m llava.serve.test_message --controller-address $controller --message 'Describe yourself.'"
-echo "Ctrl-C stops both."
+echo "Ctrl-C stops all."
 wait -n "${pids[@]}" || true
 echo "a server has ended" >&2
 exit 1

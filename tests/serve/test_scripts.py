@@ -41,8 +41,8 @@ def answers(address: str) -> bool:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_serve_starts_both_and_stops_both(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
-    ports = {"CONTROLLER_PORT": str(free_port()), "WORKER_PORT": str(free_port())}
+def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
+    ports = {"CONTROLLER_PORT": str(free_port()), "WORKER_PORT": str(free_port()), "API_PORT": str(free_port())}
     log = tmp_path / "log"
     command = ["bash", "scripts/serve.sh", "--model-path", str(adaptive_checkpoint), "--model-name", "tiny"]
     with open(log, "wb") as output:
@@ -51,7 +51,7 @@ def test_serve_starts_both_and_stops_both(root, environment, tmp_path, adaptive_
         )
     deadline = time.monotonic() + WAIT
     try:
-        while "Ctrl-C stops both" not in log.read_text():
+        while "Ctrl-C stops all" not in log.read_text():
             assert script.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
@@ -65,6 +65,9 @@ def test_serve_starts_both_and_stops_both(root, environment, tmp_path, adaptive_
             text=True,
         )
         assert said.returncode == 0 and "Models: ['tiny']" in said.stdout, said.stderr
+        chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 3, "temperature": 0}
+        told = httpx.post(f"{addresses[2]}/v1/chat/completions", json=chat, trust_env=False, timeout=WAIT).json()
+        assert told["usage"]["completion_tokens"] <= 3, told
         os.killpg(script.pid, sign)  # as a terminal does
         script.wait(WAIT)
         assert not any(answers(address) for address in addresses)
