@@ -196,7 +196,7 @@ class Listening:
 
     def __init__(self, app) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.app = app
         self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)

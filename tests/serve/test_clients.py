@@ -171,7 +171,17 @@ def test_curl(served, alone, picture) -> None:
 @pytest.mark.network
 def test_upstreams_test_message(served, tmp_path) -> None:
     """Its own module from the PyPI package, alone: the rest of the package needs an old transformers."""
-    fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", tmp_path, "llava-torch==1.2.2.post1"]
+    fetch = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        "-d",
+        tmp_path,
+        "llava-torch==1.2.2.post1",
+    ]
     fetched = subprocess.run(fetch, capture_output=True, text=True)
     if fetched.returncode:
         pytest.skip(f"llava-torch cannot be fetched: {fetched.stderr.strip()[-300:]}")
