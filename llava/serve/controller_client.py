@@ -54,8 +54,8 @@ class ControllerClient:
         request = self.client.build_request(
             "POST",
             f"{self.address}/worker_generate_stream",
-            json=body,
-            headers={HEADER: request_id},
+            content=json.dumps(body).encode(),  # escapes what no UTF-8 can carry; the worker says what it thinks of it
+            headers={HEADER: request_id, "Content-Type": "application/json"},
             timeout=timeout,
         )
         try:

@@ -29,6 +29,9 @@ class RequestFailure(Exception):
     headers: dict[str, str] = field(default_factory=dict)
     param: str | None = None
 
+    def __post_init__(self) -> None:
+        self.message = self.message.encode(errors="backslashreplace").decode()  # it may repeat what no UTF-8 can carry
+
     def __str__(self) -> str:
         return self.message
 

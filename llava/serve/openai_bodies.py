@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from llava.plugins import hooks, merged
 from llava.serve.wire import Body, Name
@@ -28,10 +28,22 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _whole(text: str) -> str:
+    """Raises ValueError for text that no UTF-8 can carry; JSON's escapes can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text holds half of a surrogate pair") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
 class ImageUrl(Body):
     """``detail`` is taken and makes no difference: every picture goes through the same tower."""
 
-    url: str = Field(
+    url: Text = Field(
         min_length=1, description="data:image/...;base64,... or, where the server allows it, http(s)://..."
     )
     detail: Literal["auto", "low", "high"] | None = None
@@ -41,7 +53,7 @@ class TextPart(Body):
     """Words."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ImagePart(Body):
@@ -58,7 +70,7 @@ class Message(Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Text | list[Part]
 
 
 class StreamOptions(Body):
@@ -78,7 +90,7 @@ class ChatBody(Body):
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
