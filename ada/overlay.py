@@ -138,6 +138,14 @@ def request_fields() -> Mapping[str, tuple[Any, Any]]:
 
 
 @hookimpl
+def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """``x-slo-ttft-ms``: the budget as a time to first token."""
+    from ada.serve.slo_header import fields_of_headers
+
+    return fields_of_headers(headers)
+
+
+@hookimpl
 def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
     """Budgets of a worker's requests, and what load makes of them."""
     from ada.serve.budget_policy import BudgetPolicy

@@ -367,3 +367,23 @@ conv_templates = {
     "mpt": conv_mpt,
 }
 default_conversation = conv_vicuna_v1
+
+
+def template_of_name(model_name: str) -> Conversation:
+    """A copy of the template that upstream takes for a model of this name."""
+    name = model_name.lower()
+    rules = {
+        "llama-2": "llava_llama_2",
+        "mistral": "mistral_instruct",
+        "v1.6-34b": "chatml_direct",
+        "mpt": "mpt",
+        "llava-v0": "llava_v0",
+    }
+    return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
+
+
+def stop_text(conversation: Conversation) -> str | None:
+    """The text that ends an answer under this template."""
+    if conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2):
+        return conversation.sep2
+    return conversation.sep

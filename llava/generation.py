@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -20,23 +20,27 @@ from llava.constants import (
     IMAGE_PLACEHOLDER,
     IMAGE_TOKEN_INDEX,
 )
-from llava.conversation import Conversation, SeparatorStyle, conv_templates
+from llava.conversation import Conversation, conv_templates, template_of_name
+from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.plugins import hooks, merged
+from llava.seeded_choice import SeededChoice
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; a temperature of 0 is greedy."""
+    """How tokens are chosen; a temperature of 0 is greedy. Above 0, the same ``seed`` draws the same tokens again."""
 
     temperature: float = 0.0
     top_p: float | None = None
     num_beams: int = 1
     max_new_tokens: int = 512
+    seed: int | None = None
 
-    def keywords(self) -> dict[str, Any]:
-        """For ``generate``. Raises ``OptionError`` for values out of range."""
+    def keywords(self, top_k: int | None = None) -> dict[str, Any]:
+        """For ``generate``. top_k: the model's own, for seeded draws. Raises ``OptionError`` for values out of range,
+        and for a seed with beams."""
         if self.temperature < 0:
             raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -45,13 +49,16 @@ class Sampling:
             raise OptionError(
                 f"--max-new-tokens is {self.max_new_tokens} and --num_beams {self.num_beams}; expected 1 or more"
             )
-        sampled = {"temperature": self.temperature, "top_p": self.top_p} if self.temperature > 0 else {}
-        return {
-            "do_sample": self.temperature > 0,
-            "num_beams": self.num_beams,
-            "max_new_tokens": self.max_new_tokens,
-            **sampled,
-        }
+        sampled = self.temperature > 0
+        settings: dict[str, Any] = {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
+        if not sampled:
+            return {"do_sample": False, **settings}
+        if self.seed is None:
+            return {"do_sample": True, **settings, "temperature": self.temperature, "top_p": self.top_p}
+        if self.num_beams > 1:
+            raise OptionError(f"seed is {self.seed} and --num_beams {self.num_beams}; a seed needs a single beam")
+        choice = SeededChoice(self.seed, self.temperature, self.top_p, top_k)
+        return {"do_sample": False, **settings, "logits_processor": LogitsProcessorList([choice])}
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ def answer(
         streamer=streamer,
         stopping_criteria=StoppingCriteriaList(criteria),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        **sampling.keywords(),
+        **sampling.keywords(model.generation_config.top_k),
         **keywords,
     )
     new = output.sequences[0].tolist()
@@ -181,15 +188,7 @@ def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conv
             raise OptionError(f"{origin} is {mode!r}; expected one of {', '.join(conv_templates)}")
         if mode is not None:
             return conv_templates[mode].copy()
-    name = model_name.lower()
-    rules = {
-        "llama-2": "llava_llama_2",
-        "mistral": "mistral_instruct",
-        "v1.6-34b": "chatml_direct",
-        "mpt": "mpt",
-        "llava-v0": "llava_v0",
-    }
-    return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
+    return template_of_name(model_name)
 
 
 def with_image_tags(model: Any, text: str, count: int) -> str:
@@ -200,10 +199,3 @@ def with_image_tags(model: Any, text: str, count: int) -> str:
     if IMAGE_PLACEHOLDER in text:
         return text.replace(IMAGE_PLACEHOLDER, tag)
     return f"{tag}\n" * count + text
-
-
-def stop_text(conversation: Conversation) -> str | None:
-    """The text that ends an answer under this template."""
-    if conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2):
-        return conversation.sep2
-    return conversation.sep

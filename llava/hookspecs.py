@@ -113,6 +113,14 @@ def request_fields() -> Mapping[str, tuple[Any, Any]]:  # type: ignore[empty-bod
 
 
 @hookspec
+def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Fields of ``request_fields`` that a request's HTTP headers (any case) ask for. A bad one raises ``OptionError``.
+
+    Only the OpenAI-style API asks; its callers cannot always change a body.
+    """
+
+
+@hookspec
 def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
     """What a plug-in does for the requests of one worker: a ``llava.serve.policy.ServingPolicy``, or None.
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Serve a model: a controller, one worker and the web demo, until Ctrl-C.
+# Serve a model: a controller, one worker, the API in OpenAI's form and the web demo, until Ctrl-C.
 #
 #   bash scripts/serve.sh                                        # the bundled model
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
-#   CONTROLLER_PORT=8001 WORKER_PORT=8002 WEB_PORT=8003 bash scripts/serve.sh
+#   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 WEB_PORT=8004 bash scripts/serve.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
@@ -12,11 +12,13 @@ host=${HOST:-127.0.0.1}
 controller=http://$host:${CONTROLLER_PORT:-21001}
 worker=http://$host:${WORKER_PORT:-21002}
 web=http://$host:${WEB_PORT:-7860}
+api=http://$host:${API_PORT:-21003}
 pids=()
 
 stop() {
     trap - EXIT INT TERM
-    # The last one started stops first: the worker answers what it has taken in, and leaves its controller.
+    # The last one started stops first: the API answers its clients; the worker answers what it has taken in, and leaves
+    # its controller.
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
         kill -TERM "${pids[i]}" 2>/dev/null || true
         wait "${pids[i]}" 2>/dev/null || true
@@ -56,12 +58,15 @@ start controller "$controller/health" \
     python -m llava.serve.controller --host "$host" --port "${controller##*:}"
 start worker "$worker/health" \
     python -m llava.serve.model_worker --host "$host" --port "${worker##*:}" --controller-address "$controller" "$@"
+start API "$api/health" \
+    python -m llava.serve.openai_api --host "$host" --port "${api##*:}" --controller-address "$controller"
 start "web demo" "$web/" \
     python -m llava.serve.gradio_web_server --host "$host" --port "${web##*:}" --controller "$controller"
 
 echo
 echo "open $web"
 echo "controller: $controller    worker: $worker    metrics: $worker/metrics"
+echo "OpenAI's form: $api/v1"
 echo "try: python -m llava.serve.test_message --controller-address $controller --message 'Describe yourself.'"
 echo "Ctrl-C stops all."
 wait -n "${pids[@]}" || true

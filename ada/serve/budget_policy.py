@@ -170,6 +170,8 @@ class BudgetPolicy(ServingPolicy):
             "allowed": finished.options.get("latency_budget"),
             "load_multiplier": finished.options.get("load_multiplier", 1.0),
             "met": met,
+            "predicted_ms": facts.get("predicted_ms"),  # of the first token; None where the device is not calibrated
+            "measured_ms": round(finished.answer.timing["time_to_first_token_ms"], 3),  # without the queue
         }
         whole = whole_model_gflops(self.model, facts)
         return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}, **whole}}

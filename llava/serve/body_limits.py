@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llava.serve.failures import RequestFailure
+from llava.serve.failures import FormOf, RequestFailure
 
 MIB = 1024 * 1024
 MAX_STRINGS, MAX_BRACKETS = 100_000, 10_000  # in one body; an honest one has a few dozen
@@ -77,11 +77,12 @@ class UnreadAnswer(Exception):
 
 
 class LimitedBodies:
-    """ASGI middleware: reads each body whole, within the limits, and hands it on."""
+    """ASGI middleware: reads each body whole, within the limits, and hands it on. ``form``: of a refusal."""
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, form: FormOf = RequestFailure.response) -> None:
         self.app = app
         self.limits = limits
+        self.form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +99,7 @@ class LimitedBodies:
             return
         except RequestFailure as failure:
             request_id = scope.get("state", {}).get("request_id")
-            await failure.response(request_id)(scope, receive, patient)
+            await self.form(failure, request_id)(scope, receive, patient)
             return
         await self.app(scope, _replay(body, receive), patient)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -11,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from llava.errors import LlavaError
 from llava.serve.wire import WORKER_FAILED, Failure, chunk
 
 
 @dataclass
 class RequestFailure(Exception):
-    """Raised wherever a request ends without an answer. ``retry_after`` is in seconds."""
+    """Raised wherever a request ends without an answer. ``retry_after`` is in seconds; ``param`` names the field that
+    is at fault, where one is."""
 
     status: int
     reason: str
@@ -24,6 +27,10 @@ class RequestFailure(Exception):
     error_code: int = WORKER_FAILED
     retry_after: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    param: str | None = None
+
+    def __post_init__(self) -> None:
+        self.message = self.message.encode(errors="backslashreplace").decode()  # it may repeat what no UTF-8 can carry
 
     def __str__(self) -> str:
         return self.message
@@ -40,10 +47,15 @@ class RequestFailure(Exception):
 
     def response(self, request_id: str | None) -> JSONResponse:
         """The same as a reply of its own."""
-        headers = dict(self.headers)
-        if self.retry_after is not None:
-            headers["Retry-After"] = str(self.retry_after)
-        return JSONResponse(self.body(request_id), self.status, headers)
+        return JSONResponse(self.body(request_id), self.status, self.all_headers())
+
+    def all_headers(self) -> dict[str, str]:
+        """The reply's headers."""
+        after = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return {**self.headers, **after}
+
+
+FormOf = Callable[[RequestFailure, "str | None"], JSONResponse]  # failure and request id -> reply
 
 
 REPLIES: dict[int | str, dict[str, Any]] = {
@@ -90,24 +102,34 @@ def validation_message(error: RequestValidationError) -> tuple[int, str]:
     return 422, "; ".join(said)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every failure of ``app`` in the one form."""
+def place_of(error: RequestValidationError) -> str | None:
+    """The field that is at fault, where it is one of the body's own."""
+    place = next((problem["loc"][1:] for problem in error.errors() if len(problem["loc"]) > 1), ())
+    return str(place[0])[:100] if place and isinstance(place[0], str) else None
+
+
+def install(app: FastAPI, form: FormOf = RequestFailure.response) -> None:
+    """Answer every failure of ``app`` in one form."""
 
     async def failed(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestFailure)
-        return error.response(request_id_of(request))
+        return form(error, request_id_of(request))
+
+    async def mendable(request: Request, error: Exception) -> JSONResponse:
+        return form(RequestFailure(400, "bad_request", str(error)), request_id_of(request))
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         status, message = validation_message(error)
-        return RequestFailure(status, "bad_request", message).response(request_id_of(request))
+        return form(RequestFailure(status, "bad_request", message, param=place_of(error)), request_id_of(request))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         message = f"{request.method} {request.url.path[:200]}: {error.detail or HTTPStatus(error.status_code).phrase}"
         failure = RequestFailure(error.status_code, "bad_request", message, headers=dict(error.headers or {}))
-        return failure.response(request_id_of(request))
+        return form(failure, request_id_of(request))
 
     app.add_exception_handler(RequestFailure, failed)
+    app.add_exception_handler(LlavaError, mendable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)

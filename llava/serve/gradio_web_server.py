@@ -16,8 +16,8 @@ import gradio as gr
 from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
-from llava.serve.web_client import WebClient
 from llava.serve.vote_log import VoteLog
+from llava.serve.web_client import WebClient
 from llava.serve.web_page import CSS, Page, build
 
 FONTS = ("system-ui", "sans-serif")  # none is fetched

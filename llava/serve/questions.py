@@ -55,7 +55,7 @@ def read_sampling(body: GenerationBody, max_new_tokens: int) -> Sampling:
     """Temperatures near 0, and a nucleus of 0, are greedy."""
     if body.temperature <= GREEDY or body.top_p == 0:
         return Sampling(max_new_tokens=max_new_tokens)
-    return Sampling(body.temperature, body.top_p, max_new_tokens=max_new_tokens)
+    return Sampling(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
 
 
 def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava.serve.body_limits import UnreadAnswer
-from llava.serve.failures import RequestFailure
+from llava.serve.failures import FormOf, RequestFailure
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,10 @@ class RequestIds:
     """ASGI middleware: keeps the client's ``X-Request-Id`` where it is a plain word, makes one where it is not; logs
     each request, and every failure that nothing else has caught."""
 
-    def __init__(self, app: ASGIApp, quiet: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, quiet: tuple[str, ...] = (), form: FormOf = RequestFailure.response) -> None:
         self.app = app
         self.quiet = quiet  # paths that are asked for all the time
+        self.form = form  # of a failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +53,7 @@ class RequestIds:
             if status:
                 raise
             failure = RequestFailure(500, "internal", f"the server failed; its log says why under {request_id}")
-            await failure.response(request_id)(scope, receive, named)
+            await self.form(failure, request_id)(scope, receive, named)
             status = 500
         level = logging.DEBUG if scope["path"] in self.quiet and status < 400 else logging.INFO
         elapsed_ms = (time.perf_counter() - start) * 1000

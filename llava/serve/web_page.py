@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 
 from llava.errors import LlavaError
-from llava.serve.web_client import WebClient
 from llava.serve.demo_part import DemoPart
 from llava.serve.vote_log import VoteLog
 from llava.serve.web_chat import WebChat
+from llava.serve.web_client import WebClient
 
 TITLE = "LLaVA"
 NO_MODELS = (

@@ -80,6 +80,9 @@ class GenerationBody(Body):
     top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps the likeliest token only")
     max_new_tokens: int = Field(default=256, ge=1, description="longest answer; the worker's own limit holds too")
     stop: str | list[str] | None = Field(default=None, description="text that ends the answer and is no part of it")
+    seed: int | None = Field(
+        default=None, ge=-(2**63), lt=2**63, description="the same draws again, where the temperature is above 0"
+    )
 
 
 class Failure(BaseModel):

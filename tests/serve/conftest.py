@@ -5,18 +5,26 @@ import base64
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client import CollectorRegistry
 
 from ada.serve.budget_policy import BudgetPolicy
+from llava.serve import openai_api
+from llava.serve.controller import create_app as create_controller
+from llava.serve.controller import new_client
+from llava.serve.controller_client import ControllerClient
 from llava.serve.loaded_model import LoadedModel, open_model
+from llava.serve.request_limits import RequestLimits
 from llava.serve.worker_app import create_app
 from llava.serve.worker_service import WorkerService
 
@@ -215,3 +223,52 @@ def start_program(root, tmp_path_factory):
         process.terminate()
     for process in processes:
         process.wait(60)
+
+
+class Listening:
+    """An application behind a real socket, in a thread of its own."""
+
+    def __init__(self, app) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.app = app
+        self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive(), "the application ended as it began"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(60)
+
+
+@pytest.fixture(scope="session")
+def listen():
+    """``listen(app)``: a ``Listening``; all are stopped at the end."""
+    running: list[Listening] = []
+
+    def start(app) -> Listening:
+        running.append(Listening(app))
+        return running[-1]
+
+    yield start
+    for server in reversed(running):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def served(loaded, listen) -> SimpleNamespace:
+    """Controller, worker and OpenAI-style API over real sockets: ``.controller``, ``.worker``, ``.api``, ``.service``.
+    No answer is longer than 8 tokens."""
+    registry = CollectorRegistry()
+    policy = BudgetPolicy(loaded, {}, registry)
+    limits = RequestLimits(max_output_tokens=8)
+    service = WorkerService(loaded, policy=policy, registry=registry, limits=limits)
+    worker, controller = listen(create_app(service)), listen(create_controller())
+    body = {"worker_name": worker.address, "check_heart_beat": False}
+    assert httpx.post(f"{controller.address}/register_worker", json=body, trust_env=False).status_code == 200
+    client = ControllerClient(controller.address, new_client())
+    api = listen(openai_api.create_app(openai_api.ChatApi(client)))
+    return SimpleNamespace(worker=worker, controller=controller, api=api, service=service)

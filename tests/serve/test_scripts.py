@@ -42,7 +42,7 @@ def answers(address: str) -> bool:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
-    ports = {f"{name}_PORT": str(free_port()) for name in ("CONTROLLER", "WORKER", "WEB")}
+    ports = {f"{name}_PORT": str(free_port()) for name in ("CONTROLLER", "WORKER", "API", "WEB")}
     log = tmp_path / "log"
     command = ["bash", "scripts/serve.sh", "--model-path", str(adaptive_checkpoint), "--model-name", "tiny"]
     with open(log, "wb") as output:
@@ -55,8 +55,8 @@ def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_ch
             assert script.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
-        assert all(answers(address) for address in addresses[:2])
-        assert "<title>LLaVA</title>" in httpx.get(addresses[2], trust_env=False).text
+        assert all(answers(address) for address in addresses[:3])
+        assert "<title>LLaVA</title>" in httpx.get(addresses[3], trust_env=False).text
         flags = ["--controller-address", addresses[0], "--message", "w5", "--max-new-tokens", "3"]
         said = subprocess.run(
             [sys.executable, "-m", "llava.serve.test_message", *flags, "--latency-budget", "0.5"],
@@ -66,6 +66,9 @@ def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_ch
             text=True,
         )
         assert said.returncode == 0 and "Models: ['tiny']" in said.stdout, said.stderr
+        chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 3, "temperature": 0}
+        told = httpx.post(f"{addresses[2]}/v1/chat/completions", json=chat, trust_env=False, timeout=WAIT).json()
+        assert told["usage"]["completion_tokens"] <= 3, told
         os.killpg(script.pid, sign)  # as a terminal does
         script.wait(WAIT)
         assert not any(answers(address) for address in addresses)

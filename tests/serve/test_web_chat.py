@@ -13,9 +13,9 @@ from ada.serve.demo_panel import NO_BUDGET, START, BudgetPanel
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
 from llava.serve import vote_log
-from llava.serve.web_client import WebClient, ServingError
 from llava.serve.vote_log import VoteLog
 from llava.serve.web_chat import LONGEST_SIDE, WebChat
+from llava.serve.web_client import ServingError, WebClient
 
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
 

@@ -1,0 +1,97 @@
+"""Chats worded by templates: the prompts written out by hand, and chats that cannot be worded."""
+
+import pytest
+
+from llava.conversation import conv_templates
+from llava.errors import OptionError
+from llava.serve.chat_prompt import worded
+from llava.serve.openai_bodies import Message
+
+URL = "data:image/png;base64,AAAA"
+USER = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+
+
+def chat(*turns) -> list[Message]:
+    return [Message(role=role, content=content) for role, content in turns]
+
+
+def parts(*parts) -> list[dict]:
+    return [
+        {"type": "image_url", "image_url": {"url": part}}
+        if part.startswith("data:")
+        else {"type": "text", "text": part}
+        for part in parts
+    ]
+
+
+TURNS = (("user", "One?"), ("assistant", "Two."), ("user", "Three?"))
+SYSTEM = (("system", "Be"), ("developer", "brief."))
+# name: (template, turns, prompt, stop)
+PROMPTS = {
+    "vicuna": ("v1", TURNS, f"{USER} USER: One? ASSISTANT: Two.</s>USER: Three? ASSISTANT:", "</s>"),
+    "system": ("v1", (*SYSTEM, ("user", "One?")), "Be\nbrief. USER: One? ASSISTANT:", "</s>"),
+    "a picture": ("v1", [("user", parts("One?", URL))], f"{USER} USER: <image>\nOne? ASSISTANT:", "</s>"),
+    "a picture alone": ("v1", [("user", parts(URL))], f"{USER} USER: <image>\n ASSISTANT:", "</s>"),
+    "two texts, two pictures": (
+        "v1",
+        [("user", parts(URL, "One?", URL, "Two?"))],
+        f"{USER} USER: <image>\n<image>\nOne?\nTwo? ASSISTANT:",
+        "</s>",
+    ),
+    "a picture in a later turn": (
+        "v1",
+        (*TURNS[:2], ("user", parts(URL, "Three?"))),
+        f"{USER} USER: One? ASSISTANT: Two.</s>USER: <image>\nThree? ASSISTANT:",
+        "</s>",
+    ),
+    "two in a row": ("v1", [("user", "One."), ("user", "Two?")], f"{USER} USER: One.\nTwo? ASSISTANT:", "</s>"),
+    "mistral": ("mistral_instruct", TURNS, "[INST] One? [/INST] Two. </s>[INST] Three? [/INST]", "</s>"),
+    "llama 2": (
+        "llava_llama_2",
+        (*SYSTEM, *TURNS),
+        "[INST] <<SYS>>\nBe\nbrief.\n<</SYS>>\n\nOne? [/INST] Two. </s><s>[INST] Three? [/INST]",
+        "</s>",
+    ),
+    "chatml": (
+        "chatml_direct",
+        (*SYSTEM, ("user", "One?")),
+        "<|im_start|>system\nBe\nbrief.<|im_end|><|im_start|>user\nOne?<|im_end|><|im_start|>assistant\n",
+        "<|im_end|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts(name) -> None:
+    template, turns, prompt, stop = PROMPTS[name]
+    got = worded(chat(*turns), conv_templates[template])
+    assert got.prompt == prompt and got.stop == stop
+    assert len(got.pictures) == prompt.count("<image>")
+
+
+def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
+    template = conv_templates["v1"]
+    turns = [("user", parts("data:1", "a", "data:2")), ("assistant", "b"), ("user", parts("data:3"))]
+    assert worded(chat(*turns), template).pictures == ("data:1", "data:2", "data:3")
+    assert template.messages == []
+
+
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([("system", "a")], "begins and ends"),
+        ([("assistant", "a"), ("user", "b")], "begins and ends"),
+        ([("user", "a"), ("assistant", "b")], "begins and ends"),
+        ([("user", "a"), ("assistant", " ")], "messages.1: the message is empty"),
+        ([("user", [])], "messages.0: the message is empty"),
+        ([("user", "what is <image>?")], "messages.0: the text holds '<image>'"),
+        ([("system", parts(URL)), ("user", "a")], "messages.0: a picture in a message of the role 'system'"),
+        ([("user", "a"), ("assistant", parts(URL)), ("user", "b")], "messages.1: a picture"),
+    ],
+)
+def test_chats_that_cannot_be_worded(turns, words) -> None:
+    with pytest.raises(OptionError, match=words):
+        worded(chat(*turns), conv_templates["v1"])

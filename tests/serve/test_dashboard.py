@@ -1,0 +1,78 @@
+"""The metrics that are promised exist, and the dashboard names no others."""
+
+import json
+import re
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+PROMISED = {
+    "time_to_first_token_seconds_bucket": {"le"},
+    "inter_token_latency_seconds_bucket": {"le"},
+    "e2e_request_latency_seconds_bucket": {"le"},
+    "request_queue_time_seconds_bucket": {"le"},
+    "num_requests_running": set(),
+    "num_requests_waiting": set(),
+    "prompt_tokens_total": set(),
+    "generation_tokens_total": set(),
+    "request_success_total": {"finished_reason"},
+    "latency_budget_ratio_bucket": {"le"},
+    "plan_cost_ratio_bucket": {"le"},
+    "budget_violations_total": set(),
+    "budget_downgrades_total": set(),
+    "requests_rejected_total": {"code"},
+}
+SERIES = re.compile(r"adallava:(\w+)(?:\{(.*?)\})?")
+FUNCTIONS = {"sum", "min", "rate", "histogram_quantile", "by"}
+ADDED_BY_PROMETHEUS = {"instance"}
+
+
+@pytest.fixture(scope="module")
+def exposed(served) -> dict[str, set[str]]:
+    """Each series that the worker tells of, once a request was answered and one refused, and its labels."""
+    url = f"{served.worker.address}/worker_generate_stream"
+    for body in ({"prompt": "w5", "max_new_tokens": 2, "latency_budget": 0.5}, {"prompt": "w5", "latency_budget": 7}):
+        httpx.post(url, json=body, trust_env=False, timeout=600)
+    text = httpx.get(f"{served.worker.address}/metrics", trust_env=False).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {sample.name.removeprefix("adallava:"): set(sample.labels) for sample in samples}
+
+
+@pytest.fixture(scope="module")
+def dashboard(root) -> dict:
+    return json.loads((root / "scripts" / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
+
+
+def test_the_promised_metrics_exist(exposed) -> None:
+    for name, labels in PROMISED.items():
+        assert exposed.get(name) == labels | {"model_name"}, name
+
+
+def test_the_dashboard_asks_for_nothing_else(dashboard, exposed) -> None:
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    named = [series for expression in expressions for series in SERIES.findall(expression)]
+    assert len(named) >= len(expressions) > 10
+    for name, selector in named:
+        assert name in exposed, name
+        assert set(re.findall(r"(\w+)=", selector)) <= exposed[name] | ADDED_BY_PROMETHEUS, (name, selector)
+    for expression in expressions:
+        assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
+        by = {label for group in re.findall(r"by \((\w+)\)", expression) for label in group.split()}
+        assert by <= set().union(*(exposed[name] for name, _ in SERIES.findall(expression)))
+        assert set(re.findall(r"\b([a-z_]+)\s*\(", expression)) - FUNCTIONS <= {"label_values"}, expression
+
+
+def test_the_dashboard_shows_all_that_is_promised(dashboard) -> None:
+    shown = {name for name, _ in SERIES.findall(json.dumps(dashboard))}
+    assert set(PROMISED) - shown <= {"latency_budget_ratio_bucket", "plan_cost_ratio_bucket"}, "these two as means"
+    assert {"latency_budget_ratio_sum", "plan_cost_ratio_sum"} <= shown
+
+
+def test_the_dashboard_can_be_imported(dashboard) -> None:
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids) and len(set(places)) == len(places)
+    assert "id" not in dashboard and dashboard["schemaVersion"] >= 36, "an id belongs to one Grafana alone"
+    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in dashboard["panels"])

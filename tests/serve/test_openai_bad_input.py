@@ -1,0 +1,246 @@
+"""Bad and hostile requests to the OpenAI-style API: the right status, a true message in OpenAI's shape, and the next
+request is answered."""
+
+import base64
+import json
+
+import httpx
+import pytest
+
+from llava.serve.body_limits import BodyLimits
+from llava.serve.controller import new_client
+from llava.serve.controller_client import ControllerClient
+from llava.serve.image_addresses import ImageAddresses
+from llava.serve.openai_api import ChatApi, create_app
+from llava.serve.public_fetch import PublicFetcher
+
+JSON = {"Content-Type": "application/json"}
+
+
+def shown(*addresses: str) -> dict:
+    return {"messages": [{"role": "user", "content": [image(address) for address in addresses]}]}
+
+
+def image(address: object) -> dict:
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
+def data(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def content(*parts) -> dict:
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+INSIDE = "not on the public internet"
+# name: (fields beside model and messages, status, words of the message)
+FIELDS = {
+    "no messages": ({"messages": None}, 400, ["messages"]),
+    "empty messages": ({"messages": []}, 400, ["messages"]),
+    "messages a text": ({"messages": "w5"}, 400, ["messages", "list"]),
+    "a message a text": ({"messages": ["w5"]}, 400, ["messages.0"]),
+    "no role": ({"messages": [{"content": "w5"}]}, 400, ["role"]),
+    "an unknown role": ({"messages": [{"role": "tool", "content": "w5"}]}, 400, ["role", "user"]),
+    "no content": ({"messages": [{"role": "user"}]}, 400, ["content"]),
+    "null content": ({"messages": [{"role": "user", "content": None}]}, 400, ["content"]),
+    "empty content": ({"messages": [{"role": "user", "content": ""}]}, 400, ["messages.0", "empty"]),
+    "an assistant at the end": ({"messages": [{"role": "assistant", "content": "w5"}]}, 400, ["begins and ends"]),
+    "an image tag in words": (content({"type": "text", "text": "<image>"}), 400, ["<image>", "image_url"]),
+    "half a surrogate pair": (content({"type": "text", "text": "\ud800"}), 400, ["text", "surrogate"]),
+    "half a pair in a message": ({"messages": [{"role": "user", "content": "\udfff"}]}, 400, ["surrogate"]),
+    "half a pair in a type": (content({"type": "\ud800", "text": ""}), 400, ["type"]),
+    "half a pair in a stop": ({"stop": ["a\ud800"]}, 400, ["stop", "surrogate"]),
+    "half a pair in an address": (shown("\ud800"), 400, []),
+    "half a pair in a data URL": (shown("data:image/png;base64,\ud800"), 400, []),
+    "half a pair in a host": (shown("http://\ud800/"), 400, []),
+    "half a pair in a budget": ({"latency_budget": "\ud800"}, 400, []),
+    "half a pair in the model": ({"model": "\ud800"}, 400, ["model"]),
+    "a part of an unknown type": (content({"type": "input_audio"}), 400, ["input_audio", "image_url"]),
+    "a part without a type": (content({"text": "w5"}), 400, ["type"]),
+    "a picture without an address": (content({"type": "image_url"}), 400, ["image_url"]),
+    "a picture's address at the wrong place": (content({"type": "image_url", "image_url": "data:,"}), 400, []),
+    "an address null": (content(image(None)), 400, ["url"]),
+    "an address a number": (content(image(7)), 400, ["url"]),
+    "an empty address": (shown(""), 400, ["url"]),
+    "a path": (shown("/etc/passwd"), 400, ["/etc/passwd", "data:image"]),
+    "a file": (shown("file:///etc/passwd"), 400, ["data:image"]),
+    "FTP": (shown("ftp://a.example/b.png"), 400, ["data:image"]),
+    "gopher": (shown("gopher://127.0.0.1:6379/_FLUSHALL"), 400, ["data:image"]),
+    "a script": (shown("javascript:alert(1)"), 400, ["data:image"]),
+    "data without base64": (shown("data:image/png,abc"), 400, ["image 1", "base64"]),
+    "data without a comma": (shown("data:image/png;base64"), 400, ["image 1", "base64"]),
+    "data that is a page": (shown(data(b"<html></html>", "text/html")), 400, ["text/html", "image/png"]),
+    "data of no type": (shown("data:;base64,AAAA"), 400, ["image/png"]),
+    "base64 that is none": (shown("data:image/png;base64,!!!!"), 400, ["image 1", "base64"]),
+    "base64 cut short": (shown(data(b"abcd")[:-3]), 400, ["base64"]),
+    "nothing in it": (shown("data:image/png;base64,"), 400, ["not an image"]),
+    "SVG": (shown(data(SVG, "image/svg+xml")), 400, ["not an image", "PNG"]),
+    "noise": (shown(data(b"noise" * 100)), 400, ["not an image"]),
+    "too many pictures": (shown(*["data:image/png;base64,AAAA"] * 9), 400, ["9 images", "8"]),
+    "the second is bad": (shown("data:image/png;base64,AAAA", "nothing"), 400, ["image 2"]),
+    "this machine": (shown("http://127.0.0.1:{port}/v1/models"), 400, ["image 1", INSIDE]),
+    "this machine by name": (shown("http://localhost:{port}/health"), 400, [INSIDE]),
+    "this machine in short": (shown("http://127.1:{port}/"), 400, [INSIDE]),
+    "this machine as one number": (shown("http://2130706433:{port}/"), 400, [INSIDE]),
+    "this machine in hexadecimal": (shown("http://0x7f000001:{port}/"), 400, [INSIDE]),
+    "this machine in octal": (shown("http://0177.0.0.1:{port}/"), 400, ["image 1", "0177.0.0.1"]),
+    "this machine in IPv6": (shown("http://[::1]:{port}/"), 400, [INSIDE]),
+    "IPv4 within IPv6": (shown("http://[::ffff:127.0.0.1]:{port}/"), 400, [INSIDE]),
+    "every address": (shown("http://0.0.0.0:{port}/"), 400, [INSIDE]),
+    "a cloud's metadata": (shown("http://169.254.169.254/latest/meta-data/"), 400, [INSIDE]),
+    "a cloud's metadata in IPv6": (shown("http://[fd00:ec2::254]/latest/"), 400, [INSIDE]),
+    "a private network": (shown("http://10.0.0.1/a.png"), 400, [INSIDE]),
+    "another one": (shown("https://192.168.1.1/a.png"), 400, [INSIDE]),
+    "user and password": (shown("http://a@127.0.0.1:{port}/"), 400, ["without user"]),
+    "a host of nothing": (shown("http:///a.png"), 400, ["image 1"]),
+    "a host with a line break": (shown("http://127.0.0.1\r\nX: y/"), 400, ["image 1"]),
+    "a long address": (shown("http://a.example/" + "a" * 3000), 400, ["2,000 characters"]),
+    "no model": ({"model": None}, 400, ["model"]),
+    "another model": ({"model": "other"}, 404, ["'other'", "tiny"]),
+    "a path for a model": ({"model": "../../etc/passwd"}, 404, ["passwd"]),
+    "a line break in the model": ({"model": "tiny\nINFO forged"}, 400, ["model"]),
+    "a huge model name": ({"model": "m" * 1000}, 400, ["model", "300"]),
+    "temperature text": ({"temperature": "hot"}, 400, ["temperature"]),
+    "temperature 3": ({"temperature": 3}, 400, ["temperature", "2"]),
+    "top_p 2": ({"top_p": 2}, 400, ["top_p"]),
+    "no tokens": ({"max_tokens": 0}, 400, ["max_tokens"]),
+    "two lengths": ({"max_tokens": 1, "max_completion_tokens": 2}, 400, ["max_tokens is 1"]),
+    "five stops": ({"stop": ["a"] * 5}, 400, ["stop", "4"]),
+    "a long stop": ({"stop": "w" * 300}, 400, ["stop", "200"]),
+    "a seed of letters": ({"seed": "one"}, 400, ["seed"]),
+    "a huge seed": ({"seed": 2**63}, 400, ["seed"]),
+    "two answers": ({"n": 2}, 400, ["n is not supported"]),
+    "tools": ({"tools": [{"type": "function"}]}, 400, ["tools"]),
+    "JSON mode": ({"response_format": {"type": "json_object"}}, 400, ["response_format"]),
+    "probabilities": ({"logprobs": True}, 400, ["logprobs"]),
+    "a penalty": ({"frequency_penalty": 0.5}, 400, ["frequency_penalty"]),
+    "stream options without a stream": ({"stream_options": {"include_usage": True}}, 400, ["stream is not true"]),
+    "stream a word": ({"stream": "maybe"}, 400, ["stream"]),
+    "a budget above 1": ({"latency_budget": 2}, 400, ["(0, 1]"]),
+    "a budget list": ({"latency_budget": [0.5]}, 400, ["latency_budget"]),
+    "an unknown policy": ({"latency_budget_policy": "maybe"}, 400, ["strict"]),
+    "a strict budget out of reach": ({"latency_budget": 0.1, "latency_budget_policy": "strict"}, 400, ["0.1", "0.5"]),
+    "beyond the context": (content({"type": "text", "text": "w5 " * 400}), 400, ["tokens", "255"]),
+    "deep": ({"metadata": {"a": [[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}}, 400, ["nested"]),
+}
+# name: (bytes, headers, status, words)
+RAW = {
+    "nothing": (b"", JSON, 400, ["body"]),
+    "broken JSON": (b'{"model": ', JSON, 400, ["not JSON"]),
+    "a list": (b"[]", JSON, 400, ["object"]),
+    "not UTF-8": (b'{"model": "\xff"}', JSON, 400, []),
+    "a form": (b"model=tiny", {"Content-Type": "application/x-www-form-urlencoded"}, 400, ["application/json"]),
+    "too large": (b'{"model": "' + b"w" * 150_000 + b'"}', JSON, 413, ["100,000 bytes"]),
+    "deep lists": (b"[" * 15_000, JSON, 400, ["nested"]),
+    "a number of 5000 digits": (b'{"model": "tiny", "seed": ' + b"9" * 5000 + b"}", JSON, 400, []),
+}
+
+
+@pytest.fixture(scope="module")
+def api(served, listen):
+    """The API with pictures from addresses allowed, and small limits."""
+    images = ImageAddresses(PublicFetcher(10_000, 10))
+    controller = ControllerClient(served.controller.address, new_client())
+    return listen(create_app(ChatApi(controller, images, limits=BodyLimits(max_bytes=100_000))))
+
+
+@pytest.fixture(scope="module")
+def client(api):
+    with httpx.Client(base_url=api.address, trust_env=False, timeout=600) as client:
+        yield client
+
+
+GOOD = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 1}
+
+
+def check(client, reply, status, words) -> None:
+    assert reply.status_code == status, reply.text
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+    assert reply.headers["X-Request-Id"] and len(error["message"]) < 3000 and "Traceback" not in error["message"]
+    for word in words:
+        assert word in error["message"]
+    assert client.post("/v1/chat/completions", json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields(client, api, name) -> None:
+    fields, status, words = FIELDS[name]
+    body = json.dumps({**GOOD, **fields}).replace("{port}", api.address.rpartition(":")[2])
+    check(client, client.post("/v1/chat/completions", content=body.encode(), headers=JSON), status, words)
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_bodies(client, name) -> None:
+    body, headers, status, words = RAW[name]
+    check(client, client.post("/v1/chat/completions", content=body, headers=headers), status, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("GET", "/v1/models/..%2f..%2fetc", 404),
+        ("GET", "/v1/models/other", 404),
+        ("GET", "/etc/passwd", 404),
+        ("POST", "/v1/completions", 404),
+    ],
+)
+def test_paths_and_methods(client, method, path, status) -> None:
+    check(client, client.request(method, path), status, [])
+
+
+@pytest.mark.parametrize("text", ["-1", "fast", "nan"])
+def test_headers(client, text) -> None:
+    check(client, client.post("/v1/chat/completions", json=GOOD, headers={"x-slo-ttft-ms": text}), 400, [text])
+
+
+def test_a_budget_given_twice(client) -> None:
+    reply = client.post("/v1/chat/completions", json={**GOOD, "latency_budget": 0.5}, headers={"x-slo-ttft-ms": "9"})
+    check(client, reply, 400, ["latency_budget", "header"])
+
+
+def test_addresses_are_off_unless_allowed(served) -> None:
+    for address in ("https://a.example/b.png", "HTTP://a.example/b.png"):
+        url = f"{served.api.address}/v1/chat/completions"
+        reply = httpx.post(url, json={**GOOD, **shown(address)}, trust_env=False, timeout=600)
+        assert reply.status_code == 400 and "--allow-image-urls" in reply.json()["error"]["message"]
+
+
+def test_a_redirect_to_the_inside(served, listen) -> None:
+    """Through the whole API: a host that counts as public leads on to one that does not."""
+    from fastapi import FastAPI
+    from fastapi.responses import RedirectResponse
+
+    asked = []
+    outside = FastAPI()
+    outside.get("/{path:path}")(lambda path: (asked.append(path), RedirectResponse("http://127.0.0.2:1/secret"))[1])
+    address = listen(outside).address
+    fetcher = PublicFetcher(10_000, 10, allowed=lambda number: number == "127.0.0.1")
+    controller = ControllerClient(served.controller.address, new_client())
+    api = listen(create_app(ChatApi(controller, ImageAddresses(fetcher))))
+    url = f"{api.address}/v1/chat/completions"
+    reply = httpx.post(url, json={**GOOD, **shown(f"{address}/a.png")}, trust_env=False, timeout=600)
+    assert asked == ["a.png"] and reply.status_code == 400 and INSIDE in reply.json()["error"]["message"]
+
+
+FINE = {
+    "nulls": dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "stream_options", "tools", "n")),
+    "harmless values": {"n": 1, "logprobs": False, "tools": [], "frequency_penalty": 0, "user": "u", "store": False},
+    "control characters": {"messages": [{"role": "user", "content": "w5 \u0000\u0007\u001b[2J"}]},
+    "a detail": content({**image("{picture}"), "image_url": {"url": "{picture}", "detail": "high"}}),
+    "more tokens than there are": {"max_tokens": 10**9},
+    "no length": {"max_tokens": None},
+    "four stops": {"stop": ["a", "b", "c", ""]},
+}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_odd_requests_that_are_fine(client, name, image_text) -> None:
+    body = json.dumps({**GOOD, **FINE[name]}).replace("{picture}", f"data:image/png;base64,{image_text}")
+    reply = client.post("/v1/chat/completions", content=body.encode(), headers=JSON)
+    assert reply.status_code == 200, reply.text
+    assert 1 <= reply.json()["usage"]["completion_tokens"] <= 8
