@@ -84,6 +84,12 @@ def tiny_tokenizer():
     )
 
 
+@pytest.fixture(scope="session", name="tiny_tokenizer")
+def tiny_tokenizer_maker():
+    """``tiny_tokenizer()``: a word a token, as the tiny LLaVA's."""
+    return tiny_tokenizer
+
+
 @pytest.fixture(scope="session")
 def make_config():
     """``make_config(**changes)``: the tiny LLaVA's config."""

@@ -25,7 +25,7 @@ from llava.model.checkpoints import (
     read_json,
     report_misfits,
 )
-from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.families import llava_classes
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
@@ -34,7 +34,6 @@ from llava.plugins import hooks, merged
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048  # tokens
-OUR_TYPES = (LlavaConfig.model_type, "llava")  # the second is LLaVA's own, of before 1.5
 
 
 def load_pretrained_model(
@@ -135,7 +134,7 @@ def _language_model_folder(folder: Path, model_base: str | None) -> Path:
 
 def known_classes() -> dict[str, tuple[Any, Any]]:
     """``model_type`` -> config and model class, of LLaVAs: the shell's own and the plug-ins'."""
-    return {**dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
+    return {**llava_classes(), **merged(hooks().model_classes())}
 
 
 def refuse_transformers_layout(fields: dict[str, Any]) -> None:

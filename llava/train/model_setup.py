@@ -19,7 +19,7 @@ from llava.model.builder import (
     refuse_transformers_layout,
 )
 from llava.model.checkpoints import read_json
-from llava.model.language_model.llava_llama import LlavaConfig
+from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.placement import attention
 from llava.plugins import hooks
@@ -64,7 +64,8 @@ def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, boo
     fields = read_json(folder / "config.json")
     refuse_transformers_layout(fields)
     classes = known_classes()
-    classes["llama"] = classes[LlavaConfig.model_type]  # a language model, to become a LLaVA
+    for family in FAMILIES:  # a language model alone, to become a LLaVA
+        classes[family.decoder_type] = family.config_class, family.model_class
     found = fields.get("model_type")
     if found not in classes:
         raise CheckpointError(
