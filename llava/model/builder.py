@@ -11,13 +11,13 @@ from typing import Any
 
 from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
+from llava.model import hf_layout
 from llava.model.checkpoints import (
-    CheckpointWeights,
     find_weight_files,
     first_line,
     listed,
@@ -25,7 +25,8 @@ from llava.model.checkpoints import (
     read_json,
     report_misfits,
 )
-from llava.model.families import llava_classes
+from llava.model.families import FAMILIES, llava_classes
+from llava.model.hf_layout import open_weights
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
@@ -57,7 +58,7 @@ def load_pretrained_model(
     quantisation that is not to be had.
     """
     folder = local_folder(model_path)
-    fields = read_json(folder / "config.json")
+    fields = read_fields(folder)
     base = _language_model_folder(folder, model_base)
     device = usable_device(device)
     quantised = load_8bit or load_4bit
@@ -70,7 +71,7 @@ def load_pretrained_model(
     config_class, model_class = _classes(fields)
     config = read_config(config_class, folder)
     if base != folder:  # the projector's training may have added tokens, which the language model does not have yet
-        config.vocab_size = read_json(base / "config.json").get("vocab_size", config.vocab_size)
+        config.vocab_size = read_fields(base).get("vocab_size", config.vocab_size)
     with _quiet_transformers():
         tokenizer = load_tokenizer(base)
     elsewhere = in_projector_file if base != folder else None
@@ -137,13 +138,12 @@ def known_classes() -> dict[str, tuple[Any, Any]]:
     return {**llava_classes(), **merged(hooks().model_classes())}
 
 
-def refuse_transformers_layout(fields: dict[str, Any]) -> None:
-    """Raise CheckpointError for a LLaVA in the layout of transformers' own class."""
-    if "text_config" in fields:
-        raise CheckpointError(
-            "this checkpoint is in transformers' own LLaVA layout (config.json has text_config); expected LLaVA's "
-            "layout, with mm_vision_tower in config.json"
-        )
+def read_fields(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json; of one in transformers' own LLaVA layout, what LLaVA's would say."""
+    fields = read_json(folder / "config.json")
+    if not hf_layout.is_hub_layout(fields):
+        return fields
+    return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
 
 
 def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
@@ -151,7 +151,6 @@ def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
     known = known_classes()
     if fields.get("model_type") not in known:
         return AutoConfig, AutoModelForCausalLM
-    refuse_transformers_layout(fields)
     return known[fields["model_type"]]
 
 
@@ -159,7 +158,11 @@ def read_config(config_class: Any, folder: Path) -> Any:
     """A checkpoint's config, as an instance of ``config_class``. Raises CheckpointError where it cannot be one."""
     try:
         with _quiet_transformers():
-            return config_class.from_pretrained(folder)
+            if not _is_hub_layout(folder):
+                return config_class.from_pretrained(folder)
+            config = config_class.from_dict(read_fields(folder))
+            config._name_or_path = str(folder)
+            return config
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
 
@@ -185,12 +188,18 @@ def in_projector_file(key: str) -> bool:
 def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] | None = None, **kwargs: Any) -> Any:
     """``from_pretrained``, with every misfit an error. Tensors of names that ``may_miss`` says yes to need not be in
     the folder: they start afresh, or are filled from elsewhere."""
-    keys = list(CheckpointWeights(find_weight_files(folder)))  # opens every file: damage and pickled code end here
+    weights = open_weights(folder)  # opens every file: damage and pickled code end here
+    keys = list(weights)
     log.debug("%d tensors in %s", len(keys), folder)
+    source: Any = folder
+    if foreign := _is_hub_layout(folder):
+        source, kwargs = None, {**kwargs, "state_dict": weights.read()}
     with _quiet_transformers():
         model, found = model_class.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
+    if foreign:
+        _complete_from_hub_layout(model, folder)
     fresh = [key for key in found["missing_keys"] if may_miss and may_miss(key)]
     if fresh:
         log.info("not in %s: %s", folder, listed(sorted(fresh)))
@@ -201,6 +210,20 @@ def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] |
         wrong_shapes=found["mismatched_keys"],
     )
     return model
+
+
+def _is_hub_layout(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and hf_layout.is_hub_layout(read_json(path))
+
+
+def _complete_from_hub_layout(model: Any, folder: Path) -> None:
+    """What ``from_pretrained`` looks for in a folder in LLaVA's layout: how to generate, and the tower's settings."""
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    vision, tower = hf_layout.hub_config(folder).vision_config, model.get_vision_tower()
+    tower.checkpoint_folder = folder
+    tower.describe(vision, hf_layout.image_processor(folder))
 
 
 def _fill_from_projector_file(model: Any, path: Path) -> None:

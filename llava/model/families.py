@@ -34,8 +34,3 @@ def llava_classes() -> dict[str, tuple[Any, Any]]:
     """``model_type`` of a LLaVA -> config and model class."""
     classes = {family.config_class.model_type: (family.config_class, family.model_class) for family in FAMILIES}
     return {**classes, BEFORE_1_5: (LlavaConfig, LlavaLlamaForCausalLM)}
-
-
-def family_of(decoder_type: str | None) -> Family | None:
-    """The family whose decoder has this ``model_type``."""
-    return next((family for family in FAMILIES if family.decoder_type == decoder_type), None)

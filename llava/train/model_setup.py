@@ -15,10 +15,9 @@ from llava.model.builder import (
     known_classes,
     local_folder,
     read_config,
+    read_fields,
     read_model,
-    refuse_transformers_layout,
 )
-from llava.model.checkpoints import read_json
 from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.placement import attention
@@ -61,8 +60,7 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
 
 def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, bool]:
     """The config as plug-ins want it, the class that it names, and whether that is another than the checkpoint's."""
-    fields = read_json(folder / "config.json")
-    refuse_transformers_layout(fields)
+    fields = read_fields(folder)
     classes = known_classes()
     for family in FAMILIES:  # a language model alone, to become a LLaVA
         classes[family.decoder_type] = family.config_class, family.model_class
