@@ -40,6 +40,8 @@ LEAST_CACHE_BYTES = 256 << 20
 class AdaLlavaCausalLM(LlavaCausalLM):
     """Mixed in front of a family's LLaVA: its layers behind the first P run as a plan says."""
 
+    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         check_token_selecting(config)

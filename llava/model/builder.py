@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
 from llava.model import hf_layout
+from llava.model.adapters import apply_adapter, fill, is_adapter, trained_in_full
 from llava.model.checkpoints import (
     find_weight_files,
     first_line,
@@ -46,12 +47,14 @@ def load_pretrained_model(
     device_map: Any = "auto",
     device: str = "cuda",
     use_flash_attn: bool = False,
+    merge_lora: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, Any, Any, int]:
     """(tokenizer, model, image_processor, context_len) of a checkpoint folder or hub name, ready for ``generate``.
 
-    model_base: the language model's folder, where ``model_path`` holds a projector alone. model_name: only for
-    messages. image_processor is None for a plain language model. kwargs: ``dtype`` and ``attn_implementation``
+    model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on. merge_lora: put an
+    adapter's product into the weights, so that layers can be cut; quantised weights keep it beside them. model_name:
+    only for messages. image_processor is None for a plain language model. kwargs: ``dtype`` and ``attn_implementation``
     override what fits the device; others go to ``from_pretrained``.
 
     Raises CheckpointError where files, keys or shapes do not fit together, and OptionError for a device or a
@@ -62,23 +65,29 @@ def load_pretrained_model(
     base = _language_model_folder(folder, model_base)
     device = usable_device(device)
     quantised = load_8bit or load_4bit
-    kwargs = {**kwargs, **placing(device, device_map, quantised), **attention(use_flash_attn)}
+    wanted = attention(use_flash_attn, kwargs.pop("attn_implementation", None))
+    kwargs = {**kwargs, **placing(device, device_map, quantised), **wanted}
     kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or fitting_dtype(device, fields, base))
-    if quantised:
-        kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"])
 
     log.info("loading %s from %s", model_name, folder)
     config_class, model_class = _classes(fields)
+    if quantised:
+        kept = getattr(model_class, "never_quantised", ("lm_head",))
+        kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"], kept)
     config = read_config(config_class, folder)
     if base != folder:  # the projector's training may have added tokens, which the language model does not have yet
         config.vocab_size = read_fields(base).get("vocab_size", config.vocab_size)
     with _quiet_transformers():
         tokenizer = load_tokenizer(base)
-    elsewhere = in_projector_file if base != folder else None
+    in_full = trained_in_full(folder) if is_adapter(folder) else {}
+    elsewhere = (lambda key: key in in_full or in_projector_file(key)) if base != folder else None
     model = read_model(model_class, base, elsewhere, config=config, **kwargs).eval()
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
     _add_image_tokens(model, tokenizer)
+    if is_adapter(folder):
+        fill(model, in_full, str(folder))
+        model = apply_adapter(model, folder, merge=merge_lora and not quantised).eval()
     projector = projector_file(folder)
     if base != folder and projector is not None:
         _fill_from_projector_file(model, projector)
@@ -113,10 +122,13 @@ def local_folder(name: str, cache_dir: str | None = None) -> Path:
 
 def _language_model_folder(folder: Path, model_base: str | None) -> Path:
     """The folder that holds the language model: the checkpoint's own, or ``model_base`` for a projector alone."""
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds a LoRA adapter, which is not read yet; merge it into its base model, and open the result"
-        )
+    if is_adapter(folder):
+        if not model_base:
+            raise CheckpointError(
+                f"{folder} holds a LoRA adapter; name the model that it was trained on (--model-base), or merge it "
+                "with scripts/merge_lora_weights.py"
+            )
+        return local_folder(model_base)
     if find_weight_files(folder):
         if model_base:
             log.warning("%s is a whole checkpoint; the base model %s is not used", folder, model_base)

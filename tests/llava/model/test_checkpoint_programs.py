@@ -1,8 +1,8 @@
 """apply_delta, make_delta, consolidate and extract_mm_projector, as their users run them."""
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -12,8 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llava.errors import CheckpointError
 from llava.model.apply_delta import apply_delta
+from llava.model.apply_delta import main as apply_main
 from llava.model.builder import load_pretrained_model
 from llava.model.consolidate import consolidate_ckpt
+from llava.model.consolidate import main as consolidate_main
 from llava.model.make_delta import make_delta
 
 
@@ -26,8 +28,19 @@ def change_config(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def run(*command):
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run(main, flag, ...)`` -> exit code and what was printed as an error. A process of its own costs seconds."""
+
+    def call(main, *flags):
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, flags)])
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +53,7 @@ def base(make_config, tmp_path_factory):
     return folder
 
 
-def test_a_delta_there_and_back(tiny_checkpoint, base, tmp_path):
+def test_a_delta_there_and_back(tiny_checkpoint, base, tmp_path, run):
     make_delta(str(base), str(tiny_checkpoint), str(tmp_path / "delta"))
     delta, target, whole = tensors(tmp_path / "delta"), tensors(tiny_checkpoint), tensors(base)
     name = "model.layers.1.mlp.up_proj.weight"
@@ -49,8 +62,7 @@ def test_a_delta_there_and_back(tiny_checkpoint, base, tmp_path):
     assert torch.equal(delta["lm_head.weight"][58:], target["lm_head.weight"][58:])
     assert torch.equal(delta["model.mm_projector.0.weight"], target["model.mm_projector.0.weight"])
     flags = {"--base-model-path": base, "--delta-path": tmp_path / "delta", "--target-model-path": tmp_path / "again"}
-    done = run("-m", "llava.model.apply_delta", *(word for flag in flags.items() for word in flag))
-    assert done.returncode == 0, done.stderr
+    assert run(apply_main, *(word for flag in flags.items() for word in flag)) == (0, "")
     again = tensors(tmp_path / "again")
     assert set(again) == set(target)
     for key, value in target.items():  # a sum and a difference of float32 each round once
@@ -83,7 +95,7 @@ def test_a_delta_for_the_hub(tiny_checkpoint, base, tmp_path, monkeypatch):
     assert calls[-1] == {"repo_id": "someone/delta", "folder_path": str(tmp_path / "delta")}
 
 
-def test_consolidate(checkpoint, tmp_path):
+def test_consolidate(checkpoint, tmp_path, run):
     """Pickled shards and an old config become one folder that says what it is."""
     weights = tensors(checkpoint)
     names = sorted(weights)
@@ -94,8 +106,7 @@ def test_consolidate(checkpoint, tmp_path):
     (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
     (checkpoint / "model.safetensors").unlink()
     change_config(checkpoint, model_type="llama")
-    done = run("-m", "llava.model.consolidate", "--src", checkpoint, "--dst", tmp_path / "new")
-    assert done.returncode == 0, done.stderr
+    assert run(consolidate_main, "--src", checkpoint, "--dst", tmp_path / "new") == (0, "")
     shutil.rmtree(checkpoint)
     after = tensors(tmp_path / "new")
     assert set(after) == set(weights) and all(torch.equal(after[name], weights[name]) for name in weights)
@@ -115,14 +126,14 @@ def test_consolidate_refuses(checkpoint, tmp_path, changes, message):
     assert not (tmp_path / "new").exists()
 
 
-def test_extract_mm_projector(root, tiny_checkpoint, base, tmp_path):
+def test_extract_mm_projector(root, tiny_checkpoint, base, tmp_path, run):
     """The file serves beside a language model, as stage 1's does."""
     script, folder = root / "scripts" / "extract_mm_projector.py", tmp_path / "projector"
-    done = run(script, "--model-path", tiny_checkpoint, "--output", folder / "mm_projector.bin")
-    assert done.returncode == 0, done.stderr
+    main = runpy.run_path(str(script))["main"]
+    assert run(main, "--model-path", tiny_checkpoint, "--output", folder / "mm_projector.bin") == (0, "")
     found = torch.load(folder / "mm_projector.bin", weights_only=True)
     whole = tensors(tiny_checkpoint)
     assert set(found) == {name for name in whole if "mm_projector" in name}
     assert all(torch.equal(value, whole[name]) for name, value in found.items())
-    done = run(script, "--model-path", base, "--output", tmp_path / "none.bin")
-    assert done.returncode == 2 and "no projector" in done.stderr and not (tmp_path / "none.bin").exists()
+    code, error = run(main, "--model-path", base, "--output", tmp_path / "none.bin")
+    assert code == 2 and "no projector" in error and not (tmp_path / "none.bin").exists()
