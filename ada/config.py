@@ -1,21 +1,29 @@
-"""The config of the published format: LLaVA's keys and the scheduler's."""
+"""The config of the published format: LLaVA's keys and the scheduler's, one class a decoder family."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llava.errors import OptionError
+from llava.model.families import BEFORE_1_5
 from llava.model.language_model.llava_llama import LlavaConfig
+from llava.model.language_model.llava_mistral import LlavaMistralConfig
+from llava.model.language_model.llava_qwen import LlavaQwenConfig
+
+if TYPE_CHECKING:  # what AdaFields is mixed in front of
+    from transformers import PreTrainedConfig
+else:
+    PreTrainedConfig = object
 
 log = logging.getLogger(__name__)
 
 
-class AdaLlavaConfig(LlavaConfig):
+@dataclass(kw_only=True, init=False, repr=False, eq=False)
+class AdaFields(PreTrainedConfig):
     """``num_prefix_layers`` (P, by default half of the layers), ``scheduler_type`` ("H" or "L"),
     ``scheduler_rank``, ``token_selecting`` ("none"; the PruMerge variants are read but not yet run)."""
-
-    model_type = "ada_llava_llama"
 
     num_prefix_layers: int | None = None
     scheduler_type: str = "H"
@@ -28,9 +36,49 @@ class AdaLlavaConfig(LlavaConfig):
         super().__post_init__(**kwargs)
 
 
-def check_token_selecting(config: AdaLlavaConfig) -> None:
+class AdaLlavaConfig(AdaFields, LlavaConfig):
+    """The published models' config, on Llama."""
+
+    model_type = "ada_llava_llama"
+
+
+class AdaLlavaMistralConfig(AdaFields, LlavaMistralConfig):
+    """On Mistral."""
+
+    model_type = "ada_llava_mistral"
+
+
+class AdaLlavaQwenConfig(AdaFields, LlavaQwenConfig):
+    """On Qwen2."""
+
+    model_type = "ada_llava_qwen"
+
+
+# A LLaVA's model_type -> the config class that a scheduler makes of it.
+ADAPTIVE = {
+    LlavaConfig.model_type: AdaLlavaConfig,
+    BEFORE_1_5: AdaLlavaConfig,
+    LlavaMistralConfig.model_type: AdaLlavaMistralConfig,
+    LlavaQwenConfig.model_type: AdaLlavaQwenConfig,
+}
+ADAPTIVE_TYPES = frozenset(config_class.model_type for config_class in ADAPTIVE.values())
+
+
+def check_token_selecting(config: Any) -> None:
     """Say that image tokens are not pruned where the checkpoint was trained with fewer; refuse unknown ways."""
     if config.token_selecting in ("prumerge", "prumerge+"):
         log.warning("token_selecting is %r, which is not built yet: every image token is kept", config.token_selecting)
     elif config.token_selecting != "none":
         raise OptionError(f"token_selecting is {config.token_selecting!r}; expected none, prumerge or prumerge+")
+
+
+def check_layer_kinds(config: Any) -> None:
+    """Refuse a decoder whose layers attend in several ways, one of which only layers behind P have: transformers sizes
+    each way's masks by its first layer, which may then be skipped."""
+    kinds = list(getattr(config, "layer_types", None) or [])
+    late = sorted({kind for kind in kinds if kinds.index(kind) >= config.num_prefix_layers})
+    if late:
+        raise OptionError(
+            f"num_prefix_layers is {config.num_prefix_layers}, and the first layer with {late[0]} is layer "
+            f"{kinds.index(late[0])}, which a plan may skip; it must be among the layers that always run"
+        )

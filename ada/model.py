@@ -8,7 +8,13 @@ from typing import Any
 import torch
 
 from ada.budget import LatencyBudget, budgets_of_rows
-from ada.config import AdaLlavaConfig, check_token_selecting
+from ada.config import (
+    AdaLlavaConfig,
+    AdaLlavaMistralConfig,
+    AdaLlavaQwenConfig,
+    check_layer_kinds,
+    check_token_selecting,
+)
 from ada.execution import Execution
 from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
@@ -19,7 +25,10 @@ from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
 from ada.units import Units
 from llava.errors import OptionError
+from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
+from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.multimodal_inputs import pad_left
 
 Budget = LatencyBudget | float | int | str
@@ -28,12 +37,12 @@ Budget = LatencyBudget | float | int | str
 LEAST_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
-    """``LlavaLlamaForCausalLM`` whose layers behind the first P run as a plan says."""
+class AdaLlavaCausalLM(LlavaCausalLM):
+    """Mixed in front of a family's LLaVA: its layers behind the first P run as a plan says."""
 
-    config_class = AdaLlavaConfig
+    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
 
-    def __init__(self, config: AdaLlavaConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
@@ -41,6 +50,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         self.post_init()
 
     def _make_adaptive(self) -> None:
+        check_layer_kinds(self.config)
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
@@ -136,7 +146,7 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
                 refuse_unreachable(self.units, budget)
         granted = self.grant(latency_budget, rows)
         sequence, execution = self.begin(Sequence(embeds, padding, None, None), granted, planner, train=False)
-        output = super(LlavaLlamaForCausalLM, self).generate(
+        output = super(LlavaCausalLM, self).generate(
             inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
         )
         if not isinstance(output, torch.Tensor):
@@ -236,14 +246,42 @@ class AdaLlavaLlamaForCausalLM(LlavaLlamaForCausalLM):
         return Sequence(embeds, attention_mask, position_ids, labels)
 
 
-def adopt(model: LlavaLlamaForCausalLM, kind: str = "H", num_prefix_layers: int | None = None) -> None:
+class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):
+    """The published models' class."""
+
+    config_class = AdaLlavaConfig
+
+
+class AdaLlavaMistralForCausalLM(AdaLlavaCausalLM, LlavaMistralForCausalLM):
+    """On Mistral."""
+
+    config_class = AdaLlavaMistralConfig
+
+
+class AdaLlavaQwenForCausalLM(AdaLlavaCausalLM, LlavaQwenForCausalLM):
+    """On Qwen2."""
+
+    config_class = AdaLlavaQwenConfig
+
+
+# A family's plain class -> its adaptive one.
+ADAPTIVE_MODELS: dict[type, Any] = {
+    LlavaLlamaForCausalLM: AdaLlavaLlamaForCausalLM,
+    LlavaMistralForCausalLM: AdaLlavaMistralForCausalLM,
+    LlavaQwenForCausalLM: AdaLlavaQwenForCausalLM,
+}
+
+
+def adopt(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
     """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
-    if not isinstance(model, LlavaLlamaForCausalLM):
-        raise OptionError(f"a latency budget needs a LLaVA on a Llama decoder; this model is {type(model).__name__}")
+    adaptive = ADAPTIVE_MODELS.get(type(model))
+    if adaptive is None:
+        known = ", ".join(kind.__name__ for kind in ADAPTIVE_MODELS)
+        raise OptionError(f"a latency budget needs one of {known}; this model is {type(model).__name__}")
     config: Any = model.config
     config.scheduler_type = kind
     config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
     config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
-    model.__class__ = AdaLlavaLlamaForCausalLM
+    model.__class__ = adaptive
     model.scheduler = None
     model._make_adaptive()

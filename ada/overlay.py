@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ada.budget import LatencyBudget
-from ada.config import AdaLlavaConfig
+from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
 from ada.planners import PLANNERS
 from llava.errors import OptionError
 from llava.hookspecs import hookimpl
 
-MODEL_TYPE = AdaLlavaConfig.model_type
 UNTRAINED = tuple(name for name in PLANNERS if name != "learned")
 
 
@@ -45,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
 
 @hookimpl
 def model_classes() -> Mapping[str, tuple[type, type]]:
-    """The published format's model type."""
-    from ada.model import AdaLlavaLlamaForCausalLM
+    """The published format's model type, and its like on other decoders."""
+    from ada.model import ADAPTIVE_MODELS
 
-    return {MODEL_TYPE: (AdaLlavaConfig, AdaLlavaLlamaForCausalLM)}
+    return {kind.config_class.model_type: (kind.config_class, kind) for kind in ADAPTIVE_MODELS.values()}
 
 
 @hookimpl
@@ -199,11 +198,11 @@ def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
     from ada.train.arguments import AdaArguments
 
     options: AdaArguments = arguments[AdaArguments]
-    if options.scheduler_type is None and config.model_type != MODEL_TYPE:
+    if options.scheduler_type is None and config.model_type not in ADAPTIVE_TYPES:
         return
     defaults = AdaLlavaConfig(num_hidden_layers=config.num_hidden_layers)
-    if config.model_type != MODEL_TYPE:
-        config.model_type = MODEL_TYPE
+    if config.model_type not in ADAPTIVE_TYPES:
+        config.model_type = ADAPTIVE[config.model_type].model_type
         for field in ("num_prefix_layers", "scheduler_type", "scheduler_rank", "token_selecting"):
             setattr(config, field, getattr(defaults, field))
     for field, value in dataclasses.asdict(options).items():
@@ -216,7 +215,7 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
     """Set the range that training draws budgets from."""
     from ada.train.arguments import AdaArguments
 
-    if model.config.model_type == MODEL_TYPE:
+    if model.config.model_type in ADAPTIVE_TYPES:
         model.training_budgets = arguments[AdaArguments].budget_range(model.units)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "expand2square",
     "get_anyres_image_grid_shape",
     "get_model_name_from_path",
+    "grid_resolutions",
     "load_image",
     "load_image_from_base64",
     "process_anyres_image",
@@ -109,7 +110,7 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
     ]
 
 
-def _resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+def grid_resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
     """Grid pinpoints, as a list or as text of one -> [(width, height), ...]."""
     points = grid_pinpoints
     if isinstance(points, str):
@@ -141,7 +142,7 @@ def process_anyres_image(
 
 
 def _best(image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]]) -> Size:
-    best = select_best_resolution(image_size, _resolutions(grid_pinpoints))
+    best = select_best_resolution(image_size, grid_resolutions(grid_pinpoints))
     if best is None:
         raise CheckpointError("image_grid_pinpoints is empty; expected at least one [width, height]")
     return best

@@ -1,6 +1,6 @@
 """Answers for MME's scorer: a CATEGORY.txt each, with the true answers beside them.
 
-    python scripts/convert_answer_to_mme.py --experiment llava-v1.5-7b
+python scripts/convert_answer_to_mme.py --experiment llava-v1.5-7b
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers for GQA's own ``eval.py``.
 
-    python scripts/convert_gqa_for_eval.py --src ANSWERS.jsonl --dst testdev_balanced_predictions.json
+python scripts/convert_gqa_for_eval.py --src ANSWERS.jsonl --dst testdev_balanced_predictions.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers for MM-Vet's grader.
 
-    python scripts/convert_mmvet_for_eval.py --src ANSWERS.jsonl --dst RESULTS.json
+python scripts/convert_mmvet_for_eval.py --src ANSWERS.jsonl --dst RESULTS.json
 """
 
 from __future__ import annotations

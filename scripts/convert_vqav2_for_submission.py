@@ -1,6 +1,6 @@
 """Answers for VQAv2's server.
 
-    python scripts/convert_vqav2_for_submission.py --ckpt llava-v1.5-7b --split llava_vqav2_mscoco_test-dev2015
+python scripts/convert_vqav2_for_submission.py --ckpt llava-v1.5-7b --split llava_vqav2_mscoco_test-dev2015
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def tower_config():
     )
 
 
-def llava_config(**changes):
+def llava_config(config_class=LlavaConfig, **changes):
     settings = {
         "vocab_size": VOCABULARY,
         "hidden_size": HIDDEN,
@@ -71,7 +71,7 @@ def llava_config(**changes):
         "mm_use_im_start_end": False,
         "image_aspect_ratio": "pad",
     }
-    return LlavaConfig(**{**settings, **changes})
+    return config_class(**{**settings, **changes})
 
 
 def tiny_tokenizer():
@@ -84,6 +84,12 @@ def tiny_tokenizer():
     )
 
 
+@pytest.fixture(scope="session", name="tiny_tokenizer")
+def tiny_tokenizer_maker():
+    """``tiny_tokenizer()``: a word a token, as the tiny LLaVA's."""
+    return tiny_tokenizer
+
+
 @pytest.fixture(scope="session")
 def make_config():
     """``make_config(**changes)``: the tiny LLaVA's config."""
@@ -92,17 +98,18 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory):
-    """``make_checkpoint(**changes)``: a folder with a tiny LLaVA of random weights, its tower in ``tower`` inside."""
+    """``make_checkpoint(**changes)``: a folder with a tiny LLaVA of random weights, its tower in ``tower`` inside;
+    on Llama, or another ``model_class``'s decoder."""
 
-    def make(**changes) -> Path:
+    def make(model_class=LlavaLlamaForCausalLM, **changes) -> Path:
         folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
         torch.manual_seed(0)
         CLIPVisionModel(tower_config()).save_pretrained(folder / "tower")
         size = {"height": SIDE, "width": SIDE}
         CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder / "tower")
-        config = llava_config(**changes)
+        config = llava_config(model_class.config_class, **changes)
         config._name_or_path = str(folder)
-        model = LlavaLlamaForCausalLM(config)
+        model = model_class(config)
         model.get_vision_tower().load_model()
         model.save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)

@@ -11,13 +11,14 @@ from typing import Any
 
 from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
+from llava.model import hf_layout
+from llava.model.adapters import apply_adapter, fill, is_adapter, trained_in_full
 from llava.model.checkpoints import (
-    CheckpointWeights,
     find_weight_files,
     first_line,
     listed,
@@ -25,7 +26,8 @@ from llava.model.checkpoints import (
     read_json,
     report_misfits,
 )
-from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.families import FAMILIES, llava_classes
+from llava.model.hf_layout import open_weights
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
@@ -34,7 +36,6 @@ from llava.plugins import hooks, merged
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048  # tokens
-OUR_TYPES = (LlavaConfig.model_type, "llava")  # the second is LLaVA's own, of before 1.5
 
 
 def load_pretrained_model(
@@ -46,39 +47,47 @@ def load_pretrained_model(
     device_map: Any = "auto",
     device: str = "cuda",
     use_flash_attn: bool = False,
+    merge_lora: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, Any, Any, int]:
     """(tokenizer, model, image_processor, context_len) of a checkpoint folder or hub name, ready for ``generate``.
 
-    model_base: the language model's folder, where ``model_path`` holds a projector alone. model_name: only for
-    messages. image_processor is None for a plain language model. kwargs: ``dtype`` and ``attn_implementation``
+    model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on. merge_lora: put an
+    adapter's product into the weights, so that layers can be cut; quantised weights keep it beside them. model_name:
+    only for messages. image_processor is None for a plain language model. kwargs: ``dtype`` and ``attn_implementation``
     override what fits the device; others go to ``from_pretrained``.
 
     Raises CheckpointError where files, keys or shapes do not fit together, and OptionError for a device or a
     quantisation that is not to be had.
     """
     folder = local_folder(model_path)
-    fields = read_json(folder / "config.json")
+    fields = read_fields(folder)
     base = _language_model_folder(folder, model_base)
     device = usable_device(device)
     quantised = load_8bit or load_4bit
-    kwargs = {**kwargs, **placing(device, device_map, quantised), **attention(use_flash_attn)}
+    wanted = attention(use_flash_attn, kwargs.pop("attn_implementation", None))
+    kwargs = {**kwargs, **placing(device, device_map, quantised), **wanted}
     kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or fitting_dtype(device, fields, base))
-    if quantised:
-        kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"])
 
     log.info("loading %s from %s", model_name, folder)
     config_class, model_class = _classes(fields)
+    if quantised:
+        kept = getattr(model_class, "never_quantised", ("lm_head",))
+        kwargs["quantization_config"] = quantisation(load_4bit, kwargs["dtype"], kept)
     config = read_config(config_class, folder)
     if base != folder:  # the projector's training may have added tokens, which the language model does not have yet
-        config.vocab_size = read_json(base / "config.json").get("vocab_size", config.vocab_size)
+        config.vocab_size = read_fields(base).get("vocab_size", config.vocab_size)
     with _quiet_transformers():
         tokenizer = load_tokenizer(base)
-    elsewhere = in_projector_file if base != folder else None
+    in_full = trained_in_full(folder) if is_adapter(folder) else {}
+    elsewhere = (lambda key: key in in_full or in_projector_file(key)) if base != folder else None
     model = read_model(model_class, base, elsewhere, config=config, **kwargs).eval()
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
     _add_image_tokens(model, tokenizer)
+    if is_adapter(folder):
+        fill(model, in_full, str(folder))
+        model = apply_adapter(model, folder, merge=merge_lora and not quantised).eval()
     projector = projector_file(folder)
     if base != folder and projector is not None:
         _fill_from_projector_file(model, projector)
@@ -113,10 +122,13 @@ def local_folder(name: str, cache_dir: str | None = None) -> Path:
 
 def _language_model_folder(folder: Path, model_base: str | None) -> Path:
     """The folder that holds the language model: the checkpoint's own, or ``model_base`` for a projector alone."""
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds a LoRA adapter, which is not read yet; merge it into its base model, and open the result"
-        )
+    if is_adapter(folder):
+        if not model_base:
+            raise CheckpointError(
+                f"{folder} holds a LoRA adapter; name the model that it was trained on (--model-base), or merge it "
+                "with scripts/merge_lora_weights.py"
+            )
+        return local_folder(model_base)
     if find_weight_files(folder):
         if model_base:
             log.warning("%s is a whole checkpoint; the base model %s is not used", folder, model_base)
@@ -135,16 +147,15 @@ def _language_model_folder(folder: Path, model_base: str | None) -> Path:
 
 def known_classes() -> dict[str, tuple[Any, Any]]:
     """``model_type`` -> config and model class, of LLaVAs: the shell's own and the plug-ins'."""
-    return {**dict.fromkeys(OUR_TYPES, (LlavaConfig, LlavaLlamaForCausalLM)), **merged(hooks().model_classes())}
+    return {**llava_classes(), **merged(hooks().model_classes())}
 
 
-def refuse_transformers_layout(fields: dict[str, Any]) -> None:
-    """Raise CheckpointError for a LLaVA in the layout of transformers' own class."""
-    if "text_config" in fields:
-        raise CheckpointError(
-            "this checkpoint is in transformers' own LLaVA layout (config.json has text_config); expected LLaVA's "
-            "layout, with mm_vision_tower in config.json"
-        )
+def read_fields(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json; of one in transformers' own LLaVA layout, what LLaVA's would say."""
+    fields = read_json(folder / "config.json")
+    if not hf_layout.is_hub_layout(fields):
+        return fields
+    return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
 
 
 def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
@@ -152,7 +163,6 @@ def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
     known = known_classes()
     if fields.get("model_type") not in known:
         return AutoConfig, AutoModelForCausalLM
-    refuse_transformers_layout(fields)
     return known[fields["model_type"]]
 
 
@@ -160,7 +170,11 @@ def read_config(config_class: Any, folder: Path) -> Any:
     """A checkpoint's config, as an instance of ``config_class``. Raises CheckpointError where it cannot be one."""
     try:
         with _quiet_transformers():
-            return config_class.from_pretrained(folder)
+            if not _is_hub_layout(folder):
+                return config_class.from_pretrained(folder)
+            config = config_class.from_dict(read_fields(folder))
+            config._name_or_path = str(folder)
+            return config
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
 
@@ -186,12 +200,18 @@ def in_projector_file(key: str) -> bool:
 def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] | None = None, **kwargs: Any) -> Any:
     """``from_pretrained``, with every misfit an error. Tensors of names that ``may_miss`` says yes to need not be in
     the folder: they start afresh, or are filled from elsewhere."""
-    keys = list(CheckpointWeights(find_weight_files(folder)))  # opens every file: damage and pickled code end here
+    weights = open_weights(folder)  # opens every file: damage and pickled code end here
+    keys = list(weights)
     log.debug("%d tensors in %s", len(keys), folder)
+    source: Any = folder
+    if foreign := _is_hub_layout(folder):
+        source, kwargs = None, {**kwargs, "state_dict": weights.read()}
     with _quiet_transformers():
         model, found = model_class.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
+    if foreign:
+        _complete_from_hub_layout(model, folder)
     fresh = [key for key in found["missing_keys"] if may_miss and may_miss(key)]
     if fresh:
         log.info("not in %s: %s", folder, listed(sorted(fresh)))
@@ -202,6 +222,20 @@ def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] |
         wrong_shapes=found["mismatched_keys"],
     )
     return model
+
+
+def _is_hub_layout(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and hf_layout.is_hub_layout(read_json(path))
+
+
+def _complete_from_hub_layout(model: Any, folder: Path) -> None:
+    """What ``from_pretrained`` looks for in a folder in LLaVA's layout: how to generate, and the tower's settings."""
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    vision, tower = hf_layout.hub_config(folder).vision_config, model.get_vision_tower()
+    tower.checkpoint_folder = folder
+    tower.describe(vision, hf_layout.image_processor(folder))
 
 
 def _fill_from_projector_file(model: Any, path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from llava.errors import CheckpointError
 Tensors = dict[str, torch.Tensor]
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SHOWN = 8  # keys that a message names before it counts the rest
 
 # In the order of preference, as transformers looks for them.
@@ -62,17 +65,22 @@ class CheckpointWeights:
     """The tensors of some weight files. Iterates over their keys; reads tensors only when asked.
 
     Buffers that older releases of transformers saved, and today's compute, are passed over.
+    rename: a tensor's name in the file -> the name that it goes by here.
     """
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], rename: Callable[[str], str] | None = None) -> None:
         self._file_of: dict[str, Path] = {}
+        self._stored: dict[str, str] = {}  # its name in the file
         self._pickled: dict[Path, Tensors] = {}
         for file in files:
             if file.suffix == ".safetensors":
                 keys: Iterable[str] = _safetensors_keys(file)
             else:
                 keys = self._pickled[file] = _read_pickle(file)
-            self._file_of.update({key: file for key in keys if not key.endswith(OLD_BUFFERS)})
+            for key in keys:
+                if not key.endswith(OLD_BUFFERS):
+                    name = rename(key) if rename else key
+                    self._file_of[name], self._stored[name] = file, key
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
@@ -88,10 +96,10 @@ class CheckpointWeights:
         found: Tensors = {}
         for file, names in wanted.items():
             if file in self._pickled:
-                found.update({name: self._pickled[file][name] for name in names})
+                found.update({name: self._pickled[file][self._stored[name]] for name in names})
             else:
                 with safe_open(file, framework="pt") as opened:
-                    found.update({name: opened.get_tensor(name) for name in names})
+                    found.update({name: opened.get_tensor(self._stored[name]) for name in names})
         return {name.removeprefix(strip): tensor for name, tensor in found.items()}
 
 
@@ -184,3 +192,19 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def moved_when_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into. Its files move to ``folder`` once all are there, weights last: what is stopped while it
+    saves leaves nothing that looks finished."""
+    part = folder / "unfinished"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    files = [path for path in part.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.suffix in WEIGHT_SUFFIXES):
+        target = folder / path.relative_to(part)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(part)

@@ -51,24 +51,36 @@ def placing(device: str, device_map: Any, quantised: bool) -> dict[str, Any]:
     return {"device_map": {"": device}} if quantised else {}
 
 
-def attention(use_flash_attn: bool) -> dict[str, Any]:
-    """``from_pretrained``'s keyword for the kind of attention."""
-    if not use_flash_attn:
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+
+
+def attention(use_flash_attn: bool, implementation: str | None = None) -> dict[str, Any]:
+    """``from_pretrained``'s keyword for the kind of attention; none for transformers' own choice.
+
+    Raises OptionError for an unknown kind, and for flash attention where it is not installed.
+    """
+    kind = "flash_attention_2" if use_flash_attn else implementation
+    if kind is None:
         return {}
-    try:
-        import flash_attn  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise OptionError("flash attention needs the extra 'flash': pip install 'ada-llava[flash]'") from error
-    return {"attn_implementation": "flash_attention_2"}
+    if kind not in ATTENTION:
+        raise OptionError(f"attn_implementation is {kind!r}; expected {', '.join(ATTENTION)}")
+    if kind == "flash_attention_2":
+        try:
+            import flash_attn  # type: ignore[import-not-found]  # noqa: F401
+        except ImportError as error:
+            raise OptionError("flash attention needs the extra 'flash': pip install 'ada-llava[flash]'") from error
+    return {"attn_implementation": kind}
 
 
-def quantisation(load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation, or LLM.int8(); projector and output layer stay as they are."""
+def quantisation(
+    load_4bit: bool, dtype: torch.dtype, kept_modules: tuple[str, ...] = ("mm_projector", "lm_head")
+) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, or LLM.int8(); ``kept_modules``, by their names' parts, stay as they are."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise OptionError("8-bit and 4-bit loading need the extra 'quant': pip install 'ada-llava[quant]'") from error
-    kept = ["mm_projector", "lm_head"]
+    kept = list(kept_modules)
     if not load_4bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(

@@ -8,8 +8,6 @@ from typing import Any
 
 import transformers
 
-from llava.errors import OptionError
-
 
 @dataclass
 class ModelArguments:
@@ -27,7 +25,9 @@ class ModelArguments:
     mm_use_im_patch_token: bool = field(default=True, metadata={"help": "add a token for picture patches"})
     mm_patch_merge_type: str = field(default="flat", metadata={"help": "how patch features are merged"})
     mm_vision_select_feature: str = field(default="patch", metadata={"help": "patch, or cls_patch"})
-    attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2"})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2 or flex_attention"}
+    )
 
 
 @dataclass
@@ -38,7 +38,10 @@ class DataArguments:
     lazy_preprocess: bool = field(default=True, metadata={"help": "kept for upstream's lines; always lazy"})
     is_multimodal: bool = field(default=False, metadata={"help": "set by the program"})
     image_folder: str | None = field(default=None, metadata={"help": "folder that the records' image paths start at"})
-    image_aspect_ratio: str = field(default="square", metadata={"help": "square, or pad"})
+    image_aspect_ratio: str = field(default="square", metadata={"help": "square, pad, or anyres"})
+    image_grid_pinpoints: str | None = field(
+        default=None, metadata={"help": "with anyres: sizes that a picture may take, [[width, height], ...]"}
+    )
     check_data: bool = field(default=True, metadata={"help": "check every record before the first step"})
     check_data_only: bool = field(default=False, metadata={"help": "check every record, report, and stop"})
     # No flags: the program sets these once the model is there.
@@ -58,6 +61,16 @@ class TrainingArguments(transformers.TrainingArguments):
     group_by_modality_length: bool = field(
         default=False, metadata={"help": "batches of one modality and of like lengths"}
     )
+    lora_enable: bool = field(default=False, metadata={"help": "train LoRA adapters instead of the language model"})
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=16, metadata={"help": "their scale, times rank"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of them"})
+    lora_weight_path: str = field(default="", metadata={"help": "folder of an adapter to start from"})
+    lora_bias: str = field(default="none", metadata={"help": "biases that learn: none, all or lora_only"})
+    bits: int = field(default=16, metadata={"help": "16, or 8 or 4 to quantise the frozen weights (needs LoRA)"})
+    double_quant: bool = field(default=True, metadata={"help": "with --bits 4: quantise the scales too"})
+    quant_type: str = field(default="nf4", metadata={"help": "with --bits 4: nf4 or fp4"})
+    mpt_attn_impl: str | None = field(default="triton", metadata={"help": "kept for upstream's lines; no effect"})
 
 
 _RENAMED = {
@@ -77,16 +90,12 @@ _DROPPED = {
 def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """Launch lines written for older transformers -> today's flags, and a notice for each that changed.
 
-    ``--warmup_ratio R`` becomes ``--warmup_steps R`` (a fraction is a ratio there). Raises ``OptionError`` for
-    quantised training, which is not there yet.
+    ``--warmup_ratio R`` becomes ``--warmup_steps R`` (a fraction is a ratio there).
     """
     kept: list[str] = []
     notices = []
     for name, values in _with_values(flags):
-        if name == "--bits":
-            if values not in (["16"], ["32"]):
-                raise OptionError(f"--bits {' '.join(values)}: quantised training is not supported yet; use --bits 16")
-        elif name in _DROPPED:
+        if name in _DROPPED:
             notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
         elif name in _RENAMED:
             notices.append(f"{name} is {_RENAMED[name]} now; translated")

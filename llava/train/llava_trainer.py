@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from llava.errors import CheckpointError
+from llava.model.adapters import is_adapter
 from llava.plugins import hooks, merged
+from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.samplers import LengthGroupedSampler
 from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
 
@@ -77,10 +81,20 @@ class LLaVATrainer(Trainer):
         """A checkpoint's weights: the projector alone in stage 1."""
         if self.projector_only:
             save_projector(self, output_dir or self.args.output_dir, state_dict)
+        elif is_adapted(self.model):
+            save_adapter(self, output_dir or self.args.output_dir, state_dict)
         else:
             super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if is_adapted(self.model):
+            load_adapter(self.model, Path(resume_from_checkpoint))
+            return
+        if is_adapter(Path(resume_from_checkpoint)):
+            raise CheckpointError(
+                f"{resume_from_checkpoint} holds a LoRA adapter, but --lora_enable is not True; continue a run with "
+                "the flags that it was started with, or name another --output_dir"
+            )
         path = os.path.join(resume_from_checkpoint, PROJECTOR_FILE)
         if not self.projector_only or not os.path.isfile(path):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -89,5 +103,10 @@ class LLaVATrainer(Trainer):
         self.model.load_state_dict(state, strict=False)
 
     def save_result(self, folder: str) -> None:
-        """What the run was for: the projector of stage 1, or the whole model."""
-        (save_projector if self.projector_only else save_model)(self, folder)
+        """What the run was for: the projector of stage 1, an adapter, or the whole model."""
+        if self.projector_only:
+            save_projector(self, folder)
+        elif is_adapted(self.model):
+            save_adapter(self, folder)
+        else:
+            save_model(self, folder)

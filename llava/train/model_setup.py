@@ -15,15 +15,15 @@ from llava.model.builder import (
     known_classes,
     local_folder,
     read_config,
+    read_fields,
     read_model,
-    refuse_transformers_layout,
 )
-from llava.model.checkpoints import read_json
-from llava.model.language_model.llava_llama import LlavaConfig
+from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.placement import attention
 from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.lora import add_adapters, check_flags, is_adapted, quantised_loading
 
 Arguments = Mapping[type, Any]
 _SHELL_MODULES = ("model.", "lm_head.")
@@ -50,21 +50,22 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
         folder,
         may_miss,
         config=config,
-        dtype=torch.float32,  # master weights; --bf16 computes in bfloat16 under autocast
-        **_attention(model_args.attn_implementation),
+        **_loading(model_class, arguments),
     )
     model.config.use_cache = False
     _mend_generation_config(model)
     hooks().prepare_training_model(model=model, arguments=arguments)
+    if arguments[TrainingArguments].lora_enable:
+        add_adapters(model, arguments[TrainingArguments])
     return model
 
 
 def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, bool]:
     """The config as plug-ins want it, the class that it names, and whether that is another than the checkpoint's."""
-    fields = read_json(folder / "config.json")
-    refuse_transformers_layout(fields)
+    fields = read_fields(folder)
     classes = known_classes()
-    classes["llama"] = classes[LlavaConfig.model_type]  # a language model, to become a LLaVA
+    for family in FAMILIES:  # a language model alone, to become a LLaVA
+        classes[family.decoder_type] = family.config_class, family.model_class
     found = fields.get("model_type")
     if found not in classes:
         raise CheckpointError(
@@ -79,10 +80,14 @@ def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, boo
     return config, model_class, model_class is not classes[found][1]
 
 
-def _attention(implementation: str | None) -> dict[str, Any]:
-    if implementation == "flash_attention_2":
-        return attention(use_flash_attn=True)  # raises where it is not installed
-    return {"attn_implementation": implementation}
+def _loading(model_class: Any, arguments: Arguments) -> dict[str, Any]:
+    """``from_pretrained``'s keywords: attention, dtype, quantisation."""
+    args: TrainingArguments = arguments[TrainingArguments]
+    check_flags(args)
+    keywords = attention(False, arguments[ModelArguments].attn_implementation)
+    # Master weights; --bf16 computes in bfloat16 under autocast. Weights that LoRA freezes need no more than that.
+    keywords["dtype"] = torch.bfloat16 if args.lora_enable and args.bf16 else torch.float32
+    return {**keywords, **quantised_loading(args, model_class.never_quantised)}
 
 
 def _mend_generation_config(model: Any) -> None:
@@ -171,8 +176,19 @@ def choose_what_learns(model: Any, arguments: Arguments) -> None:
             model.get_input_embeddings().requires_grad_(True)
     elif projector is not None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+    if is_adapted(model):
+        _train_in_full_beside_adapters(model)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
+
+
+def _train_in_full_beside_adapters(model: Any) -> None:
+    """What a plug-in's class adds learns too; all that learns does so in float32."""
+    for name, parameter in model.named_parameters():
+        if not name.startswith(_SHELL_MODULES):
+            parameter.requires_grad_(True)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def complete_checkpoints(output_dir: str) -> list[Path]:

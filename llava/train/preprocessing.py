@@ -10,8 +10,9 @@ import torch
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conversation
-from llava.errors import DataError, OptionError
+from llava.errors import DataError
 from llava.mm_utils import tokenizer_image_token
+from llava.train.chatml_labels import check_turns, mask_answers, upstream_labels
 from llava.train.label_masks import mask_messages, mask_rounds
 
 Message = dict[str, str]
@@ -26,14 +27,8 @@ def mode_of(version: str) -> str:
 
 
 def template_of(version: str) -> Conversation:
-    """The template that ``--version`` names.
-
-    Raises ``OptionError`` for a template that models can answer with, but not be trained on yet.
-    """
-    template = conv_templates[mode_of(version)]
-    if template.sep_style is SeparatorStyle.MPT:
-        raise OptionError(f"--version {version}: training with ChatML templates is not supported yet; use v1")
-    return template
+    """The template that ``--version`` names."""
+    return conv_templates[mode_of(version)]
 
 
 def preprocess_multimodal(
@@ -75,6 +70,8 @@ def _preprocess_one(
         return _plain(source, tokenizer, template, sample)
     if template.sep_style is SeparatorStyle.SINGLE:
         return _single(source, tokenizer, has_image, template)
+    if template.sep_style is SeparatorStyle.MPT:
+        return _chatml(source, tokenizer, has_image, template, sample)
     return _rounds(source, tokenizer, has_image, template, sample)
 
 
@@ -90,8 +87,7 @@ def round_marks(template: Conversation) -> tuple[str, str] | None:
 def _rounds(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str) -> Sample:
     """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
     marks = round_marks(template)
-    if marks is None:
-        raise OptionError(f"training with the template {template.version!r} is not supported yet")
+    assert marks is not None  # the other styles have ways of their own
     text = _conversation_text(source, template, sample)
     ids = _encode(text, tokenizer, has_image)
     cut = not has_image and len(ids) >= tokenizer.model_max_length
@@ -121,7 +117,35 @@ def _single(source: Sequence[Message], tokenizer: Any, has_image: bool, template
     return {"input_ids": ids, "labels": labels}
 
 
+def _chatml(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str) -> Sample:
+    """ChatML: every message begins with its role and ends with the end mark."""
+    conversation, end, role = _conversation(source, template, sample), template.sep, template.roles[1]
+    text = conversation.get_prompt()
+    ids = _encode(text, tokenizer, has_image)
+    count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image, whole=True)
+    labels = upstream_labels(
+        ids,
+        text,
+        role,
+        end,
+        count,
+        limit=tokenizer.model_max_length,
+        late=getattr(tokenizer, "legacy", False),
+        real=int((ids != tokenizer.pad_token_id).sum()),
+    )
+    if labels is None:
+        turns = [(who == role, f"{who}{message}{end}") for who, message in conversation.messages]
+        check_turns(turns, role, end, sample)
+        labels = mask_answers(ids, conversation.system + end, turns, role, count)
+    return {"input_ids": ids, "labels": labels}
+
+
 def _conversation_text(source: Sequence[Message], template: Conversation, sample: str) -> str:
+    return _conversation(source, template, sample).get_prompt()
+
+
+def _conversation(source: Sequence[Message], template: Conversation, sample: str) -> Conversation:
+    """The template with a record's turns."""
     roles = {"human": template.roles[0], "gpt": template.roles[1]}
     turns = list(source)
     if turns and turns[0]["from"] == "gpt":
@@ -135,7 +159,7 @@ def _conversation_text(source: Sequence[Message], template: Conversation, sample
                 f"sample {sample}: message {index + 1} is from {message['from']!r}; human and gpt must take turns"
             )
         conversation.append_message(role, message["value"])
-    return conversation.get_prompt()
+    return conversation
 
 
 def _encode(text: str, tokenizer: Any, has_image: bool) -> torch.Tensor:
@@ -146,7 +170,9 @@ def _encode(text: str, tokenizer: Any, has_image: bool) -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _count(text: str, tokenizer: Any, has_image: bool) -> int:
+def _count(text: str, tokenizer: Any, has_image: bool, whole: bool = False) -> int:
     if has_image:
         return len(tokenizer_image_token(text, tokenizer))
+    if whole:
+        return len(tokenizer(text).input_ids)
     return len(tokenizer(text, max_length=tokenizer.model_max_length, truncation=True).input_ids)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llava.model.checkpoints import moved_when_whole
+
 PROJECTOR_FILE = "mm_projector.bin"
 PROJECTOR_KEYS = ("mm_projector", "vision_resampler")
 TOKEN_KEYS = ("embed_tokens", "embed_in")  # learned too where tokens are put around a picture
-WEIGHTS = (".safetensors", ".bin")
 
 
 def projector_state(state: dict[str, torch.Tensor], with_tokens: bool) -> dict[str, torch.Tensor]:
@@ -56,19 +54,3 @@ def _state_dtype(path: Path, dtype: str) -> None:
     """Let a config state the file's dtype: transformers writes down the model's, which trains in float32."""
     fields = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**fields, "dtype": dtype, "torch_dtype": dtype}, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def moved_when_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into. Its files move to ``folder`` once all are there, weights last: a run that is stopped
-    while it saves leaves nothing that looks finished."""
-    part = folder / "unfinished"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    files = [path for path in part.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.suffix in WEIGHTS):
-        target = folder / path.relative_to(part)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
-    shutil.rmtree(part)

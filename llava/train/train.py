@@ -30,6 +30,7 @@ from llava.train.model_setup import (
     make_model,
     make_tokenizer,
 )
+from llava.train.parameter_groups import learning_by_part
 from llava.train.preprocessing import mode_of, template_of
 
 log = logging.getLogger("llava.train")
@@ -67,8 +68,10 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     choose_what_learns(model, arguments)
     if template.sep_style is not SeparatorStyle.PLAIN:  # stage 1's; nobody asks with it
         model.config.conv_mode = mode_of(model_args.version)
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log.info("%.2f million of %.2f million parameters learn", learning / 1e6, model.num_parameters() / 1e6)
+    parts = learning_by_part(model)
+    listed = ", ".join(f"{part} {count / 1e6:.3g}" for part, count in parts.items())
+    total = sum(p.numel() for p in model.parameters())
+    log.info("%.3g of %.3g million parameters learn: %s", sum(parts.values()) / 1e6, total / 1e6, listed)
     return LLaVATrainer(
         model=model,
         args=training_args,

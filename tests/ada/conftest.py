@@ -248,3 +248,9 @@ class SlowAda:
 def slow_of(plain_of) -> Callable[[AdaLlavaLlamaForCausalLM], SlowAda]:
     """``slow_of(model)``: the same model, run the slow way."""
     return lambda model: SlowAda(model, plain_of(model))
+
+
+@pytest.fixture(scope="session")
+def slow_class() -> type[SlowAda]:
+    """``slow_class(model, plain)``: for decoders other than Llama."""
+    return SlowAda

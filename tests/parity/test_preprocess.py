@@ -4,6 +4,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from llava.conversation import SeparatorStyle, conv_templates
 from llava.errors import DataError
@@ -18,18 +20,38 @@ def recorded(golden):
 
 
 @pytest.fixture(scope="module")
-def runs(recorded, llama_tokenizer):
-    """(run, tokenizer) of every template but ChatML's, on upstream's tokenizer."""
+def all_runs(recorded, golden, llama_tokenizer):
+    """(run, tokenizer) of every template."""
     found = []
     for run in recorded["runs"]:
         options = run["tokenizer"]
-        style = conv_templates.get(run["version"], conv_templates["v1"]).sep_style
-        if "kind" in options or style is SeparatorStyle.MPT:
-            continue
-        tokenizer = llama_tokenizer(legacy=options["legacy"])
-        tokenizer.add_bos_token, tokenizer.model_max_length = options["add_bos_token"], options["model_max_length"]
+        if "dir" in options:
+            tokenizer = AutoTokenizer.from_pretrained(golden.parent / options["dir"])
+        else:
+            tokenizer = llama_tokenizer(legacy=options["legacy"])
+            tokenizer.add_bos_token = options["add_bos_token"]
+            if "kind" in options:
+                tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        tokenizer.model_max_length = options["model_max_length"]
+        tokenizer.add_special_tokens({"pad_token": run["pad"][0]})
+        assert tokenizer.pad_token_id == run["pad"][1]
         found.append((run, tokenizer))
     return found
+
+
+def is_chatml(run):
+    return conv_templates.get(run["version"], conv_templates["v1"]).sep_style is SeparatorStyle.MPT
+
+
+@pytest.fixture(scope="module")
+def runs(all_runs):
+    """Without ChatML's, where upstream's warning is its own bug."""
+    return [(run, tokenizer) for run, tokenizer in all_runs if not is_chatml(run)]
+
+
+@pytest.fixture(scope="module")
+def chatml_runs(all_runs):
+    return [(run, tokenizer) for run, tokenizer in all_runs if is_chatml(run)]
 
 
 def messages_of(conversation):
@@ -50,9 +72,9 @@ def refused(case):
     return "error" in case or case["mismatch_warning"]
 
 
-def test_ids_and_labels(recorded, runs):
+def test_ids_and_labels(recorded, all_runs):
     checked = 0
-    for run, tokenizer in runs:
+    for run, tokenizer in all_runs:
         for name, case in run["cases"].items():
             if refused(case):
                 continue
@@ -64,6 +86,37 @@ def test_ids_and_labels(recorded, runs):
                 assert [message["value"] for message in messages] == case["after_preprocess_multimodal"], where
             checked += 1
     assert checked > 200
+
+
+def test_chatml_where_upstream_warns_and_learns_nothing(recorded, chatml_runs):
+    """Its ids are right; its labels are a bug. Ours are every answer with the mark that ends it."""
+    checked = 0
+    for run, tokenizer in chatml_runs:
+        for name, case in run["cases"].items():
+            if "error" in case or not case["mismatch_warning"]:
+                continue
+            where = f"{run['version']} {run['tokenizer']} {name}"
+            conversation = recorded["conversations"][name]
+            if name == "human_last":
+                with pytest.raises(DataError, match=f"sample {name}: the last question has no answer"):
+                    prepared(conversation, run, tokenizer, name)
+                continue
+            messages, sample = prepared(conversation, run, tokenizer, name)
+            ids, labels = sample["input_ids"][0], sample["labels"][0]
+            assert ids.tolist() == case["input_ids"], where
+            answers = [m["value"] for m in messages[messages[0]["from"] == "gpt" :] if m["from"] == "gpt"]
+            expected = "".join(f"{answer}<|im_end|>" for answer in answers)
+            learned = tokenizer.decode(ids[labels != -100])
+            if len(ids) < run["tokenizer"]["model_max_length"]:
+                assert squeezed(learned) == squeezed(expected), where
+            assert torch.equal(labels[labels != -100], ids[labels != -100])
+            checked += 1
+    assert checked > 100
+
+
+def squeezed(text):
+    """A mark that is no token of its own may share one with what stands behind it; spaces are the tokenizer's."""
+    return "".join(text.replace("><|im_start|", ">").replace("><", ">").split())
 
 
 def test_what_upstream_masks_whole_is_an_error(recorded, runs):

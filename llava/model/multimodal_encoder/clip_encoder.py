@@ -10,7 +10,8 @@ from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from llava.errors import CheckpointError
-from llava.model.checkpoints import CheckpointWeights, find_weight_files, load_exactly
+from llava.model.checkpoints import CheckpointWeights, load_exactly
+from llava.model.hf_layout import open_weights
 
 IN_CHECKPOINT = "model.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
 SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
@@ -72,7 +73,7 @@ class CLIPVisionTower(nn.Module):
         """Read the weights: those of the LLaVA checkpoint, if it has any of the tower's, otherwise the tower's own."""
         if self.is_loaded:
             return
-        weights = CheckpointWeights(find_weight_files(self.checkpoint_folder) if self.checkpoint_folder else [])
+        weights = open_weights(self.checkpoint_folder) if self.checkpoint_folder else CheckpointWeights([])
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if own:
             holder = VisionModelHolder(CLIPVisionModel(self.config))
@@ -84,6 +85,10 @@ class CLIPVisionTower(nn.Module):
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
         self.is_loaded = True
+
+    def describe(self, config: CLIPVisionConfig, processor: CLIPImageProcessorPil) -> None:
+        """Take config and processor from here, where no folder holds them apart."""
+        self._cfg_only, self._processor = config, processor
 
     def save_description(self, folder: Path) -> None:
         """Write config and processor, so that a checkpoint that holds the weights needs no other folder."""

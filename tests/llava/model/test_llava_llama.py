@@ -16,6 +16,7 @@ from transformers import LlavaConfig as HubLlavaConfig
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, ImageError, OptionError
 from llava.model import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.language_model.llava_decoder import LlavaCausalLM
 
 IMAGE = IMAGE_TOKEN_INDEX
 EXACT = {"rtol": 0, "atol": 1e-5}  # float32, values of about 1
@@ -88,7 +89,7 @@ def test_unpadded_text_batch_without_mask(model):
     """Text rows need no images; a prompt of ids alone answers as the plain language model."""
     ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
     found = model.generate(ids, do_sample=False, max_new_tokens=4)
-    plain = super(LlavaLlamaForCausalLM, model).generate(ids, do_sample=False, max_new_tokens=4)
+    plain = super(LlavaCausalLM, model).generate(ids, do_sample=False, max_new_tokens=4)
     assert found.tolist() == plain[:, 3:].tolist()
 
 

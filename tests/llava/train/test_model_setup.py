@@ -151,7 +151,7 @@ def pickled_code(folder):
         (lambda folder: (folder / "config.json").unlink(), r"cannot read .*config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), r"cannot read .*config.json"),
         (lambda folder: change_config(folder, model_type="gpt2"), "model_type 'gpt2'; expected one of .*llava_llama"),
-        (lambda folder: change_config(folder, model_type="llava", text_config={}), "transformers' own LLaVA layout"),
+        (lambda folder: change_config(folder, model_type="llava", text_config={}), "no usable image processor"),
         (lambda folder: change_config(folder, hidden_size="wide"), r"config.json cannot be used"),
         (drop_tensor, r"missing: model.layers.1.mlp.up_proj.weight, model.mm_projector.0.bias"),
         (cut_tensor, r"wrong shape: lm_head.weight is \(60, 5\)"),

@@ -1,0 +1,71 @@
+"""LoRA adapters beside their base model: what a folder with ``adapter_config.json`` adds to it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from llava.errors import CheckpointError, OptionError
+from llava.model.checkpoints import Tensors, first_line, listed, read_weights
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+OTHERS_FILE = "non_lora_trainables.bin"  # what was trained in full beside the adapters
+PREFIX = "base_model.model."  # in front of every key in both files, as peft's wrapper has it
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def trained_in_full(folder: Path) -> Tensors:
+    """The tensors of ``non_lora_trainables.bin`` under the model's own names; none where there is no such file."""
+    path = folder / OTHERS_FILE
+    if not path.is_file():
+        return {}
+    return {key.removeprefix(PREFIX): tensor for key, tensor in read_weights(path).items()}
+
+
+def fill(model: Any, tensors: Tensors, source: str) -> None:
+    """Copy ``tensors`` into the model. Raises CheckpointError for a name or shape that it does not have."""
+    own = model.state_dict()
+    if unknown := [name for name in tensors if name not in own]:
+        raise CheckpointError(f"{source} holds tensors that the model does not have: {listed(unknown)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(f"{name} in {source} is {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
+        own[name].copy_(tensor)
+
+
+def require_peft() -> Any:
+    """The library, or an OptionError that names the extra that brings it."""
+    try:
+        import peft
+    except ImportError as error:
+        raise OptionError("LoRA needs the extra 'train': pip install 'ada-llava[train]'") from error
+    return peft
+
+
+def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
+    """The model with a folder's adapter in its layers; merged into their weights, or beside them.
+
+    Raises CheckpointError where adapter and model do not fit together.
+    """
+    peft = require_peft()
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise CheckpointError(f"{folder} has {CONFIG_FILE}, but none of {', '.join(WEIGHT_FILES)}")
+    try:
+        wrapped = peft.PeftModel.from_pretrained(model, folder)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit the base model: {first_line(error)}; is it the model that the "
+            "adapter was trained on?"
+        ) from error
+    if not merge:
+        return wrapped.get_base_model()
+    log.info("the adapter in %s is merged into its base model's weights", folder)
+    return wrapped.merge_and_unload()

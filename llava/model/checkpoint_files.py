@@ -1,0 +1,85 @@
+"""What the programs that rewrite checkpoints share: an empty target, files copied, tensors saved, errors shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+
+from llava.errors import CheckpointError, LlavaError
+from llava.model.builder import known_classes
+from llava.model.checkpoints import Tensors, report_misfits
+from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+GENERATION_FILE = "generation_config.json"
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")  # a row for every token
+
+
+def refuse_used(target: Path) -> None:
+    """Raise CheckpointError where ``target`` holds files already."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} exists; name a folder that does not, or is empty")
+
+
+def copy_files(source: Path, target: Path, patterns: Iterable[str]) -> None:
+    """Copy the files of ``source`` that fit one of the patterns."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted({path for pattern in patterns for path in source.glob(pattern)}):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+
+
+def copy_tower(fields: dict[str, Any], source: Path, target: Path) -> None:
+    """Copy the vision tower that a checkpoint's folder holds, or describes, beside its weights."""
+    for name in {SAVED_FOLDER, fields.get("mm_vision_tower") or SAVED_FOLDER}:
+        if not Path(name).is_absolute() and ".." not in Path(name).parts and (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+
+
+def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> None:
+    """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, its tower apart."""
+    config_class, model_class = known_classes()[fields["model_type"]]
+    with torch.device("meta"):
+        expected = model_class(config_class.from_dict(fields)).state_dict()
+    if fields.get("tie_word_embeddings") and "lm_head.weight" not in tensors:
+        expected.pop("lm_head.weight", None)
+    found = {name: tensor for name, tensor in tensors.items() if not name.startswith(IN_CHECKPOINT)}
+    report_misfits(
+        str(folder),
+        missing=[name for name in expected if name not in found],
+        unexpected=[name for name in found if name not in expected],
+        wrong_shapes=[
+            (name, tensor.shape, expected[name].shape)
+            for name, tensor in found.items()
+            if name in expected and tensor.shape != expected[name].shape
+        ],
+    )
+
+
+def write_json(path: Path, fields: dict[str, Any]) -> None:
+    """Write a JSON object."""
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def save_tensors(tensors: Tensors, folder: Path) -> None:
+    """Write ``model.safetensors``, or shards of it and their index."""
+    save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+
+
+def run_program(work: Callable[[], Any], result: Any) -> None:
+    """Run a program's work and name what it wrote; exit code 2 for an error that the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        work()
+    except LlavaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    print(f"wrote {result}")

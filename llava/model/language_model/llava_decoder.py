@@ -1,0 +1,168 @@
+"""What every LLaVA has in common, whatever its decoder: config, forward, generate, saving.
+
+A family is a file beside this one: a config, a decoder and a model class, and two lines that register them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from llava.errors import OptionError
+from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
+from llava.model.multimodal_inputs import pad_left
+
+if TYPE_CHECKING:  # what the classes below are mixed in front of
+    from transformers import PreTrainedConfig, PreTrainedModel
+else:
+    PreTrainedConfig = PreTrainedModel = object
+
+
+class LlavaFields(PreTrainedConfig):
+    """Mixed in front of a decoder's config: LLaVA's ``mm_*`` keys are kept there as they are found."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers 5 writes it, and the keys that older releases, and upstream with them, look for."""
+        written = super().to_dict()
+        rope = written.get("rope_parameters") or {}
+        if "rope_theta" in rope:
+            written["rope_theta"] = rope["rope_theta"]
+            scaled = rope.get("rope_type", "default") != "default"
+            written["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
+        if written.get("dtype") is not None:
+            written["torch_dtype"] = written["dtype"]
+        return written
+
+
+class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
+    """Mixed in front of a causal language model, whose decoder becomes ``build``'s. It answers about images.
+
+    ``generate`` returns the new tokens only: the prompt goes in as embeddings.
+    """
+
+    # The vision tower reads its own weights, from here or elsewhere, when it is asked to.
+    _keys_to_ignore_on_load_unexpected = (r"model\.vision_tower\.",)
+
+    never_quantised: tuple[str, ...] = ("mm_projector", "lm_head")
+
+    def build(self, decoder: nn.Module) -> None:
+        """Complete a model that has nothing but its config yet: decoder and output layer."""
+        config = self.config
+        self.model: Any = decoder
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """Llama's forward, on token ids (B, t) whose image tags stand for ``images``.
+
+        images: (N, 3, S, S), or a list with one tensor per image; image_sizes: each image's (width, height).
+        Other keywords reach every decoder layer.
+        """
+        if inputs_embeds is None and input_ids is not None:
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
+                self.prepare_inputs_labels_for_multimodal(
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
+                )
+            )
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Continue the prompts ``inputs`` (B, t); what is returned holds the new tokens only.
+
+        Rows may be padded on either side, told by ``attention_mask`` (B, t); they are padded on the left for
+        generation. Raises OptionError for ``inputs_embeds``, which are made here.
+        """
+        if kwargs.pop("inputs_embeds", None) is not None:
+            raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
+        if inputs is None:
+            inputs = kwargs.pop("input_ids", None)
+        if inputs is None:
+            raise OptionError("generate() needs the prompt's token ids, as inputs")
+        kwargs.pop("position_ids", None)  # they follow from the mask
+        mask = kwargs.pop("attention_mask", None)
+        _, _, mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
+            inputs, None, mask, None, None, images, image_sizes
+        )
+        if embeds is None:
+            embeds = self.get_input_embeddings()(inputs)
+        embeds, mask = pad_left(embeds, mask)
+        return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
+        """As transformers saves; beside the weights go config and processor of a vision tower that they hold.
+
+        A tower that an absolute path names is named by its place in the checkpoint instead, which may then move.
+        """
+        tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
+        if tower is None or not tower.is_loaded:
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+            return
+        if name and Path(name).is_absolute():
+            self.config.mm_vision_tower = SAVED_FOLDER
+        try:
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        finally:
+            self.config.mm_vision_tower = name
+        if is_main_process:
+            tower.save_description(Path(save_directory))
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """One step's inputs; images go along for callers that generate from token ids."""
+        step = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+        )
+        if images is not None:
+            step["images"] = images
+        if image_sizes is not None:
+            step["image_sizes"] = image_sizes
+        return step
+
+
+def register(config_class: Any, model_class: Any) -> None:
+    """Let transformers' Auto classes know a family."""
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModelForCausalLM.register(config_class, model_class)

@@ -1,0 +1,130 @@
+"""LoRA and QLoRA: adapters in the decoder's layers; projector, and what plug-ins add, are trained in full beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from llava.errors import CheckpointError, OptionError
+from llava.model.adapters import CONFIG_FILE, OTHERS_FILE, PREFIX, WEIGHT_FILES, fill, require_peft, trained_in_full
+from llava.model.checkpoints import CheckpointWeights, moved_when_whole
+from llava.model.placement import quantisation
+from llava.train.arguments import TrainingArguments
+
+ADAPTER = "default"  # peft's name for the one adapter
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def check_flags(args: TrainingArguments) -> None:
+    """Raise OptionError where flags do not go together."""
+    if args.bits not in (4, 8, 16, 32):
+        raise OptionError(f"--bits is {args.bits}; expected 4, 8 or 16")
+    if args.bits < 16 and not args.lora_enable:
+        raise OptionError(f"--bits {args.bits} needs --lora_enable True: quantised weights cannot be trained")
+    if args.quant_type not in ("nf4", "fp4"):
+        raise OptionError(f"--quant_type is {args.quant_type!r}; expected nf4 or fp4")
+    if args.lora_bias not in ("none", "all", "lora_only"):
+        raise OptionError(f"--lora_bias is {args.lora_bias!r}; expected none, all or lora_only")
+    if args.lora_weight_path and not args.lora_enable:
+        raise OptionError("--lora_weight_path needs --lora_enable True")
+
+
+def quantised_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[str, Any]:
+    """``from_pretrained``'s keywords for ``--bits``; ``kept``: modules that stay as they are."""
+    if args.bits >= 16:
+        return {}
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    config: BitsAndBytesConfig = quantisation(args.bits == 4, dtype, kept)
+    if args.bits == 4:
+        config.bnb_4bit_use_double_quant = args.double_quant
+        config.bnb_4bit_quant_type = args.quant_type
+    return {"quantization_config": config, "device_map": {"": args.device}}
+
+
+def add_adapters(model: Any, args: TrainingArguments) -> None:
+    """Put an adapter beside every projection of the decoder's layers, in place; all other weights are frozen.
+
+    Called before the vision tower is read, whose projections have the same names.
+    """
+    peft = require_peft()
+    if args.bits < 16:
+        peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    config = peft.LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        target_modules=list(TARGETS),
+        lora_dropout=args.lora_dropout,
+        bias=args.lora_bias,
+        task_type="CAUSAL_LM",
+    )
+    model.add_adapter(config, adapter_name=ADAPTER)
+    if args.lora_weight_path:
+        load_adapter(model, Path(args.lora_weight_path))
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether adapters are being trained."""
+    return ADAPTER in (getattr(model, "peft_config", None) or {})
+
+
+def adapter_state(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of all the model's tensors those of the adapter, as peft names them."""
+    found = require_peft().get_peft_model_state_dict(model, state_dict=state, adapter_name=ADAPTER)
+    return {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in found.items()}
+
+
+def others_state(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of all the model's tensors those that were trained in full."""
+    learned = [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
+    return {PREFIX + name: state[name].detach().cpu() for name in learned if ".base_layer." not in name}
+
+
+def save_adapter(trainer: Any, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Adapter, what was trained in full, and ``config.json``. state: the model's tensors, where they are at hand."""
+    from safetensors.torch import save_file
+
+    if state is None:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers a sharded model, on every process
+    if not trainer.args.should_save:
+        return
+    model = trainer.model
+    config = model.peft_config[ADAPTER]
+    config.base_model_name_or_path = getattr(model.config, "_name_or_path", None)
+    with moved_when_whole(Path(folder)) as part:
+        config.save_pretrained(part)
+        model.config.save_pretrained(part)
+        torch.save(others_state(model, state), part / OTHERS_FILE)
+        save_file(adapter_state(model, state), part / WEIGHT_FILES[0], metadata={"format": "pt"})
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Fill a model's adapter, and what is trained in full, from what ``save_adapter`` left.
+
+    Raises CheckpointError where there is none, or it is of another rank or model.
+    """
+    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not files:
+        raise CheckpointError(
+            f"{folder} holds no adapter ({CONFIG_FILE} and {WEIGHT_FILES[0]}), but --lora_enable is True; continue a "
+            "run with the flags that it was started with, or name another --output_dir"
+        )
+    saved = CheckpointWeights(files[:1]).read(strip=PREFIX)
+    own = adapter_state(model, model.state_dict())
+    names = {key.removeprefix(PREFIX): _in_memory(key.removeprefix(PREFIX)) for key in own}
+    if set(saved) != set(names):
+        odd = sorted(set(saved) ^ set(names))
+        raise CheckpointError(f"the adapter in {folder} is not that of this model and these flags: {odd[0]}")
+    fill(model, {names[name]: tensor for name, tensor in saved.items()}, str(files[0]))
+    fill(model, trained_in_full(folder), str(folder / OTHERS_FILE))
+
+
+def _in_memory(key: str) -> str:
+    """``q_proj.lora_A.weight`` -> the name in the model, which has the adapter's name in it."""
+    head, mark, tail = key.rpartition(".lora_")
+    if not mark:
+        return key
+    letter, _, kind = tail.partition(".")
+    return f"{head}{mark}{letter}.{ADAPTER}.{kind}"

@@ -1,0 +1,30 @@
+"""How many parameters learn, by part of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PARTS = (
+    ("LoRA adapters", ("lora_",)),
+    ("projector", ("mm_projector", "image_newline")),
+    ("embeddings and output layer", ("embed_tokens", "lm_head")),
+    ("language model", ("model.layers.", "model.norm.")),
+    ("vision tower", ("vision_tower",)),
+)
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to; what a plug-in adds goes by its first name."""
+    for part, marks in PARTS:
+        if any(mark in name for mark in marks):
+            return part
+    return name.partition(".")[0]
+
+
+def learning_by_part(model: Any) -> dict[str, int]:
+    """Part -> parameters of it that learn; parts of which none does are left out."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            counts[part_of(name)] = counts.get(part_of(name), 0) + parameter.numel()
+    return counts

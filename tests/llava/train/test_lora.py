@@ -1,0 +1,191 @@
+"""LoRA: what learns, what is left, what it answers merged and unmerged, and that a stopped run goes on exactly."""
+
+import json
+import logging
+import runpy
+import sys
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava.errors import CheckpointError, OptionError
+from llava.model.builder import load_pretrained_model
+from llava.train.train import train
+
+LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+SCHEDULER = {"scheduler_type": "H", "num_prefix_layers": 1, "scheduler_rank": 2}
+PROMPT = torch.tensor([[1, 5, -200, 7]])
+
+
+def opened(folder, base=None, **more):
+    _, model, processor, _ = load_pretrained_model(str(folder), base and str(base), "any", device="cpu", **more)
+    return model, processor
+
+
+def answer(model, processor, **options):
+    side = processor.crop_size["height"]
+    with torch.no_grad():
+        return model(PROMPT, images=torch.full((1, 3, side, side), 0.5), **options)
+
+
+@pytest.fixture(scope="module")
+def adapter(trained, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("lora") / "out", **LORA, save_strategy="steps", save_steps=1)
+
+
+@pytest.fixture(scope="module")
+def adaptive_adapter(trained, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("lora") / "ada", **LORA, **SCHEDULER)
+
+
+@pytest.fixture
+def merge(root, monkeypatch):
+    """``merge(adapter, base, target)`` runs the script; its exit code."""
+
+    def run(model_path, base, target):
+        flags = ["--model-path", model_path, "--model-base", base, "--save-model-path", target]
+        monkeypatch.setattr(sys, "argv", ["merge", *map(str, flags)])
+        try:
+            runpy.run_path(str(root / "scripts" / "merge_lora_weights.py"))["main"]()
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return run
+
+
+def test_what_is_left(adapter, tiny_checkpoint):
+    for folder in (adapter, adapter / "checkpoint-1"):
+        assert not (folder / "model.safetensors").exists()
+        saved = load_file(folder / "adapter_model.safetensors")
+        assert len(saved) == 2 * 7 * 2  # two matrices for each of seven projections in two layers
+        assert all(key.startswith("base_model.model.model.layers.") for key in saved)
+        others = torch.load(folder / "non_lora_trainables.bin", weights_only=True)
+        parts = [f"mm_projector.{place}.{kind}" for place in (0, 2) for kind in ("weight", "bias")]
+        assert set(others) == {f"base_model.model.model.{part}" for part in parts}
+    before = load_file(tiny_checkpoint / "model.safetensors")
+    assert not torch.equal(others["base_model.model.model.mm_projector.0.bias"], before["model.mm_projector.0.bias"])
+    assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 4
+    assert json.loads((adapter / "config.json").read_text())["model_type"] == "llava_llama"
+
+
+def test_peft_itself_reads_it(adapter, tiny_checkpoint):
+    """As upstream opens an adapter: the base, what was trained in full, then peft's own loading."""
+    ours = answer(*opened(adapter, tiny_checkpoint)).logits
+    model, processor = opened(tiny_checkpoint)
+    others = torch.load(adapter / "non_lora_trainables.bin", weights_only=True)
+    model.load_state_dict({k.removeprefix("base_model.model."): v for k, v in others.items()}, strict=False)
+    theirs = answer(peft.PeftModel.from_pretrained(model, adapter).eval(), processor).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_merged_and_unmerged_answer_alike(adapter, tiny_checkpoint, merge, tmp_path):
+    assert merge(adapter, tiny_checkpoint, tmp_path / "merged") == 0
+    plain = answer(*opened(tiny_checkpoint)).logits
+    whole = answer(*opened(tmp_path / "merged")).logits
+    beside = answer(*opened(adapter, tiny_checkpoint, merge_lora=False)).logits
+    assert (whole - plain).abs().max() > 1e-3, "the adapter has learned something"
+    torch.testing.assert_close(beside, whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(answer(*opened(adapter, tiny_checkpoint)).logits, whole, atol=1e-4, rtol=0)
+    assert merge(adapter, tiny_checkpoint, tmp_path / "merged") == 2, "the folder is in use"
+    assert merge(tiny_checkpoint, tiny_checkpoint, tmp_path / "other") == 2, "nothing to merge"
+
+
+def test_a_scheduler_learns_in_full_beside_adapters(adaptive_adapter, tiny_checkpoint, merge, tmp_path):
+    others = torch.load(adaptive_adapter / "non_lora_trainables.bin", weights_only=True)
+    names = {key.removeprefix("base_model.model.") for key in others}
+    assert {name for name in names if name.startswith("scheduler.mlp_head")} == {
+        "scheduler.mlp_head.weight",
+        "scheduler.mlp_head.bias",
+    }
+    assert sum(name.startswith("scheduler.scheduler_up_proj.net.") for name in names) == 6
+    assert merge(adaptive_adapter, tiny_checkpoint, tmp_path / "merged") == 0
+    merged = answer(*opened(tmp_path / "merged"), latency_budget=0.75)
+    model, processor = opened(adaptive_adapter, tiny_checkpoint)
+    loaded = answer(model, processor, latency_budget=0.75)
+    assert loaded.report.masked_layers == merged.report.masked_layers == 0, "merged on load: layers are cut"
+    unmerged, _ = opened(adaptive_adapter, tiny_checkpoint, merge_lora=False)
+    masked = answer(unmerged, processor, latency_budget=0.75)
+    assert masked.report.masked_layers > 0 and "adapted" in masked.report.masking
+    assert loaded.execution_plan == merged.execution_plan == masked.execution_plan
+    for found in (loaded, masked):
+        torch.testing.assert_close(found.logits, merged.logits, atol=1e-4, rtol=0)
+
+
+def test_what_learns_is_printed_by_part(flags_of, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        train(flags=flags_of(tmp_path / "out", **LORA, **SCHEDULER, bf16=True, max_steps=1))
+    (line,) = [record.getMessage() for record in caplog.records if "parameters learn" in record.getMessage()]
+    for part in ("LoRA adapters", "projector", "scheduler"):
+        assert part in line
+    assert "language model" not in line and "vision tower" not in line
+    saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+
+
+def test_a_stopped_run_goes_on_exactly(trained, adapter, tmp_path):
+    """The module's run has two steps; this one stops after the first, and is started again."""
+    out = trained(tmp_path / "out", **LORA, save_strategy="steps", save_steps=1, max_steps=1)
+    (out / "adapter_model.safetensors").unlink()
+    trained(tmp_path / "out", **LORA, save_strategy="steps", save_steps=1)
+    for name, load in (
+        ("adapter_model.safetensors", load_file),
+        ("non_lora_trainables.bin", lambda path: torch.load(path, weights_only=True)),
+    ):
+        ours, expected = load(out / name), load(adapter / name)
+        assert all(torch.equal(ours[key], expected[key]) for key in expected), name
+
+
+def test_a_run_cannot_go_on_with_other_flags(trained, adapter, tmp_path):
+    with pytest.raises(CheckpointError, match="holds a LoRA adapter, but --lora_enable is not True"):
+        trained(adapter)
+    with pytest.raises(CheckpointError, match=r"is \(4, \d+\); expected \(8, "):
+        trained(adapter, **{**LORA, "lora_r": 8, "max_steps": 3})
+    out = trained(tmp_path / "whole", save_strategy="steps", save_steps=1, max_steps=1)
+    with pytest.raises(CheckpointError, match="holds no adapter"):
+        trained(out, **LORA)
+
+
+def test_an_adapter_to_start_from(trained, adapter, tmp_path):
+    out = trained(tmp_path / "out", **LORA, lora_weight_path=adapter, learning_rate=0.0, max_steps=1)
+    first, again = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, out))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_an_adapter_without_its_base(adapter, adaptive_adapter, plain_base, tmp_path):
+    with pytest.raises(CheckpointError, match="--model-base"):
+        opened(adapter)
+    (adaptive_adapter / "adapter_model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=r"none of adapter_model\.safetensors"):
+        opened(adaptive_adapter, plain_base)
+    (tmp_path / "away").rename(adaptive_adapter / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"bits": 4}, "--bits 4 needs --lora_enable"),
+        ({"bits": 5, "lora_enable": True}, "--bits is 5"),
+        ({"lora_bias": "some", "lora_enable": True}, "--lora_bias is 'some'"),
+        ({"quant_type": "int4", "lora_enable": True}, "--quant_type is 'int4'"),
+        ({"lora_weight_path": "x"}, "needs --lora_enable"),
+        ({"lora_weight_path": "nowhere", "lora_enable": True}, "nowhere holds no adapter"),
+    ],
+    ids=str,
+)
+def test_flags_that_do_not_go_together(flags_of, tmp_path, flags, complaint):
+    with pytest.raises((OptionError, CheckpointError), match=complaint):
+        train(flags=flags_of(tmp_path / "out", **flags))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_base(trained, tiny_checkpoint, tmp_path, bits):
+    """QLoRA on the CPU; the adapter serves beside a quantised base, where layers are masked."""
+    pytest.importorskip("bitsandbytes")
+    out = trained(tmp_path / "out", **LORA, **SCHEDULER, bits=bits, bf16=True)
+    model, processor = opened(out, tiny_checkpoint, load_4bit=bits == 4, load_8bit=bits == 8)
+    found = answer(model, processor, latency_budget=0.75)
+    assert found.logits.isfinite().all() and found.report.masked_layers > 0
+    assert type(model.scheduler.mlp_head) is torch.nn.Linear, "the scheduler is never quantised"
