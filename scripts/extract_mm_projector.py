@@ -12,7 +12,7 @@ import torch
 
 from llava.errors import CheckpointError
 from llava.model.builder import in_projector_file, local_folder
-from llava.model.checkpoint_files import run_program
+from llava.model.checkpoint_files import run_and_tell
 from llava.model.hf_layout import open_weights
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--model-path", required=True, help="whole checkpoint, in either layout: folder or hub name")
     parser.add_argument("--output", required=True, type=Path, help="the file to write")
     args = parser.parse_args()
-    run_program(lambda: extract(args.model_path, args.output), args.output)
+    run_and_tell(lambda: extract(args.model_path, args.output), args.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llava.model.checkpoint_files import run_program
+from llava.model.checkpoint_files import run_and_tell
 from llava.model.weight_delta import write_combined
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--target-model-path", required=True, help="new folder for the result")
     parser.add_argument("--delta-path", required=True, help="the delta: folder or hub name")
     args = parser.parse_args()
-    run_program(
+    run_and_tell(
         lambda: apply_delta(args.base_model_path, args.target_model_path, args.delta_path), args.target_model_path
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from llava.errors import CheckpointError, LlavaError
+from llava.errors import CheckpointError
 from llava.model.builder import known_classes
 from llava.model.checkpoints import Tensors, report_misfits
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
+from llava.program import run_program
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 GENERATION_FILE = "generation_config.json"
@@ -74,12 +74,13 @@ def save_tensors(tensors: Tensors, folder: Path) -> None:
     save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
 
 
-def run_program(work: Callable[[], Any], result: Any) -> None:
-    """Run a program's work and name what it wrote; exit code 2 for an error that the user can mend."""
+def run_and_tell(work: Callable[[], Any], result: Any) -> None:
+    """A program whose work writes ``result``: say so at its end; exit code 2 for an error that the user can mend."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def told() -> None:
         work()
-    except LlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    print(f"wrote {result}")
+        print(f"wrote {result}")
+
+    if code := run_program(told):
+        raise SystemExit(code)

@@ -17,7 +17,7 @@ from llava.model.checkpoint_files import (
     copy_files,
     copy_tower,
     refuse_used,
-    run_program,
+    run_and_tell,
     save_tensors,
     write_json,
 )
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--src", required=True, help="checkpoint to rewrite: folder or hub name")
     parser.add_argument("--dst", required=True, help="new folder for the result")
     args = parser.parse_args()
-    run_program(lambda: consolidate_ckpt(args.src, args.dst), args.dst)
+    run_and_tell(lambda: consolidate_ckpt(args.src, args.dst), args.dst)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from llava.model.checkpoint_files import (
     check_complete,
     copy_files,
     refuse_used,
-    run_program,
+    run_and_tell,
     save_tensors,
     write_json,
 )
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("source", help="checkpoint folder or hub name, in either layout")
     parser.add_argument("target", type=Path, help="new folder for the checkpoint in the other layout")
     args = parser.parse_args()
-    run_program(lambda: convert(args.source, args.target), args.target)
+    run_and_tell(lambda: convert(args.source, args.target), args.target)
 
 
 if __name__ == "__main__":

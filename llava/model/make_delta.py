@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from llava.errors import CheckpointError
-from llava.model.checkpoint_files import run_program
+from llava.model.checkpoint_files import run_and_tell
 from llava.model.checkpoints import first_line
 from llava.model.weight_delta import write_combined
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--delta-path", required=True, help="new folder for the delta")
     parser.add_argument("--hub-repo-id", help="repository on the hub to put it in too")
     args = parser.parse_args()
-    run_program(
+    run_and_tell(
         lambda: make_delta(args.base_model_path, args.target_model_path, args.delta_path, args.hub_repo_id),
         args.delta_path,
     )
