@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ def differing(results: Sequence[Result], alone: Sequence[Result]) -> list[dict[s
     ]
 
 
-def draw(path: Path, runs: dict[str, tuple[Sequence[Result], Sequence[dict[str, float]]]], unloaded_s: float) -> None:
+def draw(
+    path: Path, runs: Mapping[str, tuple[Sequence[Result], Sequence[dict[str, float]]]], unloaded_s: float
+) -> None:
     """Budget, queue and time to first token over the time of each run, under one another, as a PNG."""
     from matplotlib.figure import Figure
 
