@@ -200,4 +200,5 @@ def test_upstreams_test_message(served, tmp_path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600)
     assert ran.returncode == 0, ran.stderr
     assert "Models: ['tiny']" in ran.stdout and f"worker_addr: {served.worker.address}" in ran.stdout
-    assert "USER: w5 w6" in ran.stdout.replace("\n", " ") and generated() == before + 5
+    # Its stop text is the template's separator, a space: the answer ends with its first word, or with its fifth token.
+    assert "USER: w5 w6" in ran.stdout.replace("\n", " ") and before < generated() <= before + 5
