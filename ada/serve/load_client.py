@@ -1,0 +1,133 @@
+"""Sends a load to a controller and notes what became of each request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from llava.serve.controller import new_client
+from llava.serve.wire import END, OK
+
+TIMEOUT_S = 600.0
+SAMPLE_S = 0.1  # between two looks at the worker's metrics
+WATCHED = ("adallava:budget_multiplier", "adallava:num_requests_waiting", "adallava:num_requests_running")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One request. Seconds: ``sent_s`` on the load's clock, the others from there. ``status`` 200 and no ``failure``:
+    an answer. ``granted``: the budget that the worker reports."""
+
+    index: int
+    sent_s: float
+    status: int
+    first_s: float | None = None
+    total_s: float | None = None
+    text: str = ""
+    tokens: int = 0
+    granted: float | None = None
+    failure: str | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer came."""
+        return self.status == 200 and self.failure is None
+
+
+class Load:
+    """``address``: the controller's."""
+
+    def __init__(self, address: str) -> None:
+        self.url = f"{address}/worker_generate_stream"
+
+    async def some_at_a_time(self, bodies: Sequence[dict[str, Any]], at_once: int) -> list[Result]:
+        """So many clients, each of which asks its next question when it has its answer."""
+        places = iter(range(len(bodies)))
+        start, results = time.perf_counter(), {}
+
+        async def ask_on(client: httpx.AsyncClient) -> None:
+            for place in places:  # shared by all
+                results[place] = await self._ask(client, bodies[place], place, start)
+
+        async with new_client() as client:
+            await asyncio.gather(*(ask_on(client) for _ in range(at_once)))
+        return [results[place] for place in range(len(bodies))]
+
+    async def at_times(self, bodies: Sequence[dict[str, Any]], times: Sequence[float]) -> list[Result]:
+        """Each request at its time in seconds, whether the ones before it were answered or not."""
+        start = time.perf_counter()
+
+        async def ask_then(client: httpx.AsyncClient, place: int) -> Result:
+            await asyncio.sleep(max(0.0, times[place] - (time.perf_counter() - start)))
+            return await self._ask(client, bodies[place], place, start)
+
+        async with new_client() as client:
+            return await asyncio.gather(*(ask_then(client, place) for place in range(len(bodies))))
+
+    async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any], index: int, start: float) -> Result:
+        sent = time.perf_counter()
+        try:
+            async with client.stream("POST", self.url, json=body, timeout=TIMEOUT_S) as reply:
+                if reply.status_code != 200:
+                    await reply.aread()
+                    return Result(index, sent - start, reply.status_code, failure=reply.json()["text"])
+                return await _read(reply, body["prompt"], index, sent, start)
+        except (httpx.HTTPError, ValueError, KeyError) as error:  # lost: no answer, and no true word of why
+            return Result(index, sent - start, 0, failure=f"{type(error).__name__}: {error}")
+
+
+async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, start: float) -> Result:
+    first_s: float | None = None
+    last: dict[str, Any] = {}
+    rest = b""
+    async for data in reply.aiter_bytes():
+        *whole, rest = (rest + data).split(END)
+        for part in whole:
+            last = json.loads(part)
+            if first_s is None and last["error_code"] == OK:
+                first_s = time.perf_counter() - sent
+    if last.get("error_code") != OK or "usage" not in last:
+        return Result(index, sent - start, 200, first_s, failure=str(last.get("text", "the answer has no end")))
+    return Result(
+        index,
+        sent - start,
+        200,
+        first_s,
+        time.perf_counter() - sent,
+        last["text"][len(prompt) :],
+        last["usage"]["completion_tokens"],
+        last.get("latency_budget", {}).get("granted"),
+    )
+
+
+@asynccontextmanager
+async def watched(worker: str) -> AsyncIterator[list[dict[str, float]]]:
+    """The worker's gauges over time, by their short names, with ``at_s``; a growing list while inside."""
+    samples: list[dict[str, float]] = []
+    start = time.perf_counter()
+
+    async def look(client: httpx.AsyncClient) -> None:
+        while True:
+            text = (await client.get(f"{worker}/metrics", timeout=TIMEOUT_S)).text
+            sample = {"at_s": time.perf_counter() - start}
+            for family in text_string_to_metric_families(text):
+                if family.name in WATCHED:
+                    sample[family.name.partition(":")[2]] = family.samples[0].value
+            samples.append(sample)
+            await asyncio.sleep(SAMPLE_S)
+
+    async with new_client() as client:
+        looking = asyncio.create_task(look(client))
+        try:
+            yield samples
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)

@@ -1,0 +1,82 @@
+"""What a load test's results say: percentiles, throughput, answers that differ, and the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ada.serve.load_client import Result
+
+FULL_QUEUE = 429
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least ``share`` of all do not exceed; None where there are none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Counts; seconds to first token and to the end, at p50 and p95; answers and tokens a second."""
+    answered = [result for result in results if result.answered]
+    first = [result.first_s for result in answered if result.first_s is not None]
+    total = [result.total_s for result in answered if result.total_s is not None]
+    ends = [result.sent_s + result.total_s for result in answered if result.total_s is not None]
+    span_s = max(ends) - min(result.sent_s for result in results) if ends else 0.0
+    refused = sum(result.status == FULL_QUEUE for result in results)
+    granted = [result.granted for result in answered if result.granted is not None]
+    return {
+        "requests": len(results),
+        "answered": len(answered),
+        "refused": refused,
+        "lost": len(results) - len(answered) - refused,
+        "first_token_s": {"p50": percentile(first, 0.5), "p95": percentile(first, 0.95)},
+        "total_s": {"p50": percentile(total, 0.5), "p95": percentile(total, 0.95)},
+        "answers_per_second": len(answered) / span_s if span_s else None,
+        "tokens_per_second": sum(result.tokens for result in answered) / span_s if span_s else None,
+        "mean_budget_granted": sum(granted) / len(granted) if granted else None,
+    }
+
+
+def differing(results: Sequence[Result], alone: Sequence[Result]) -> list[dict[str, Any]]:
+    """The answers that are not those given alone to the same request."""
+    return [
+        {"request": mine.index, "alone": one.text, "under_load": mine.text}
+        for mine, one in zip(results, alone, strict=True)
+        if mine.answered and mine.text != one.text
+    ]
+
+
+def draw(
+    path: Path, runs: Mapping[str, tuple[Sequence[Result], Sequence[dict[str, float]]]], unloaded_s: float
+) -> None:
+    """Budget, queue and time to first token over the time of each run, under one another, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    budget, queue, latency = figure.subplots(3, 1, sharex=True)
+    for colour, (name, (results, samples)) in zip(("tab:red", "tab:blue", "tab:green"), runs.items(), strict=False):
+        granted = [(r.sent_s, r.granted) for r in results if r.granted is not None]
+        budget.scatter(*_columns(granted), s=8, color=colour, label=f"{name}: granted")
+        seen = [(sample["at_s"], sample.get("num_requests_waiting", 0.0)) for sample in samples]
+        queue.plot(*_columns(seen), color=colour, label=f"{name}: waiting")
+        refused = [(r.sent_s, 0.0) for r in results if r.status == FULL_QUEUE]
+        queue.scatter(*_columns(refused), marker="x", s=20, color=colour, label=f"{name}: refused ({len(refused)})")
+        first = [(r.sent_s, r.first_s) for r in results if r.answered and r.first_s is not None]
+        latency.scatter(*_columns(first), s=8, color=colour, label=name)
+    latency.axhline(2 * unloaded_s, color="grey", linestyle="--", label="twice the unloaded p95")
+    labels = ("budget", "requests", "first token, s")
+    for axis, label in zip((budget, queue, latency), labels, strict=True):
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="upper right", fontsize="small")
+    latency.set_xlabel("seconds")
+    partial = path.with_suffix(".part.png")
+    figure.savefig(partial, dpi=120)
+    partial.replace(path)
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in pairs], [y for _, y in pairs]

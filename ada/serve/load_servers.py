@@ -1,0 +1,83 @@
+"""A controller and one worker as processes of their own, for as long as a load test needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from llava.errors import OptionError
+
+HOST = "127.0.0.1"
+START_S, STOP_S = 600.0, 60.0
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Their addresses, and what the worker says of its model."""
+
+    controller: str
+    worker: str
+    model: str
+    conv_mode: str | None
+
+
+@contextlib.contextmanager
+def started(worker_flags: Sequence[str]) -> Iterator[Servers]:
+    """Raises OptionError, with the last lines of its log, for a process that ends before it answers."""
+    ports = _free_ports(2)
+    controller, worker = (f"http://{HOST}:{port}" for port in ports)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        logs = [Path(folder) / f"{name}.log" for name in ("controller", "worker")]
+        stack.enter_context(_running("llava.serve.controller", ports[0], [], logs[0]))
+        flags = ["--controller-address", controller, *worker_flags]
+        process = stack.enter_context(_running("llava.serve.model_worker", ports[1], flags, logs[1]))
+        facts = _wait(f"{worker}/ready", "GET", process, logs[1])
+        _wait(f"{controller}/list_models", "POST", process, logs[1])
+        yield Servers(controller, worker, facts["model"], facts["conv_mode"])
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@contextlib.contextmanager
+def _running(module: str, port: int, flags: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
+    command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), *flags]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(address: str, method: str, process: subprocess.Popen, log: Path) -> dict[str, Any]:
+    """What ``address`` says, as soon as there is something in it."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            reply = httpx.request(method, address, trust_env=False, timeout=START_S)
+            said: dict[str, Any] = reply.json() if reply.status_code == 200 else {}
+            if said and said.get("models", True):  # a list of models has one in it
+                return said
+        time.sleep(0.1)
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    raise OptionError(f"the worker does not answer at {address}; its last words: {' | '.join(last)}")
