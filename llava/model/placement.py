@@ -73,9 +73,9 @@ def attention(use_flash_attn: bool, implementation: str | None = None) -> dict[s
 
 
 def quantisation(
-    load_4bit: bool, dtype: torch.dtype, kept_modules: tuple[str, ...] = ("mm_projector", "lm_head")
+    load_4bit: bool, dtype: torch.dtype, kept_modules: tuple[str, ...] = ("model.mm_projector", "lm_head")
 ) -> BitsAndBytesConfig:
-    """NF4 with double quantisation, or LLM.int8(); ``kept_modules``, by their names' parts, stay as they are."""
+    """NF4 with double quantisation, or LLM.int8(); modules whose names begin so stay as they are."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:

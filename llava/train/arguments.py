@@ -8,6 +8,8 @@ from typing import Any
 
 import transformers
 
+from llava.utils import device_available
+
 
 @dataclass
 class ModelArguments:
@@ -77,13 +79,29 @@ _RENAMED = {
     "--evaluation_strategy": "--eval_strategy",
     "--no_cuda": "--use_cpu",
     "--warmup_ratio": "--warmup_steps",  # which takes a fraction too
+    "--per_gpu_train_batch_size": "--per_device_train_batch_size",
+    "--per_gpu_eval_batch_size": "--per_device_eval_batch_size",
+    "--push_to_hub_token": "--hub_token",
+    "--push_to_hub_model_id": "--hub_model_id",
 }
+_MIXED_PRECISION = "--bf16 or --fp16 says all there is to say"
 _DROPPED = {
     "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
     "--save_safetensors": "weights are always saved as safetensors",
     "--logging_dir": "set TENSORBOARD_LOGGING_DIR",
     "--tokenizer": "the checkpoint's tokenizer is used",
     "--group_by_length": "use --train_sampling_strategy group_by_length",
+    "--fsdp_transformer_layer_cls_to_wrap": "name the class in --fsdp_config, as transformer_layer_cls_to_wrap",
+    "--fsdp_min_num_params": "give min_num_params in --fsdp_config",
+    "--sharded_ddp": "use --deepspeed or --fsdp",
+    "--adafactor": "use --optim adafactor",
+    "--half_precision_backend": _MIXED_PRECISION,
+    "--fp16_backend": _MIXED_PRECISION,
+    "--fp16_opt_level": _MIXED_PRECISION,
+    "--use_mps_device": "the device is found by itself",
+    "--use_ipex": "there is no such optimisation any more",
+    "--dispatch_batches": "give dispatch_batches in --accelerator_config",
+    "--split_batches": "give split_batches in --accelerator_config",
 }
 
 
@@ -95,7 +113,9 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     kept: list[str] = []
     notices = []
     for name, values in _with_values(flags):
-        if name in _DROPPED:
+        if name == "--tf32" and not device_available("cuda"):
+            notices.append("--tf32 is for CUDA devices, of which there is none; ignored")
+        elif name in _DROPPED:
             notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
         elif name in _RENAMED:
             notices.append(f"{name} is {_RENAMED[name]} now; translated")

@@ -33,4 +33,6 @@ class DataCollatorForSupervisedDataset:
             images = [instance["image"] for instance in instances]
             alike = all(image.shape == images[0].shape for image in images)
             batch["images"] = torch.stack(images) if alike else images
+            if any(image.dim() == 4 for image in images):  # crops: where they lie follows from the picture's size
+                batch["image_sizes"] = [instance["image_size"] for instance in instances]
         return batch

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from llava.conversation import Conversation
 from llava.errors import DataError
-from llava.mm_utils import expand2square, load_image
+from llava.mm_utils import expand2square, load_image, process_anyres_image
 from llava.train.preprocessing import preprocess, preprocess_multimodal
 
 Record = dict[str, Any]
@@ -39,7 +40,7 @@ def sample_name(record: Any, index: int) -> str:
 
 
 class LazySupervisedDataset(Dataset):
-    """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W)}``.
+    """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W), "image_size": (width, height)}``.
 
     ``data_args`` carries ``image_folder``, ``image_processor``, ``image_aspect_ratio``, ``is_multimodal`` and
     ``mm_use_im_start_end``. A text-only record of a multimodal model gets a black picture that no tag refers to, so
@@ -63,23 +64,27 @@ class LazySupervisedDataset(Dataset):
         """Rough lengths in words, negative for records without a picture."""
         return [_words(r) if "image" in r else -_words(r) for r in self.list_data_dict]
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.list_data_dict[index]
         source, args = record["conversations"], self.data_args
-        sample: dict[str, torch.Tensor] = {}
+        sample: dict[str, Any] = {}
         if "image" in record:
-            sample["image"] = self._pixels(record["image"])
+            image = load_image(str(Path(args.image_folder or "") / record["image"]))
+            sample["image"] = self._pixels(image)
+            sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
         elif args.is_multimodal:
             crop = args.image_processor.crop_size
             sample["image"] = torch.zeros(3, crop["height"], crop["width"])
+            sample["image_size"] = crop["width"], crop["height"]
         texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, index))
         return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
 
-    def _pixels(self, name: str) -> torch.Tensor:
-        """A picture as (3, H, W)."""
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        """A picture as (3, H, W), or under anyres its whole and its crops (n, 3, H, W)."""
         processor = self.data_args.image_processor
-        image = load_image(str(Path(self.data_args.image_folder or "") / name))
+        if self.data_args.image_aspect_ratio == "anyres":
+            return process_anyres_image(image, processor, self.data_args.image_grid_pinpoints)
         if self.data_args.image_aspect_ratio == "pad":
             image = expand2square(image, tuple(int(x * 255) for x in processor.image_mean))
         return processor(image, return_tensors="pt")["pixel_values"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.adapters import CONFIG_FILE, OTHERS_FILE, PREFIX, WEIGHT_FILES, fill, require_peft, trained_in_full
-from llava.model.checkpoints import CheckpointWeights, moved_when_whole
+from llava.model.checkpoints import CheckpointWeights, moved_when_whole, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
 
@@ -96,8 +97,16 @@ def save_adapter(trainer: Any, folder: str, state: dict[str, torch.Tensor] | Non
     with moved_when_whole(Path(folder)) as part:
         config.save_pretrained(part)
         model.config.save_pretrained(part)
+        _forget_quantisation(part / "config.json")
         torch.save(others_state(model, state), part / OTHERS_FILE)
         save_file(adapter_state(model, state), part / WEIGHT_FILES[0], metadata={"format": "pt"})
+
+
+def _forget_quantisation(path: Path) -> None:
+    """How the base was loaded here says nothing of how it will be beside the finished adapter."""
+    fields = read_json(path)
+    fields.pop("quantization_config", None)
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: Any, folder: Path) -> None:

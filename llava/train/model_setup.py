@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
+from llava.mm_utils import grid_resolutions
 from llava.model.builder import (
     in_projector_file,
     known_classes,
@@ -142,6 +143,8 @@ def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
     data_args.mm_use_im_start_end = model_args.mm_use_im_start_end
     config = model.config
     config.image_aspect_ratio = data_args.image_aspect_ratio
+    if data_args.image_aspect_ratio == "anyres":
+        data_args.image_grid_pinpoints = _grid_pinpoints(config, data_args)
     config.tokenizer_padding_side = tokenizer.padding_side
     config.tokenizer_model_max_length = tokenizer.model_max_length
     config.mm_use_im_start_end = model_args.mm_use_im_start_end
@@ -151,6 +154,17 @@ def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
     config.freeze_mm_mlp_adapter = arguments[TrainingArguments].freeze_mm_mlp_adapter
     if model_args.mm_use_im_patch_token or model_args.mm_use_im_start_end:
         model.initialize_vision_tokenizer(model_args, tokenizer=tokenizer)
+
+
+def _grid_pinpoints(config: Any, data_args: DataArguments) -> Any:
+    """The flag's sizes, or the checkpoint's own; they are checked and put in the config."""
+    points = data_args.image_grid_pinpoints or getattr(config, "image_grid_pinpoints", None)
+    if not points:
+        raise OptionError(
+            "--image_aspect_ratio anyres needs --image_grid_pinpoints, sizes such as '[[336, 672], [672, 336]]'"
+        )
+    config.image_grid_pinpoints = [list(size) for size in grid_resolutions(points)]
+    return config.image_grid_pinpoints
 
 
 def _keep_settings(config: Any, model_args: ModelArguments) -> None:

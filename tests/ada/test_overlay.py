@@ -49,7 +49,9 @@ def test_flags_are_read() -> None:
 
 
 def test_the_published_type_has_a_class() -> None:
-    assert overlay.model_classes() == {"ada_llava_llama": (AdaLlavaConfig, AdaLlavaLlamaForCausalLM)}
+    classes = overlay.model_classes()
+    assert classes["ada_llava_llama"] == (AdaLlavaConfig, AdaLlavaLlamaForCausalLM)
+    assert set(classes) == {"ada_llava_llama", "ada_llava_mistral", "ada_llava_qwen"}
 
 
 def test_a_plain_model_is_told_the_two_ways_on(plain) -> None:

@@ -48,7 +48,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
     # The vision tower reads its own weights, from here or elsewhere, when it is asked to.
     _keys_to_ignore_on_load_unexpected = (r"model\.vision_tower\.",)
 
-    never_quantised: tuple[str, ...] = ("mm_projector", "lm_head")
+    never_quantised: tuple[str, ...] = ("model.mm_projector", "lm_head")  # matched from the start of a name
 
     def build(self, decoder: nn.Module) -> None:
         """Complete a model that has nothing but its config yet: decoder and output layer."""

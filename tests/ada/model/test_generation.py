@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ada.budget import LatencyBudget
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.language_model.llava_decoder import LlavaCausalLM
 
 IMAGE = -200
 PROMPT = [1, 17, 33, IMAGE, 60, 70, 31, 7]
@@ -90,7 +90,7 @@ def slow_beams(model, prompt, images, plan) -> torch.Tensor:
             sizes = torch.tensor([size + (a < longer) for a in range(plan.num_switches)])
             linear.weight.data *= on[sort].repeat_interleave(sizes)
     sequence, _ = model.begin(model._embed(prompt, None, None, None, images, None), model.grant(0.7, 1))
-    return super(LlavaLlamaForCausalLM, twin).generate(
+    return super(LlavaCausalLM, twin).generate(
         inputs_embeds=sequence.embeds, max_new_tokens=5, do_sample=False, num_beams=3, num_return_sequences=2
     )
 

@@ -204,14 +204,14 @@ def test_not_a_checkpoint(checkpoint, plain_base, tmp_path, monkeypatch):
     (checkpoint / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="as JSON"):
         load(checkpoint)
-    change_config(plain_base, model_type="llava", text_config={})
-    with pytest.raises(CheckpointError, match="no usable image processor"):
-        load(plain_base)
     (plain_base / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="holds no weights"):
         load(plain_base)
     (plain_base / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="LoRA"):
+        load(plain_base)
+    change_config(plain_base, model_type="llava", text_config={})
+    with pytest.raises(CheckpointError, match="no usable image processor"):
         load(plain_base)
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.llava_trainer import LLaVATrainer
 
@@ -211,3 +212,21 @@ def test_a_save_that_fails_leaves_nothing_that_looks_finished(trained, monkeypat
     trained(out)
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["vision_tower"]
     answer(out)
+
+
+def test_anyres(trained, make_checkpoint, tmp_path):
+    """LLaVA-1.6's crops in training; ``image_newline`` learns."""
+    base = make_checkpoint(mm_patch_merge_type="spatial_unpad")
+    flags = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[[16, 32], [32, 16]]", "model_name_or_path": base}
+    out = trained(tmp_path / "out", **flags)
+    before, after = weights(base), weights(out)
+    assert not torch.equal(before["model.image_newline"], after["model.image_newline"])
+    config = json.loads((out / "config.json").read_text())
+    assert (config["image_aspect_ratio"], config["image_grid_pinpoints"]) == ("anyres", [[16, 32], [32, 16]])
+    with pytest.raises(OptionError, match="needs --image_grid_pinpoints"):
+        trained(tmp_path / "other", **{**flags, "image_grid_pinpoints": ""})
+
+
+def test_an_unknown_kind_of_attention(trained, tmp_path):
+    with pytest.raises(OptionError, match="attn_implementation is 'flash'; expected eager, sdpa"):
+        trained(tmp_path / "out", attn_implementation="flash")
