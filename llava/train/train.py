@@ -102,12 +102,12 @@ def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
     return {type(instance): instance for instance in instances}
 
 
-def main(attn_implementation: str | None = None) -> None:
+def main(attn_implementation: str | None = None) -> int:
     """The program: an error that the user can mend is printed without a traceback; exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_float32_matmul_precision("high")
-    raise SystemExit(run_program(lambda: train(attn_implementation)))
+    return run_program(lambda: train(attn_implementation))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

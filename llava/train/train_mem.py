@@ -3,4 +3,4 @@
 from llava.train.train import main
 
 if __name__ == "__main__":
-    main(attn_implementation="flash_attention_2")
+    raise SystemExit(main(attn_implementation="flash_attention_2"))
