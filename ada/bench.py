@@ -1,8 +1,8 @@
 """What a budget saves in time: ``python -m ada.bench``.
 
-Times a Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16): the plain
-transformers model, the overlay at budget 1.0, and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and
-the selection of a training step. Everything is interleaved in one run: each round times every case once, in random
+Times a Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16; the output layer,
+which a short stack would give too much weight, is left out): the plain transformers model, the overlay at budget 1.0,
+and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and the selection of a training step. Everything is interleaved in one run: each round times every case once, in random
 order, each right behind the plain model; a case's ratio is the median over rounds of its time over that neighbour's.
 The plain model is a case, too: its own ratio tells how noisy the machine was.
 
@@ -104,12 +104,11 @@ class Budgeted:
     def prefill(self, embeds: torch.Tensor) -> Any:
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         sequence, self.execution = self.model.begin(Sequence(embeds, mask, None, None), self.granted)
-        return self.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True, logits_to_keep=1)
+        return self.model.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True)
 
     def decode(self, state: Any, token: torch.Tensor) -> Any:
-        return self.model(
-            input_ids=token, past_key_values=state.past_key_values, execution=self.execution, use_cache=True
-        )
+        cache = state.past_key_values
+        return self.model.model(input_ids=token, past_key_values=cache, execution=self.execution, use_cache=True)
 
     def share(self) -> float:
         return self.execution.finish(1)[0].share
@@ -119,8 +118,8 @@ def plain_case(model: Any) -> Case:
     """transformers' own model."""
     return Case(
         "plain",
-        lambda embeds: model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1),
-        lambda state, token: model(input_ids=token, past_key_values=state.past_key_values, use_cache=True),
+        lambda embeds: model.model(inputs_embeds=embeds, use_cache=True),
+        lambda state, token: model.model(input_ids=token, past_key_values=state.past_key_values, use_cache=True),
     )
 
 

@@ -12,7 +12,7 @@ from llava.errors import CheckpointError
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import is_adapter
 from llava.model.builder import load_pretrained_model, local_folder, read_fields
-from llava.model.checkpoint_files import refuse_used, run_program
+from llava.model.checkpoint_files import refuse_used, run_and_tell
 from llava.model.checkpoints import moved_when_whole
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--model-base", required=True, help="the model that it was trained on")
     parser.add_argument("--save-model-path", required=True, type=Path, help="new folder for the result")
     args = parser.parse_args()
-    run_program(lambda: merge_lora(args.model_path, args.model_base, args.save_model_path), args.save_model_path)
+    run_and_tell(lambda: merge_lora(args.model_path, args.model_base, args.save_model_path), args.save_model_path)
 
 
 if __name__ == "__main__":

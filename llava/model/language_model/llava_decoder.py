@@ -83,6 +83,11 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
                 )
             )
+        if isinstance(logits_to_keep, int) and logits_to_keep == 1:
+            # As an index: transformers slices otherwise, and on a slice of one position torch's CPU product first
+            # copies the whole output matrix, which at 7B takes as long as two decoder layers of a prefill.
+            place = input_ids if inputs_embeds is None else inputs_embeds
+            logits_to_keep = torch.tensor([-1], device=None if place is None else place.device)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
