@@ -2,9 +2,10 @@
 
 Times a Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16; the output layer,
 which a short stack would give too much weight, is left out): the plain transformers model, the overlay at budget 1.0,
-and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and the selection of a training step. Everything is interleaved in one run: each round times every case once, in random
-order, each right behind the plain model; a case's ratio is the median over rounds of its time over that neighbour's.
-The plain model is a case, too: its own ratio tells how noisy the machine was.
+and AdaLLaVA-L and -H at smaller budgets, in prefill and decode; and the selection of a training step. Everything is
+interleaved in one run: each round times every case once, in random order, each right behind the plain model; a case's
+ratio is the median over rounds of its time over that neighbour's. The plain model is a case, too: its own ratio tells
+how noisy the machine was.
 
 Prints a table, and the same as one JSON object on the last line.
 """
