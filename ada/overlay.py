@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,16 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
         report, plan = report[row], plan[row]
     report = asked_alone(model, report, plan)
     return {**report.to_json(), "share": plan.share, "plan": plan.to_short_json(), "summary": report.summary()}
+
+
+@hookimpl
+def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
+    """Rows under their plans; None where no row has one."""
+    from ada.together import decode_together
+
+    if not hasattr(model, "units"):
+        return None
+    return decode_together(model, [output.execution_plan for output in outputs])
 
 
 @hookimpl

@@ -87,11 +87,15 @@ class TokenClock(StoppingCriteria):
         self.stamps: list[float] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        if input_ids.device.type == "cuda":
-            torch.cuda.synchronize(input_ids.device)  # the token must be there, not only be asked for
-        self.stamps.append(time.perf_counter())
+        self.tick(input_ids.device)
         stop = self.cancelled is not None and self.cancelled.is_set()
         return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
+
+    def tick(self, device: torch.device) -> None:
+        """A token is there."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # not only asked for
+        self.stamps.append(time.perf_counter())
 
     def token_ms(self) -> list[float]:
         """Milliseconds that each token behind the first took."""
@@ -130,41 +134,60 @@ def answer(
     clock = TokenClock(cancelled)
     sampling = sampling or Sampling()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
-    ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
-    pixels = None
-    if images:
-        pixels = process_images(list(images), image_processor, model.config)
-        pixels = _moved(pixels, model)
+    keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
     criteria: list[StoppingCriteria] = [clock]
     if stops:
-        criteria.append(KeywordsStoppingCriteria(stops, tokenizer, ids))
-    keywords = merged(hooks().generation_options(model=model, options=options or {}))
+        criteria.append(KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"]))
     output = model.generate(
-        ids,
-        images=pixels,
-        image_sizes=[image.size for image in images] if images else None,
-        return_dict_in_generate=True,
-        use_cache=True,
         streamer=streamer,
         stopping_criteria=StoppingCriteriaList(criteria),
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         **sampling.keywords(model.generation_config.top_k),
         **keywords,
     )
-    new = output.sequences[0].tolist()
+    return finished_answer(model, tokenizer, output, output.sequences[0].tolist(), clock, sampling, stops)
+
+
+def generation_inputs(
+    model: Any,
+    tokenizer: Any,
+    image_processor: Any,
+    prompt: str,
+    images: Sequence[Image.Image],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Keywords of ``generate`` for one prompt: token ids (1, t), pixels, and what plug-ins make of ``options``."""
+    ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
+    pixels = None
+    if images:
+        pixels = _moved(process_images(list(images), image_processor, model.config), model)
+    return {
+        "inputs": ids,
+        "images": pixels,
+        "image_sizes": [image.size for image in images] if images else None,
+        "return_dict_in_generate": True,
+        "use_cache": True,
+        "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        **merged(hooks().generation_options(model=model, options=options)),
+    }
+
+
+def finished_answer(
+    model: Any, tokenizer: Any, output: Any, new: list[int], clock: TokenClock, sampling: Sampling, stops: Sequence[str]
+) -> Answer:
+    """The new tokens as an answer. output: what ``generate`` returned, for the plug-ins' facts."""
     text = tokenizer.decode(new, skip_special_tokens=True).strip()
-    ended = (bool(new) and new[-1] in _end_ids(model)) or any(stop in text for stop in stops)
+    ended = (bool(new) and new[-1] in end_ids(model)) or any(stop in text for stop in stops)
     for stop in stops:
         text = text.removesuffix(stop).strip()
     timing = clock.timing()
     facts = merged(hooks().describe_generation(model=model, output=output, timing=timing))
     reason = "stop" if ended or len(new) < sampling.max_new_tokens else "length"
-    if cancelled is not None and cancelled.is_set():
+    if clock.cancelled is not None and clock.cancelled.is_set():
         reason = "abort"
     return Answer(text, new, timing, facts, clock.token_ms(), reason)
 
 
-def _end_ids(model: Any) -> list[int]:
+def end_ids(model: Any) -> list[int]:
     """Ids of the tokens with which the model ends an answer."""
     ids = model.generation_config.eos_token_id
     return ids if isinstance(ids, list) else [ids]

@@ -66,6 +66,15 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # typ
 
 
 @hookspec(firstresult=True)
+def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
+    """How the next tokens of several generations of one row each are decoded as one batch: a
+    ``llava.serve.batch_cache.Together``, or None for the model as it is.
+
+    ``outputs`` are what ``generate(..., return_dict_in_generate=True)`` returned for each.
+    """
+
+
+@hookspec(firstresult=True)
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """Answer a ``/command argument`` of the CLI's chat, or None where the command is not known here.
 

@@ -129,11 +129,11 @@ def make_adaptive_checkpoint(make_checkpoint):
     """``make_adaptive_checkpoint(**changes)``: a tiny LLaVA with a scheduler. Four layers, the first two always run;
     four heads in units of two; random weights."""
 
-    def make(**changes) -> Path:
+    def make(scheduler_type="H", **changes) -> Path:
         folder = make_checkpoint(**{"num_hidden_layers": 4, **changes})
         plain = LlavaLlamaForCausalLM.from_pretrained(folder)
         fields = {**plain.config.to_dict(), "model_type": AdaLlavaConfig.model_type}
-        grid = {"num_prefix_layers": 2, "scheduler_type": "H", "scheduler_rank": 2}
+        grid = {"num_prefix_layers": 2, "scheduler_type": scheduler_type, "scheduler_rank": 2}
         config = AdaLlavaConfig.from_dict({**fields, **grid})
         config._name_or_path = str(folder)
         torch.manual_seed(1)

@@ -99,6 +99,7 @@ class AnswerStream:
             "time_to_first_token_ms": round(job.first_token_s(outcome) * 1000, 3),
             "token_ms": [round(ms, 3) for ms in outcome.answer.token_ms],
             "total_ms": round(job.total_s * 1000, 3),
+            "mean_batch": round(outcome.batch, 2),
         }
         return chunk(job.question.prompt + outcome.text, **fields, **policy.reply(job.question.fields, outcome))
 

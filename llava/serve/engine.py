@@ -1,4 +1,4 @@
-"""What answers the queue's jobs. An engine runs in threads of its own; another one that batches may take its place."""
+"""What answers the queue's jobs, in threads of its own: one by one here, as a running batch in ``batch_engine``."""
 
 from __future__ import annotations
 

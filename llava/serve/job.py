@@ -30,12 +30,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished answer. ``text`` has neither prompt nor stop text; ``options`` are what the policies granted."""
+    """A finished answer. ``text`` has neither prompt nor stop text; ``options`` are what the policies granted;
+    ``batch``: how many rows shared a decode step of it, on average."""
 
     answer: Answer
     text: str
     finish_reason: str
     options: Mapping[str, Any]
+    batch: float = 1.0
 
 
 Outcome = Finished | BaseException

@@ -1,0 +1,33 @@
+"""Several budgets in one batch ("lanes"): how rows that have each made a plan in prefill decode side by side.
+
+A decode step reads the weights once for all rows, so the batch runs every layer that any row wants, whole, and gates
+take from each row what its own plan leaves out. Where all rows agree on a layer it is skipped or cut for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ada.execution import Execution
+from ada.narrow import can_cut
+from ada.plan import ExecutionPlan
+from llava.serve.batch_cache import Heads, Together
+
+
+def decode_together(model: Any, plans: Sequence[ExecutionPlan]) -> Together:
+    """The execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
+    prefix = model.units.num_prefix_layers
+    gates = torch.stack([plan.gates()[prefix:] for plan in plans]).to(model.device)  # (rows, N, 2, A)
+    execution = Execution(model.units, lambda _: gates, None, model.narrow_cache)
+    return Together([_heads(model, plans, index) for index in range(model.units.num_layers)], {"execution": execution})
+
+
+def _heads(model: Any, plans: Sequence[ExecutionPlan], index: int) -> Heads:
+    """What a layer's cache holds: one plan's heads where the layer is skipped or cut to it, as ``Execution`` does."""
+    layer = plans[0].layers[index]
+    if plans[0].is_full(index) or any(plan.layers[index] != layer for plan in plans):
+        return None
+    return layer.heads if layer.is_empty or can_cut(model.model.layers[index]) else None
