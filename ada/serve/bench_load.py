@@ -1,7 +1,7 @@
 """Puts a served model under load: ``python -m ada.serve.bench_load``. Starts controller and worker by itself.
 
 together: requests of mixed words, pictures and budgets, so many at a time; whether each answer is the one given alone;
-against upstream's way, in which every request runs at once in a thread of its own.
+as one running batch, one by one, and upstream's way, in which every request runs at once in a thread of its own.
 adaptive: requests come faster than full budget can serve; a worker that lowers budgets against one that only refuses.
 """
 
@@ -29,6 +29,7 @@ from llava.program import run_program
 log = logging.getLogger(__name__)
 
 TOGETHER, ADAPTIVE = "together", "adaptive"
+BATCH = "batch"
 MORE_THAN_ALL = 10_000  # places in the queue: nobody is refused
 PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
 
@@ -48,6 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--requests", type=int, default=200, help="requests of each part")
     parser.add_argument("--at-once", type=int, default=16, help="clients at the same time, together")
+    parser.add_argument("--max-batch", type=int, default=8, help="rows of the worker that batches, together")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="longest answer")
     parser.add_argument(
         "--budgets", type=float, nargs="+", default=[1.0, 0.85, 0.75, 0.6, 0.5], help="asked for, together"
@@ -76,11 +78,16 @@ class Bench:
         return [request.body(servers.model, template, self.args.max_new_tokens) for request in requests]
 
     def together(self) -> dict[str, Any]:
-        """Part one: this server's way and upstream's, the same requests."""
+        """Part one: the same requests in three ways."""
         args = self.args
         requests = mixed(args.requests, self.pictures, args.budgets, args.seed)
         queue = ["--max-queue-length", str(MORE_THAN_ALL), "--queue-timeout", "600"]
-        ways = {"ours": queue, "thread_a_request": [*queue, "--limit-model-concurrency", str(args.at_once)]}
+        one, all_at_once = (["--limit-model-concurrency", str(count)] for count in (1, args.at_once))
+        ways = {
+            BATCH: [*queue, "--limit-model-concurrency", str(args.max_batch)],
+            "one_by_one": [*queue, "--engine", "threads", *one],
+            "thread_a_request": [*queue, "--engine", "threads", *all_at_once],
+        }
         report: dict[str, Any] = {}
         for way, flags in ways.items():
             with started([*self.common, *flags]) as servers:
@@ -94,8 +101,10 @@ class Bench:
                 "alone": summary(alone),
                 "under_load": {**summary(under_load), "different": len(different), "examples": different[:5]},
             }
-        rates = [report[way]["under_load"]["answers_per_second"] for way in ways]
-        report["throughput_ratio"] = rates[0] / rates[1] if all(rates) else None
+        rates = {way: report[way]["under_load"]["answers_per_second"] for way in ways}
+        report["throughput_of_batch_over"] = {
+            way: rates[BATCH] / rate if rate and rates[BATCH] else None for way, rate in rates.items() if way != BATCH
+        }
         return report
 
     def adaptive(self) -> dict[str, Any]:

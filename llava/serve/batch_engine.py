@@ -146,7 +146,7 @@ def refuse_unbatchable(model: Any) -> None:
         value = getattr(model.generation_config, name, None)
         if value not in neutral:
             raise OptionError(
-                f"the model's generation config has {name} {value}, which batches do not know; start with --max-batch 1"
+                f"the model's generation config has {name} {value}, which batches do not know; give --engine threads"
             )
     if getattr(model.config, "sliding_window", None):
-        raise OptionError("the model has sliding-window attention, which batches do not know; start with --max-batch 1")
+        raise OptionError("the model's attention slides a window, which batches do not know; give --engine threads")

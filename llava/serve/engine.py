@@ -1,4 +1,4 @@
-"""What answers the queue's jobs, in threads of its own: one by one here, as a running batch in ``batch_engine``."""
+"""What answers the queue's jobs, in threads of its own: one by one here, as one running batch in ``batch_engine``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
         """Wait for the end of its work, which comes once the queue is closed; whether it came."""
 
 
-class OneByOneEngine:
+class ThreadsEngine:
     """One generation at a time in each of the queue's ``slots`` threads."""
 
     def __init__(self, loaded: LoadedModel, queue: JobQueue, policy: ServingPolicy) -> None:

@@ -18,16 +18,18 @@ from llava.program import run_program
 from llava.serve import body_limits, registration_token, request_limits
 from llava.serve.batch_engine import BatchEngine
 from llava.serve.drain import GRACE_S, Drain, DrainingServer
-from llava.serve.engine import OneByOneEngine
+from llava.serve.engine import ThreadsEngine
 from llava.serve.heart_beat import HeartBeat
 from llava.serve.loaded_model import open_model
 from llava.serve.policy import Policies
 from llava.serve.server_log import set_up_logging
 from llava.serve.worker_app import create_app
-from llava.serve.worker_service import WorkerService
+from llava.serve.worker_service import EngineMaker, WorkerService
 from llava.utils import progress_only_on_terminals
 
 log = logging.getLogger(__name__)
+
+ENGINES: dict[str, EngineMaker] = {"batch": BatchEngine, "threads": ThreadsEngine}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -71,11 +73,14 @@ def _add_queue_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--limit-model-concurrency",
         type=int,
-        default=1,
-        help="requests that the model answers at the same time, each in a thread of its own (upstream: 5)",
+        default=8,
+        help="requests that the model answers at the same time; more wait (upstream: 5)",
     )
     group.add_argument(
-        "--max-batch", type=int, default=1, help="requests that the model answers at the same time, as one batch"
+        "--engine",
+        choices=ENGINES,
+        default="batch",
+        help="how: as one running batch, or each in a thread of its own as upstream does",
     )
     group.add_argument("--max-queue-length", type=int, default=32, help="requests that may wait; more get 429")
     group.add_argument("--stream-interval", type=int, default=1, help="tokens in each chunk of an answer")
@@ -86,11 +91,8 @@ def _add_queue_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise OptionError for numbers that no worker can work with."""
-    if args.max_batch > 1 and args.limit_model_concurrency > 1:
-        raise OptionError("--max-batch and --limit-model-concurrency are two ways of the same; give one of them")
     least = {
         "limit_model_concurrency": 1,
-        "max_batch": 1,
         "max_queue_length": 0,
         "stream_interval": 1,
         "max_output_tokens": 1,
@@ -113,11 +115,11 @@ def open_service(args: argparse.Namespace) -> WorkerService:
         loaded,
         request_limits.from_flags(args),
         Policies([part for part in parts if part is not None]),
-        max(args.limit_model_concurrency, args.max_batch),
+        args.limit_model_concurrency,
         args.max_queue_length,
         args.stream_interval,
         registry,
-        BatchEngine if args.max_batch > 1 else OneByOneEngine,
+        ENGINES[args.engine],
     )
 
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from llava.errors import LlavaError
 from llava.serve.answer_stream import SHUTDOWN, AnswerStream, log_end
-from llava.serve.engine import Engine, OneByOneEngine
+from llava.serve.engine import Engine, ThreadsEngine
 from llava.serve.failures import RequestFailure
 from llava.serve.job import Job, Outcome
 from llava.serve.job_queue import JobQueue
@@ -38,7 +38,7 @@ class WorkerService:
     max_waiting: int = 32
     stream_interval: int = 1
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-    make_engine: EngineMaker = OneByOneEngine
+    make_engine: EngineMaker = ThreadsEngine
     on_change: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:

@@ -177,7 +177,7 @@ def failing_decode(forward):
 
 def test_models_whose_answers_a_batch_would_change_are_refused(model, monkeypatch):
     monkeypatch.setattr(model.model.generation_config, "repetition_penalty", 1.2)
-    with pytest.raises(OptionError, match=r"repetition_penalty 1\.2.*--max-batch 1"):
+    with pytest.raises(OptionError, match=r"repetition_penalty 1\.2.*--engine threads"):
         refuse_unbatchable(model.model)
 
 

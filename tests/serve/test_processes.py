@@ -120,7 +120,7 @@ def house(root, tmp_path_factory, make_adaptive_checkpoint):
         def worker(self) -> Program:
             flags = ["--port", self.worker_port, "--controller-address", f"http://127.0.0.1:{self.controller_port}"]
             flags += ["--model-path", checkpoint, "--model-name", "tiny", "--device", "cpu", "--max-queue-length", 1]
-            flags += ["--max-output-tokens", LONG, "--heart-beat-interval", 0.5]
+            flags += ["--max-output-tokens", LONG, "--heart-beat-interval", 0.5, "--limit-model-concurrency", 1]
             programs.append(Program(root, logs / "worker.log", "llava.serve.model_worker", *flags))
             return programs[-1].ready()
 
