@@ -1,0 +1,53 @@
+"""Devices for roofline estimates: what their makers state. No device reaches both figures at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llava.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """``bandwidth``: bytes a second. ``flops``: dense operations a second on 16-bit numbers, added up in 32 bits where
+    the maker states that. ``memory``: bytes. ``source``: where the figures stand."""
+
+    name: str
+    bandwidth: float
+    flops: float
+    memory: float
+    source: str
+
+
+_ROWS = (
+    Hardware("V100", 900e9, 112e12, 32e9, "NVIDIA V100 data sheet, PCIe"),
+    Hardware("T4", 320e9, 65e12, 16e9, "NVIDIA T4 data sheet"),
+    Hardware("A10", 600e9, 125e12, 24e9, "NVIDIA A10 data sheet"),
+    Hardware("A100-40G", 1555e9, 312e12, 40e9, "NVIDIA A100 data sheet, 40 GB"),
+    Hardware("A100", 2039e9, 312e12, 80e9, "NVIDIA A100 data sheet, SXM 80 GB"),
+    Hardware("H100", 3350e9, 989.5e12, 80e9, "NVIDIA H100 data sheet, SXM, half of the sparse figure"),
+    Hardware("L4", 300e9, 121e12, 24e9, "NVIDIA L4 data sheet, half of the sparse figure"),
+    Hardware("L40S", 864e9, 362e12, 48e9, "NVIDIA L40S data sheet"),
+    Hardware("A6000", 768e9, 154.8e12, 48e9, "NVIDIA RTX A6000 data sheet, half of the sparse figure"),
+    Hardware("RTX-3090", 936e9, 71e12, 24e9, "NVIDIA GA102 white paper, FP16 with FP32 accumulate"),
+    Hardware("RTX-4090", 1008e9, 165.2e12, 24e9, "NVIDIA Ada white paper, FP16 with FP32 accumulate"),
+    Hardware("Jetson-AGX-Orin", 204.8e9, 42.5e12, 64e9, "NVIDIA Jetson AGX Orin brief: a quarter of 170 TOPS"),
+    Hardware("M1", 68.25e9, 2.6e12, 16e9, "Apple: M1, 2.6 teraflops, LPDDR4X-4266"),
+    Hardware("M1-Max", 400e9, 10.4e12, 64e9, "Apple: M1 Max, 10.4 teraflops, 400 GB/s"),
+    Hardware("M2-Ultra", 800e9, 27.2e12, 192e9, "Apple: M2 Ultra, 27.2 teraflops, 800 GB/s"),
+    Hardware("Core-i9-13900K", 89.6e9, 1.38e12, 128e9, "Intel ARK: DDR5-5600 x 2; 8 cores x 32 FP32 x 5.4 GHz"),
+    Hardware("Xeon-8480+", 307.2e9, 229e12, 512e9, "Intel ARK: DDR5-4800 x 8; AMX, 56 cores x 2048 BF16 x 2.0 GHz"),
+)
+HARDWARE = {row.name: row for row in _ROWS}
+
+
+def hardware_named(name: str) -> Hardware:
+    """Whatever the case, with or without ``nvidia``, with any dash. Raises OptionError with the known names."""
+
+    def plain(text: str) -> str:
+        return "".join(c for c in text.lower() if c.isalnum() or c == "+").removeprefix("nvidia")
+
+    found = {plain(row.name): row for row in _ROWS}.get(plain(name))
+    if found is None:
+        raise OptionError(f"--hardware is {name!r}; expected one of {', '.join(HARDWARE)}")
+    return found

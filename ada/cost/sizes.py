@@ -1,0 +1,84 @@
+"""Which model a cost is of: its config, unit grid and vision tower, without any weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from ada.config import ADAPTIVE, AdaLlavaConfig
+from ada.units import Units
+from llava.errors import CheckpointError, OptionError
+from llava.model.builder import local_folder, read_fields
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_projector.builder import build_vision_projector
+
+# LLaVA-1.5's decoders; its tower is CLIP ViT-L/14 at 336 pixels, of which all layers but the last run.
+LLAMA = {
+    "llama-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "llama-13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+}
+CLIP_L_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """``vision`` and ``projector`` are None for a model without pictures; the projector has no memory behind it."""
+
+    config: Any
+    units: Units
+    vision: Any = None
+    vision_layers: int = 0
+    projector: nn.Module | None = None
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions of one picture."""
+        return 0 if self.vision is None else (self.vision.image_size // self.vision.patch_size) ** 2
+
+
+def sizes_of(model: str, kind: str | None = None) -> Sizes:
+    """A name of ``LLAMA``, or a checkpoint's folder or hub name. kind: "H" or "L", by default the checkpoint's own.
+
+    Raises OptionError for what is neither, CheckpointError for a model that no plan fits.
+    """
+    if model.lower() in LLAMA:
+        config: Any = AdaLlavaConfig(
+            **LLAMA[model.lower()], vocab_size=32000, mm_hidden_size=1024, mm_projector_type="mlp2x_gelu"
+        )
+        vision, layers = CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1
+    else:
+        config, vision, layers = _checkpoint(model)
+    config.scheduler_type = kind or config.scheduler_type
+    config.scheduler_rank = next(r for r in (config.scheduler_rank, 4, 2, 1) if config.num_key_value_heads % r == 0)
+    with torch.device("meta"):
+        projector = None if vision is None else build_vision_projector(config)
+    return Sizes(config, Units.of(config), vision, layers, projector)
+
+
+def _checkpoint(model: str) -> tuple[Any, Any, int]:
+    if not Path(model).is_dir() and model.count("/") != 1:
+        raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
+    folder = local_folder(model)
+    fields = read_fields(folder)
+    kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
+    config_class = kinds.get(fields.get("model_type", ""))
+    if config_class is None:
+        raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
+    config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
+    config._name_or_path = str(folder)
+    if not getattr(config, "mm_vision_tower", None):
+        return config, None, 0
+    tower = build_vision_tower(config, delay_load=True)
+    return config, tower.config, tower.layers_run

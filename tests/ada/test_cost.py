@@ -1,0 +1,123 @@
+"""The cost model: its operations are the report's, its times the roof's, its properties those of budgets."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ada.cost.__main__ import main, parse_arguments, plan_for, report
+from ada.cost.estimate import estimate
+from ada.cost.flops import decode_flops, prefill_flops
+from ada.cost.hardware import HARDWARE, Hardware, hardware_named
+from ada.cost.roofline import Product, linear
+from ada.cost.sizes import sizes_of
+
+SIZES = {(name, kind): sizes_of(name, kind) for name in ("llama-7b", "llama-13b") for kind in "HL"}
+BUDGETS = st.integers(50, 100).map(lambda percent: f"{percent}%")
+
+
+def test_a_product_by_hand():
+    device = Hardware("toy", bandwidth=100.0, flops=1000.0, memory=1e9, source="")
+    assert linear(2, 3, 5) == Product(flops=60, numbers=15 + 2 * 8)
+    assert Product(1000, 10).seconds(device) == 1.0, "arithmetic: 1000 operations; moving 20 bytes takes 0.2 s"
+    assert Product(10, 100).seconds(device) == 2.0, "moving 200 bytes; the arithmetic takes 0.01 s"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(sorted(SIZES)), BUDGETS, st.integers(1, 1500), st.integers(1, 6), st.sampled_from(sorted(HARDWARE))
+)
+def test_operations_are_those_of_the_report(key, budget, prompt, gen, device):
+    """``flops.py``, which is held against torch's own counter, by part."""
+    sizes = SIZES[key]
+    plan = plan_for(sizes, budget, None)
+    found = estimate(sizes, plan, HARDWARE[device], prompt, gen)
+    expected = prefill_flops(
+        sizes.config,
+        sizes.units,
+        plan,
+        prompt,
+        num_images=1,
+        vision=sizes.vision,
+        vision_layers=sizes.vision_layers,
+        projector=sizes.projector,
+        image_tokens=sizes.image_tokens,
+    )
+    names = {"head": "lm_head"}
+    assert {names.get(part, part): cost.flops for part, cost in found.prefill.items()} == expected
+    if gen > 1:
+        means = [decode_flops(sizes.config, sizes.units, plan, prompt + step) for step in range(1, gen)]
+        for part, cost in found.decode.items():
+            assert cost.flops == sum(step[names.get(part, part)] for step in means) / len(means)
+    assert found.first_token_s >= max(
+        sum(expected.values()) / HARDWARE[device].flops,
+        sum(cost.bytes for cost in found.prefill.values()) / HARDWARE[device].bandwidth,
+    )
+
+
+@pytest.mark.parametrize("kind", "HL")
+def test_less_budget_never_costs_more(kind):
+    sizes, device = SIZES["llama-7b", kind], HARDWARE["A100"]
+    rows = [estimate(sizes, plan_for(sizes, str(b / 100), None), device, 640, 3) for b in range(50, 101, 2)]
+    for less, more in itertools.pairwise(rows):
+        assert less.first_token_s <= more.first_token_s and less.token_s <= more.token_s
+        assert less.memory["kv_cache"] <= more.memory["kv_cache"]
+    full = rows[-1]
+    assert full.memory["narrow_layers"] == 0
+    assert full.memory["decoder"] == 2 * (6_738_415_616 - 266_240), "the 7B's parameters, but its norms, in bfloat16"
+    assert full.memory["kv_cache"] == 2 * 2 * 32 * 4096 * 642
+
+
+def test_a_checkpoint_and_a_plan_of_it(adaptive_checkpoint, tmp_path):
+    file = tmp_path / "plan.json"
+    sizes = sizes_of(str(adaptive_checkpoint))
+    plan = plan_for(sizes, "0.75", None)
+    file.write_text(json.dumps({"plan": plan.to_json()}))
+    flags = ["--model", str(adaptive_checkpoint), "--prompt-tokens", "20", "--json"]
+    assert report(parse_arguments([*flags, "--plan", str(file)])) == report(
+        parse_arguments([*flags, "--latency-budget", "0.75"])
+    )
+
+
+def test_the_program(root):
+    command = [sys.executable, "-m", "ada.cost", "--hardware", "rtx 4090", "--latency-budget", "60%"]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert shown.returncode == 0 and "vision_tower" in shown.stdout and "peak memory" in shown.stdout, shown.stderr
+    said = subprocess.run([*command, "--json"], cwd=root, capture_output=True, text=True)
+    figures = json.loads(said.stdout)
+    assert figures["hardware"] == "RTX-4090" and figures["executed_share"] == pytest.approx(0.59, abs=0.01)
+    totals = figures["totals"]
+    assert totals["answer_s"] == pytest.approx(totals["time_to_first_token_s"] + 31 * totals["token_s"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hardware", "B200"], "--hardware is 'B200'; expected one of V100"),
+        (["--model", "gpt"], "--model is 'gpt'"),
+        (["--latency-budget", "1.5"], "1.5"),
+        (["--prompt-tokens", "0"], "--prompt-tokens is 0"),
+        (["--gen-tokens", "-1"], "--gen-tokens is -1"),
+        (["--plan", "nowhere.json"], "nowhere.json"),
+        (["--as-published", "--hardware", "B200"], "not in the published table"),
+    ],
+)
+def test_bad_input(flags, message, capsys):
+    assert main(flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plan_of_another_model(adaptive_checkpoint, tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan_for(SIZES["llama-7b", "H"], "0.6", None).to_json()))
+    assert main(["--model", str(adaptive_checkpoint), "--plan", str(file)]) == 2
+    assert "the model has 4 of 4" in capsys.readouterr().err
+
+
+def test_names_of_hardware():
+    assert hardware_named("nvidia_A6000").name == "A6000" == hardware_named("a6000").name
+    assert all(row.source and row.bandwidth < row.flops for row in HARDWARE.values())
