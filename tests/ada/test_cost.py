@@ -53,10 +53,9 @@ def test_operations_are_those_of_the_report(key, budget, prompt, gen, device):
         means = [decode_flops(sizes.config, sizes.units, plan, prompt + step) for step in range(1, gen)]
         for part, cost in found.decode.items():
             assert cost.flops == sum(step[names.get(part, part)] for step in means) / len(means)
-    assert found.first_token_s >= max(
-        sum(expected.values()) / HARDWARE[device].flops,
-        sum(cost.bytes for cost in found.prefill.values()) / HARDWARE[device].bandwidth,
-    )
+    arithmetic = sum(expected.values()) / HARDWARE[device].flops
+    traffic = sum(cost.bytes for cost in found.prefill.values()) / HARDWARE[device].bandwidth
+    assert max(arithmetic, traffic) * (1 - 1e-9) <= found.first_token_s <= arithmetic + traffic
 
 
 @pytest.mark.parametrize("kind", "HL")
