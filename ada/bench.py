@@ -133,18 +133,19 @@ def overlay_cases(models: Models, budgets: tuple[float, ...]) -> Iterator[Case]:
 
 
 def time_round(cases: list[Case], embeds: torch.Tensor, decode_steps: int, order: random.Random) -> None:
-    """Every case once, in random order, behind a run of the plain model. A budgeted prefill is timed twice: this
-    prompt's plan is new, then it is known."""
+    """Every case once, in random order, behind a run of the plain model that is timed in the same way."""
     for case in order.sample(cases, len(cases)):
-        plain_prefill, state = _timed_prefill(cases[0], embeds)
-        plain_decode = _time_decode(cases[0], state, decode_steps)
-        first, _ = _timed_prefill(case, embeds)
-        known, state = _timed_prefill(case, embeds)
-        decode = _time_decode(case, state, decode_steps)
-        measured = zip(PHASES, (first, known, decode), (plain_prefill, plain_prefill, plain_decode), strict=True)
-        for phase, seconds, plain_seconds in measured:
+        plain = time_case(cases[0], embeds, decode_steps)
+        for phase, seconds in time_case(case, embeds, decode_steps).items():
             case.seconds[phase].append(seconds)
-            case.ratios[phase].append(seconds / plain_seconds)
+            case.ratios[phase].append(seconds / plain[phase])
+
+
+def time_case(case: Case, embeds: torch.Tensor, decode_steps: int) -> dict[str, float]:
+    """Seconds by phase. Prefill is timed twice: this prompt's plan is new, then it is known."""
+    first, _ = _timed_prefill(case, embeds)
+    known, state = _timed_prefill(case, embeds)
+    return dict(zip(PHASES, (first, known, _time_decode(case, state, decode_steps)), strict=True))
 
 
 def _timed_prefill(case: Case, embeds: torch.Tensor) -> tuple[float, Any]:
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="decoder layers; by default what memory allows, up to 32")
     parser.add_argument("--positions", type=int, default=640, help="prompt positions")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds; medians are over these")
+    parser.add_argument("--budgets", type=float, nargs="*", default=list(BUDGETS), help="beside 1")
     parser.add_argument("--decode-steps", type=int, default=8, help="tokens generated a case and round")
     args = parser.parse_args()
     layers = args.layers or layers_that_fit()
@@ -235,7 +237,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     selection = time_selection(batch=16, layers=16, switches=32, rank=RANK, rounds=4 * args.rounds)
-    rows = time_models(layers, args.positions, args.rounds, args.decode_steps, BUDGETS)
+    rows = time_models(layers, args.positions, args.rounds, args.decode_steps, tuple(args.budgets))
     show(rows, selection, facts)
     print(json.dumps({**facts, "cases": rows, "selection": selection}))
 
