@@ -30,6 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ada import bench_adherence
 from ada.bench_selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.latency_token import Sequence
@@ -219,7 +220,9 @@ def time_models(layers: int, positions: int, rounds: int, decode_steps: int, bud
 
 
 def main() -> None:
-    """The command line."""
+    """The command line; ``adherence`` in front of it is ``ada.bench_adherence``'s."""
+    if sys.argv[1:2] == ["adherence"]:
+        raise SystemExit(bench_adherence.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, help="decoder layers; by default what memory allows, up to 32")
     parser.add_argument("--positions", type=int, default=640, help="prompt positions")

@@ -12,7 +12,7 @@ from typing import Any
 from llava.errors import OptionError
 
 _RANGE = "a fraction in (0, 1] such as 0.5, or a percentage such as 50%"
-_MILLISECONDS = re.compile(r"^[+-]?[0-9.]+\s*(ms|s)$")
+_TIME = re.compile(r"^([+-]?[0-9.]+)\s*(ms|s)$")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class LatencyBudget:
         if not isinstance(value, str):
             return cls(float(value))  # NumPy's numbers too
         text = value.strip()
-        if _MILLISECONDS.match(text):
-            raise OptionError(
-                f"--latency-budget is {value!r}: budgets in time need a calibration of this device, which this "
-                f"version does not have; expected {_RANGE}"
-            )
+        if _TIME.match(text):
+            raise OptionError(f"--latency-budget is {value!r}, a time; what is wanted here is {_RANGE}")
         number, scale = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
         try:
             fraction = float(number) / scale
@@ -53,7 +50,39 @@ class LatencyBudget:
         return f"{self.fraction:g}"
 
 
-def budgets_of_rows(budgets: Any, rows: int) -> list[LatencyBudget | None]:
+@dataclass(frozen=True)
+class TimeBudget:
+    """Milliseconds to the first token on this device, vision tower included, by the device's calibration."""
+
+    milliseconds: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
+            raise OptionError(
+                f"--latency-budget is {self.milliseconds:g}ms; expected a time above 0 such as 850ms or 1.2s"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.milliseconds:g}ms"
+
+
+def read_budget(value: Any) -> LatencyBudget | TimeBudget:
+    """A share or a time, ``850ms`` or ``1.2s``. Raises ``OptionError`` with the value and what was expected."""
+    if isinstance(value, TimeBudget):
+        return value
+    found = _TIME.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        try:
+            return LatencyBudget.parse(value)
+        except OptionError as error:
+            raise OptionError(f"{error}, or a time such as 850ms or 1.2s") from None
+    try:
+        return TimeBudget(float(found[1]) * (1000 if found[2] == "s" else 1))
+    except ValueError:
+        raise OptionError(f"--latency-budget is {value!r}; expected a time such as 850ms or 1.2s") from None
+
+
+def budgets_of_rows(budgets: Any, rows: int) -> list[LatencyBudget | TimeBudget | None]:
     """One budget, none, or one of either per row (a list or a tensor) -> one per row. Raises ``OptionError``."""
     if hasattr(budgets, "tolist"):  # a tensor or an array
         budgets = budgets.tolist()
@@ -61,4 +90,4 @@ def budgets_of_rows(budgets: Any, rows: int) -> list[LatencyBudget | None]:
     each = [budgets] * rows if one else list(budgets)
     if len(each) != rows:
         raise OptionError(f"{len(each)} latency budgets for a batch of {rows}; expected one, or one per row")
-    return [None if budget is None else LatencyBudget.parse(budget) for budget in each]
+    return [None if budget is None else read_budget(budget) for budget in each]

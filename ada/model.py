@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ada.budget import LatencyBudget, budgets_of_rows
+from ada.budget import LatencyBudget, TimeBudget, budgets_of_rows
+from ada.calibration.device_latency import DeviceLatency
 from ada.config import (
     AdaLlavaConfig,
     AdaLlavaMistralConfig,
@@ -16,11 +17,12 @@ from ada.config import (
     check_token_selecting,
 )
 from ada.execution import Execution
+from ada.grant import granted_units
 from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
-from ada.report import pictures_of_rows, refuse_unreachable, report
+from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
 from ada.units import Units
@@ -31,7 +33,7 @@ from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.multimodal_inputs import pad_left
 
-Budget = LatencyBudget | float | int | str
+Budget = LatencyBudget | TimeBudget | float | int | str
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
 # keeps many plans.
 LEAST_CACHE_BYTES = 256 << 20
@@ -56,6 +58,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
         # Training draws each sample's budget evenly from the unit grid between these fractions.
         self.training_budgets = (self.units.fraction(0), 1.0)
+        self.latency: DeviceLatency | None = None  # what budgets in time go by, once the device is calibrated
         install(self.model.layers)
 
     def forward(
@@ -96,7 +99,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         if started:
             sequence = self._embed(**inputs)
             rows = len(sequence.embeds)
-            granted = self._draw_units(rows) if latency_budget is None else self.grant(latency_budget, rows)
+            pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
+            if latency_budget is None:
+                granted = self._draw_units(rows)
+            else:
+                granted = self.grant(latency_budget, rows, sequence.width, pictures)
             sequence, execution = self.begin(sequence, granted, planner)
             inputs = sequence.inputs()
         outputs = super().forward(
@@ -112,7 +119,6 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
         outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
         if not execution.train:
-            pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             scored = outputs.logits.shape[1]
             self._describe(outputs, latency_budget, granted, execution, sequence, pictures, scored)
         return outputs
@@ -141,23 +147,34 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         spliced = self._embed(input_ids, None, mask, None, images, image_sizes)
         embeds, padding = pad_left(spliced.embeds, spliced.attention_mask)
         rows = len(embeds)
-        if strict_latency_budget:
-            for budget in filter(None, budgets_of_rows(latency_budget, rows)):
-                refuse_unreachable(self.units, budget)
-        granted = self.grant(latency_budget, rows)
+        pictures = self._pictures(input_ids, mask, images)
+        granted = self.grant(latency_budget, rows, embeds.shape[1], pictures, strict_latency_budget)
         sequence, execution = self.begin(Sequence(embeds, padding, None, None), granted, planner, train=False)
         output = super(LlavaCausalLM, self).generate(
             inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
         )
         if not isinstance(output, torch.Tensor):
-            pictures = self._pictures(input_ids, mask, images)
             self._describe(output, latency_budget, granted, execution, sequence, pictures)
         return output
 
-    def grant(self, budget: Budget | Rows[Budget] | None, rows: int) -> torch.Tensor:
-        """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given."""
+    def grant(
+        self,
+        budget: Budget | Rows[Budget] | None,
+        rows: int,
+        tokens: int = 0,
+        pictures: Rows[int] | None = None,
+        strict: bool = False,
+    ) -> torch.Tensor:
+        """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given.
+
+        tokens: positions of the prompt, and pictures of each row, by which a budget in time goes. strict: refuse a
+        budget that not even the cheapest plan keeps, with OptionError.
+        """
+        seen = pictures or [0] * rows
+        width = tokens + (self.scheduler is not None)  # and the latency token
         units = [
-            self.units.tunable if b is None else self.units.granted(b.fraction) for b in budgets_of_rows(budget, rows)
+            self.units.tunable if b is None else granted_units(self.units, self.latency, b, width, p, strict)
+            for b, p in zip(budgets_of_rows(budget, rows), seen, strict=True)
         ]
         return torch.tensor(units, device=self.device)
 

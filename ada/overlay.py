@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ada.budget import LatencyBudget
+from ada.budget import TimeBudget, read_budget
 from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
 from ada.planners import PLANNERS
 from llava.errors import OptionError
@@ -24,12 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
     group.add_argument(
         "--latency-budget",
         metavar="BUDGET",
-        help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%",
+        help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%; or time to first token on "
+        "this device: 850ms or 1.2s",
     )
     group.add_argument(
         "--strict-latency-budget",
         action="store_true",
         help="refuse a budget below what the model can reach, instead of running its cheapest plan",
+    )
+    group.add_argument(
+        "--no-auto-calibrate",
+        action="store_true",
+        help="refuse a budget in time where this device is not calibrated, instead of a short calibration first",
     )
     group.add_argument(
         "--planner",
@@ -54,15 +60,24 @@ def model_classes() -> Mapping[str, tuple[type, type]]:
 def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
     """Check the flags against the model; give a plain LLaVA an untrained planner where one is asked for."""
     budget, planner = options.get("latency_budget"), options.get("planner")
-    if budget is not None:
-        LatencyBudget.parse(budget)
-    if hasattr(model, "units") or (budget is None and planner is None):
-        return
-    if planner not in UNTRAINED:
-        raise _no_scheduler(model)
-    from ada.model import adopt
+    read = None if budget is None else read_budget(budget)
+    if not hasattr(model, "units") and (budget is not None or planner is not None):
+        if planner not in UNTRAINED:
+            raise _no_scheduler(model)
+        from ada.model import adopt
 
-    adopt(model)
+        adopt(model)
+    if hasattr(model, "units"):
+        _know_times(model, options, wanted=isinstance(read, TimeBudget))
+
+
+def _know_times(model: Any, options: Mapping[str, Any], wanted: bool) -> None:
+    """Let the model have its device's calibration: the stored one, where one fits; where ``wanted``, else a new one."""
+    from ada.calibration.ready import ready_latency, stored_latency
+
+    if model.latency is None:
+        automatic = not options.get("no_auto_calibrate")
+        model.latency = ready_latency(model, automatic) if wanted else stored_latency(model)
 
 
 def _no_scheduler(model: Any) -> OptionError:
@@ -81,8 +96,11 @@ def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, A
         if budget is None:
             return {}
         raise _no_scheduler(model)  # a request's budget, on a model that was loaded without one
+    read = None if budget is None else read_budget(budget)
+    if isinstance(read, TimeBudget):
+        _know_times(model, options, wanted=True)
     return {
-        "latency_budget": None if budget is None else LatencyBudget.parse(budget),
+        "latency_budget": read,
         "planner": options.get("planner"),
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
     }
@@ -94,6 +112,8 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     report = getattr(output, "report", None)
     if report is None:
         return {}
+    if report.predicted_ms is not None:
+        model.latency.observe(report.predicted_ms, timing["time_to_first_token_ms"])
     return {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
 
 
@@ -180,7 +200,9 @@ def default_model_path() -> str | None:
 def _set_budget(argument: str, session: Any) -> str:
     if not argument:
         return f"budget: {session.options.get('latency_budget') or 'none'}"
-    options = {**session.options, "latency_budget": repr(LatencyBudget.parse(argument).fraction)}
+    read = read_budget(argument)
+    text = str(read) if isinstance(read, TimeBudget) else repr(read.fraction)  # every digit
+    options = {**session.options, "latency_budget": text}
     prepare_model(model=session.model, options=options)
     session.options.update(options)
     return f"budget: {options['latency_budget']}"

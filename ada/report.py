@@ -7,25 +7,14 @@ from typing import Any
 
 import torch
 
-from ada.budget import LatencyBudget
+from ada.budget import LatencyBudget, TimeBudget
+from ada.calibration.latency_model import Point
 from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.narrow import can_cut
 from ada.plan import ExecutionPlan
-from ada.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.errors import OptionError
 from llava.model.multimodal_inputs import features_by_row
-
-
-def refuse_unreachable(units: Units, budget: LatencyBudget) -> None:
-    """Raise ``OptionError`` where even the cheapest plan is over the budget, with the least reachable value."""
-    if budget.fraction < units.fraction(0):
-        least = -(-units.prefix * 10_000 // units.total) / 10_000  # rounded up: a value that is taken
-        raise OptionError(
-            f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
-            f"{units.num_prefix_layers} of its {units.num_layers} layers; the least reachable budget is {least:g}"
-        )
 
 
 @dataclass(frozen=True)
@@ -49,6 +38,9 @@ class BudgetReport:
     prefill_flops: Flops
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put in front
+    requested_ms: float | None = None  # to the first token, where the budget was a time
+    predicted_ms: float | None = None  # p95 of the time to first token, on a calibrated device
+    least_ms: float | None = None  # the same of the cheapest plan
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, with the sums in GFLOPs beside the parts."""
@@ -62,9 +54,14 @@ class BudgetReport:
         """One line for people."""
         asked = "none" if self.requested is None else f"{self.requested:g}"
         missed = "" if self.budget_met else " (budget not met: the least this model can do)"
+        if self.requested_ms is not None:
+            asked = f"{self.requested_ms:g} ms"
+            missed = "" if self.budget_met else f" (budget not met: {self.least_ms:.4g} ms is the least here)"
         counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neurons {_of(self.neurons)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {asked}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
+        if self.predicted_ms is not None:
+            parts.append(f"predicted {self.predicted_ms:.4g} ms")
         return " | ".join([*parts, self.masking] if self.masking else parts)
 
 
@@ -74,7 +71,7 @@ def _of(pair: tuple[int, int]) -> str:
 
 def report(
     model: Any,
-    budget: LatencyBudget | None,
+    budget: LatencyBudget | TimeBudget | None,
     granted: int,
     execution: Execution,
     row: int,
@@ -105,10 +102,16 @@ def report(
         scored=scored,
     )
     fraction, width = units.fraction(granted), config.intermediate_size
+    share = budget.fraction if isinstance(budget, LatencyBudget) else None
+    time = budget.milliseconds if isinstance(budget, TimeBudget) else None
+    predicted = least = None
+    if model.latency is not None:
+        predicted, least = (model.latency.first_token_ms(Point(prompt_tokens, n, pictures)) for n in (granted, 0))
+    met = (share is None or fraction <= share) and (time is None or (predicted or 0.0) <= time)
     return BudgetReport(
-        requested=None if budget is None else budget.fraction,
+        requested=share,
         granted=fraction,
-        budget_met=budget is None or fraction <= budget.fraction,
+        budget_met=met,
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
         neuron_groups=(plan.neuron_groups_run, switches),
@@ -119,6 +122,9 @@ def report(
         prefill_flops=prefill,
         decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
         padding=padding,
+        requested_ms=time,
+        predicted_ms=predicted,
+        least_ms=least,
     )
 
 

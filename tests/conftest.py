@@ -20,6 +20,14 @@ from llava.model import LlavaConfig, LlavaLlamaForCausalLM
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory) -> Path:
+    """No test sees, or writes, what the user's programs have stored: calibration profiles."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of the references' recorded answers (see tests/parity)."""

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry
 from pydantic import Field, StrictFloat
 
-from ada.budget import LatencyBudget
+from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.flops import decode_flops, decoder_flops
+from ada.grant import refuse_unreachable
 from ada.plan import ExecutionPlan
-from ada.report import refuse_unreachable
 from ada.serve.budget_law import BudgetLaw
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptive
@@ -41,7 +41,11 @@ FACTS = (
 
 def request_fields() -> dict[str, tuple[Any, Any]]:
     """``latency_budget`` and ``latency_budget_policy``."""
-    budget = Field(default=None, description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'")
+    budget = Field(
+        default=None,
+        description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'; or time to first token on the "
+        "worker's device, the queue included: '850ms'",
+    )
     policy = Field(
         default="adaptive",
         description="'adaptive': may be granted less under load; 'strict': is granted what it asks, however long "
@@ -121,13 +125,13 @@ class BudgetPolicy(ServingPolicy):
                 "worker with --planner even|last|random"
             )
         asked = self._asked(fields)
-        if asked is not None and self._strict(fields):
+        if isinstance(asked, LatencyBudget) and self._strict(fields):
             refuse_unreachable(self.model.units, asked)
 
-    def _asked(self, fields: Mapping[str, Any]) -> LatencyBudget | None:
+    def _asked(self, fields: Mapping[str, Any]) -> LatencyBudget | TimeBudget | None:
         budget = fields.get("latency_budget")
         budget = self.defaults.get("latency_budget") if budget is None else budget
-        return None if budget is None else LatencyBudget.parse(budget)
+        return None if budget is None else read_budget(budget)
 
     def _strict(self, fields: Mapping[str, Any]) -> bool:
         return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
@@ -136,14 +140,14 @@ class BudgetPolicy(ServingPolicy):
         """What the generation may use: the budget that was asked for, lowered under load where that is allowed."""
         asked = self._asked(fields)
         options = {
-            "latency_budget": None if asked is None else asked.fraction,
+            "latency_budget": _left_of(asked, load.waited_s),
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": bool(self.defaults.get("strict_latency_budget")),
         }
         if self.adaptive is None:
             return options
         multiplier = self.adaptive.update(load)
-        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1:
+        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(asked, TimeBudget):
             return options
         wished = 1.0 if asked is None else asked.fraction
         allowed = self.adaptive.law.granted(wished, multiplier)
@@ -158,14 +162,15 @@ class BudgetPolicy(ServingPolicy):
         if "plan" not in facts:
             return {}
         asked = self._asked(fields)
-        requested = None if asked is None else asked.fraction
-        met = requested is None or facts["granted"] <= requested
+        requested = asked.fraction if isinstance(asked, LatencyBudget) else None
+        met = facts["budget_met"] if isinstance(asked, TimeBudget) else facts["granted"] <= (requested or 1)
         self.metrics.granted.observe(facts["granted"])
         self.metrics.cost.observe(ExecutionPlan.from_json(facts["plan"]).share)
         if not met:
             self.metrics.violations.inc()
         said = {
             "requested": requested,
+            "requested_ms": asked.milliseconds if isinstance(asked, TimeBudget) else None,
             "policy": fields.get("latency_budget_policy", "adaptive"),
             "allowed": finished.options.get("latency_budget"),
             "load_multiplier": finished.options.get("load_multiplier", 1.0),
@@ -175,6 +180,13 @@ class BudgetPolicy(ServingPolicy):
         }
         whole = whole_model_gflops(self.model, facts)
         return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}, **whole}}
+
+
+def _left_of(asked: LatencyBudget | TimeBudget | None, waited_s: float) -> float | str | None:
+    """A share as it is; of a time, what waiting has left, since clients count from their asking."""
+    if isinstance(asked, TimeBudget):
+        return str(TimeBudget(max(1.0, asked.milliseconds - 1000 * waited_s)))
+    return None if asked is None else asked.fraction
 
 
 def whole_model_gflops(model: Any, facts: Mapping[str, Any]) -> dict[str, float]:

@@ -43,9 +43,10 @@ def plain(make_llava) -> LlavaLlamaForCausalLM:
 def test_flags_are_read() -> None:
     parser = argparse.ArgumentParser()
     overlay.add_arguments(parser=parser, program="cli")
-    assert vars(parser.parse_args([])) == {"latency_budget": None, "strict_latency_budget": False, "planner": None}
+    none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
+    assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
-    assert options == {"latency_budget": "50%", "strict_latency_budget": True, "planner": "even"}
+    assert options == {**none, "latency_budget": "50%", "strict_latency_budget": True, "planner": "even"}
 
 
 def test_the_published_type_has_a_class() -> None:
@@ -147,6 +148,7 @@ def test_chat_commands(make_llava, plain) -> None:
 
     assert say("budget") == "budget: none" and say("plan") == "no plan yet: ask something first"
     assert say("budget", "50%") == "budget: 0.5" and session.options["latency_budget"] == "0.5"
+    assert say("budget", "1.2s") == "budget: 1200ms" and session.options["latency_budget"] == "1200ms"
     assert say("budget", "0.99999999") and float(session.options["latency_budget"]) < 1, "no digit is lost"
     with pytest.raises(OptionError, match="'fast'"):
         say("budget", "fast")

@@ -19,6 +19,7 @@ PROGRAMS = (
     "llava.eval.model_vqa_science",
     "llava.eval.model_vqa_mmbench",
     "ada.bench",
+    "ada.calibrate",
     "ada.cost",
     "ada.eval.budget_table",
     "playground.shapes.generate",

@@ -140,8 +140,19 @@ def test_errors_are_the_packages_own(client) -> None:
     with pytest.raises(openai.BadRequestError) as hot:
         create(model="tiny", messages=said("w5"), temperature=7)
     assert hot.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError, match="calibration"):
-        create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "850"})
+    with pytest.raises(openai.BadRequestError, match="x-slo-ttft-ms"):
+        create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "soon"})
+
+
+def test_milliseconds(client, loaded, monkeypatch) -> None:
+    """The worker calibrates itself where nobody has; the answer says what was promised and what it took."""
+    monkeypatch.setattr(loaded.model, "latency", None)
+    got = client.chat.completions.create(
+        model="tiny", messages=said("w5"), max_tokens=3, extra_headers={"x-slo-ttft-ms": "60000"}
+    )
+    budget = got.llava["latency_budget"]
+    assert (budget["requested"], budget["requested_ms"], budget["granted"], budget["met"]) == (None, 60000, 1, True)
+    assert 0 < budget["predicted_ms"] < 60000 and budget["measured_ms"] > 0
 
 
 def curl(*arguments) -> str:

@@ -1,0 +1,118 @@
+"""Measures this device, so that budgets may be times: ``python -m ada.calibrate --model-path DIR``.
+
+Prefills and decode steps over prompt lengths, plans and pictures are timed, interleaved, and a small model is fitted
+(``ada/calibration/latency_model.py`` says which); a fourth of the points is held out and tells how well it predicts.
+The profile goes to the user's cache folder, where every program finds it: ``--latency-budget 850ms``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ada.calibration.latency_model import DECODE_TERMS, PREFILL_TERMS, decode_terms, predict, prefill_terms
+from ada.calibration.measure import Timed, calibrate
+from ada.calibration.profile import Profile, Surroundings
+from llava.errors import OptionError
+from llava.program import run_program
+from llava.serve.loaded_model import open_model
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ada.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
+    parser.add_argument("--model-base", help="base model, where --model-path holds a projector or an adapter alone")
+    parser.add_argument("--planner", help="untrained planner, for a checkpoint without a scheduler")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
+    parser.add_argument("--points", type=int, default=64, help="points to time; each runs twice")
+    parser.add_argument("--seed", type=int, default=0, help="of the points")
+    parser.add_argument("--plot", type=Path, help="PNG of predicted against measured times")
+    return parser.parse_args(arguments)
+
+
+def show(profile: Profile, held_out: Sequence[Timed], units: Any) -> None:
+    """Coefficients, and the points that were not fitted."""
+    console = Console(width=100)
+    table = Table(title="milliseconds")
+    table.add_column("term")
+    table.add_column("prefill", justify="right")
+    table.add_column("decode", justify="right")
+    decode = dict(zip(DECODE_TERMS, profile.decode, strict=True))
+    for term, value in zip(PREFILL_TERMS, profile.prefill, strict=True):
+        table.add_row(term, f"{value:.4g}", f"{decode[term]:.4g}" if term in decode else "")
+    console.print(table)
+    table = Table(title="held out: predicted and measured, ms")
+    for column in ("positions", "share", "pictures", "first token", "measured", "a token", "measured"):
+        table.add_column(column, justify="right")
+    for timed in held_out:
+        point = timed.point
+        first, token = _predicted(profile, timed, units)
+        table.add_row(
+            str(point.tokens),
+            f"{units.fraction(point.tunable):.2f}",
+            str(point.pictures),
+            f"{first:.1f}",
+            f"{min(timed.first_ms):.1f}",
+            f"{token:.2f}",
+            f"{timed.token_ms:.2f}",
+        )
+    console.print(table)
+    for phase, errors in profile.errors.items():
+        console.print(f"{phase}: error median {errors['median']:.1%}, p95 {errors['p95']:.1%}")
+    console.print(f"p95 of measured over predicted time to first token: {profile.spread:.2f}")
+
+
+def _predicted(profile: Profile, timed: Timed, units: Any) -> tuple[float, float]:
+    first = predict(profile.prefill, prefill_terms(timed.point, units))
+    return first, predict(profile.decode, decode_terms(timed.point, units))
+
+
+def draw(path: Path, profile: Profile, held_out: Sequence[Timed], units: Any) -> None:
+    """Predicted against measured, both phases, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    pairs = [(_predicted(profile, timed, units), (min(timed.first_ms), timed.token_ms)) for timed in held_out]
+    for place, (axis, name) in enumerate(zip(figure.subplots(1, 2), ("time to first token", "a token"), strict=True)):
+        said, measured = ([pair[side][place] for pair in pairs] for side in (0, 1))
+        axis.scatter(said, measured, s=14)
+        top = 1.05 * max(*said, *measured)
+        axis.plot([0, top], [0, top], color="grey", linestyle="--", linewidth=1)
+        axis.set(xlabel="predicted, ms", ylabel="measured, ms", title=name, xlim=(0, top), ylim=(0, top))
+    partial = path.with_suffix(".part.png")
+    figure.savefig(partial, dpi=120)
+    partial.replace(path)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, show, store."""
+    if args.points < 16:
+        raise OptionError(f"--points is {args.points}; expected 16 or more, of which a fourth is held out")
+    model = open_model(vars(args)).model
+    if not hasattr(model, "units"):
+        raise OptionError("this checkpoint has no scheduler, and so no budgets to calibrate; give --planner even")
+    profile, held_out = calibrate(model, args.points, seed=args.seed)
+    show(profile, held_out, model.units)
+    if args.plot is not None:
+        draw(args.plot, profile, held_out, model.units)
+    path = Surroundings.of(model).path
+    profile.save(path)
+    print(f"wrote {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; the exit code: 2 for what the user can mend."""
+    args = parse_arguments(arguments)
+    return run_program(lambda: run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

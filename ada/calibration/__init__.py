@@ -1,0 +1,1 @@
+"""Milliseconds on this device: measure, fit, store, predict, correct."""

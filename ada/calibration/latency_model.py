@@ -1,0 +1,69 @@
+"""The time of a prefill and of a decode step as a sum of terms that mean something, with coefficients >= 0.
+
+With T positions in the prompt, C in the context, s the executed share of the decoder, p pictures, and g the share of
+the decoder that is gathered into narrow layers because a plan is new (kind H alone):
+
+    prefill = a + b p + c T + d s + e T s + f T^2 s + h g
+    token   = a + d s + f C s
+
+a: starting; b: vision tower and projector; c: embeddings and output; d: reading the weights; e: the matrix products;
+f: attention; h: copying kept weights. Coefficients minimise the relative error, so that short prompts count as much as
+long ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ada.units import Units
+
+PREFILL_TERMS = ("start", "picture", "position", "weights", "products", "attention", "gather")
+DECODE_TERMS = ("start", "weights", "attention")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is run: ``tokens`` positions, pictures' and the latency token's too, ``tunable`` units beside the prefix,
+    and ``pictures``."""
+
+    tokens: int
+    tunable: int
+    pictures: int
+
+
+def prefill_terms(point: Point, units: Units) -> list[float]:
+    """The factors of ``PREFILL_TERMS``' coefficients."""
+    share, tokens = units.fraction(point.tunable), point.tokens
+    cut = units.kind == "H" and 0 < point.tunable < units.tunable
+    gathered = point.tunable / units.total if cut else 0.0
+    return [1.0, point.pictures, tokens, share, tokens * share, tokens**2 * share, gathered]
+
+
+def decode_terms(point: Point, units: Units) -> list[float]:
+    """The factors of ``DECODE_TERMS``' coefficients; ``point.tokens`` is the context."""
+    share = units.fraction(point.tunable)
+    return [1.0, share, point.tokens * share]
+
+
+def fit(terms: Sequence[Sequence[float]], milliseconds: Sequence[float]) -> list[float]:
+    """Coefficients >= 0 of least squared relative error: terms that would be negative are left out, the worst first."""
+    times = np.asarray(milliseconds)
+    rows = np.asarray(terms) / times[:, None]
+    scale = np.abs(rows).max(axis=0)
+    kept = [place for place in range(rows.shape[1]) if scale[place] > 0]
+    while True:
+        solved = np.linalg.lstsq(rows[:, kept] / scale[kept], np.ones(len(times)), rcond=None)[0]
+        if not kept or solved.min() >= 0:
+            break
+        kept.pop(int(solved.argmin()))
+    found = np.zeros(rows.shape[1])
+    found[kept] = solved / scale[kept]
+    return [float(value) for value in found]
+
+
+def predict(coefficients: Sequence[float], terms: Sequence[float]) -> float:
+    """Milliseconds."""
+    return sum(c * x for c, x in zip(coefficients, terms, strict=True))

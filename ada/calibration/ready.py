@@ -1,0 +1,47 @@
+"""From a loaded model to its device's times: the stored profile, or a short calibration with a notice."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ada.calibration.device_latency import DeviceLatency
+from ada.calibration.measure import calibrate
+from ada.calibration.profile import Surroundings, load_profile
+from llava.errors import OptionError
+
+log = logging.getLogger(__name__)
+
+SHORT = 24  # points of an automatic calibration
+
+
+def stored_latency(model: Any) -> DeviceLatency | None:
+    """The profile in the cache folder, where there is one that fits."""
+    try:
+        return _read(model, Surroundings.of(model))
+    except OptionError as missing:
+        log.info("%s", missing)
+        return None
+
+
+def ready_latency(model: Any, automatic: bool = True) -> DeviceLatency:
+    """The profile in the cache folder; where there is none that fits, one is measured now and stored.
+
+    Raises OptionError instead where ``automatic`` is off.
+    """
+    here = Surroundings.of(model)
+    try:
+        return _read(model, here)
+    except OptionError as missing:
+        if not automatic:
+            raise OptionError(f"{missing}. Run python -m ada.calibrate, or leave out --no-auto-calibrate") from missing
+        log.warning("%s. A short calibration runs first; python -m ada.calibrate makes a better one", missing)
+    profile, _ = calibrate(model, SHORT)
+    profile.save(here.path)
+    return DeviceLatency(profile, model.units)
+
+
+def _read(model: Any, here: Surroundings) -> DeviceLatency:
+    if not here.path.exists():
+        raise OptionError(f"there is no calibration of this model on {here.device} ({here.dtype})")
+    return DeviceLatency(load_profile(here.path, here), model.units)
