@@ -1,13 +1,14 @@
 """The time of a prefill and of a decode step as a sum of terms that mean something, with coefficients >= 0.
 
-With T positions in the prompt, C in the context, s the executed share of the decoder, p pictures, and g the share of
-the decoder that is gathered into narrow layers because a plan is new (kind H alone):
+With T positions in the prompt, C in the context, s the executed share of the decoder, n layers of which anything runs,
+p pictures, and g the share of the decoder that runs in narrow layers, which are gathered as a plan is new (kind H):
 
-    prefill = a + b p + c T + d s + e T s + f T^2 s + h g
-    token   = a + d s + f C s
+    prefill = a + b p + c T + l n + d s + e T s + f T^2 s + h g
+    token   = a + l n + d s + f C s + h g
 
-a: starting; b: vision tower and projector; c: embeddings and output; d: reading the weights; e: the matrix products;
-f: attention; h: copying kept weights. Coefficients minimise the relative error, so that short prompts count as much as
+a: starting; b: vision tower and projector; c: embeddings and output; l: calling a layer, however little of it runs;
+d: reading the weights; e: the matrix products; f: attention; h: copying kept weights, and in decode what cut weights
+take more than whole ones. Coefficients minimise the relative error, so that short prompts count as much as
 long ones.
 """
 
@@ -20,8 +21,8 @@ import numpy as np
 
 from ada.units import Units
 
-PREFILL_TERMS = ("start", "picture", "position", "weights", "products", "attention", "gather")
-DECODE_TERMS = ("start", "weights", "attention")
+PREFILL_TERMS = ("start", "picture", "position", "layer", "weights", "products", "attention", "narrow")
+DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,25 @@ class Point:
 def prefill_terms(point: Point, units: Units) -> list[float]:
     """The factors of ``PREFILL_TERMS``' coefficients."""
     share, tokens = units.fraction(point.tunable), point.tokens
-    cut = units.kind == "H" and 0 < point.tunable < units.tunable
-    gathered = point.tunable / units.total if cut else 0.0
-    return [1.0, point.pictures, tokens, share, tokens * share, tokens**2 * share, gathered]
+    layers, narrow = _layers(point, units), _narrow(point, units)
+    return [1.0, point.pictures, tokens, layers, share, tokens * share, tokens**2 * share, narrow]
 
 
 def decode_terms(point: Point, units: Units) -> list[float]:
     """The factors of ``DECODE_TERMS``' coefficients; ``point.tokens`` is the context."""
     share = units.fraction(point.tunable)
-    return [1.0, share, point.tokens * share]
+    return [1.0, _layers(point, units), share, point.tokens * share, _narrow(point, units)]
+
+
+def _layers(point: Point, units: Units) -> int:
+    """Layers that run: as many tunable ones as there are units for. A plan that has its units in fewer is faster."""
+    return units.num_prefix_layers + min(point.tunable, units.num_tunable_layers)
+
+
+def _narrow(point: Point, units: Units) -> float:
+    """The decoder's share in narrow layers: none where all or nothing of the tunable layers runs."""
+    cut = units.kind == "H" and 0 < point.tunable < units.tunable
+    return point.tunable / units.total if cut else 0.0
 
 
 def fit(terms: Sequence[Sequence[float]], milliseconds: Sequence[float]) -> list[float]:

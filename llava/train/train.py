@@ -22,6 +22,7 @@ from llava.train.collator import DataCollatorForSupervisedDataset
 from llava.train.data_check import check_data
 from llava.train.lazy_dataset import LazySupervisedDataset
 from llava.train.llava_trainer import LLaVATrainer
+from llava.train.memory import GiveMemoryBack
 from llava.train.model_setup import (
     Arguments,
     add_vision,
@@ -79,6 +80,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
         train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, data_args, template),
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
+        callbacks=[GiveMemoryBack()] if training_args.use_cpu else None,
     )
 
 

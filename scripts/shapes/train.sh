@@ -23,7 +23,7 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABL
 train() { # flags: a stage is done when its result is there, and resumes from its checkpoints until then
     python llava/train/train.py --bf16 True --use_cpu True --attn_implementation eager \
         --lr_scheduler_type cosine --adam_beta2 0.98 --weight_decay 0.05 --logging_steps 20 --save_total_limit 1 \
-        --dataloader_num_workers 1 --mm_use_im_patch_token False --model_max_length 512 --report_to none \
+        --dataloader_num_workers 1 --dataloader_persistent_workers True --mm_use_im_patch_token False --model_max_length 512 --report_to none \
         --check_data False "$@"
 }
 

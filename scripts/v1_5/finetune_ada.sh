@@ -87,6 +87,7 @@ shapes_recipe() { # the bundled base on a CPU
         --save_total_limit 1 \
         --model_max_length 512 \
         --dataloader_num_workers 1 \
+        --dataloader_persistent_workers True \
         --report_to none \
         "$@"
 }

@@ -27,7 +27,7 @@ from llava.model.builder import load_pretrained_model
 H7B = Units("H", 32, 16, 32, 8)
 L7B = Units("L", 32, 16, 32, 8)
 HERE = Surroundings("{}", "cpu", "float32", 2, "2", "5")
-PREFILL, DECODE = [5.0, 20.0, 0.1, 40.0, 0.9, 1e-4, 30.0], [1.0, 60.0, 1e-3]
+PREFILL, DECODE = [5.0, 20.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0], [1.0, 0.2, 60.0, 1e-3, 2.0]
 PROFILE = Profile(HERE, "2026-01-01", PREFILL, DECODE, 1.1, {})
 
 
