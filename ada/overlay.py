@@ -96,11 +96,8 @@ def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, A
         if budget is None:
             return {}
         raise _no_scheduler(model)  # a request's budget, on a model that was loaded without one
-    read = None if budget is None else read_budget(budget)
-    if isinstance(read, TimeBudget):
-        _know_times(model, options, wanted=True)
     return {
-        "latency_budget": read,
+        "latency_budget": None if budget is None else read_budget(budget),
         "planner": options.get("planner"),
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
     }

@@ -125,6 +125,11 @@ class BudgetPolicy(ServingPolicy):
                 "worker with --planner even|last|random"
             )
         asked = self._asked(fields)
+        if isinstance(asked, TimeBudget) and self.model.latency is None:  # measured among requests, it would be wrong
+            raise OptionError(
+                f"latency_budget is {asked}, and this worker's device is not calibrated; run python -m ada.calibrate "
+                "there and start the worker again, or ask for a share such as 0.5"
+            )
         if isinstance(asked, LatencyBudget) and self._strict(fields):
             refuse_unreachable(self.model.units, asked)
 

@@ -10,6 +10,8 @@ import zipfile
 import openai
 import pytest
 
+from ada.calibration.device_latency import DeviceLatency
+from ada.calibration.measure import calibrate
 from llava.generation import Sampling, answer
 from llava.mm_utils import load_image
 
@@ -140,13 +142,16 @@ def test_errors_are_the_packages_own(client) -> None:
     with pytest.raises(openai.BadRequestError) as hot:
         create(model="tiny", messages=said("w5"), temperature=7)
     assert hot.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError, match="not calibrated"):
+        create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "850"})
     with pytest.raises(openai.BadRequestError, match="x-slo-ttft-ms"):
         create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "soon"})
 
 
 def test_milliseconds(client, loaded, monkeypatch) -> None:
-    """The worker calibrates itself where nobody has; the answer says what was promised and what it took."""
-    monkeypatch.setattr(loaded.model, "latency", None)
+    """On a calibrated worker the answer says what was promised and what it took."""
+    profile, _ = calibrate(loaded.model, 16)
+    monkeypatch.setattr(loaded.model, "latency", DeviceLatency(profile, loaded.model.units))
     got = client.chat.completions.create(
         model="tiny", messages=said("w5"), max_tokens=3, extra_headers={"x-slo-ttft-ms": "60000"}
     )
