@@ -216,9 +216,14 @@ def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conv
 
 def with_image_tags(model: Any, text: str, count: int) -> str:
     """A question with ``count`` image tags in front, or in place of ``<image-placeholder>``."""
-    tag = DEFAULT_IMAGE_TOKEN
-    if getattr(model.config, "mm_use_im_start_end", False):
-        tag = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    tag = image_tag(model)
     if IMAGE_PLACEHOLDER in text:
         return text.replace(IMAGE_PLACEHOLDER, tag)
     return f"{tag}\n" * count + text
+
+
+def image_tag(model: Any) -> str:
+    """What stands for a picture in this model's prompts: ``<image>``, between marks where it was trained with them."""
+    if getattr(model.config, "mm_use_im_start_end", False):
+        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    return DEFAULT_IMAGE_TOKEN

@@ -46,7 +46,7 @@ class AnswerStream:
 
     async def chunks(self, policy: ServingPolicy, metrics: WorkerMetrics) -> AsyncIterator[bytes]:
         """``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures, or with what failed."""
-        job, prompt, shown, tokens = self.job, self.job.question.prompt, "", 0
+        job, prompt, shown, tokens = self.job, self.job.question.echo, "", 0
         try:
             while job.outcome is None:
                 await self._change()
@@ -101,7 +101,7 @@ class AnswerStream:
             "total_ms": round(job.total_s * 1000, 3),
             "mean_batch": round(outcome.batch, 2),
         }
-        return chunk(job.question.prompt + outcome.text, **fields, **policy.reply(job.question.fields, outcome))
+        return chunk(job.question.echo + outcome.text, **fields, **policy.reply(job.question.fields, outcome))
 
     def close(self) -> bool:
         """Nobody reads on: stop the job where it is still wanted. Whether it was."""

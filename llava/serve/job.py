@@ -17,8 +17,9 @@ STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM 
 
 @dataclass(frozen=True)
 class Question:
-    """A checked request. ``fields``: the body's fields, plug-ins' among them. ``prompt_tokens`` counts the pictures'
-    positions."""
+    """A checked request. ``prompt``: what the model reads; ``echo``: the client's own words of it, with which every
+    chunk begins. ``fields``: the body's fields, plug-ins' among them. ``prompt_tokens`` counts the pictures' positions.
+    """
 
     prompt: str
     images: tuple[Image.Image, ...]
@@ -26,6 +27,7 @@ class Question:
     stop: tuple[str, ...]
     fields: Mapping[str, Any]
     prompt_tokens: int
+    echo: str
 
 
 @dataclass(frozen=True)

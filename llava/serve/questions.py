@@ -8,7 +8,7 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError, OptionError
-from llava.generation import Sampling
+from llava.generation import Sampling, image_tag
 from llava.image_files import load_image, load_image_from_base64
 from llava.mm_utils import tokenizer_image_token
 from llava.serve.failures import RequestFailure
@@ -39,7 +39,8 @@ def read_question(body: GenerationBody, loaded: LoadedModel, limits: RequestLimi
     fields = body.model_dump(exclude={"prompt", "images"})
     policy.check(fields)
     images = read_images(body, loaded, limits)
-    prompt_tokens = count_tokens(body.prompt, images, loaded)
+    prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
+    prompt_tokens = count_tokens(prompt, images, loaded)
     room = loaded.context_length - prompt_tokens
     most = min(limits.max_prompt_tokens or loaded.context_length - 1, loaded.context_length - 1)
     if prompt_tokens > most:
@@ -48,7 +49,7 @@ def read_question(body: GenerationBody, loaded: LoadedModel, limits: RequestLimi
             "question, or start a new conversation"
         )
     wanted = min(body.max_new_tokens, limits.max_output_tokens, room)
-    return Question(body.prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens)
+    return Question(prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens, echo=body.prompt)
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> Sampling:

@@ -63,7 +63,7 @@ def engine(model):
 
 def job_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> Job:
     prompt = "<image>\n" * len(images) + f"A chat . USER: {words} ASSISTANT:"
-    job = Job(Question(prompt, tuple(images), Sampling(**sampling), tuple(stop), fields or {}, 10), "id")
+    job = Job(Question(prompt, tuple(images), Sampling(**sampling), tuple(stop), fields or {}, 10, prompt), "id")
     job.done = threading.Event()
     job.wake = lambda: job.outcome is not None and job.done.set()
     return job

@@ -5,7 +5,10 @@ from PIL import Image
 
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.serve.loaded_model import open_model
-from llava.serve.questions import count_tokens
+from llava.serve.policy import ServingPolicy
+from llava.serve.questions import count_tokens, read_question
+from llava.serve.request_limits import RequestLimits
+from llava.serve.wire import GenerationBody
 
 PROMPT = "w5 <image>\nw6 <image> w7"
 SIZES = ((16, 16), (40, 10), (9, 50))
@@ -40,3 +43,15 @@ def test_counted_positions(make_checkpoint, changes, exact) -> None:
             assert real == counted
         else:
             assert real <= counted, "never more than was counted"
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_pictures_stand_between_the_marks_that_the_model_knows(make_checkpoint, image_text, marks) -> None:
+    folder = make_checkpoint(mm_use_im_start_end=marks)
+    loaded = open_model({"model_path": str(folder), "model_name": "tiny", "device": "cpu"})
+    body = GenerationBody(prompt="w5 <image>\nw6", images=[image_text])
+    question = read_question(body, loaded, RequestLimits(), ServingPolicy())
+    assert question.prompt == ("w5 <im_start><image><im_end>\nw6" if marks else body.prompt)
+    assert question.echo == body.prompt, "clients cut off what they sent"
+    ids = tokenizer_image_token(question.prompt, loaded.tokenizer)
+    assert ids.count(loaded.tokenizer.convert_tokens_to_ids("<im_start>")) == (1 if marks else 0)
