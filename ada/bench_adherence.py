@@ -4,8 +4,8 @@ Requests with prompts of many lengths, each with a budget drawn from what its pr
 model: once with the correction that follows what the device does (``ada/calibration/device_latency.py``) and once with
 the calibration as it is, one behind the other. With ``--busy`` a second process keeps one core busy from half-way on.
 
-Prints one JSON object on the last line: the share of requests that met their budget, and the mean share of it that was
-used.
+Prints one JSON object on the last line: the share of requests that met their budget, the mean share of it that the
+granted plan was to use (its predicted p95), and the mean share that it did use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -48,9 +49,10 @@ BILLION = {
 
 @dataclass(frozen=True)
 class Kept:
-    """One request: its budget, and the measured time to first token, in milliseconds."""
+    """One request: its budget, and the time to first token, predicted (p95) and measured; in milliseconds."""
 
     budget_ms: float
+    predicted_ms: float
     measured_ms: float
     busy: bool
 
@@ -63,12 +65,12 @@ class Kept:
 def summary(kept: Sequence[Kept]) -> dict[str, float | int | None]:
     """Shares in [0, 1]; None where there are no requests."""
     if not kept:
-        return {"requests": 0, "met": None, "used": None}
-    used = [one.measured_ms / one.budget_ms for one in kept]
+        return {"requests": 0, "met": None, "planned": None, "used": None}
     return {
         "requests": len(kept),
-        "met": sum(one.met for one in kept) / len(kept),
-        "used": sum(used) / len(used),
+        "met": fmean(one.met for one in kept),
+        "planned": fmean(one.predicted_ms / one.budget_ms for one in kept),
+        "used": fmean(one.measured_ms / one.budget_ms for one in kept),
     }
 
 
@@ -113,7 +115,7 @@ def measure(model: Any, points: Sequence[Point], latency: DeviceLatency, timer: 
                 granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)
                 said = times.first_token_ms(Point(point.tokens, granted, point.pictures))
                 measured, _ = timer(point, budget)
-                kept[name].append(Kept(budget.milliseconds, measured, loaded))
+                kept[name].append(Kept(budget.milliseconds, said, measured, loaded))
                 if times is latency:
                     times.observe(said, measured)
     return kept

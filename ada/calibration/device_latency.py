@@ -1,10 +1,11 @@
 """A device's profile at work: milliseconds -> units, and a correction for what the device does beside.
 
 The budget is kept by a high percentile, not by the mean: predicted p95 = factor * predicted. The factor starts at the
-profile's spread and follows the 95th percentile of measured / predicted as answers come (stochastic approximation of
-a quantile, Robbins and Monro 1951, on a logarithmic scale): a time above the predicted p95 raises it by ``UP``, or by
-half of what was missing where that is more; a time below lowers it by ``UP / 19``, so that one in twenty above keeps it
-where it is. It stays within ``BOUNDS`` of the spread; ``reset`` takes it back.
+profile's spread and follows a percentile of measured / predicted as answers come (stochastic approximation of a
+quantile, Robbins and Monro 1951, on a logarithmic scale): a time above the prediction raises it by ``UP``, a time below
+lowers it by so much less that ``AIM`` of the times below keep it where it is. A time above right behind another says
+that the device has changed: it raises the factor by half of what was missing, where that is more. The factor stays
+within ``BOUNDS`` of the spread; ``reset`` takes it back.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import math
 import threading
 
 from ada.calibration.latency_model import Point, decode_terms, predict, prefill_terms
-from ada.calibration.profile import Profile
+from ada.calibration.profile import AIM, Profile
 from ada.units import Units
 
-UP = 0.1  # natural logarithm: about ten percent
+UP = 0.07  # natural logarithm: about seven percent
 BOUNDS = (0.5, 10.0)
 
 
@@ -30,7 +31,7 @@ class DeviceLatency:
 
     def reset(self) -> None:
         """Forget what was measured since the calibration."""
-        self.factor = self.profile.spread
+        self.factor, self._missed = self.profile.spread, False
 
     def first_token_ms(self, point: Point) -> float:
         """Predicted p95 of the time to first token, vision tower included."""
@@ -49,7 +50,11 @@ class DeviceLatency:
     def observe(self, predicted_ms: float, measured_ms: float) -> None:
         """An answer came: ``predicted_ms`` was said of it, with the factor of that moment."""
         excess = math.log(measured_ms / predicted_ms)
-        step = max(UP, excess / 2) if excess > 0 else -UP / 19
         least, most = (bound * self.profile.spread for bound in BOUNDS)
         with self._lock:
+            if excess > 0:
+                step = max(UP, excess / 2) if self._missed else UP
+            else:
+                step = -UP * (1 - AIM) / AIM
             self.factor = min(most, max(least, self.factor * math.exp(step)))
+            self._missed = excess > 0

@@ -16,7 +16,7 @@ from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
 from ada.calibration.latency_model import Point, decode_terms, fit, predict, prefill_terms
-from ada.calibration.profile import Profile, Surroundings
+from ada.calibration.profile import AIM, Profile, Surroundings
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.generation import TokenClock
 
@@ -116,7 +116,7 @@ def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) ->
         datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         prefill,
         decode,
-        float(np.percentile([*ratios(timed), *ratios(held_out)], 95)),
+        float(np.percentile([*ratios(timed), *ratios(held_out)], 100 * AIM)),
         {"prefill": _errors(fastest), "decode": _errors(steps)},
     )
 

@@ -101,7 +101,7 @@ def test_the_correction_follows_the_device_within_bounds() -> None:
         return measured <= said
 
     kept = [answer(1.0) for _ in range(2000)]
-    assert 0.92 < sum(kept) / len(kept) < 0.98, "one in twenty is above the predicted p95"
+    assert 0.94 < sum(kept) / len(kept) < 0.98, "a little over 95 % are below the predicted p95"
     kept = [answer(2.0) for _ in range(2000)]
     assert sum(kept[20:100]) >= 0.85 * 80, "a busy device is learnt within twenty answers"
     for slower, bound in ((1e6, BOUNDS[1]), (1e-6, BOUNDS[0])):
@@ -244,8 +244,9 @@ def test_adherence_counts_what_was_met(model) -> None:
     points = draw_points(model, 60)
     kept = bench_adherence.measure(model, points, latency, timer, busy=False)
     quiet = bench_adherence.report(kept)
-    assert quiet["fixed"]["quiet"]["met"] == 1 and quiet["fixed"]["busy"] == {"requests": 0, "met": None, "used": None}
+    assert quiet["fixed"]["quiet"]["met"] == 1 and quiet["fixed"]["busy"]["met"] is None
     assert 0.5 < quiet["fixed"]["quiet"]["used"] <= 1
+    assert quiet["fixed"]["quiet"]["planned"] == pytest.approx(quiet["fixed"]["quiet"]["used"]), "times never vary"
     slow["by"] = 1.3
     kept = bench_adherence.measure(model, points, latency, timer, busy=False)
     told = bench_adherence.report(kept)
