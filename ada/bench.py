@@ -30,7 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ada import bench_adherence
+from ada import bench_adherence, bench_batch
 from ada.bench_selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.latency_token import Sequence
@@ -220,9 +220,11 @@ def time_models(layers: int, positions: int, rounds: int, decode_steps: int, bud
 
 
 def main() -> None:
-    """The command line; ``adherence`` in front of it is ``ada.bench_adherence``'s."""
+    """The command line; with ``adherence`` or ``batch`` in front it is that of ``ada.bench_adherence``, ``_batch``."""
     if sys.argv[1:2] == ["adherence"]:
         raise SystemExit(bench_adherence.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["batch"]:
+        raise SystemExit(bench_batch.main(lambda layers: Models.make(layers).ada["H"], sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, help="decoder layers; by default what memory allows, up to 32")
     parser.add_argument("--positions", type=int, default=640, help="prompt positions")

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from ada import bench
+from ada import bench, bench_batch
 from ada.bench_selection import layers_one_by_one, switches_one_by_one, time_selection
 
 SMALL = {
@@ -68,3 +68,33 @@ def test_the_slow_ways_spend_their_units() -> None:
     assert torch.equal(gates.sum((2, 3)).sum(1).round().long(), granted * 2 * 4)
     gates.sum().backward()
     assert logits.grad is not None
+
+
+@torch.inference_mode()
+def test_together_and_apart_read_and_say_the_same(small) -> None:
+    model = bench.Models.make(8).ada["H"].float()
+    prompts = [torch.randn(1, 12, 64) for _ in bench_batch.OWN]
+    requests = [bench_batch.Request(model, *pair) for pair in zip(prompts, bench_batch.OWN, strict=True)]
+    assert len({request.plan for request in requests}) == len(requests)
+    ways = bench_batch.steps(model, requests)
+    together = ways["together"]().last_hidden_state
+    for place, request in enumerate(requests):
+        alone = model.model(
+            input_ids=torch.zeros(1, 1, dtype=torch.long),
+            past_key_values=request.output.past_key_values,
+            execution=request.execution,
+            use_cache=True,
+        ).last_hidden_state
+        torch.testing.assert_close(together[place], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_batch_program_prints_every_case(small, monkeypatch, capsys) -> None:
+    sizes = ["--layers", "4", "--positions", "8", "--rounds", "1", "--rows", "1", "3", "--decode-steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench", "batch", *sizes])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert ended.value.code == 0
+    lines = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["batches"]
+    cases = [(line["rows"], line["plans"]) for line in lines]
+    assert cases == [(count, case) for count in (1, 3) for case in bench_batch.CASES]
+    assert all(line["decode"]["times_faster"] > 0 for line in lines)
