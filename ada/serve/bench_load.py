@@ -50,6 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=200, help="requests of each part")
     parser.add_argument("--at-once", type=int, default=16, help="clients at the same time, together")
     parser.add_argument("--max-batch", type=int, default=8, help="rows of the worker that batches, together")
+    parser.add_argument("--turns", type=int, default=1, help="questions of a chat, of which the last one is answered")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="longest answer")
     parser.add_argument(
         "--budgets", type=float, nargs="+", default=[1.0, 0.85, 0.75, 0.6, 0.5], help="asked for, together"
@@ -66,8 +67,8 @@ class Bench:
     """The flags, and the requests drawn by them."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        if min(args.requests, args.at_once, args.max_new_tokens) < 1 or not args.overload > 0:
-            raise OptionError("--requests, --at-once, --max-new-tokens and --overload must be above 0")
+        if min(args.requests, args.at_once, args.max_new_tokens, args.turns) < 1 or not args.overload > 0:
+            raise OptionError("--requests, --at-once, --turns, --max-new-tokens and --overload must be above 0")
         self.args = args
         self.pictures = pictures_of(load_image(args.image_file))
         self.common = [*(["--model-path", args.model_path] if args.model_path else []), *shlex.split(args.worker_flags)]
@@ -80,7 +81,7 @@ class Bench:
     def together(self) -> dict[str, Any]:
         """Part one: the same requests in three ways."""
         args = self.args
-        requests = mixed(args.requests, self.pictures, args.budgets, args.seed)
+        requests = mixed(args.requests, self.pictures, args.budgets, args.seed, args.turns)
         queue = ["--max-queue-length", str(MORE_THAN_ALL), "--queue-timeout", "600"]
         one, all_at_once = (["--limit-model-concurrency", str(count)] for count in (1, args.at_once))
         ways = {
@@ -110,7 +111,7 @@ class Bench:
     def adaptive(self) -> dict[str, Any]:
         """Part two: the same arrivals at a worker of fixed budgets and at one that adapts."""
         args = self.args
-        requests = mixed(args.requests, self.pictures, [None], args.seed)
+        requests = mixed(args.requests, self.pictures, [None], args.seed, args.turns)
         queue = ["--max-queue-length", str(args.max_queue_length)]
         ways = {"fixed": queue, "adaptive": [*queue, "--adaptive-budget", str(args.least_budget)]}
         runs, report = {}, {}

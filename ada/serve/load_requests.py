@@ -28,18 +28,23 @@ TEXT_SHARE = 0.25  # of the requests have no picture
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """``picture``: base64 of a PNG. ``budget`` None: whatever the server does without one."""
+    """``picture``: base64 of a PNG. ``budget`` None: whatever the server does without one. ``earlier``: questions of the
+    same chat that were asked before, each answered with ``yes``."""
 
     words: str
     picture: str | None
     budget: float | None
+    earlier: tuple[str, ...] = ()
 
     def body(self, model: str, template: Conversation, max_new_tokens: int) -> dict[str, Any]:
         """The worker's request, greedy."""
         conversation = template.copy()
         tag = f"{DEFAULT_IMAGE_TOKEN}\n" if self.picture else ""
-        conversation.append_message(conversation.roles[0], tag + self.words)
-        conversation.append_message(conversation.roles[1], None)
+        questions = (*self.earlier, self.words)
+        for number, question in enumerate(questions, start=1):
+            conversation.append_message(conversation.roles[0], tag + question)
+            conversation.append_message(conversation.roles[1], "yes" if number < len(questions) else None)
+            tag = ""
         fields = {
             "model": model,
             "prompt": conversation.get_prompt(),
@@ -66,15 +71,15 @@ def _base64(image: Image.Image) -> str:
 
 
 def mixed(
-    count: int, pictures: Sequence[str], budgets: Sequence[float | None], seed: int = 0, text_share: float = TEXT_SHARE
+    count: int, pictures: Sequence[str], budgets: Sequence[float | None], seed: int = 0, turns: int = 1
 ) -> list[LoadRequest]:
-    """``count`` requests, drawn independently."""
+    """``count`` requests, drawn independently, each the last of ``turns`` questions of a chat."""
     rng = random.Random(seed)
     requests = []
     for _ in range(count):
-        picture = None if rng.random() < text_share else rng.choice(pictures)
-        words = rng.choice(WITHOUT_PICTURES if picture is None else ABOUT_PICTURES)
-        requests.append(LoadRequest(words, picture, rng.choice(budgets)))
+        picture = None if rng.random() < TEXT_SHARE else rng.choice(pictures)
+        asked = [rng.choice(WITHOUT_PICTURES if picture is None else ABOUT_PICTURES) for _ in range(turns)]
+        requests.append(LoadRequest(asked[-1], picture, rng.choice(budgets), tuple(asked[:-1])))
     return requests
 
 
