@@ -2,7 +2,8 @@
 
 Requests with prompts of many lengths, each with a budget drawn from what its prompt can reach, run on a calibrated
 model: once with the correction that follows what the device does (``ada/calibration/device_latency.py``) and once with
-the calibration as it is, one behind the other. With ``--busy`` a second process keeps one core busy from half-way on.
+the calibration as it is, one behind the other. With ``--busy`` a second process keeps one core busy from half-way on;
+what can be reached is then later, and budgets are drawn from as many times more as a few prompts take under that load.
 
 Prints one JSON object on the last line: the share of requests that met their budget, the mean share of it that the
 granted plan was to use (its predicted p95), and the mean share that it did use.
@@ -19,7 +20,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from llava.program import run_program
 from llava.serve.loaded_model import open_model
 
 SETTLE = 20  # requests under load that the correction may take
+PROBES = 12  # prompts that tell how much slower a busy device is
 BILLION = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -98,9 +100,15 @@ def one_core_busy() -> Iterator[None]:
         process.join()
 
 
+def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -> float:
+    """How many times longer than calibrated first tokens take now, in the middle; at least 1."""
+    expected = [calibrated.first_token_ms(point) / calibrated.factor for point in points]
+    return max(1.0, median(timer(point)[0] / ms for point, ms in zip(points, expected, strict=True)))
+
+
 def measure(model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy: bool) -> dict[str, Any]:
     """All requests under both calibrations; lists of ``Kept``."""
-    fixed = DeviceLatency(latency.profile, model.units)
+    fixed, slower = DeviceLatency(latency.profile, model.units), 1.0
     kept: dict[str, list[Kept]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
     with contextlib.ExitStack() as load:
@@ -108,8 +116,9 @@ def measure(model: Any, points: Sequence[Point], latency: DeviceLatency, timer: 
             loaded = busy and number >= len(points) // 2
             if loaded and number == len(points) // 2:
                 load.enter_context(one_core_busy())
+                slower = slowdown(fixed, points[:PROBES], timer)
             ends = (Point(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
-            budget = TimeBudget(chance.uniform(*map(fixed.first_token_ms, ends)))
+            budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
             for name, times in (("corrected", latency), ("fixed", fixed)):
                 model.latency = times
                 granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)

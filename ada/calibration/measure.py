@@ -40,16 +40,20 @@ milliseconds to the first token, and of a decode step."""
 
 
 def draw_points(model: Any, count: int, seed: int = 0) -> list[Point]:
-    """Lengths even on a logarithmic scale, units and pictures even; the same for the same seed."""
+    """Lengths even on a logarithmic scale, units and pictures even; the same for the same seed. With a picture they end
+    where the model cuts a prompt off."""
     chance, units = random.Random(seed), model.units
     tower = model.get_vision_tower()
     picture = 0 if tower is None else tower.num_patches
     most = min(MOST_TOKENS, (getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS) - NEW_TOKENS - 2)
+    latency_token = int(model.scheduler is not None)
+    cut = (getattr(model.config, "tokenizer_model_max_length", None) or MOST_TOKENS) + latency_token
+    most_with = min(most, cut)
     points = []
     for _ in range(count):
-        pictures = int(tower is not None and picture + LEAST_TOKENS < most and chance.random() < 0.5)
-        least = LEAST_TOKENS + pictures * picture
-        tokens = round(least * (most / least) ** chance.random())
+        pictures = int(tower is not None and picture + LEAST_TOKENS < most_with and chance.random() < 0.5)
+        least, end = LEAST_TOKENS + pictures * picture, most_with if pictures else most
+        tokens = round(least * (end / least) ** chance.random())
         points.append(Point(tokens, chance.randint(0, units.tunable), pictures))
     return points
 

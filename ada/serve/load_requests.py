@@ -28,7 +28,7 @@ TEXT_SHARE = 0.25  # of the requests have no picture
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """``picture``: base64 of a PNG. ``budget`` None: whatever the server does without one. ``earlier``: questions of the
+    """``picture``: base64 of a PNG. ``budget`` None: what the server does without one. ``earlier``: questions of the
     same chat that were asked before, each answered with ``yes``."""
 
     words: str

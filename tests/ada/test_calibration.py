@@ -1,5 +1,6 @@
 """Budgets in milliseconds: the fit, the choice of units, the correction, the stored profile, the programs."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -251,3 +252,34 @@ def test_adherence_counts_what_was_met(model) -> None:
     kept = bench_adherence.measure(model, points, latency, timer, busy=False)
     told = bench_adherence.report(kept)
     assert told["corrected"]["quiet"]["met"] > told["fixed"]["quiet"]["met"]
+
+
+def test_a_busy_device_is_asked_for_what_it_can_reach(model, monkeypatch) -> None:
+    """Three times slower from half-way on: budgets grow with it, so that the correction can keep them."""
+    profile, _ = calibrate(model, 64, timer=fake_timer(model.units))
+    slow = {"by": 1.0}
+
+    def timer(point, budget=None):
+        if budget is not None:
+            n = model.latency.units_within(budget.milliseconds, point.tokens, point.pictures)
+            point = dataclasses.replace(point, tunable=n)
+        return slow["by"] * predict(PREFILL, prefill_terms(point, model.units)), 1.0
+
+    @contextlib.contextmanager
+    def load():
+        slow["by"] = 3.0
+        yield
+
+    monkeypatch.setattr(bench_adherence, "one_core_busy", load)
+    latency = DeviceLatency(profile, model.units)
+    assert bench_adherence.slowdown(latency, draw_points(model, 9), timer) == pytest.approx(1)
+    told = bench_adherence.report(bench_adherence.measure(model, draw_points(model, 200), latency, timer, busy=True))
+    assert told["corrected"]["busy"]["requests"] == 80
+    assert told["corrected"]["busy"]["met"] > 0.85 > told["fixed"]["busy"]["met"]
+
+
+def test_points_with_a_picture_end_where_prompts_are_cut_off(model, monkeypatch) -> None:
+    monkeypatch.setattr(model.config, "tokenizer_model_max_length", 100, raising=False)
+    points = draw_points(model, 200)
+    assert 90 < max(point.tokens for point in points if point.pictures) <= 101
+    assert max(point.tokens for point in points if not point.pictures) > 150
