@@ -24,7 +24,8 @@ from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
-from ada.selection import Noise, gumbel
+from ada.selection import Noise
+from ada.train.recipe import Recipe, distance
 from ada.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
@@ -56,8 +57,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
-        # Training draws each sample's budget evenly from the unit grid between these fractions.
-        self.training_budgets = (self.units.fraction(0), 1.0)
+        self.recipe = Recipe((self.units.fraction(0), 1.0))  # of training
         self.latency: DeviceLatency | None = None  # what budgets in time go by, once the device is calibrated
         install(self.model.layers)
 
@@ -87,6 +87,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         running generation.
         """
         started = execution is None and (latency_budget is not None or self.training)
+        teacher: torch.Tensor | None = None
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -101,9 +102,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             rows = len(sequence.embeds)
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             if latency_budget is None:
-                granted = self._draw_units(rows)
+                granted = self.recipe.draw_units(self.units, rows, self.device)
             else:
                 granted = self.grant(latency_budget, rows, sequence.width, pictures)
+            if self.training and self.recipe.distillation:
+                teacher = self._answer_in_full(sequence)
             sequence, execution = self.begin(sequence, granted, planner)
             inputs = sequence.inputs()
         outputs = super().forward(
@@ -116,6 +119,9 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         )
         if not started or execution is None or isinstance(outputs, tuple):
             return outputs
+        if teacher is not None and sequence.labels is not None:
+            apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
+            outputs["loss"] = outputs.loss + self.recipe.distillation * apart
         # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
         outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
         if not execution.train:
@@ -202,9 +208,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             token = scheduler.encode(granted / (self.units.tunable + 1))
             sequence = insert(sequence, token.to(sequence.embeds), place)
         if train and noise is None:
-            noise = gumbel(device=sequence.embeds.device)
+            noise = self.recipe.noise(sequence.embeds.device)
+        reads_budget_alone = getattr(self.config, "scheduler_input", None) == "budget"
 
         def choose(state: torch.Tensor | None) -> torch.Tensor:
+            state = token[:, 0] if scheduler is not None and reads_budget_alone else state
             logits = None if scheduler is None or state is None else scheduler(state)
             return plan(self.units, granted if logits is None else granted.to(logits.device), logits, noise)
 
@@ -235,10 +243,13 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         """Pictures that the vision tower sees for each row."""
         return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
 
-    def _draw_units(self, rows: int) -> torch.Tensor:
-        """Random tunable units (rows,), even over the grid of ``training_budgets``."""
-        least, most = (self.units.granted(fraction) for fraction in self.training_budgets)
-        return torch.randint(least, most + 1, (rows,), device=self.device)
+    @torch.no_grad()
+    def _answer_in_full(self, sequence: Sequence) -> torch.Tensor:
+        """The logits (B, T + 1, V) of the model as it is now, told that all of it may run."""
+        everything = self.grant(None, len(sequence.embeds))
+        sequence, execution = self.begin(sequence, everything, train=False)
+        inputs: dict[str, Any] = sequence.inputs()
+        return super().forward(**inputs, execution=execution, use_cache=False).logits
 
     def _embed(
         self,

@@ -112,6 +112,16 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
 
 
 @hookspec
+def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:  # type: ignore[empty-body]
+    """Learning rates of their own: a module's name, as a part of its parameters' names -> rate."""
+
+
+@hookspec
+def training_callbacks(model: Any, arguments: Mapping[type, Any]) -> Sequence[Any]:  # type: ignore[empty-body]
+    """``transformers.TrainerCallback``s for a run."""
+
+
+@hookspec
 def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:  # type: ignore[empty-body]
     """Figures of one training step to average and log beside the loss."""
 

@@ -188,8 +188,8 @@ def test_training_config_becomes_adaptive_only_when_asked() -> None:
 def test_training_budgets(make_llava, text, expected) -> None:
     model = make_llava("L")
     overlay.prepare_training_model(model=model, arguments={AdaArguments: AdaArguments(latency_budget=text)})
-    assert model.training_budgets == expected
-    drawn = model._draw_units(400).unique().tolist()
+    assert model.recipe.budgets == expected
+    drawn = model.recipe.draw_units(model.units, 400, model.device).unique().tolist()
     assert drawn == list(range(model.units.granted(expected[0]), model.units.granted(expected[1]) + 1))
 
 

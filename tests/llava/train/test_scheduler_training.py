@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.model.builder import load_pretrained_model
+from llava.train.train import make_trainer, parse_arguments
 
 BAND = re.compile(r"loss_budget_(\d\.\d\d)_(\d\.\d\d)")  # a band of one budget alone ends where it begins
 
@@ -137,3 +138,18 @@ def test_budget_ranges_that_are_none(trained, base, tmp_path, budget):
     with pytest.raises(OptionError, match="budget"):
         trained(tmp_path / "out", model_name_or_path=base, scheduler_type="L", latency_budget=budget)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_scheduler_learns_at_its_own_rate_and_temperature(flags_of, base, tmp_path):
+    flags = {"scheduler_type": "H", "num_prefix_layers": 2, "scheduler_rank": 2, "scheduler_temperature": "1:0.5"}
+    trainer = make_trainer(
+        parse_arguments(flags_of(tmp_path / "out", model_name_or_path=base, scheduler_lr=0.007, **flags))
+    )
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    assert {name for name, rate in rates.items() if rate == 0.007} == {
+        name for name in rates if name.startswith("scheduler.")
+    }
+    assert len(set(rates.values())) == 2
+    trainer.train()
+    assert trainer.model.recipe.temperature == 0.5, "the last step's"
