@@ -9,14 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ada.cost.__main__ import main, parse_arguments, plan_for, report
+from ada.cost.__main__ import main, parse_arguments, report
 from ada.cost.estimate import estimate
 from ada.cost.flops import decode_flops, prefill_flops
 from ada.cost.hardware import HARDWARE, Hardware, hardware_named
+from ada.cost.plans import heads_of, plan_of_budget, plan_of_heads
 from ada.cost.roofline import Product, linear
 from ada.cost.sizes import sizes_of
 
 SIZES = {(name, kind): sizes_of(name, kind) for name in ("llama-7b", "llama-13b") for kind in "HL"}
+
+
+def plan_for(sizes, budget, first_token_s=None):
+    return plan_of_budget(sizes.units, budget, first_token_s)
+
+
 BUDGETS = st.integers(50, 100).map(lambda percent: f"{percent}%")
 
 
@@ -34,7 +41,7 @@ def test_a_product_by_hand():
 def test_operations_are_those_of_the_report(key, budget, prompt, gen, device):
     """``flops.py``, which is held against torch's own counter, by part."""
     sizes = SIZES[key]
-    plan = plan_for(sizes, budget, None)
+    plan = plan_for(sizes, budget)
     found = estimate(sizes, plan, HARDWARE[device], prompt, gen)
     expected = prefill_flops(
         sizes.config,
@@ -60,8 +67,8 @@ def test_operations_are_those_of_the_report(key, budget, prompt, gen, device):
 
 @pytest.mark.parametrize("kind", "HL")
 def test_less_budget_never_costs_more(kind):
-    sizes, device = SIZES["llama-7b", kind], HARDWARE["A100"]
-    rows = [estimate(sizes, plan_for(sizes, str(b / 100), None), device, 640, 3) for b in range(50, 101, 2)]
+    sizes, device = SIZES["llama-7b", kind], HARDWARE["A100-80G"]
+    rows = [estimate(sizes, plan_for(sizes, str(b / 100)), device, 640, 3) for b in range(50, 101, 2)]
     for less, more in itertools.pairwise(rows):
         assert less.first_token_s <= more.first_token_s and less.token_s <= more.token_s
         assert less.memory["kv_cache"] <= more.memory["kv_cache"]
@@ -74,7 +81,7 @@ def test_less_budget_never_costs_more(kind):
 def test_a_checkpoint_and_a_plan_of_it(adaptive_checkpoint, tmp_path):
     file = tmp_path / "plan.json"
     sizes = sizes_of(str(adaptive_checkpoint))
-    plan = plan_for(sizes, "0.75", None)
+    plan = plan_for(sizes, "0.75")
     file.write_text(json.dumps({"plan": plan.to_json()}))
     flags = ["--model", str(adaptive_checkpoint), "--prompt-tokens", "20", "--json"]
     assert report(parse_arguments([*flags, "--plan", str(file)])) == report(
@@ -99,6 +106,12 @@ def test_the_program(root):
         (["--hardware", "B200"], "--hardware is 'B200'; expected one of V100"),
         (["--model", "gpt"], "--model is 'gpt'"),
         (["--latency-budget", "1.5"], "1.5"),
+        (["--latency-budget", "0ms"], "0ms"),
+        (["--latency-budget=-5ms"], "-5ms"),
+        (["--latency-budget", "3 parsecs"], "3 parsecs"),
+        (["--latency-budget", "1ms"], "to the first token here"),
+        (["--images", "-1"], "--images is -1"),
+        (["--weight-bits", "8"], "settings of --as-published alone"),
         (["--prompt-tokens", "0"], "--prompt-tokens is 0"),
         (["--gen-tokens", "-1"], "--gen-tokens is -1"),
         (["--plan", "nowhere.json"], "nowhere.json"),
@@ -112,7 +125,7 @@ def test_bad_input(flags, message, capsys):
 
 def test_a_plan_of_another_model(adaptive_checkpoint, tmp_path, capsys):
     file = tmp_path / "plan.json"
-    file.write_text(json.dumps(plan_for(SIZES["llama-7b", "H"], "0.6", None).to_json()))
+    file.write_text(json.dumps(plan_for(SIZES["llama-7b", "H"], "0.6").to_json()))
     assert main(["--model", str(adaptive_checkpoint), "--plan", str(file)]) == 2
     assert "the model has 4 of 4" in capsys.readouterr().err
 
