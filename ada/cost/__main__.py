@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ada.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
     parser.add_argument("--model", default="llama-7b", help=f"{', '.join(LLAMA)}, or a checkpoint's folder or hub name")
     parser.add_argument("--scheduler-type", choices=["H", "L"], help="by default the checkpoint's own, or H")
     parser.add_argument("--hardware", default="A100-80G", help=f"{', '.join(HARDWARE)}; {LIST}: what is known of each")

@@ -2,9 +2,10 @@
 
 It is the roofline method of LLM-Viewer (Yuan et al. 2024, arXiv 2402.16363) on the decoder alone. What it leaves out or
 counts in its own way, and ``ada.cost`` does not: vision tower, projector and scheduler are left out; the output layer
-counts one operation for a multiply-add, and no memory; a layer's products, weights and
-activations are all scaled by the kept share of its heads, an MLP's too; stored keys and values, and in decode the ones
-read, are those of all heads, while prefill reads as many as there are query heads. Its sum of memory over the steps of a generation is a peak here.
+counts one operation for a multiply-add, and no memory; a layer's products, weights and activations are all scaled by
+the kept share of its heads, an MLP's too; stored keys and values, and in decode the ones read, are those of all heads,
+while prefill reads as many as there are query heads. Its sum of memory over the steps of a generation is
+``summed_memory`` here, beside the peak.
 """
 
 from __future__ import annotations

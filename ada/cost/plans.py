@@ -43,7 +43,10 @@ def _within(units: Units, budget: TimeBudget, first_token_s: Callable[[Execution
         least_ms = 1000 * first_token_s(plan)
         if least_ms <= budget.milliseconds:
             return plan
-    raise OptionError(f"--latency-budget is {budget}; the cheapest plan takes {least_ms:.4g} ms to the first token here")
+    raise OptionError(
+        f"--latency-budget is {budget}; the cheapest plan takes {least_ms:.4g} ms to the first token here, the least "
+        "that can be reached"
+    )
 
 
 def read_plan(file: Path, sizes: Sizes) -> ExecutionPlan | Heads:

@@ -13,7 +13,7 @@ from ada.cost.__main__ import main, parse_arguments, report
 from ada.cost.estimate import estimate
 from ada.cost.flops import decode_flops, prefill_flops
 from ada.cost.hardware import HARDWARE, Hardware, hardware_named
-from ada.cost.plans import heads_of, plan_of_budget, plan_of_heads
+from ada.cost.plans import plan_of_budget
 from ada.cost.roofline import Product, linear
 from ada.cost.sizes import sizes_of
 
