@@ -335,6 +335,16 @@ def test_the_program_that_measures_adherence(adaptive_checkpoint, monkeypatch, c
         assert all(told["H"][name][phase]["p95"] >= 0 for phase in ("prefill", "decode"))
 
 
+def test_adherence_of_both_kinds_with_random_weights(monkeypatch, capsys) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 8}
+    small |= {"num_key_value_heads": 8, "vocab_size": 60, "max_position_embeddings": 128}
+    monkeypatch.setattr(bench_adherence, "BILLION", small)
+    assert bench_adherence.main(["--random-1b", "--requests", "2", "--points", "16"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["model"] == "random, 1B" and {"H", "L"} <= set(told)
+    assert told["L"]["fixed"]["quiet"]["requests"] == 2 and 64 <= told["L"]["lengths"][0] <= told["L"]["lengths"][1] <= 128
+
+
 def test_quantised_weights_have_a_profile_of_their_own(model, monkeypatch) -> None:
     whole = Surroundings.of(model)
     monkeypatch.setattr(model, "is_loaded_in_4bit", True, raising=False)
