@@ -1,12 +1,16 @@
 """Are budgets in milliseconds kept? ``python -m ada.bench adherence``.
 
-Requests with prompts of many lengths, each with a budget drawn from what its prompt can reach, run on a calibrated
-model: once with the correction that follows what the device does (``ada/calibration/device_latency.py``) and once with
-the calibration as it is, one behind the other. With ``--busy`` a second process keeps one core busy from half-way on;
-what can be reached is then later, and budgets are drawn from as many times more as a few prompts take under that load.
+For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 64 to 1,024 positions (with a picture,
+up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
+the cheapest plan to that of the whole model, run once with the correction that follows what the device does
+(``ada/calibration/device_latency.py``) and once with the calibration as it is, one behind the other. With ``--busy`` a
+second process keeps one core busy from half-way on; what can be reached is then later, and budgets are drawn from as
+many times more as a few prompts take under that load.
 
-Prints one JSON object on the last line: the share of requests that met their budget, the mean share of it that the
-granted plan was to use (its predicted p95), and the mean share that it did use.
+Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
+``planned``: mean share of the budget that the granted plan was to use (its predicted p95). ``used``: mean share that it
+did use, 1 at the most. ``held_out``: errors of the calibration on its own points that were not fitted, the faster of
+two runs of each; ``request_errors``: on every quiet request, a single run, none of which was fitted.
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ import argparse
 import contextlib
 import json
 import logging
-import multiprocessing
 import random
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -29,13 +34,14 @@ from tqdm import tqdm
 from ada.budget import TimeBudget
 from ada.calibration.device_latency import DeviceLatency
 from ada.calibration.latency_model import Point
-from ada.calibration.measure import Timer, calibrate, draw_points, timer_of
+from ada.calibration.measure import Timer, calibrate, draw_points, relative_errors, timer_of
 from ada.config import AdaLlavaConfig
 from ada.model import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.program import run_program
 from llava.serve.loaded_model import open_model
 
+LEAST_TOKENS = 64
 SETTLE = 20  # requests under load that the correction may take
 PROBES = 12  # prompts that tell how much slower a busy device is
 BILLION = {
@@ -47,16 +53,20 @@ BILLION = {
     "vocab_size": 32000,
     "max_position_embeddings": 2048,
 }
+BUSY = "import os\nparent = os.getppid()\nprint(flush=True)\nwhile os.getppid() == parent:\n    sum(range(1000000))"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One request: its budget, and the time to first token, predicted (p95) and measured; in milliseconds."""
+    """One request, in milliseconds: its budget; the time to first token, predicted (p95) and measured; whether the
+    device was busy; measured over predicted in the middle, of the first token and of the others."""
 
     budget_ms: float
     predicted_ms: float
     measured_ms: float
     busy: bool
+    first_ratio: float = 1.0
+    token_ratio: float = 1.0
 
     @property
     def met(self) -> bool:
@@ -72,32 +82,27 @@ def summary(kept: Sequence[Kept]) -> dict[str, float | int | None]:
         "requests": len(kept),
         "met": fmean(one.met for one in kept),
         "planned": fmean(one.predicted_ms / one.budget_ms for one in kept),
-        "used": fmean(one.measured_ms / one.budget_ms for one in kept),
+        "used": fmean(min(1.0, one.measured_ms / one.budget_ms) for one in kept),
     }
 
 
-def random_billion() -> Any:
-    """A text model of about a billion random weights, in bfloat16, with a scheduler of kind H."""
+def random_billion(kind: str) -> Any:
+    """A text model of about a billion random weights, in bfloat16, with a scheduler of ``kind``."""
     torch.manual_seed(0)
-    config = AdaLlavaConfig(**BILLION, scheduler_type="H", scheduler_rank=8, pad_token_id=0, dtype="bfloat16")
+    config = AdaLlavaConfig(**BILLION, scheduler_type=kind, scheduler_rank=8, pad_token_id=0, dtype="bfloat16")
     return AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
-
-
-def _burn() -> None:
-    while True:
-        pass
 
 
 @contextlib.contextmanager
 def one_core_busy() -> Iterator[None]:
-    """A process that computes, as long as it is wanted."""
-    process = multiprocessing.get_context("spawn").Process(target=_burn, daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
+    """A process that computes, as long as it is wanted; entered once it does."""
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
+        try:
+            if process.stdout is not None:
+                process.stdout.readline()
+            yield
+        finally:
+            process.kill()
 
 
 def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -> float:
@@ -106,9 +111,29 @@ def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -
     return max(1.0, median(timer(point)[0] / ms for point, ms in zip(points, expected, strict=True)))
 
 
-def measure(model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy: bool) -> dict[str, Any]:
-    """All requests under both calibrations; lists of ``Kept``."""
-    fixed, slower = DeviceLatency(latency.profile, model.units), 1.0
+def ask(model: Any, point: Point, budget: TimeBudget, times: DeviceLatency, timer: Timer, busy: bool) -> Kept:
+    """One request under one calibration, which is told what it took."""
+    model.latency = times
+    granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)
+    ran = Point(point.tokens, granted, point.pictures)
+    said, middle, token = times.first_token_ms(ran), times.first_token_ms(ran) / times.factor, times.token_ms(ran)
+    measured, token_ms = timer(point, budget)
+    times.observe(said, measured)
+    return Kept(budget.milliseconds, said, measured, busy, measured / middle, token_ms / token)
+
+
+class Fixed(DeviceLatency):
+    """The calibration as it is."""
+
+    def observe(self, predicted_ms: float, measured_ms: float) -> None:
+        """Learn nothing."""
+
+
+def measure(
+    model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy: bool
+) -> tuple[dict[str, list[Kept]], float]:
+    """All requests under both calibrations, and how many times slower the load made the device."""
+    fixed, slower = Fixed(latency.profile, model.units), 1.0
     kept: dict[str, list[Kept]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
     with contextlib.ExitStack() as load:
@@ -120,14 +145,8 @@ def measure(model: Any, points: Sequence[Point], latency: DeviceLatency, timer: 
             ends = (Point(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
             for name, times in (("corrected", latency), ("fixed", fixed)):
-                model.latency = times
-                granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)
-                said = times.first_token_ms(Point(point.tokens, granted, point.pictures))
-                measured, _ = timer(point, budget)
-                kept[name].append(Kept(budget.milliseconds, said, measured, loaded))
-                if times is latency:
-                    times.observe(said, measured)
-    return kept
+                kept[name].append(ask(model, point, budget, times, timer, loaded))
+    return kept, slower
 
 
 def report(kept: dict[str, list[Kept]]) -> dict[str, Any]:
@@ -139,6 +158,42 @@ def report(kept: dict[str, list[Kept]]) -> dict[str, Any]:
     return found
 
 
+def request_errors(kept: dict[str, list[Kept]]) -> dict[str, Any] | None:
+    """Errors of the calibration on the quiet requests; None where there are none."""
+    quiet = [one for of in kept.values() for one in of if not one.busy]
+    if not quiet:
+        return None
+    ratios = {"prefill": [one.first_ratio for one in quiet], "decode": [one.token_ratio for one in quiet]}
+    return {phase: relative_errors(of) for phase, of in ratios.items()}
+
+
+def models(args: argparse.Namespace) -> Iterator[Any]:
+    """One after the other: those of ``--kinds``, or the one of ``--model-path``."""
+    if args.model_path is not None:
+        yield open_model(vars(args)).model
+        return
+    for kind in args.kinds:
+        bundled = Path(__file__).parent / "checkpoints" / f"shapes-{kind}"
+        yield random_billion(kind) if args.random_1b else open_model({**vars(args), "model_path": str(bundled)}).model
+
+
+def figures(model: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Calibrate, ask, and report on one model."""
+    profile, _ = calibrate(model, args.points)
+    points = draw_points(model, args.requests, seed=2, least_tokens=LEAST_TOKENS)
+    latency = DeviceLatency(profile, model.units)
+    kept, slower = measure(model, points, latency, timer_of(model, seed=2), args.busy)
+    lengths = [point.tokens for point in points]
+    return {
+        **report(kept),
+        "slowdown": slower,
+        "spread": profile.spread,
+        "lengths": [min(lengths), max(lengths)],
+        "held_out": profile.errors,
+        "request_errors": request_errors(kept),
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The program; the exit code: 2 for what the user can mend."""
     parser = argparse.ArgumentParser(
@@ -146,8 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
-    parser.add_argument("--random-1b", action="store_true", help="a model of about 1B random weights instead")
+    parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled models")
+    parser.add_argument("--random-1b", action="store_true", help="models of about 1B random weights instead")
+    parser.add_argument("--kinds", nargs="+", choices=["H", "L"], default=["H", "L"], help="which of those")
     parser.add_argument("--requests", type=int, default=200, help="each runs under both calibrations")
     parser.add_argument("--points", type=int, default=64, help="of the calibration that goes before")
     parser.add_argument("--busy", action="store_true", help="keep one core busy from half-way on")
@@ -157,11 +213,14 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         if args.requests < 1 or args.points < 16:
             raise OptionError(f"--requests is {args.requests} and --points {args.points}; expected 1 and 16, or more")
-        model = random_billion() if args.random_1b else open_model(vars(args)).model
-        profile, _ = calibrate(model, args.points)
-        points = draw_points(model, args.requests, seed=2)
-        latency = DeviceLatency(profile, model.units)
-        kept = measure(model, points, latency, timer_of(model, seed=2), args.busy)
-        print(json.dumps({**report(kept), "spread": profile.spread, "errors": profile.errors}))
+        if args.model_path is not None and args.random_1b:
+            raise OptionError("--model-path and --random-1b are both given; expected one of them")
+        found = {}
+        for model in models(args):
+            if not hasattr(model, "units"):
+                raise OptionError(f"{args.model_path} has no scheduler, and so no budgets to keep")
+            found[model.units.kind] = figures(model, args)
+        name = args.model_path or ("random, 1B" if args.random_1b else "bundled")
+        print(json.dumps({"model": name, "threads": torch.get_num_threads(), **found}))
 
     return run_program(work)

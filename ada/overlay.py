@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ UNTRAINED = tuple(name for name in PLANNERS if name != "learned")
 @hookimpl
 def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
     """Budget flags, for every program that answers."""
+    parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
     group = parser.add_argument_group("latency budget")
     group.add_argument(
         "--latency-budget",
@@ -60,6 +62,11 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
     """Check the flags against the model; give a plain LLaVA an untrained planner where one is asked for."""
     budget, planner = options.get("latency_budget"), options.get("planner")
     read = None if budget is None else read_budget(budget)
+    if isinstance(read, TimeBudget) and options.get("batch_size", 1) > 1:
+        raise OptionError(
+            f"--batch-size is {options['batch_size']} and --latency-budget {read}: a time holds for one question at a "
+            "time; leave --batch-size at 1, or give a share such as 0.5"
+        )
     if not hasattr(model, "units") and (budget is not None or planner is not None):
         if planner not in UNTRAINED:
             raise _no_scheduler(model)
@@ -108,9 +115,12 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     report = getattr(output, "report", None)
     if report is None:
         return {}
-    if report.predicted_ms is not None:
-        model.latency.observe(report.predicted_ms, timing["time_to_first_token_ms"])
-    return {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
+    facts = {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
+    if report.predicted_ms is None:
+        return facts
+    measured = timing["time_to_first_token_ms"]
+    model.latency.observe(report.predicted_ms, measured)
+    return {**facts, "measured_ms": measured, "summary": f"{facts['summary']} | measured {measured:.4g} ms"}
 
 
 @hookimpl

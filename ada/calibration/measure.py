@@ -39,20 +39,20 @@ Timer = Callable[..., tuple[float, float]]
 milliseconds to the first token, and of a decode step."""
 
 
-def draw_points(model: Any, count: int, seed: int = 0) -> list[Point]:
-    """Lengths even on a logarithmic scale, units and pictures even; the same for the same seed. With a picture they end
-    where the model cuts a prompt off."""
+def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Point]:
+    """Lengths from ``least_tokens`` on, even on a logarithmic scale, units and pictures even; the same for the same
+    seed. They end at the model's last position, with a picture where it cuts a prompt off."""
     chance, units = random.Random(seed), model.units
     tower = model.get_vision_tower()
     picture = 0 if tower is None else tower.num_patches
-    most = min(MOST_TOKENS, (getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS) - NEW_TOKENS - 2)
+    most = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS)
     latency_token = int(model.scheduler is not None)
     cut = (getattr(model.config, "tokenizer_model_max_length", None) or MOST_TOKENS) + latency_token
     most_with = min(most, cut)
     points = []
     for _ in range(count):
         pictures = int(tower is not None and picture + LEAST_TOKENS < most_with and chance.random() < 0.5)
-        least, end = LEAST_TOKENS + pictures * picture, most_with if pictures else most
+        least, end = (max(least_tokens, LEAST_TOKENS + picture), most_with) if pictures else (least_tokens, most)
         tokens = round(least * (end / least) ** chance.random())
         points.append(Point(tokens, chance.randint(0, units.tunable), pictures))
     return points
@@ -90,6 +90,15 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     return run
 
 
+def warm_up(model: Any) -> None:
+    """Run a short prompt once, whole, with a picture where the model has a tower: a process's first answer pays for
+    reading the weights and starting threads, which no later one does and no calibration counts."""
+    tower = model.get_vision_tower()
+    pictures = int(tower is not None)
+    tokens = LEAST_TOKENS + (tower.num_patches if pictures else 0)
+    timer_of(model)(Point(tokens, model.units.tunable, pictures))
+
+
 def time_points(points: Sequence[Point], timer: Timer, runs: int = 2) -> list[Timed]:
     """Each point ``runs`` times, one round of all points after the other."""
     for point in points[:3]:
@@ -121,11 +130,12 @@ def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) ->
         prefill,
         decode,
         float(np.percentile([*ratios(timed), *ratios(held_out)], 100 * AIM)),
-        {"prefill": _errors(fastest), "decode": _errors(steps)},
+        {"prefill": relative_errors(fastest), "decode": relative_errors(steps)},
     )
 
 
-def _errors(ratios: Sequence[float]) -> dict[str, float]:
+def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
+    """``median`` and ``p95`` of how far measured over predicted times are from 1."""
     errors = np.abs(np.asarray(ratios) - 1)
     return {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95))}
 

@@ -31,7 +31,7 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """On what the times depend. ``model``: sizes, unit grid and vision tower."""
+    """On what the times depend. ``model``: sizes, unit grid, vision tower, how weights are stored, and attention."""
 
     model: str
     device: str
@@ -45,7 +45,10 @@ class Surroundings:
         """This process's, for a loaded adaptive model."""
         tower = model.get_vision_tower()
         sizes = {name: getattr(model.config, name) for name in SIZES}
-        parts: dict[str, Any] = {**sizes, **asdict(model.units)}
+        parts: dict[str, Any] = {**sizes, **asdict(model.units), "attention": model.config._attn_implementation}
+        for bits in (4, 8):
+            if getattr(model, f"is_loaded_in_{bits}bit", False):
+                parts["weight_bits"] = bits
         if tower is not None:
             parts |= {"vision": [tower.config.hidden_size, tower.config.image_size, tower.layers_run]}
         return cls(
@@ -59,8 +62,9 @@ class Surroundings:
 
     @property
     def path(self) -> Path:
-        """Where the profile of this model, device and dtype lies."""
-        key = hashlib.sha256("\n".join((self.model, self.device, self.dtype)).encode()).hexdigest()[:16]
+        """Where the profile of this model on this device lies, one for each number of threads."""
+        parts = (self.model, self.device, self.dtype, str(self.threads))
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cache / "ada-llava" / "calibration" / f"{key}.json"
 

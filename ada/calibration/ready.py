@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.measure import calibrate
+from ada.calibration.measure import calibrate, warm_up
 from ada.calibration.profile import Surroundings, load_profile
 from llava.errors import OptionError
 
@@ -31,7 +31,9 @@ def ready_latency(model: Any, automatic: bool = True) -> DeviceLatency:
     """
     here = Surroundings.of(model)
     try:
-        return _read(model, here)
+        stored = _read(model, here)
+        warm_up(model)
+        return stored
     except OptionError as missing:
         if not automatic:
             raise OptionError(f"{missing}. Run python -m ada.calibrate, or leave out --no-auto-calibrate") from missing

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from ada.budget import LatencyBudget
-from ada.cost.as_published import heads_of, published_figures
+from ada.cost.as_published import Setting, published_figures
 from ada.cost.estimate import Estimate, estimate, total
-from ada.cost.hardware import HARDWARE, hardware_named
+from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
+from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
-from ada.execution import plans_of
 from ada.plan import ExecutionPlan
-from ada.planners import planner_named
 from llava.errors import OptionError
 from llava.program import run_program
 
@@ -33,61 +33,104 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ada.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
     parser.add_argument("--model", default="llama-7b", help=f"{', '.join(LLAMA)}, or a checkpoint's folder or hub name")
     parser.add_argument("--scheduler-type", choices=["H", "L"], help="by default the checkpoint's own, or H")
-    parser.add_argument("--hardware", default="A100", help=", ".join(HARDWARE))
+    parser.add_argument("--hardware", default="A100-80G", help=f"{', '.join(HARDWARE)}; {LIST}: what is known of each")
     parser.add_argument("--prompt-tokens", type=int, default=640, help="positions, those of pictures included")
     parser.add_argument("--gen-tokens", type=int, default=32, help="new tokens; the first comes out of prefill")
     parser.add_argument("--images", type=int, default=1, help="pictures in the prompt")
-    parser.add_argument("--latency-budget", default="1.0", help="share of the decoder's prefill compute: 0.6 or 60%%")
-    parser.add_argument("--plan", type=Path, help="JSON of an execution plan, instead of an even one for the budget")
-    parser.add_argument("--as-published", action="store_true", help="count as the published code does")
+    parser.add_argument(
+        "--latency-budget",
+        default="1.0",
+        help="share of the decoder's prefill compute: 0.6 or 60%%; or time to first token by this estimate: 850ms",
+    )
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        help="instead of an even plan for the budget: JSON of an execution plan, or the published code's list of heads "
+        "that run by layer, -1 for a layer that is skipped",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    published = parser.add_argument_group("the published figures")
+    published.add_argument("--as-published", action="store_true", help="count as the published code does")
+    published.add_argument("--batch-size", type=int, default=1, help="sequences at once")
+    published.add_argument("--weight-bits", type=int, default=16, help="bits of a weight")
+    published.add_argument("--activation-bits", type=int, default=16, help="bits of an activation")
+    published.add_argument("--cache-bits", type=int, default=16, help="bits of a cached key or value")
+    published.add_argument("--flash-attention", action="store_true", help="fused attention, as that code counts it")
     return parser.parse_args(arguments)
-
-
-def plan_for(sizes: Sizes, budget: str, file: Path | None) -> ExecutionPlan:
-    """The plan in ``file``, or an even one of as many units as the budget grants. Raises OptionError for one that does
-    not fit the model."""
-    units = sizes.units
-    if file is None:
-        granted = torch.tensor([units.granted(LatencyBudget.parse(budget).fraction)])
-        return plans_of(planner_named("even")(units, granted, None, None), units)[0]
-    try:
-        text = file.read_text(encoding="utf-8")
-        fields = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--plan {file} cannot be read as JSON: {error}") from error
-    plan = ExecutionPlan.from_json(fields.get("plan", fields) if isinstance(fields, dict) else fields)
-    if (len(plan.layers), plan.num_switches) != (units.num_layers, units.num_switches):
-        raise OptionError(
-            f"--plan {file} has {len(plan.layers)} layers of {plan.num_switches} switches; the model has "
-            f"{units.num_layers} of {units.num_switches}"
-        )
-    return plan
 
 
 def report(args: argparse.Namespace) -> dict[str, Any]:
     """All figures. Raises OptionError for flags that make no sense."""
-    for name, least in (("prompt_tokens", 1), ("gen_tokens", 1), ("images", 0)):
+    counts = {"prompt_tokens": 1, "gen_tokens": 1, "images": 0, "batch_size": 1}
+    counts |= {"weight_bits": 1, "activation_bits": 1, "cache_bits": 1}
+    for name, least in counts.items():
         if getattr(args, name) < least:
             raise OptionError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {least} or more")
+    setting = Setting(
+        args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention
+    )
+    if setting != Setting() and not args.as_published:
+        raise OptionError("--batch-size, --*-bits and --flash-attention are settings of --as-published alone")
     sizes = sizes_of(args.model, args.scheduler_type)
-    plan = plan_for(sizes, args.latency_budget, args.plan)
-    facts = {"model": args.model, "prompt_tokens": args.prompt_tokens, "gen_tokens": args.gen_tokens}
-    facts |= {"executed_share": plan.share, "layers": plan.layers_run, "heads": plan.heads_run}
-    if args.as_published:
-        heads = heads_of(plan, sizes.config)
-        figures = published_figures(sizes.config, heads, args.hardware, args.prompt_tokens, args.gen_tokens)
-        return {**facts, "hardware": args.hardware, **figures}
+    found = _as_published(args, sizes, setting) if args.as_published else _estimated(args, sizes)
+    return {"model": args.model, "prompt_tokens": args.prompt_tokens, "gen_tokens": args.gen_tokens, **found}
+
+
+def _estimated(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
     hardware = hardware_named(args.hardware)
-    found = estimate(sizes, plan, hardware, args.prompt_tokens, args.gen_tokens, args.images)
+
+    def cost(plan: ExecutionPlan, gen_tokens: int) -> Estimate:
+        return estimate(sizes, plan, hardware, args.prompt_tokens, gen_tokens, args.images)
+
+    plan = _plan(args, sizes, lambda one: cost(one, 1).first_token_s)
+    if isinstance(plan, list):
+        plan = plan_of_heads(plan, sizes)
+    found = cost(plan, args.gen_tokens)
     if not args.json:
-        show(found, f"{args.model} on {hardware.name}, {plan.share:.0%} of the decoder")
-    return {**facts, "hardware": hardware.name, "source": hardware.source, **found.to_json()}
+        show(found, f"{args.model} on {hardware.name}, {plan.share:.0%} of the decoder", hardware)
+    fits = sum(found.memory.values()) <= hardware.memory
+    facts = {"hardware": hardware.name, "source": hardware.source, "fits_in_memory": fits}
+    runs = {"executed_share": plan.share, "layers": plan.layers_run, "heads": plan.heads_run}
+    return {**runs, **facts, **found.to_json()}
 
 
-def show(found: Estimate, title: str) -> None:
+def _as_published(args: argparse.Namespace, sizes: Sizes, setting: Setting) -> dict[str, Any]:
+    def figures(heads: Heads, gen_tokens: int) -> dict[str, float]:
+        return published_figures(sizes.config, heads, args.hardware, args.prompt_tokens, gen_tokens, setting)
+
+    plan = _plan(args, sizes, lambda one: figures(heads_of(one, sizes), 1)["prefill_time"])
+    heads = plan if isinstance(plan, list) else heads_of(plan, sizes)
+    runs = {"executed_share": sum(heads) / (len(heads) * sizes.config.num_attention_heads)}
+    runs |= {"layers": sum(kept > 0 for kept in heads), "heads": sum(heads)}
+    return {**runs, "hardware": args.hardware, **figures(heads, args.gen_tokens)}
+
+
+def _plan(
+    args: argparse.Namespace, sizes: Sizes, first_token_s: Callable[[ExecutionPlan], float]
+) -> ExecutionPlan | Heads:
+    if args.plan is not None:
+        return read_plan(args.plan, sizes)
+    return plan_of_budget(sizes.units, args.latency_budget, first_token_s)
+
+
+def show_hardware(as_json: bool) -> None:
+    """The table of devices."""
+    if as_json:
+        print(json.dumps([asdict(row) for row in HARDWARE.values()]))
+        return
+    table = Table(title="devices: what their makers state")
+    for column in ("--hardware", "GB/s", "16-bit TFLOPS", "GB", "source"):
+        table.add_column(column, justify="left" if column in ("--hardware", "source") else "right")
+    for row in HARDWARE.values():
+        figures = (f"{x:,.4g}" for x in (row.bandwidth / 1e9, row.flops / 1e12, row.memory / 1e9))
+        table.add_row(row.name, *figures, row.source)
+    Console(width=120).print(table)
+
+
+def show(found: Estimate, title: str, hardware: Hardware) -> None:
     """The table for people."""
     table = Table(title=title)
     for column in ("", "part", "GFLOPs", "MB moved", "ms"):
@@ -101,7 +144,10 @@ def show(found: Estimate, title: str) -> None:
     console = Console(width=100)
     console.print(table)
     held = ", ".join(f"{part.replace('_', ' ')} {size / 1e9:.2f}" for part, size in found.memory.items() if size)
-    console.print(f"peak memory {sum(found.memory.values()) / 1e9:.2f} GB: {held}")
+    peak = sum(found.memory.values())
+    console.print(f"peak memory {peak / 1e9:.2f} GB: {held}")
+    if peak > hardware.memory:
+        console.print(f"that is more than the {hardware.memory / 1e9:g} GB of {hardware.name}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,8 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
 
     def work() -> None:
-        figures = report(args)
-        if args.json:
+        figures = None if args.hardware == LIST else report(args)
+        if figures is None:
+            show_hardware(args.json)
+        elif args.json:
             print(json.dumps(figures))
         elif args.as_published:
             for name, value in figures.items():

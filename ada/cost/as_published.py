@@ -2,9 +2,10 @@
 
 It is the roofline method of LLM-Viewer (Yuan et al. 2024, arXiv 2402.16363) on the decoder alone. What it leaves out or
 counts in its own way, and ``ada.cost`` does not: vision tower, projector and scheduler are left out; the output layer
-counts one operation for a multiply-add, and no memory; a layer's products, weights and
-activations are all scaled by the kept share of its heads, an MLP's too; stored keys and values, and in decode the ones
-read, are those of all heads. Its sum of memory over the steps of a generation is a peak here.
+counts one operation for a multiply-add, and no memory; a layer's products, weights and activations are all scaled by
+the kept share of its heads, an MLP's too; stored keys and values, and in decode the ones read, are those of all heads,
+while prefill reads as many as there are query heads. Its sum of memory over the steps of a generation is
+``summed_memory`` here, beside the peak.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ada.plan import ExecutionPlan
+from ada.cost.hardware import plain_name
 from llava.errors import OptionError
 
 # name -> bytes a second, FP16 operations a second, the same in INT8 (0: none is stated)
@@ -36,12 +37,13 @@ HARDWARE: Mapping[str, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Sequences at once, and bits of weights, activations and cached keys and values."""
+    """Sequences at once, bits of weights, activations and cached keys and values, and whether attention is fused."""
 
     batch: int = 1
     weight_bits: int = 16
     activation_bits: int = 16
     cache_bits: int = 16
+    flash_attention: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,6 @@ class Step:
     stored: float
 
 
-def heads_of(plan: ExecutionPlan, config: Any) -> list[int]:
-    """A plan as the published code is told of it: attention heads that run by layer, 0 for a skipped layer."""
-    each = config.num_attention_heads // plan.num_switches
-    return [len(layer.heads) * each for layer in plan.layers]
-
-
 def published_figures(
     config: Any,
     heads: Sequence[float],
@@ -70,7 +66,8 @@ def published_figures(
     setting: Setting | None = None,
 ) -> dict[str, float]:
     """``flops, avg_flops, prefill_flops`` (operations), ``prefill_time`` (seconds), ``memory_consumption`` (the peak)
-    and ``prefill_memory_consumption`` (bytes).
+    and ``prefill_memory_consumption`` (bytes); ``summed_memory``: over all steps, which the published code calls
+    memory_consumption.
 
     heads: attention heads that run by layer. Of ``gen_tokens`` tokens the first comes out of prefill.
     """
@@ -80,25 +77,26 @@ def published_figures(
         _step(config, heads, hardware, 1, prompt_tokens + step, setting, decode=True) for step in range(gen_tokens - 1)
     ]
     flops = prefill.flops + sum(step.flops for step in decode)
-    kept, peak = prefill.stored, prefill.weights + prefill.stored + prefill.activations
-    prefill_memory = peak
+    kept, held = prefill.stored, [prefill.weights + prefill.stored + prefill.activations]
     for step in decode:
+        held.append(step.weights + kept + step.activations)  # the step's own key and value are in the next one's
         kept += step.stored
-        peak = max(peak, step.weights + kept + step.activations)
     return {
         "flops": flops,
         "avg_flops": flops / gen_tokens,
         "prefill_flops": prefill.flops,
         "prefill_time": prefill.seconds,
-        "memory_consumption": peak,
-        "prefill_memory_consumption": prefill_memory,
+        "memory_consumption": max(held),
+        "prefill_memory_consumption": held[0],
+        "summed_memory": sum(held),
     }
 
 
 def _step(
     config: Any, heads: Sequence[float], hardware: str, queries: int, keys: int, setting: Setting, decode: bool
 ) -> Step:
-    layers = [_layer(config, kept, hardware, queries, keys, setting, decode) for kept in heads if kept > 0]
+    each = {kept: layer_step(config, kept, hardware, queries, keys, setting, decode) for kept in {*heads} if kept > 0}
+    layers = [each[kept] for kept in heads if kept > 0]
     output = setting.batch * config.hidden_size * config.vocab_size
     return Step(
         sum(layer.flops for layer in layers) + output,
@@ -116,7 +114,7 @@ def _output_seconds(config: Any, hardware: str, setting: Setting) -> float:
     return max(setting.batch * config.hidden_size * config.vocab_size / peak, moved / bandwidth)
 
 
-def _layer(
+def layer_step(
     config: Any, kept: float, hardware: str, queries: int, keys: int, setting: Setting, decode: bool
 ) -> Step:
     """A layer with ``kept`` of its heads: ``queries`` new positions, ``keys`` to attend to."""
@@ -142,14 +140,19 @@ def _layer(
         weights, activations, stored = weights + held, activations + out, stored + new
     scores = setting.batch * heads * queries * keys * share
     product = 2 * scores * size
-    read_cache = setting.batch * keys * groups * size * cache * (1 if decode else share)
+    read_cache = setting.batch * keys * size * cache * (groups if decode else kept)
     attended = rows * width * act * share
-    ops += [(product, attended + scores * act + read_cache)] * 2  # queries by keys, scores by values
-    ops.append((5 * scores, 2 * scores * act))  # softmax
+    if setting.flash_attention:  # keys and values are read again for each block of as many queries as a head is wide
+        blocks = -(-queries // size)
+        ops.append((2 * product + 5 * scores, attended + 2 * scores * act + 2 * blocks * read_cache))
+    else:
+        ops += [(product, attended + scores * act + read_cache)] * 2  # queries by keys, scores by values
+        ops.append((5 * scores, 2 * scores * act))  # softmax
+        activations += attended
     ops += [(7 * rows * width, 2 * rows * width * act)] * 2  # norms
     ops += [(rows * width, 2 * rows * width * act)] * 2  # residual additions
     ops.append((2 * rows * width * share, 3 * rows * width * act * share))  # activation function
-    activations += attended + 2 * scores * act + 4 * rows * width * act + rows * width * act * share
+    activations += 2 * scores * act + 4 * rows * width * act + rows * width * act * share
     bandwidth, peak = _speed(hardware, setting)
     seconds = sum(max(flops / peak, moved / bandwidth) for flops, moved in ops)
     return Step(sum(flops for flops, _ in ops), seconds, weights, activations, stored)
@@ -157,11 +160,10 @@ def _layer(
 
 def _speed(hardware: str, setting: Setting) -> tuple[float, float]:
     """Bytes and operations a second; whole numbers are multiplied where nothing has more than 8 bits."""
-    found = {name.lower(): row for name, row in HARDWARE.items()}
-    key = hardware.lower() if hardware.lower() in found else f"nvidia_{hardware.lower()}"
-    if key not in found:
+    found = {plain_name(name): row for name, row in HARDWARE.items()}.get(plain_name(hardware))
+    if found is None:
         raise OptionError(f"hardware {hardware!r} is not in the published table; it has {', '.join(HARDWARE)}")
-    bandwidth, half, whole = found[key]
+    bandwidth, half, whole = found
     short = max(setting.weight_bits, setting.activation_bits, setting.cache_bits) <= 8
     if short and not whole:
         raise OptionError(f"the published table has no 8-bit speed for {hardware}")

@@ -95,8 +95,9 @@ def _memory(sizes: Sizes, plan: ExecutionPlan, prompt_tokens: int, gen_tokens: i
     config, units = sizes.config, sizes.units
     full = ExecutionPlan.full(units.num_layers, units.num_switches)
     layer = _weights(config, full, 0)
+    embeddings = (1 if config.tie_word_embeddings else 2) * config.hidden_size * config.vocab_size
     parts = {
-        "decoder": units.num_layers * layer + 2 * config.hidden_size * config.vocab_size,
+        "decoder": units.num_layers * layer + embeddings,
         "vision_tower": 0 if sizes.vision is None else _tower_weights(sizes.vision),
         "projector": 0 if sizes.projector is None else sum(p.numel() for p in sizes.projector.parameters()),
         "narrow_layers": sum(

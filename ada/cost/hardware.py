@@ -24,8 +24,9 @@ _ROWS = (
     Hardware("T4", 320e9, 65e12, 16e9, "NVIDIA T4 data sheet"),
     Hardware("A10", 600e9, 125e12, 24e9, "NVIDIA A10 data sheet"),
     Hardware("A100-40G", 1555e9, 312e12, 40e9, "NVIDIA A100 data sheet, 40 GB"),
-    Hardware("A100", 2039e9, 312e12, 80e9, "NVIDIA A100 data sheet, SXM 80 GB"),
+    Hardware("A100-80G", 2039e9, 312e12, 80e9, "NVIDIA A100 data sheet, SXM 80 GB"),
     Hardware("H100", 3350e9, 989.5e12, 80e9, "NVIDIA H100 data sheet, SXM, half of the sparse figure"),
+    Hardware("H100-PCIe", 2000e9, 756.5e12, 80e9, "NVIDIA H100 data sheet, PCIe, half of the sparse figure"),
     Hardware("L4", 300e9, 121e12, 24e9, "NVIDIA L4 data sheet, half of the sparse figure"),
     Hardware("L40S", 864e9, 362e12, 48e9, "NVIDIA L40S data sheet"),
     Hardware("A6000", 768e9, 154.8e12, 48e9, "NVIDIA RTX A6000 data sheet, half of the sparse figure"),
@@ -33,21 +34,32 @@ _ROWS = (
     Hardware("RTX-4090", 1008e9, 165.2e12, 24e9, "NVIDIA Ada white paper, FP16 with FP32 accumulate"),
     Hardware("Jetson-AGX-Orin", 204.8e9, 42.5e12, 64e9, "NVIDIA Jetson AGX Orin brief: a quarter of 170 TOPS"),
     Hardware("M1", 68.25e9, 2.6e12, 16e9, "Apple: M1, 2.6 teraflops, LPDDR4X-4266"),
+    Hardware("M2", 100e9, 3.6e12, 24e9, "Apple: M2, 3.6 teraflops, 100 GB/s"),
     Hardware("M1-Max", 400e9, 10.4e12, 64e9, "Apple: M1 Max, 10.4 teraflops, 400 GB/s"),
     Hardware("M2-Ultra", 800e9, 27.2e12, 192e9, "Apple: M2 Ultra, 27.2 teraflops, 800 GB/s"),
     Hardware("Core-i9-13900K", 89.6e9, 1.38e12, 128e9, "Intel ARK: DDR5-5600 x 2; 8 cores x 32 FP32 x 5.4 GHz"),
-    Hardware("Xeon-8480+", 307.2e9, 229e12, 512e9, "Intel ARK: DDR5-4800 x 8; AMX, 56 cores x 2048 BF16 x 2.0 GHz"),
+    Hardware("Xeon-8480+", 307.2e9, 114.7e12, 512e9, "Intel ARK: DDR5-4800 x 8; AMX, 56 cores x 1024 BF16 x 2.0 GHz"),
 )
 HARDWARE = {row.name: row for row in _ROWS}
 
 
+LIST = "list"
+_MAKERS = ("nvidia", "geforce", "tesla", "rtx", "agx", "apple", "intel")  # words that a name may be given without
+_ALSO = {"a100": "A100-80G"}
+
+
+def plain_name(text: str) -> str:
+    """A device's name in whatever case, with any dashes, with or without its maker and family."""
+    plain = "".join(c for c in text.lower() if c.isalnum() or c == "+")
+    for word in _MAKERS:
+        plain = plain.replace(word, "")
+    return plain
+
+
 def hardware_named(name: str) -> Hardware:
-    """Whatever the case, with or without ``nvidia``, with any dash. Raises OptionError with the known names."""
-
-    def plain(text: str) -> str:
-        return "".join(c for c in text.lower() if c.isalnum() or c == "+").removeprefix("nvidia")
-
-    found = {plain(row.name): row for row in _ROWS}.get(plain(name))
+    """Raises OptionError with the known names."""
+    plain = plain_name(name)
+    found = {plain_name(row.name): row for row in _ROWS}.get(plain) or HARDWARE.get(_ALSO.get(plain, ""))
     if found is None:
         raise OptionError(f"--hardware is {name!r}; expected one of {', '.join(HARDWARE)}")
     return found

@@ -14,6 +14,7 @@ from ada.config import ADAPTIVE, AdaLlavaConfig
 from ada.units import Units
 from llava.errors import CheckpointError, OptionError
 from llava.model.builder import local_folder, read_fields
+from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
 
@@ -49,7 +50,8 @@ class Sizes:
 
 
 def sizes_of(model: str, kind: str | None = None) -> Sizes:
-    """A name of ``LLAMA``, or a checkpoint's folder or hub name. kind: "H" or "L", by default the checkpoint's own.
+    """A name of ``LLAMA``, or the folder or hub name of a checkpoint: a LLaVA's, or a language model's alone. kind: "H"
+    or "L", by default the checkpoint's own, or H.
 
     Raises OptionError for what is neither, CheckpointError for a model that no plan fits.
     """
@@ -73,6 +75,7 @@ def _checkpoint(model: str) -> tuple[Any, Any, int]:
     folder = local_folder(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
+    kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
     config_class = kinds.get(fields.get("model_type", ""))
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")

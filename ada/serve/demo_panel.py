@@ -59,6 +59,8 @@ def _rows(
     granted = f"{facts['granted']:.3g}" + ("" if facts["met"] else ": the least this model can do")
     if facts["load_multiplier"] < 1:
         granted += f", lowered to {facts['allowed']:.3g} while requests wait"
+    if facts.get("predicted_ms") is not None:
+        granted += f", predicted {facts['predicted_ms']:.0f} ms"
     compared = "not measured yet: ask with the slider at 1" if whole_ms is None else f"{whole_ms:.0f} ms"
     return [
         ("budget granted", granted),

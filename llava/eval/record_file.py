@@ -23,24 +23,23 @@ class RecordFile:
         self.path, self.part = path, path.with_name(path.name + ".part")
         self.whole = path.exists()
         self.records: list[Record] = []
+        self._kept = b""  # what of the part is known: all but a line that was cut off by a kill
         self._stream: BinaryIO | None = None  # held open, and locked, from the first batch on
         if self.whole:
             self.records = _parsed(path.read_text(encoding="utf-8"), path)
         elif self.part.exists():
-            content = self.part.read_bytes()
-            kept = content[: content.rfind(b"\n") + 1]  # a line that was cut off by a kill goes
-            if kept != content:
-                write_whole(self.part, kept)
-            self.records = _parsed(kept.decode("utf-8"), self.part)
+            self._kept = _whole_lines(self.part.read_bytes())
+            self.records = _parsed(self._kept.decode("utf-8"), self.part)
 
     def append(self, records: Sequence[Record]) -> None:
         """Add a batch; what is on the disk then survives a kill.
 
-        Raises ``OptionError`` where another process is writing the file, one that a killed script left behind perhaps.
+        Raises ``OptionError`` where another process is writing the file, or has since it was read: one that a killed
+        script left behind perhaps.
         """
         if self._stream is None:
             self.part.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = _locked(self.part)
+            self._stream = _locked(self.part, self._kept, self.path)
         self._stream.write(lines_of(records).encode("utf-8"))
         self._stream.flush()
         self.records += records
@@ -57,15 +56,25 @@ class RecordFile:
         self.whole = True
 
 
-def _locked(path: Path) -> BinaryIO:
-    """The file, open to append to, for this process alone until it closes it or ends."""
-    stream = path.open("ab")
+def _whole_lines(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _locked(path: Path, kept: bytes, final: Path) -> BinaryIO:
+    """The file, open to append to behind the lines that are ``kept``, for this process alone until it closes it or
+    ends."""
+    stream = path.open("a+b")
     if sys.platform != "win32":
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             stream.close()
             raise OptionError(f"another process is writing {path}; wait for it, or end it") from error
+    stream.seek(0)
+    if _whole_lines(stream.read()) != kept or final.exists():
+        stream.close()
+        raise OptionError(f"another process has written {path} meanwhile; start again, to go on behind what is there")
+    stream.truncate(len(kept))
     return stream
 
 

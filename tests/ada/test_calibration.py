@@ -8,7 +8,9 @@ import os
 import random
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,16 +242,22 @@ def test_adherence_counts_what_was_met(model) -> None:
 
     def timer(point, budget=None):
         n = model.latency.units_within(budget.milliseconds, point.tokens, point.pictures)
-        return slow["by"] * predict(PREFILL, prefill_terms(dataclasses.replace(point, tunable=n), model.units)), 1.0
+        ran = dataclasses.replace(point, tunable=n)
+        step = 1.5 * predict(DECODE, decode_terms(ran, model.units))
+        return slow["by"] * predict(PREFILL, prefill_terms(ran, model.units)), step
 
     points = draw_points(model, 60)
-    kept = bench_adherence.measure(model, points, latency, timer, busy=False)
+    kept, slower = bench_adherence.measure(model, points, latency, timer, busy=False)
+    assert slower == 1
+    errors = bench_adherence.request_errors(kept)
+    assert errors["prefill"]["p95"] == pytest.approx(0, abs=1e-6) and errors["decode"]["median"] == pytest.approx(0.5)
     quiet = bench_adherence.report(kept)
     assert quiet["fixed"]["quiet"]["met"] == 1 and quiet["fixed"]["busy"]["met"] is None
     assert 0.5 < quiet["fixed"]["quiet"]["used"] <= 1
     assert quiet["fixed"]["quiet"]["planned"] == pytest.approx(quiet["fixed"]["quiet"]["used"]), "times never vary"
     slow["by"] = 1.3
-    kept = bench_adherence.measure(model, points, latency, timer, busy=False)
+    kept, _ = bench_adherence.measure(model, points, latency, timer, busy=False)
+    assert bench_adherence.request_errors(kept)["prefill"]["median"] == pytest.approx(0.3)
     told = bench_adherence.report(kept)
     assert told["corrected"]["quiet"]["met"] > told["fixed"]["quiet"]["met"]
 
@@ -273,7 +281,9 @@ def test_a_busy_device_is_asked_for_what_it_can_reach(model, monkeypatch) -> Non
     monkeypatch.setattr(bench_adherence, "one_core_busy", load)
     latency = DeviceLatency(profile, model.units)
     assert bench_adherence.slowdown(latency, draw_points(model, 9), timer) == pytest.approx(1)
-    told = bench_adherence.report(bench_adherence.measure(model, draw_points(model, 200), latency, timer, busy=True))
+    kept, slower = bench_adherence.measure(model, draw_points(model, 200), latency, timer, busy=True)
+    told = bench_adherence.report(kept)
+    assert slower == pytest.approx(3) and bench_adherence.request_errors({}) is None
     assert told["corrected"]["busy"]["requests"] == 80
     assert told["corrected"]["busy"]["met"] > 0.85 > told["fixed"]["busy"]["met"]
 
@@ -283,3 +293,82 @@ def test_points_with_a_picture_end_where_prompts_are_cut_off(model, monkeypatch)
     points = draw_points(model, 200)
     assert 90 < max(point.tokens for point in points if point.pictures) <= 101
     assert max(point.tokens for point in points if not point.pictures) > 150
+
+
+def test_requests_reach_the_lengths_that_are_promised(model, monkeypatch) -> None:
+    """As the bundled models are: 1,024 positions, and prompts with pictures cut off at 512."""
+    monkeypatch.setattr(model.config, "max_position_embeddings", 1024)
+    monkeypatch.setattr(model.config, "tokenizer_model_max_length", 512, raising=False)
+    points = draw_points(model, 2000, least_tokens=bench_adherence.LEAST_TOKENS)
+    words, pictures = ([p.tokens for p in points if p.pictures == count] for count in (0, 1))
+    assert min(words) == 64 and 1020 <= max(words) <= 1024 and min(pictures) >= 64 and 500 < max(pictures) <= 513
+
+
+def test_a_late_answer_uses_no_more_than_its_budget() -> None:
+    late, early = bench_adherence.Kept(100, 90, 300, False), bench_adherence.Kept(100, 90, 60, False)
+    told = bench_adherence.summary([late, early])
+    assert (told["met"], told["planned"], told["used"]) == (0.5, 0.9, 0.8)
+
+
+def test_the_load_is_there_when_it_is_entered_and_goes() -> None:
+    me = psutil.Process()
+    with bench_adherence.one_core_busy():
+        (burning,) = me.children()
+        before = burning.cpu_times().user
+        time.sleep(1)
+        assert burning.cpu_times().user > before
+    assert not burning.is_running()
+
+
+@pytest.mark.parametrize("flags", [["--requests", "0"], ["--points", "3"], ["--model-path", "x", "--random-1b"]])
+def test_adherence_refuses(flags, capsys) -> None:
+    assert bench_adherence.main(flags) == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_the_program_that_measures_adherence(adaptive_checkpoint, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(bench_adherence, "LEAST_TOKENS", 32)
+    flags = ["--model-path", str(adaptive_checkpoint), "--requests", "4", "--points", "16"]
+    assert bench_adherence.main(flags) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(told) == {"model", "threads", "H"} and told["H"]["corrected"]["quiet"]["requests"] == 4
+    for name in ("held_out", "request_errors"):
+        assert all(told["H"][name][phase]["p95"] >= 0 for phase in ("prefill", "decode"))
+
+
+def test_adherence_of_both_kinds_with_random_weights(monkeypatch, capsys) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 8}
+    small |= {"num_key_value_heads": 8, "vocab_size": 60, "max_position_embeddings": 128}
+    monkeypatch.setattr(bench_adherence, "BILLION", small)
+    assert bench_adherence.main(["--random-1b", "--requests", "2", "--points", "16"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["model"] == "random, 1B" and {"H", "L"} <= set(told)
+    shortest, longest = told["L"]["lengths"]
+    assert told["L"]["fixed"]["quiet"]["requests"] == 2 and 64 <= shortest <= longest <= 128
+
+
+def test_quantised_weights_have_a_profile_of_their_own(model, monkeypatch) -> None:
+    whole = Surroundings.of(model)
+    monkeypatch.setattr(model, "is_loaded_in_4bit", True, raising=False)
+    four = Surroundings.of(model)
+    assert whole.model != four.model and whole.path != four.path
+    assert dataclasses.replace(whole, threads=7).path != whole.path
+
+
+def test_times_hold_for_one_question_at_a_time(model) -> None:
+    from ada.overlay import prepare_model
+
+    with pytest.raises(OptionError, match="--batch-size is 4 and --latency-budget 850ms"):
+        prepare_model(model, {"latency_budget": "850ms", "batch_size": 4})
+
+
+def test_replies_say_what_was_measured(model) -> None:
+    import torch
+
+    from ada.overlay import describe_generation
+
+    model.latency = DeviceLatency(PROFILE, model.units)
+    out = model.generate(torch.tensor([[1, 5, 6]]), latency_budget="9s", max_new_tokens=2, return_dict_in_generate=True)
+    facts = describe_generation(model, out, {"time_to_first_token_ms": 12.5})
+    assert facts["measured_ms"] == 12.5 and facts["requested_ms"] == 9000 and facts["granted"] == 1
+    assert "predicted" in facts["summary"] and facts["summary"].endswith("measured 12.5 ms")
+    assert model.latency.factor < PROFILE.spread, "the correction has seen it"

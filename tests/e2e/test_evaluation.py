@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from ada.plan import ExecutionPlan
+from llava.errors import OptionError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.batches import Answerer
-from llava.eval.record_file import lines_of
+from llava.eval.record_file import RecordFile, lines_of
 from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 
@@ -174,6 +175,24 @@ def test_two_processes_never_write_one_file(flags, root, tmp_path, capsys) -> No
         assert (tmp_path / "answers.jsonl.part").read_text() == ""
         other.stdin.close()
     assert model_vqa.main(flags()) == 0 and len(records(tmp_path / "answers.jsonl")) == QUESTIONS
+
+
+def test_what_another_process_wrote_meanwhile_is_not_doubled(tmp_path) -> None:
+    """It was read while another wrote, which is gone when the first batch comes."""
+    path = tmp_path / "answers.jsonl"
+    path.with_name("answers.jsonl.part").write_text('{"question_id": 1}\n{"question_id": 2, "te')
+    late = RecordFile(path)
+    assert late.records == [{"question_id": 1}]
+    other = RecordFile(path)
+    other.append([{"question_id": 2}])
+    other._stream.close()  # as where it is killed
+    with pytest.raises(OptionError, match=r"has written .* meanwhile"):
+        late.append([{"question_id": 2}])
+    again = RecordFile(path)
+    assert again.records == [{"question_id": 1}, {"question_id": 2}]
+    again.append([{"question_id": 3}])
+    again.finish(again.records)
+    assert [row["question_id"] for row in map(json.loads, path.read_text().splitlines())] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

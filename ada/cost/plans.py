@@ -1,0 +1,101 @@
+"""Whose cost is asked: the plan in a file, or an even one for a budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ada.budget import LatencyBudget, TimeBudget, read_budget
+from ada.cost.sizes import Sizes
+from ada.execution import plans_of
+from ada.plan import ExecutionPlan, LayerPlan
+from ada.planners import planner_named
+from ada.units import Units
+from llava.errors import OptionError
+
+Heads = list[float]
+"""The published code's plan: attention heads that run by layer; 0 or less for a layer that is skipped."""
+
+
+def even_plan(units: Units, tunable: int) -> ExecutionPlan:
+    """The prefix, and ``tunable`` units spread evenly."""
+    return plans_of(planner_named("even")(units, torch.tensor([tunable]), None, None), units)[0]
+
+
+def plan_of_budget(units: Units, budget: str, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
+    """An even plan of as many units as a share grants, or as fit in a time by ``first_token_s``.
+
+    Raises OptionError for a time that not even the cheapest plan keeps, with the least that one does.
+    """
+    read = read_budget(budget)
+    if isinstance(read, LatencyBudget):
+        return even_plan(units, units.granted(read.fraction))
+    return _within(units, read, first_token_s)
+
+
+def _within(units: Units, budget: TimeBudget, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
+    for tunable in range(units.tunable, -1, -1):
+        plan = even_plan(units, tunable)
+        least_ms = 1000 * first_token_s(plan)
+        if least_ms <= budget.milliseconds:
+            return plan
+    raise OptionError(
+        f"--latency-budget is {budget}; the cheapest plan takes {least_ms:.4g} ms to the first token here, the least "
+        "that can be reached"
+    )
+
+
+def read_plan(file: Path, sizes: Sizes) -> ExecutionPlan | Heads:
+    """An execution plan, alone or as ``plan`` of a report, or a list of heads by layer. Raises OptionError for what is
+    neither, or does not fit the model."""
+    units = sizes.units
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--plan {file} cannot be read as JSON: {error}") from error
+    if isinstance(fields, list):
+        return _checked(fields, sizes, file)
+    if not isinstance(fields, dict):
+        raise OptionError(f"--plan {file} holds {fields!r}; expected a plan, or a list of heads by layer")
+    plan = ExecutionPlan.from_json(fields.get("plan", fields))
+    if (len(plan.layers), plan.num_switches) != (units.num_layers, units.num_switches):
+        raise OptionError(
+            f"--plan {file} has {len(plan.layers)} layers of {plan.num_switches} switches; the model has "
+            f"{units.num_layers} of {units.num_switches}"
+        )
+    return plan
+
+
+def _checked(heads: list[Any], sizes: Sizes, file: Path) -> Heads:
+    layers, most = sizes.units.num_layers, sizes.config.num_attention_heads
+    numbers = [x for x in heads if isinstance(x, (int, float)) and not isinstance(x, bool) and x <= most]
+    if len(numbers) != len(heads) or len(heads) != layers or not any(x > 0 for x in numbers):
+        raise OptionError(
+            f"--plan {file} is not a list of {layers} numbers up to {most}, the heads that run by layer (0 or -1 for a "
+            "layer that is skipped), of which one runs at least"
+        )
+    return [max(0, x) for x in numbers]
+
+
+def plan_of_heads(heads: Sequence[float], sizes: Sizes) -> ExecutionPlan:
+    """As many heads, the first ones, and the like share of neuron groups. Raises OptionError for heads that are not
+    whole switches of this model."""
+    switches = sizes.units.num_switches
+    each = sizes.config.num_attention_heads // switches
+    if any(kept % each for kept in heads):
+        raise OptionError(f"the plan's heads are {list(heads)}; this model switches {each} at a time")
+    kept = [tuple(range(int(x) // each)) for x in heads]
+    return ExecutionPlan(tuple(LayerPlan(on, on) for on in kept), switches)
+
+
+def heads_of(plan: ExecutionPlan, sizes: Sizes) -> Heads:
+    """A plan as the published code is told of it. Raises OptionError where a layer's heads and neuron groups are not
+    as many: there one number scales both."""
+    if any(len(layer.heads) != len(layer.neuron_groups) for layer in plan.layers):
+        raise OptionError("--as-published needs as many neuron groups as heads in each layer of the plan")
+    each = sizes.config.num_attention_heads // plan.num_switches
+    return [len(layer.heads) * each for layer in plan.layers]
