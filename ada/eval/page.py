@@ -1,0 +1,234 @@
+"""One page for people, all in one file: tables, curves, heat maps and examples; it asks for nothing outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from ada.eval.accuracy import Accuracy, Difference
+from ada.eval.examples import data_url, pick, picture_url
+from ada.eval.falloff import RULE, FallOff, change_of, has_fallen
+from ada.eval.figures import accuracy_figure, axes_of, picture, places_figure
+from ada.eval.heat_maps import kinds_figure, planners_figure
+from ada.eval.markdown import Cells, benchmarks_table, kinds_table, percent, runs_table, with_interval
+from ada.eval.page_style import STYLE
+from ada.eval.results import FAMILIES, Row, by_family, by_name, own_planners
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the page says beside the figures: ``command``, ``date``, ``device``, and a line for each thing that was
+    decided on the way."""
+
+    command: str
+    date: str
+    device: str
+    method: Sequence[str]
+
+
+def page(rows: Sequence[Row], falls: Sequence[FallOff], notes: Notes) -> str:
+    """The whole page, well-formed as XML too."""
+    families = by_family(rows)
+    models = ", ".join(dict.fromkeys(row.run.label for row in rows))
+    main, others = rows[0].main.questions, list(rows[0].parts.values())[1:]
+    asked = f"{len(main.items):,} {main.title} in {len(main.kinds)} kinds"
+    if others:
+        asked += f", {sum(len(part.questions.items) for part in others):,} questions of {len(others)} benchmarks"
+    links = [(family, title) for family, title in FAMILIES.items() if family in families]
+    links += [("examples", "Examples"), ("method", "How it was measured")]
+    nav = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in links)
+    sections = [_family(family, own, falls) for family, own in families.items()]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>
+<title>What a latency budget buys: {escape(models)}</title><style>{STYLE}</style></head>
+<body>
+<header><h1>What a latency budget buys</h1>
+<p>Models {escape(models)}: {asked}.</p><p>{escape(notes.date)}, {escape(notes.device)}</p><nav>{nav}</nav></header>
+<main>
+{"".join(sections)}
+{_examples(rows)}
+<h2 id="method">How it was measured</h2>
+<ul>{"".join(f"<li>{escape(line)}</li>" for line in notes.method)}</ul>
+<p>Made by <code>{escape(notes.command)}</code></p>
+</main></body></html>
+"""
+
+
+def _family(family: str, rows: Sequence[Row], falls: Sequence[FallOff]) -> str:
+    """A section: one kind of unit."""
+    groups = by_name(rows)
+    leader = groups[0]
+    parts = [
+        f'<h2 id="{family}">{escape(FAMILIES[family])}</h2>',
+        _cards(leader),
+        _falls([fall for fall in falls if fall.row.family == family]),
+        "<h3>Accuracy against what it costs</h3>",
+        _figure(accuracy_figure(rows), "svg", "Test questions; a point is a budget, a band its 95 % interval."),
+        "<h3>All runs</h3>",
+        _table(runs_table(groups, _against)),
+        f'<p class="note">Accuracy on the test questions in percent, with its 95 % interval. Below it the paired '
+        f"difference to {escape(leader[0].name)} on the same questions, in points, with its 95 % interval and the p-value "
+        "of McNemar's exact test. Costs are those of the first line.</p>",
+        _kinds(rows, leader),
+        _benchmarks(rows, leader),
+        _heat_maps(rows, leader),
+    ]
+    return "\n".join(parts)
+
+
+def _against(difference: Difference) -> str:
+    p = difference.p_value
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{100 * difference.share:+.1f} ± {100 * difference.reach:.1f}, {chance}"
+
+
+def _cards(leader: Sequence[Row]) -> str:
+    """What each budget keeps, at a glance."""
+    whole = max(leader, key=lambda row: row.run.budget.fraction)
+    cards = []
+    for row in leader:
+        kept = f"{percent(row.accuracy.correct / whole.accuracy.correct)} %" if whole.accuracy.correct else "none"
+        ms = f", first token {row.times.first:.3g} ms" if row.times else ""
+        price = 100 * row.main.prefill_gflops / whole.main.prefill_gflops
+        cards.append(
+            f'<div class="card"><span>budget {row.run.budget} keeps</span><b>{kept}</b>'
+            f"<span>of the accuracy, for {price:.0f} % of the operations{ms}</span></div>"
+        )
+    return f'<p class="note">{escape(leader[0].name)}, test questions:</p><div class="cards">{"".join(cards)}</div>'
+
+
+def _falls(falls: Sequence[FallOff]) -> str:
+    if not falls:
+        return f'<div class="falls fine"><h3>Quality does not fall off</h3><p class="note">Nowhere {escape(RULE)}.</p></div>'
+    lines = "".join(f"<li>{escape(fall.sentence)}</li>" for fall in falls)
+    return (
+        f'<div class="falls"><h3>Where quality falls off</h3><ul>{lines}</ul><p class="note">The first budget, from the '
+        f"largest one down, with {escape(RULE)}.</p></div>"
+    )
+
+
+def _kinds(rows: Sequence[Row], leader: Sequence[Row]) -> str:
+    main = leader[0].main.questions
+    whole = max(leader, key=lambda row: row.run.budget.fraction)
+    kinds: list[str | None] = [*main.kinds, None]
+
+    def sort(line: int, column: int) -> str:
+        place = (main.name, kinds[line])
+        return "fallen" if column >= 3 and has_fallen(change_of(leader[column - 3], whole, place)) else ""
+
+    return "\n".join(
+        [
+            "<h3>By kind of question</h3>",
+            _table(kinds_table(leader, _with_small_interval), sort, total=True),
+            f'<p class="note">{escape(leader[0].name)}: accuracy in percent, with its 95 % interval. Shaded where it has '
+            "fallen off. Beside it what the best constant answer of each kind would get.</p>",
+            _places(rows, [(main.name, kind, kind) for kind in main.kinds]),
+        ]
+    )
+
+
+def _benchmarks(rows: Sequence[Row], leader: Sequence[Row]) -> str:
+    others = list(leader[0].parts.items())[1:]
+    if not others:
+        return ""
+    return "\n".join(
+        [
+            "<h3>By benchmark</h3>",
+            _table(benchmarks_table(leader)),
+            f'<p class="note">{escape(leader[0].name)}, by each benchmark\'s own scorer, on files in its own format.</p>',
+            _places(rows, [(name, None, part.questions.title) for name, part in others]),
+        ]
+    )
+
+
+def _places(rows: Sequence[Row], places: Sequence[tuple[str, str | None, str]]) -> str:
+    """Small panels against operations; those against measured times fold out."""
+    first, *others = axes_of(rows)
+    folded = "".join(
+        f"<details><summary>Against {axis.title}</summary>{_figure(places_figure(rows, places, axis), 'svg', '')}</details>"
+        for axis in others
+    )
+    return _figure(places_figure(rows, places, first), "svg", "") + folded
+
+
+def _heat_maps(rows: Sequence[Row], leader: Sequence[Row]) -> str:
+    return "\n".join(
+        [
+            "<h3>What runs</h3>",
+            _figure(
+                planners_figure(rows), "png",
+                "How often each head and each neuron group of every layer ran, over the test questions; layer 1 is on top, "
+                "heads stand left, neuron groups right. The layers in front of the scheduler always run.",
+            ),
+            f"<details><summary>{escape(leader[0].name)}, by kind of question</summary>",
+            _figure(kinds_figure(leader), "png", ""),
+            "</details>",
+        ]
+    )  # fmt: skip
+
+
+def _examples(rows: Sequence[Row]) -> str:
+    """A card for each kind of question: what every model under its own planner says at each budget."""
+    leaders = own_planners(rows)
+    cards = []
+    for place in pick(leaders[0]):
+        item = rows[0].main.questions.items[place]
+        url = picture_url(rows[0], place)
+        image = "" if url is None else f'<img src="{url}" alt="the question\'s picture"/>'
+        table = [["", *(f"{row.run.budget}" for row in leaders[0])]]
+        table += [[group[0].name, *(row.main.texts[place] or "(nothing)" for row in group)] for group in leaders]
+
+        def sort(line: int, column: int, place: int = place) -> str:
+            return ("wrong", "right")[leaders[line][column - 1].main.right[place]] if column else ""
+
+        cards.append(
+            f'<div class="example">{image}<div><h4>{escape(item.kind)}</h4><p>{escape(item.question.text)}</p>'
+            f"<p><small>right: {escape(item.truth)}</small></p>{_table(table, sort)}</div></div>"
+        )
+    return (
+        '<h2 id="examples">Examples</h2><p class="note">Of each kind of test question the one on which the first model '
+        "loses most as budgets shrink, among those it gets right at the largest one. Such questions are not typical: "
+        f'how often answers are right is in the tables.</p><div class="examples">{"".join(cards)}</div>'
+    )
+
+
+def _with_small_interval(accuracy: Accuracy) -> str:
+    share, _, interval = with_interval(accuracy).partition(" ")
+    return f"{share} <small>{interval}</small>"
+
+
+def _figure(fig: Any, form: str, caption: str) -> str:
+    url = data_url(picture(fig, form), {"svg": "image/svg+xml", "png": "image/png"}[form])
+    told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img src="{url}" alt="{escape(caption or "curves")}"/>{told}</figure>'
+
+
+KEPT = {escape(mark): mark for mark in ("<small>", "</small>")} | {escape("<br>"): "<br/>"}
+
+
+def _table(cells: Cells, sort: Callable[[int, int], str] | None = None, total: bool = False) -> str:
+    """``sort(line, column)`` names a cell's class; both count from 0, headings aside. ``total``: the last line sums up."""
+    head, *lines = ([_text(cell) for cell in line] for line in cells)
+    body = []
+    for number, line in enumerate(lines):
+        columns = "".join(
+            f'<td class="{name}">{cell}</td>' if (name := sort(number, column) if sort else "") else f"<td>{cell}</td>"
+            for column, cell in enumerate(line)
+        )
+        last = ' class="last"' if total and number == len(lines) - 1 else ""
+        body.append(f"<tr{last}>{columns}</tr>")
+    heading = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        f'<div class="wide"><table><thead><tr>{heading}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _text(cell: str) -> str:
+    """A cell's text, in which only the marks of our own tables are kept."""
+    text = escape(cell)
+    for written, mark in KEPT.items():
+        text = text.replace(written, mark)
+    return text
