@@ -52,7 +52,8 @@ def ask(
     if options.timed_questions:
         here = {name: value for name, value in asdict(surroundings).items() if name != "model"}
         folder = options.out / "times" / contestant.slug
-        check_source(folder, {**sources[sets[0].name], **here, "--timed-questions": options.timed_questions, "tokens": TOKENS})
+        taken = {"--timed-questions": options.timed_questions, "tokens": TOKENS}
+        check_source(folder, {**sources[sets[0].name], **here, **taken})
         paths = {run: folder / name for run, name in names.items()}
         times = measure(answerer, sets[0], paths, options.timed_questions, options.seed)
     return Outcome(answerer.model.units.kind, surroundings, parts, times)

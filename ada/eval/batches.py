@@ -73,8 +73,8 @@ class Answerer:
         ]
 
     def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
-        """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so that
-        there is something to time behind its first token."""
+        """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so
+        that there is something to time behind its first token."""
         torch.manual_seed(seed + batch.number)
         keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": tokens}
         images = [item.question.picture() for item in batch.items if item.question.picture is not None]

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ada.eval.benchmarks_open import gqa, textvqa, vizwiz, vqav2
 from ada.eval.question_set import Figures, Item, QuestionSet, asked_by
@@ -118,7 +117,7 @@ def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en")
     def score(records: Sequence[Record]) -> Figures:
         return {"accuracy, %": mmbench_scores(rows, records)["accuracy"]}
 
-    title = "MMBench" if lang == "en" else "MMBench, request in Chinese"
+    title = "MMBench" if lang == "en" else "MMBench-CN"
     return QuestionSet(folder.name, title, items, score)
 
 

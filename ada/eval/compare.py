@@ -53,9 +53,8 @@ def compare(options: argparse.Namespace) -> str:
     """
     one, other = (read_marks(folder) for folder in options.compare)
     sets = _same_questions(one, other, options.compare)
-    pairs = [
-        pair for a, b in _matched(one, other, options.compare) for pair in _pairs(sets, one["sets"], a, b)
-    ]  # fmt: skip
+    runs = _matched(one, other, options.compare)
+    pairs = [pair for a, b in runs for pair in _pairs(sets, one["sets"], a, b)]
     adjusted = holm([pair.change.p_value for pair in pairs])
     pairs = [replace(pair, holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
     markdown = to_markdown(pairs, options.compare)
@@ -68,7 +67,7 @@ def read_marks(folder: Path) -> dict[str, Any]:
     """A sweep's marks.json. Raises ``DataError`` where there is none, or none that can be used."""
     path = folder / "marks.json"
     if not path.is_file():
-        raise DataError(f"--compare: {folder} holds no marks.json; is it the --out folder of a sweep that has finished?")
+        raise DataError(f"--compare: {folder} holds no marks.json; expected the --out folder of a finished sweep")
     marks = read_json(path, "--compare's")
     try:
         whole = all(
@@ -89,10 +88,10 @@ def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[P
     both = [name for name in one["sets"] if name in other["sets"]]
     changed = [name for name in both if one["sets"][name]["fingerprint"] != other["sets"][name]["fingerprint"]]
     if changed or not both:
-        what = f"in {', '.join(changed)} their questions differ" if changed else "they have no set of questions in common"
+        what = f"in {', '.join(changed)} their questions differ" if changed else "they share no set of questions"
         raise DataError(
-            f"--compare: {folders[0]} and {folders[1]} cannot be paired: {what}; sweep both with the same --suite-data or "
-            "--question-file"
+            f"--compare: {folders[0]} and {folders[1]} cannot be paired: {what}; sweep both with the same --suite-data "
+            "or --question-file"
         )
     return both
 
@@ -143,8 +142,8 @@ def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
     for pair in pairs:
         groups.setdefault((pair.models, pair.planner, pair.budget), []).append(pair)
     parts = [
-        f"A is {folders[0]}, B is {folders[1]}. B - A in points with its 95 % interval, on the same questions; p by McNemar's "
-        f"exact test, in brackets adjusted for all {len(pairs)} comparisons (Holm)."
+        f"A is {folders[0]}, B is {folders[1]}. B - A in points with its 95 % interval, on the same questions; p by "
+        f"McNemar's exact test, in brackets adjusted for all {len(pairs)} comparisons (Holm)."
     ]
     for (models, planner, budget), own in groups.items():
         name = models[0] if models[0] == models[1] else f"{models[0]} and {models[1]}"

@@ -29,12 +29,17 @@ class FallOff:
     change: Difference
 
     @property
-    def sentence(self) -> str:
-        """One line for people."""
+    def figures(self) -> str:
+        """Where, from what to what."""
         return (
-            f"{self.row.name}, budget {self.row.run.budget}: {self.where} {100 * self.before.share:.1f} % to "
-            f"{100 * self.after.share:.1f} % ({100 * self.change.share:+.1f} ± {100 * self.change.reach:.1f} points)"
+            f"{self.where}: {100 * self.before.share:.1f} % to {100 * self.after.share:.1f} % "
+            f"({100 * self.change.share:+.1f} ± {100 * self.change.reach:.1f})"
         )
+
+    @property
+    def sentence(self) -> str:
+        """One line for the terminal."""
+        return f"{self.row.name}, from budget {self.row.run.budget} down, {self.figures}"
 
 
 def has_fallen(change: Difference) -> bool:

@@ -1,4 +1,4 @@
-"""How often every head and neuron group ran, as pictures: layers from top to bottom, dark runs always."""
+"""How often every head and neuron group ran, as pictures: layers from top to bottom; what is dark ran always."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ada.eval.panels import panels
 from ada.eval.plan_counts import ALL
 from ada.eval.results import Row, by_name
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Lines = Mapping[str, Sequence[np.ndarray]]
 """A line's name -> for each budget, frequencies (layers, 2, switches)."""
+NEVER, ALWAYS = "#edf0f5", "#17407f"
 
 
 def planners_figure(rows: Sequence[Row]) -> Figure:
@@ -31,18 +33,19 @@ def kinds_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _figure(lines: Lines, headings: Sequence[str]) -> Figure:
-    from matplotlib.figure import Figure
+    from matplotlib.colors import LinearSegmentedColormap
 
     layers, _, switches = next(iter(lines.values()))[0].shape
-    height = min(2.6, 0.45 + 0.11 * layers)
-    fig = Figure(figsize=(2.25 * len(headings) + 0.9, height * len(lines) + 0.7), layout="constrained")
-    panels = fig.subplots(len(lines), len(headings), sharex=True, sharey=True, squeeze=False)
+    size = (1.7, min(2.6, max(0.6, 0.11 * layers)))
+    margins = (0.95, 1.0, 0.3, 0.3)
+    fig, grid = panels(len(lines), len(headings), size, (0.22, 0.16), margins, sharex=True, sharey=True)
+    colours = LinearSegmentedColormap.from_list("ran", [NEVER, "#8fb0dd", ALWAYS])
     gap = np.full((layers, 1), np.nan)
-    for line, (name, maps) in zip(panels, lines.items(), strict=True):
+    for line, (name, maps) in zip(grid, lines.items(), strict=True):
         for panel, often in zip(line, maps, strict=True):
             image = panel.imshow(
                 np.hstack([often[:, 0], gap, often[:, 1]]),
-                cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+                cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
                 extent=(0, 2 * switches + 1, layers + 0.5, 0.5),
             )  # fmt: skip
             panel.set_xticks([switches / 2, 1.5 * switches + 1], ["heads", "neuron groups"], fontsize=7)
@@ -50,9 +53,13 @@ def _figure(lines: Lines, headings: Sequence[str]) -> Figure:
             panel.set_yticks([1, layers // 2, layers])
             panel.spines[:].set_visible(False)
         line[0].set_ylabel(f"{name}\nlayer", fontsize=8)
-    for panel, heading in zip(panels[0], headings, strict=True):
+    for panel, heading in zip(grid[0], headings, strict=True):
         panel.set_title(heading, fontsize=9)
-    bar = fig.colorbar(image, ax=panels, shrink=min(1.0, 2 / len(lines)), aspect=14, pad=0.01)
-    bar.set_label("share of the answers in which it ran", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    width, height = fig.get_size_inches()
+    tall = min(2.0, height - 0.6)
+    place = fig.add_axes((1 - 0.8 / width, 0.5 - tall / 2 / height, 0.12 / width, tall / height))
+    bar = fig.colorbar(image, cax=place)
+    bar.set_label("share of the answers", fontsize=8)
+    bar.outline.set_visible(False)
+    place.tick_params(labelsize=7, length=2)
     return fig

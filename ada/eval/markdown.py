@@ -67,12 +67,13 @@ def kinds_table(rows: Sequence[Row], shown: Callable[[Accuracy], str] | None = N
     return lines
 
 
-def benchmarks_table(rows: Sequence[Row]) -> Cells:
+def benchmarks_table(rows: Sequence[Row], shown: Callable[[Accuracy], str] | None = None) -> Cells:
     """One model and planner: a line a benchmark's figure, as its own scorer gives it."""
+    shown = shown or with_interval
     lines = [["benchmark", "figure", "questions", "best constant answer, %", *budgets(rows)]]
     for name, part in list(rows[0].parts.items())[1:]:
         count, constant = str(len(part.questions.items)), percent(constant_share(part.questions))
-        accuracies = [with_interval(row.parts[name].accuracy) for row in rows]
+        accuracies = [shown(row.parts[name].accuracy) for row in rows]
         lines.append([part.questions.title, "accuracy, %", count, constant, *accuracies])
         for figure in part.figures:
             if figure != "accuracy, %":

@@ -58,7 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--image-folder", type=Path, help="folder that the pictures of --question-file are named in")
     parser.add_argument(
         "--model-path", nargs="+", metavar="[LABEL=]DIR[:PLANNER]",
-        help="checkpoints (the bundled one); one that names its planner, here or in its config, answers under that alone",
+        help="checkpoints (the bundled one); one that names its planner, here or in its config, answers under it alone",
     )  # fmt: skip
     parser.add_argument("--budgets", nargs="+", default=["1,0.85,0.75,0.6,0.5"], help="latency budgets")
     parser.add_argument("--planners", nargs="+", default=["learned,even,last,random"], help="what chooses the plans")
@@ -76,7 +76,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--batch-size and --max-new-tokens take whole numbers from 1 up, --timed-questions from 0")
     if options.question_file and not options.image_folder:
         parser.error("--question-file needs --image-folder")
-    options.command = shlex.join(["python", "-m", "ada.eval.sweep", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", "-m", "ada.eval.sweep", *given])
     return options
 
 

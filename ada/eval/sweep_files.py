@@ -1,5 +1,5 @@
-"""What a finished sweep leaves for other programs: ``sweep.json`` and ``sweep.csv``, figures; ``marks.json``, every
-answer's mark, for comparisons."""
+"""What a finished sweep leaves for other programs: figures in ``sweep.json`` and ``sweep.csv``, how often what ran in
+``plans.json``, and every answer's mark in ``marks.json``, for comparisons."""
 
 from __future__ import annotations
 
@@ -60,15 +60,28 @@ def _row(row: Row) -> dict[str, Any]:
                 "lead": row.leads[name].to_json(),
                 "figures": part.figures,
                 "kinds": {kind: accuracy.to_json() for kind, accuracy in part.kinds.items()},
-                "ran": {kind: rounded(often) for kind, often in part.plans.items()},
             }
             for name, part in row.parts.items()
         },
     }
 
 
-def rounded(often: Any) -> list[dict[str, list[float]]]:
-    """Frequencies (layers, 2, switches), a layer a line."""
+def write_plans(path: Path, rows: Iterable[Row]) -> None:
+    """How often what ran: by run, set and kind of question, for every layer its heads and its neuron groups."""
+    content = [
+        {
+            "model": row.run.label,
+            "planner": row.run.planner,
+            "budget": row.run.budget.fraction,
+            "ran": {name: {kind: _layers(o) for kind, o in part.plans.items()} for name, part in row.parts.items()},
+        }
+        for row in rows
+    ]
+    write_whole(path, "[\n" + ",\n".join(json.dumps(run) for run in content) + "\n]\n")
+
+
+def _layers(often: Any) -> list[dict[str, list[float]]]:
+    """Frequencies (layers, 2, switches)."""
     names = ("heads", "neuron_groups")
     return [dict(zip(names, layer, strict=True)) for layer in often.round(4).tolist()]
 

@@ -42,7 +42,7 @@ def main() -> None:
         "--only-benchmarks", action="store_true", help="write nothing else; --seed and --scenes are those of the world"
     )
     parser.add_argument(
-        "--only-tests", action="store_true", help="write nothing to train on; --seed and --scenes are those of the world"
+        "--only-tests", action="store_true", help="write nothing to train on; --seed and --scenes are the world's"
     )
     args = parser.parse_args()
     if args.scenes < 1 or args.test_questions < 1:
