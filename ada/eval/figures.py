@@ -83,7 +83,8 @@ def places_figure(rows: Sequence[Row], places: Sequence[tuple[str, str | None, s
 
 def _draw(panel: Any, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
     for index, group in enumerate(by_name(rows)):
-        points = sorted(((axis.cost(row, name), _accuracy(row, name, kind)) for row in group), key=lambda pair: pair[0])
+        own = sorted(group, key=lambda row: row.run.budget.fraction)
+        points = [(axis.cost(row, name), _accuracy(row, name, kind)) for row in own]
         colour, costs = COLOURS[index % len(COLOURS)], [cost for cost, _ in points]
         low, high = ([100 * accuracy.interval[end] for _, accuracy in points] for end in (0, 1))
         shares = [100 * accuracy.share for _, accuracy in points]

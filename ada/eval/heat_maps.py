@@ -35,24 +35,27 @@ def kinds_figure(rows: Sequence[Row]) -> Figure:
 def _figure(lines: Lines, headings: Sequence[str]) -> Figure:
     from matplotlib.colors import LinearSegmentedColormap
 
-    layers, _, switches = next(iter(lines.values()))[0].shape
-    size = (1.7, min(2.6, max(0.6, 0.11 * layers)))
-    margins = (0.95, 1.0, 0.3, 0.3)
-    fig, grid = panels(len(lines), len(headings), size, (0.22, 0.16), margins, sharex=True, sharey=True)
+    most = max(len(maps[0]) for maps in lines.values())  # layers: models of a table may differ
+    size = (1.7, min(2.6, max(0.6, 0.11 * most)))
+    fig, grid = panels(len(lines), len(headings), size, (0.22, 0.16), (0.95, 1.0, 0.3, 0.3))
     colours = LinearSegmentedColormap.from_list("ran", [NEVER, "#8fb0dd", ALWAYS])
-    gap = np.full((layers, 1), np.nan)
     for line, (name, maps) in zip(grid, lines.items(), strict=True):
+        layers, _, switches = maps[0].shape
         for panel, often in zip(line, maps, strict=True):
             image = panel.imshow(
-                np.hstack([often[:, 0], gap, often[:, 1]]),
+                np.hstack([often[:, 0], np.full((layers, 1), np.nan), often[:, 1]]),
                 cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
                 extent=(0, 2 * switches + 1, layers + 0.5, 0.5),
             )  # fmt: skip
-            panel.set_xticks([switches / 2, 1.5 * switches + 1], ["heads", "neuron groups"], fontsize=7)
-            panel.tick_params(length=0, labelsize=7)
-            panel.set_yticks([1, layers // 2, layers])
+            panel.set_xticks([])
+            panel.set_yticks([])
             panel.spines[:].set_visible(False)
+        line[0].set_yticks(sorted({1, max(1, layers // 2), layers}))
+        line[0].tick_params(length=0, labelsize=7)
         line[0].set_ylabel(f"{name}\nlayer", fontsize=8)
+    for panel in grid[-1]:
+        panel.set_xticks([switches / 2, 1.5 * switches + 1], ["heads", "neuron groups"], fontsize=7)
+        panel.tick_params(length=0)
     for panel, heading in zip(grid[0], headings, strict=True):
         panel.set_title(heading, fontsize=9)
     width, height = fig.get_size_inches()

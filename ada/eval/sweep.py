@@ -60,8 +60,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--model-path", nargs="+", metavar="[LABEL=]DIR[:PLANNER]",
         help="checkpoints (the bundled one); one that names its planner, here or in its config, answers under it alone",
     )  # fmt: skip
-    parser.add_argument("--budgets", nargs="+", default=["1,0.85,0.75,0.6,0.5"], help="latency budgets")
-    parser.add_argument("--planners", nargs="+", default=["learned,even,last,random"], help="what chooses the plans")
+    parser.add_argument(
+        "--budgets", nargs="+", default=["1,0.85,0.75,0.6,0.5"], help="latency budgets, with commas or spaces between"
+    )
+    parser.add_argument(
+        "--planners", nargs="+", default=["learned,even,last,random"], help="what chooses the plans, likewise"
+    )
     parser.add_argument("--out", type=Path, help="folder for answers, tables, figures and page (runs/sweep)")
     parser.add_argument(
         "--timed-questions", type=int, default=40, metavar="N", help="questions that are timed, one at a time; 0: none"

@@ -264,7 +264,7 @@ def test_a_plain_llava_has_no_learned_planner(quiz, tiny_checkpoint, tmp_path, c
         (lambda lines: [], "is empty"),
         (lambda lines: [*lines, "{"], "line 13 is not JSON"),
         (lambda lines: [*lines, '{"question_id": 99, "text": "a"}'], "line 13 lacks image, category, answer"),
-        (lambda lines: [*lines, "[]"], "line 13 lacks question_id, image"),
+        (lambda lines: [*lines, "[]"], r"line 13 is '\[\]'; expected a JSON object"),
         (lambda lines: [*lines, lines[0]], "13 questions, but only 12 different question_ids"),
         (lambda lines: [lines[0].replace("0.png", "lost.png"), *lines[1:]], "1 of 12 pictures are not in .*lost.png"),
     ],
