@@ -11,6 +11,8 @@ from typing import Any
 from llava.errors import OptionError
 from llava.eval.record_file import RecordFile, write_whole
 
+SOURCE = "source.json"
+
 
 @dataclass(frozen=True)
 class GivenAnswer:
@@ -27,11 +29,13 @@ class GivenAnswer:
 
 @dataclass(frozen=True)
 class GivenTimes:
-    """How long one answer took, asked alone: milliseconds to its first token, and of every token behind it."""
+    """How long one answer took, asked alone: milliseconds to its first token, of every token behind it, and to its
+    first token when the same was asked again at once, so that nothing was left to be cut."""
 
     number: int
     first_token_ms: float
     token_ms: list[float]
+    again_ms: float
 
 
 class AnswerFile:
@@ -59,14 +63,17 @@ class AnswerFile:
 
 
 def check_source(folder: Path, source: dict[str, Any]) -> None:
-    """Note what the answers in ``folder`` come from. Raises ``OptionError`` where older ones come from elsewhere."""
-    note = folder / "source.json"
-    if note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
-        changed = [key for key in source if before.get(key) != source[key]]
-        if changed:
-            raise OptionError(
-                f"{folder} holds answers with another {', '.join(changed)}; remove it, or choose another --out"
-            )
+    """Raise ``OptionError`` where ``folder`` holds answers that come from elsewhere."""
+    note = folder / SOURCE
+    if not note.exists():
         return
-    write_whole(note, json.dumps(source, indent=1) + "\n")
+    before = json.loads(note.read_text(encoding="utf-8"))
+    if changed := [key for key in source if before.get(key) != source[key]]:
+        raise OptionError(
+            f"{folder} holds answers with another {', '.join(changed)}; remove it, or choose another --out"
+        )
+
+
+def note_source(folder: Path, source: dict[str, Any]) -> None:
+    """Note what the answers that ``folder`` is to hold come from."""
+    write_whole(folder / SOURCE, json.dumps(source, indent=1) + "\n")

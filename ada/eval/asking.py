@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ada.calibration.profile import Surroundings
-from ada.eval.answer_file import AnswerFile, check_source
+from ada.eval.answer_file import AnswerFile, check_source, note_source
 from ada.eval.batches import Answerer
 from ada.eval.contestants import Contestant, Run
 from ada.eval.question_set import QuestionSet
@@ -42,6 +42,8 @@ def ask(
     answerer = Answerer(contestant.folder, options.conv_mode, options.max_new_tokens, options.device)
     for run in runs:
         prepare_model(model=answerer.model, options={"latency_budget": run.budget, "planner": run.planner})
+    for name, source in sources.items():
+        note_source(folder / name, source)
     names = {run: run.file_name(answerer.model.units) for run in runs}
     parts: dict[Run, dict[str, Part]] = {run: {} for run in runs}
     for questions in sets:
@@ -53,7 +55,9 @@ def ask(
         here = {name: value for name, value in asdict(surroundings).items() if name != "model"}
         folder = options.out / "times" / contestant.slug
         taken = {"--timed-questions": options.timed_questions, "tokens": TOKENS}
-        check_source(folder, {**sources[sets[0].name], **here, **taken})
+        source = {**sources[sets[0].name], **here, **taken}
+        check_source(folder, source)
+        note_source(folder, source)
         paths = {run: folder / name for run, name in names.items()}
         times = measure(answerer, sets[0], paths, options.timed_questions, options.seed)
     return Outcome(answerer.model.units.kind, surroundings, parts, times)

@@ -74,12 +74,15 @@ class Answerer:
 
     def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
         """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so
-        that there is something to time behind its first token."""
-        torch.manual_seed(seed + batch.number)
-        keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": tokens}
+        that there is something to time behind its first token. Then the same again, to its first token."""
         images = [item.question.picture() for item in batch.items if item.question.picture is not None]
-        clock = TokenClock(None)
-        pixels = self.asked.pixels(images)
-        sampling = Sampling(max_new_tokens=tokens)
-        self.asked.answer(batch.prompts, pixels, [image.size for image in images] or None, sampling, keywords, clock)
-        return GivenTimes(batch.places[0], clock.timing()["time_to_first_token_ms"], clock.token_ms())
+        sizes = [image.size for image in images] or None
+        clocks = []
+        for length in (tokens, 1):
+            torch.manual_seed(seed + batch.number)
+            keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
+            clocks.append(TokenClock(None))
+            pixels = self.asked.pixels(images)
+            self.asked.answer(batch.prompts, pixels, sizes, Sampling(max_new_tokens=length), keywords, clocks[-1])
+        first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
+        return GivenTimes(batch.places[0], first, clocks[0].token_ms(), again)

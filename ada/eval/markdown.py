@@ -43,6 +43,7 @@ def runs_table(groups: Sequence[Sequence[Row]], against: Callable[[Difference], 
     ]
     if all(row.times for row in leader):
         lines.append(["time to first token, ms", *(f"{row.times.first:.3g}" for row in leader if row.times)])
+        lines.append(["the same, plan seen before", *(f"{row.times.again:.3g}" for row in leader if row.times)])
         lines.append(["time per further token, ms", *(f"{row.times.token:.3g}" for row in leader if row.times)])
     lines.append(["kept, %", *(percent(row.accuracy.correct / whole) if whole else "" for row in leader)])
     for group in groups:

@@ -19,7 +19,7 @@ from llava.eval.record_file import write_whole
 
 COLUMNS = (
     "kind_of_unit model planner budget set kind correct total accuracy low high lead lead_reach lead_p executed_share "
-    "prefill_gflops first_token_ms token_ms"
+    "prefill_gflops first_token_ms first_token_again_ms token_ms"
 ).split()
 
 
@@ -107,7 +107,7 @@ def _line(row: Row, name: str, kind: str, accuracy: Accuracy, lead: Difference |
         *(accuracy.correct, accuracy.total, accuracy.share, low, high),
         *((lead.share, lead.reach, lead.p_value) if lead else ("", "", "")),
         *(part.share, part.prefill_gflops),
-        *((times.first, times.token) if times else ("", "")),
+        *((times.first, times.again, times.token) if times else ("", "", "")),
     )
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -88,8 +88,9 @@ def _method(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
             f"Times are measured, not estimated: {count} test questions, drawn at random, each asked alone, in batches "
             f"of 1. The runs take turns at every question, after {WARM_UP} questions that do not count. The time to "
             "first token runs from the opened picture on: pixels, vision tower, prefill, and cutting the layers where "
-            f"a plan is new. Every timed answer is {TOKENS} tokens long, so that {TOKENS - 1} further tokens can be "
-            "timed. Medians are shown; sweep.json has 95th percentiles.",
+            "a plan is new; the same question asked again at once finds them cut. Every timed answer is "
+            f"{TOKENS} tokens long, so that {TOKENS - 1} further tokens can be timed. Medians are shown; sweep.json "
+            "has 95th percentiles.",
         )
     if len(rows[0].parts) > 1:
         lines.append("MM-Vet and LLaVA-Bench are left out: they need a judge.")

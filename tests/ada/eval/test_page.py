@@ -58,7 +58,7 @@ def rows_of(rights: dict[tuple[str, float], dict[str, str]], family: str = "H", 
             ]
             parts[run][name] = Part.of(sets[name], answers)
         if timed:
-            times[run] = Times((10 * budget, 20 * budget), (1.0, 2.0))
+            times[run] = Times((10 * budget, 20 * budget), (1.0, 2.0), (5 * budget, 5 * budget))
     return make_rows(parts, {"tiny": family}, parts, times)
 
 
@@ -113,7 +113,7 @@ def test_pictures_can_be_opened(example):
 
 def test_what_it_says(example):
     lines = cells(parsed(example[1]))
-    assert ["time to first token, ms", "15", "7.5"] in lines
+    assert ["time to first token, ms", "15", "7.5"] in lines and ["the same, plan seen before", "5", "2.5"] in lines
     assert ["second", "20", "100.0 (yes)", "100.083.9 to 100.0", "0.00.0 to 16.1"] in lines
     assert ["other set", "points & more", "4", "", "undefined", "undefined"] in lines
     assert ["tiny, learned", "yes", "<no> & <br>"] in lines, "an example that is right at first, and wrong later"
