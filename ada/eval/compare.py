@@ -23,7 +23,7 @@ Key = tuple[str, str, float]  # model, planner, budget
 @dataclass(frozen=True)
 class Pair:
     """B against A in one place: ``kind`` of ``title``'s questions. ``holm``: the p-value, adjusted for the number of
-    places and runs that are compared."""
+    places in which these two runs are compared."""
 
     models: tuple[str, str]
     planner: str
@@ -54,9 +54,7 @@ def compare(options: argparse.Namespace) -> str:
     one, other = (read_marks(folder) for folder in options.compare)
     sets = _same_questions(one, other, options.compare)
     runs = _matched(one, other, options.compare)
-    pairs = [pair for a, b in runs for pair in _pairs(sets, one["sets"], a, b)]
-    adjusted = holm([pair.change.p_value for pair in pairs])
-    pairs = [replace(pair, holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
+    pairs = [pair for a, b in runs for pair in _adjusted(list(_pairs(sets, one["sets"], a, b)))]
     markdown = to_markdown(pairs, options.compare)
     if options.out:
         _write(options.out, pairs, markdown)
@@ -136,6 +134,11 @@ def _pairs(names: list[str], sets: dict[str, Any], a: dict[str, Any], b: dict[st
             )
 
 
+def _adjusted(pairs: list[Pair]) -> list[Pair]:
+    p_values = holm([pair.change.p_value for pair in pairs])
+    return [replace(pair, holm=p) for pair, p in zip(pairs, p_values, strict=True)]
+
+
 def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
     """A table for each model, planner and budget."""
     groups: dict[tuple[Any, ...], list[Pair]] = {}
@@ -143,7 +146,7 @@ def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
         groups.setdefault((pair.models, pair.planner, pair.budget), []).append(pair)
     parts = [
         f"A is {folders[0]}, B is {folders[1]}. B - A in points with its 95 % interval, on the same questions; p by "
-        f"McNemar's exact test, in brackets adjusted for all {len(pairs)} comparisons (Holm)."
+        "McNemar's exact test, in brackets adjusted for the number of lines of its table (Holm)."
     ]
     for (models, planner, budget), own in groups.items():
         name = models[0] if models[0] == models[1] else f"{models[0]} and {models[1]}"
