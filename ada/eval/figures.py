@@ -47,7 +47,7 @@ def axes_of(rows: Sequence[Row]) -> list[Axis]:
 
 
 def accuracy_figure(rows: Sequence[Row]) -> Figure:
-    """The test questions: a panel an axis, a line a model and planner, its 95 % interval as a band."""
+    """The test questions: a panel an axis, a line a model and planner, its 95 % interval as a band or bars."""
     axes, questions = axes_of(rows), rows[0].main.questions
     size = (3.4 if len(axes) > 1 else 6.2, 3.3)
     fig, places = panels(1, len(axes), size, (0.25, 0), (0.65, 0.15, 0.15, 0.85), sharey=True)
@@ -90,7 +90,10 @@ def _draw(panel: Any, rows: Sequence[Row], axis: Axis, name: str, kind: str | No
         shares = [100 * accuracy.share for _, accuracy in points]
         look: dict[str, Any] = {"lw": 2, "zorder": 3} if index == 0 else {"lw": 1.2}
         panel.plot(costs, shares, color=colour, marker=MARKERS[index % 8], ms=4, label=group[0].name, **look)
-        panel.fill_between(costs, low, high, color=colour, alpha=0.13, lw=0)
+        if axis.timed:  # measured: a smaller budget may happen to be slower, and bands would fold
+            panel.vlines(costs, low, high, color=colour, alpha=0.45, lw=1)
+        else:
+            panel.fill_between(costs, low, high, color=colour, alpha=0.13, lw=0)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
 

@@ -66,7 +66,7 @@ def _family(family: str, rows: Sequence[Row], falls: Sequence[FallOff], figures:
         _cards(leader),
         _falls([fall for fall in falls if fall.row.family == family]),
         "<h3>Accuracy against what it costs</h3>",
-        _figure(figures[f"accuracy-{family}"], "Test questions; a point is a budget, a band its 95 % interval."),
+        _figure(figures[f"accuracy-{family}"], "Test questions; a point is a budget, a band or bar its 95 % interval."),
         "<h3>All runs</h3>",
         _table(runs_table(groups, _against)),
         f'<p class="note">Accuracy on the test questions in percent, with its 95 % interval. Below it the paired '

@@ -5,7 +5,8 @@ maps and a page of it.
     python -m ada.eval.sweep --question-file test.jsonl --image-folder images --model-path H=runs/H "even one=runs/even"
     python -m ada.eval.sweep --compare runs/one runs/other
 
-Stopped at any moment, the same line goes on where it was: --out keeps every answer.
+Stopped at any moment, the same line goes on where it was: --out keeps every answer. Several processes may answer for
+checkpoints of their own into one --out; a last line that names all of them then finds the answers there.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def test_differences_by_hand(tmp_path, capsys):
     assert [float(line["p"]) for line in table] == [row["p"] for row in rows]
 
 
-def test_p_values_are_adjusted_for_all_comparisons(tmp_path, capsys):
+def test_p_values_are_adjusted_for_the_lines_of_a_table(tmp_path, capsys):
     kinds = ["a"] * 10
     one = write(tmp_path / "one", [run("0" * 10)], kinds=kinds)
     other = write(tmp_path / "other", [run("1" * 10)], kinds=kinds)
