@@ -1,4 +1,4 @@
-"""Batches of questions under a planner and a budget, greedily."""
+"""Questions under a planner and a budget, greedily: in batches for their answers, one by one for their times."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ from pathlib import Path
 import torch
 
 from ada.budget import LatencyBudget
-from ada.eval.answer_file import GivenAnswer
-from ada.eval.question_file import Question
+from ada.eval.answer_file import GivenAnswer, GivenTimes
+from ada.eval.question_set import Item
 from ada.overlay import describe_row
 from llava.eval import batches
-from llava.generation import Sampling, conversation_for
-from llava.mm_utils import load_image
+from llava.generation import Sampling, TokenClock, conversation_for
 from llava.model.builder import load_pretrained_model
 from llava.utils import pick_device
 
 
 @dataclass
 class Batch:
-    """``size`` questions, their prompts' ids, and (once they are asked for) their pictures."""
+    """Some of a set's questions: their places in it, their prompts' ids, and (once they are asked for) pictures."""
 
     number: int
-    questions: Sequence[Question]
+    places: Sequence[int]
+    items: Sequence[Item]
     prompts: Sequence[Sequence[int]]
     pixels: list[torch.Tensor] | None = field(default=None, repr=False)
     sizes: list[tuple[int, int]] | None = None
-
-    @property
-    def ids(self) -> list[int | str]:
-        """The questions' ids."""
-        return [question.question_id for question in self.questions]
 
 
 class Answerer:
@@ -48,27 +43,46 @@ class Answerer:
         self.asked = batches.Answerer(self.model, tokenizer, image_processor, template)
         self.sampling = Sampling(max_new_tokens=max_new_tokens)
 
-    def batches(self, questions: Sequence[Question], size: int) -> list[Batch]:
+    def batches(self, items: Sequence[Item], size: int) -> list[Batch]:
         """All questions, sorted by the length of their prompts, so that little is padded."""
-        prompts = [self.asked.ids(self.asked.prompt(question.text, 1)) for question in questions]
+        prompts = [self.prompt(item) for item in items]
         return [
-            Batch(number, [questions[i] for i in group], [prompts[i] for i in group])
+            Batch(number, group, [items[i] for i in group], [prompts[i] for i in group])
             for number, group in enumerate(batches.groups_by_length(prompts, size))
         ]
 
-    def see(self, batch: Batch, image_folder: Path) -> None:
+    def prompt(self, item: Item) -> list[int]:
+        """Token ids, an image tag among them where there is a picture."""
+        return self.asked.ids(self.asked.prompt(item.question.text, item.question.picture is not None))
+
+    def see(self, batch: Batch) -> None:
         """Read a batch's pictures; every run uses the same pixels."""
-        images = [load_image(str(image_folder / question.image)) for question in batch.questions]
+        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
         batch.pixels = self.asked.pixels(images)
-        batch.sizes = [image.size for image in images]
+        batch.sizes = [image.size for image in images] or None
 
     def answer(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int) -> list[GivenAnswer]:
         """Answers in the batch's order. ``seed`` and the batch's number seed the draws of a random planner."""
         torch.manual_seed(seed + batch.number)
         keywords = {"latency_budget": budget, "planner": planner}
         given = self.asked.answer(batch.prompts, batch.pixels, batch.sizes, self.sampling, keywords)
-        facts = [describe_row(self.model, given.output, row) for row in range(len(batch.questions))]
+        facts = [describe_row(self.model, given.output, row) for row in range(len(batch.items))]
         return [
-            GivenAnswer(question.question_id, text, fact["share"], fact["prefill_gflops"])
-            for question, text, fact in zip(batch.questions, given.texts, facts, strict=True)
+            GivenAnswer(place, item.question.question_id, text, fact["share"], fact["prefill_gflops"], fact["plan"])
+            for place, item, text, fact in zip(batch.places, batch.items, given.texts, facts, strict=True)
         ]
+
+    def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
+        """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so
+        that there is something to time behind its first token. Then the same again, to its first token."""
+        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
+        sizes = [image.size for image in images] or None
+        clocks = []
+        for length in (tokens, 1):
+            torch.manual_seed(seed + batch.number)
+            keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
+            clocks.append(TokenClock(None))
+            pixels = self.asked.pixels(images)
+            self.asked.answer(batch.prompts, pixels, sizes, Sampling(max_new_tokens=length), keywords, clocks[-1])
+        first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
+        return GivenTimes(batch.places[0], first, clocks[0].token_ms(), again)

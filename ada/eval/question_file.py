@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import functools
 from pathlib import Path
-from typing import Any
 
+from ada.eval.accuracy import is_right
+from ada.eval.question_set import Item, QuestionSet
 from llava.errors import DataError
+from llava.eval.questions import Question, picture_file
+from llava.eval.record_file import Record, read_records
 
 FIELDS = ("question_id", "image", "text", "category", "answer")
 
 
-@dataclass(frozen=True)
-class Question:
-    """One line. ``text`` is the whole question, its instruction included; ``category`` is its kind."""
-
-    question_id: int | str
-    image: str
-    text: str
-    category: str
-    answer: str
-
-
-def read_questions(path: Path, image_folder: Path) -> list[Question]:
-    """Every question of a file. Raises ``DataError`` for what cannot be used, pictures that are missing included."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"--question-file {path} cannot be read: {error.strerror}") from error
-    questions = [_question(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not questions:
-        raise DataError(f"--question-file {path} holds no questions")
-    ids = {question.question_id for question in questions}
-    if len(ids) < len(questions):
-        raise DataError(f"{path}: {len(questions)} questions, but only {len(ids)} different question_ids")
-    missing = [q.image for q in questions if not (image_folder / q.image).is_file()]
+def read_question_file(path: Path, image_folder: Path) -> QuestionSet:
+    """Every question of a file; ``category`` is its kind, and right is an answer that matches the file's. Raises
+    ``DataError`` for what cannot be used, pictures that are missing included."""
+    lines = read_records(path, "--question-file")
+    for number, line in enumerate(lines, 1):
+        if lacking := [name for name in FIELDS if not isinstance(line.get(name), (str, int))]:
+            raise DataError(f"{path}, line {number} lacks {', '.join(lacking)}; expected texts {', '.join(FIELDS)}")
+    ids = {line["question_id"] for line in lines}
+    if len(ids) < len(lines):
+        raise DataError(f"{path}: {len(lines)} questions, but only {len(ids)} different question_ids")
+    missing = [line["image"] for line in lines if not (image_folder / str(line["image"])).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(questions)} pictures are not in --image-folder {image_folder}, the first is "
+            f"{len(missing)} of {len(lines)} pictures are not in --image-folder {image_folder}, the first is "
             f"{missing[0]}"
         )
-    return questions
+    return QuestionSet(path.stem, f"{path.stem} questions", [_item(line, image_folder) for line in lines])
 
 
-def _question(line: str, place: str) -> Question:
-    try:
-        fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place} is not JSON: {error}") from error
-    lacking = [name for name in FIELDS if not isinstance(fields, dict) or not isinstance(fields.get(name), (str, int))]
-    if lacking:
-        raise DataError(f"{place} lacks {', '.join(lacking)}; expected texts {', '.join(FIELDS)}")
-    return Question(fields["question_id"], *(str(fields[name]) for name in FIELDS[1:]))
+def _item(line: Record, image_folder: Path) -> Item:
+    text, truth = str(line["text"]), str(line["answer"])
+    question = Question(line["question_id"], text, text, picture_file(image_folder, str(line["image"])))
+    return Item(question, str(line["category"]), truth, functools.partial(_matches, truth))
+
+
+def _matches(truth: str, record: Record) -> bool:
+    return is_right(record["text"], truth)

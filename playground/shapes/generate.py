@@ -41,16 +41,24 @@ def main() -> None:
     parser.add_argument(
         "--only-benchmarks", action="store_true", help="write nothing else; --seed and --scenes are those of the world"
     )
+    parser.add_argument(
+        "--only-tests", action="store_true", help="write nothing to train on; --seed and --scenes are the world's"
+    )
     args = parser.parse_args()
     if args.scenes < 1 or args.test_questions < 1:
         parser.error("--scenes and --test-questions take whole numbers from 1 up")
     if (args.benchmarks is not None and args.benchmarks < 1) or (args.only_benchmarks and not args.benchmarks):
         parser.error("--benchmarks takes a whole number from 1 up; --only-benchmarks needs it")
-    if not args.only_benchmarks:
+    if args.only_benchmarks and args.only_tests:
+        parser.error("--only-benchmarks and --only-tests exclude each other")
+    if not args.only_benchmarks and not args.only_tests:
         generate(args.out, args.seed, args.scenes, args.test_questions)
-    if args.benchmarks:
+    if args.benchmarks or args.only_tests:
         taken = {frozenset(training_scene(args.seed, index)[1].items) for index in range(args.scenes)}
-        write_benchmarks(args.out / "eval", args.seed, args.benchmarks, taken)
+        if args.only_tests:
+            write_tests(args.out, args.seed, args.test_questions, set(taken))
+        if args.benchmarks:
+            write_benchmarks(args.out / "eval", args.seed, args.benchmarks, taken)
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
@@ -61,7 +69,11 @@ def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
         pictures, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
     for name, records in zip(("captions", "conversations", "texts"), files, strict=True):
         write_beside(out / f"{name}.json", json.dumps(records, indent=0))
-    taken: set[Picture] = set(pictures)
+    write_tests(out, seed, test_questions, set(pictures))
+
+
+def write_tests(out: Path, seed: int, test_questions: int, taken: set[Picture]) -> None:
+    """``validation.jsonl`` and ``test.jsonl`` with their pictures, none of which is ``taken``."""
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
         asked = tqdm(questions(out, split, seed, test_questions, taken), desc=split, total=test_questions)

@@ -21,7 +21,7 @@ PROGRAMS = (
     "ada.bench",
     "ada.calibrate",
     "ada.cost",
-    "ada.eval.budget_table",
+    "ada.eval.sweep",
     "playground.shapes.generate",
     "playground.shapes.tower",
     "playground.shapes.language_base",

@@ -228,23 +228,27 @@ def test_scenes_are_of_no_training_picture_and_never_twice(tmp_path):
 
 
 def test_the_command_adds_benchmarks_and_changes_nothing_else(root, make_world, tmp_path):
-    """With --only-benchmarks, too: the same bytes."""
+    """With --only-benchmarks and --only-tests, too: the same bytes."""
     command = [sys.executable, "-m", "playground.shapes.generate", "--seed", "3", "--scenes", "12"]
     command += ["--test-questions", "10", "--benchmarks", "6"]
-    for out, more in (("all", []), ("only", ["--only-benchmarks"])):
+    for out, more in (("all", []), ("only", ["--only-benchmarks"]), ("tests", ["--only-tests"])):
         flags = [*command, "--out", str(tmp_path / out), *more]
         subprocess.run(flags, cwd=root, check=True, env={"PYTHONHASHSEED": str(len(out))}, timeout=120)
 
     def files(folder: Path) -> dict:
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    everything, only = files(tmp_path / "all"), files(tmp_path / "only")
+    everything, only, tests = (files(tmp_path / out) for out in ("all", "only", "tests"))
     plain = files(make_world(tmp_path / "plain").folder)
     assert {name: content for name, content in everything.items() if not name.startswith("eval/")} == plain
     assert {name: content for name, content in everything.items() if name.startswith("eval/")} == only
+    to_train_on = ("captions.json", "conversations.json", "texts.json", "images/train/")
+    assert {name: content for name, content in everything.items() if not name.startswith(to_train_on)} == tests
 
 
-@pytest.mark.parametrize("flags", [["--benchmarks", "0"], ["--only-benchmarks"]])
+@pytest.mark.parametrize(
+    "flags", [["--benchmarks", "0"], ["--only-benchmarks"], ["--benchmarks", "1", "--only-benchmarks", "--only-tests"]]
+)
 def test_the_command_refuses_impossible_flags(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["generate", "--out", str(tmp_path), *flags])
     with pytest.raises(SystemExit) as stopped:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ada.config import AdaLlavaConfig
-from ada.eval.budget_table import parse_arguments
+from ada.eval.sweep import parse_arguments
 from ada.model import AdaLlavaLlamaForCausalLM
 from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
@@ -109,7 +109,7 @@ def flags(quiz, tmp_path):
                 *("--model-path", *map(str, models)),
                 *("--question-file", str(quiz / "questions.jsonl"), "--image-folder", str(quiz / "images")),
                 *("--out", str(tmp_path / out), "--max-new-tokens", str(NEW_TOKENS), "--batch-size", "5"),
-                *("--device", "cpu", *(more or [])),
+                *("--device", "cpu", "--timed-questions", "0", *(more or [])),
             ]
         )
 

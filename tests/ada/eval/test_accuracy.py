@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ada.eval.accuracy import Accuracy, Difference, best_constants, is_right, tally, together
-from ada.eval.question_file import Question
+from ada.eval.accuracy import Accuracy, Difference, best_constants, holm, is_right, tally, together
+from ada.eval.question_set import Item
+from llava.eval.questions import Question
 
 
-def question(kind: str, answer: str, number: int = 0) -> Question:
-    return Question(number, "a.png", "text", kind, answer)
+def question(kind: str, answer: str, number: int = 0) -> Item:
+    return Item(Question(number, "text", "text"), kind, answer, lambda record: record["text"] == answer)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,30 @@ def test_differences_are_the_mean_of_the_pairs(pairs):
     assert difference.reach == pytest.approx(1.96 * statistics.pstdev(scores) / len(scores) ** 0.5, rel=1e-4, abs=1e-9)
 
 
+def test_differences_counted_by_hand():
+    one = [True, True, True, True, False, False, True]
+    other = [True, False, False, False, True, False, False]
+    difference = Difference.of(one, other)
+    assert (difference.gains, difference.losses, difference.total) == (4, 1, 7)
+    assert difference.share == pytest.approx(3 / 7)
+    assert difference.p_value == 2 * (1 + 5) / 32, "of 32 ways to throw five coins, 6 show at most one tail"
+    assert Difference(0, 0, 9).p_value == 1 and Difference(3, 3, 9).p_value == 1
+
+
+@settings(deadline=None)
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_the_paired_test_is_the_binomial_one(gains, losses):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    expected = scipy_stats.binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
+    assert Difference(gains, losses, 1000).p_value == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_adjusted_p_values():
+    """Holm's method by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03 and, as it may not fall again, 0.06 once more."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.6]) == [1.0, 1.0] and holm([]) == []
+
+
 @pytest.mark.parametrize(("given_", "right"), [("Yes", True), (" yes. ", True), ("yes .", True), ("yesx", False)])
 def test_dress_does_not_matter(given_, right):
     assert is_right(given_, "yes") is right
@@ -66,7 +91,7 @@ def test_the_best_constant_is_the_most_frequent_answer_of_its_kind():
 def test_no_other_constant_is_better():
     questions = [question("ab"[n % 2], str(n * n % 7), n) for n in range(50)]
     for kind, (_, best) in best_constants(questions).items():
-        own = [q.answer for q in questions if q.category == kind]
+        own = [q.truth for q in questions if q.kind == kind]
         assert best == Accuracy(max(sum(a == b for b in own) for a in own), len(own))
 
 
@@ -74,4 +99,4 @@ def test_tally():
     questions = [question(kind, "x", n) for n, kind in enumerate("abab")]
     kinds = tally(questions, [True, False, True, True])
     assert kinds == {"a": Accuracy(2, 2), "b": Accuracy(1, 2)}
-    assert together(kinds) == Accuracy(3, 4)
+    assert together(kinds.values()) == Accuracy(3, 4)

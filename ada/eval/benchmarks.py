@@ -1,0 +1,168 @@
+"""Benchmarks in the folders and files that LLaVA's scripts use, each with its own scorer, and a mark for every answer.
+
+Left out are those that need a judge (MM-Vet, LLaVA-Bench).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from ada.eval.benchmarks_open import gqa, textvqa, vizwiz, vqav2
+from ada.eval.question_set import Figures, Item, QuestionSet, asked_by
+from llava.errors import DataError
+from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
+from llava.eval.eval_mmbench import chosen, mmbench_scores
+from llava.eval.eval_mme import mme_scores, parse_pred_ans
+from llava.eval.eval_pope import PREFIX, SUFFIX, pope_scores, yes_or_no
+from llava.eval.eval_science_qa import LETTERS, get_pred_idx, parse_answer, science_scores
+from llava.eval.mmbench_table import read_table
+from llava.eval.mme_truth import read_truth
+from llava.eval.questions import Question
+from llava.eval.record_file import Record, read_json, read_records
+from llava.eval.scoring import by_id
+from llava.eval.submissions import mme_lines, mme_question, seed_scores, seed_upload
+
+
+def _reads(reading: Callable[[str], str], truth: str, record: Record) -> bool:
+    """Is an answer, as a benchmark reads it, the true one?"""
+    return reading(record["text"]) == truth
+
+
+def pope(folder: Path) -> QuestionSet:
+    """Objects that are there or not; a kind is a category, whose labels stand in its questions' order."""
+    file = folder / "llava_pope_test.jsonl"
+    kinds = [str(line["category"]) for line in read_records(file, "POPE's")]
+    truths = {
+        kind: [str(line["label"]) for line in read_records(folder / "coco" / f"{PREFIX}{kind}{SUFFIX}", "POPE's")]
+        for kind in dict.fromkeys(kinds)
+    }
+    labels = {kind: iter(own) for kind, own in truths.items()}
+    items = [
+        Item(question, kind, truth := next(labels[kind]), partial(_reads, yes_or_no, truth))
+        for question, kind in zip(asked_by(model_vqa, file, folder / "val2014"), kinds, strict=True)
+    ]
+
+    def score(records: Sequence[Record]) -> Figures:
+        texts: defaultdict[str, list[str]] = defaultdict(list)
+        for record, kind in zip(records, kinds, strict=True):
+            texts[kind].append(record["text"])
+        try:
+            own = [pope_scores(texts[kind], truths[kind]) for kind in truths]
+        except DataError:  # undefined: in one category no yes was right
+            return {"F1, %": None}
+        return {"F1, %": 100 * sum(scores["f1"] for scores in own) / len(own)}
+
+    return QuestionSet("pope", "POPE", items, score)
+
+
+def mme(folder: Path) -> QuestionSet:
+    """Yes or no, two questions a picture; a kind is a category."""
+    release = folder / "MME_Benchmark_release_version"
+    truth = read_truth(release)
+    items = []
+    for question in asked_by(model_vqa, folder / "llava_mme.jsonl", release):
+        kind, _, picture = str(question.question_id).partition("/")
+        answer = truth[kind, picture, mme_question(question.prompt)].lower()
+        items.append(Item(question, kind, answer, partial(_reads, parse_pred_ans, answer)))
+
+    def score(records: Sequence[Record]) -> Figures:
+        lines = {kind: [line.split("\t") for line in own] for kind, own in mme_lines(records, truth).items()}
+        found = mme_scores(lines)  # type: ignore[arg-type]
+        return {
+            f"{side.lower()}, points of {200 * len(own['categories'])}": own["total"] for side, own in found.items()
+        }
+
+    return QuestionSet("MME", "MME", items, score)
+
+
+def science_qa(folder: Path) -> QuestionSet:
+    """Choices, with a picture and without."""
+    splits = read_json(folder / "pid_splits.json", "ScienceQA's")
+    every = read_json(folder / "problems.json", "ScienceQA's")
+    problems = {key: every[key] for key in splits["test"]}
+    file = folder / "llava_test_CQM-A.json"
+
+    def item(question: Question) -> Item:
+        problem = problems[question.question_id]
+        answer, choices = problem["answer"], problem["choices"]
+        kind = "with a picture" if question.picture else "told in words"
+        return Item(
+            question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer
+        )
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": science_scores(problems, by_id(records, "question_id", "the answers"))["acc"]}
+
+    questions = asked_by(model_vqa_science, file, folder / "images" / "test", single_pred_prompt=True)
+    return QuestionSet("scienceqa", "ScienceQA", [item(question) for question in questions], score)
+
+
+def _chooses(letter: str, record: Record) -> bool:
+    return chosen(record) == letter
+
+
+def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en") -> QuestionSet:
+    """Choices, in one round."""
+    file = folder / f"{table}.tsv"
+    rows = read_table(file, "MMBench's")
+    questions = asked_by(model_vqa_mmbench, file, all_rounds=False, single_pred_prompt=True, lang=lang)
+    items = [
+        Item(question, row.get("category") or "none", str(row["answer"]), partial(_chooses, str(row["answer"])))
+        for question, row in zip(questions, rows, strict=True)
+    ]
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": mmbench_scores(rows, records)["accuracy"]}
+
+    title = "MMBench" if lang == "en" else "MMBench-CN"
+    return QuestionSet(folder.name, title, items, score)
+
+
+def mmbench_cn(folder: Path) -> QuestionSet:
+    """The same with the request for a letter in Chinese."""
+    return mmbench(folder, "mmbench_dev_cn_20231003", "cn")
+
+
+def seed_bench(folder: Path) -> QuestionSet:
+    """Choices by type of question."""
+    annotation = read_json(folder / "SEED-Bench.json", "SEED-Bench's")
+    questions = by_id(annotation["questions"], "question_id", "SEED-Bench.json")
+    names = {number: name for name, number in annotation["question_type"].items()}
+
+    def item(question: Question) -> Item:
+        own = questions[question.question_id]
+        answer = own["answer"]
+        kind = names[own["question_type_id"]]
+        return Item(question, kind, answer, lambda r: seed_upload([r], [own])[0]["prediction"] == answer)
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": seed_scores(records, annotation)["total"]}
+
+    asked = asked_by(model_vqa, folder / "llava-seed-bench.jsonl", folder)
+    return QuestionSet("seed_bench", "SEED-Bench", [item(question) for question in asked], score)
+
+
+BENCHMARKS: dict[str, Callable[[Path], QuestionSet]] = {
+    "pope": pope,
+    "MME": mme,
+    "textvqa": textvqa,
+    "vqav2": vqav2,
+    "gqa": gqa,
+    "vizwiz": vizwiz,
+    "scienceqa": science_qa,
+    "mmbench": mmbench,
+    "mmbench_cn": mmbench_cn,
+    "seed_bench": seed_bench,
+}
+"""Folder below the benchmarks' own -> what reads it."""
+
+
+def read_benchmark(name: str, folder: Path) -> QuestionSet:
+    """One benchmark. Raises ``DataError`` where its files do not fit one another."""
+    try:
+        return BENCHMARKS[name](folder / name)
+    except (KeyError, StopIteration) as error:
+        raise DataError(f"{folder / name}: questions and truths do not fit one another ({error!r})") from error

@@ -1,0 +1,97 @@
+"""Benchmarks of open answers: by exact match (GQA), or by what ten people answered (VQAv2, VizWiz, TextVQA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ada.eval.question_set import Figures, Item, QuestionSet, asked_by
+from llava.eval import model_vqa
+from llava.eval.eval_gqa import gqa_scores
+from llava.eval.eval_textvqa import predictions, prompt_processor
+from llava.eval.eval_vqa import vqa_scores
+from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.questions import Question
+from llava.eval.record_file import Record, read_json, read_records
+from llava.eval.scoring import by_id
+from llava.eval.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
+
+
+def gqa(folder: Path) -> QuestionSet:
+    """Open questions by structure."""
+    truths = read_json(folder / "data" / "testdev_balanced_questions.json", "GQA's")
+
+    def item(question: Question) -> Item:
+        own = truths[question.question_id]
+        answer, kind = own["answer"], own["types"]["structural"]
+        return Item(question, kind, answer, lambda r: gqa_predictions([r])[0]["prediction"] == answer)
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": gqa_scores(truths, gqa_predictions(records))["accuracy"]}
+
+    asked = asked_by(model_vqa, folder / "llava_gqa_testdev_balanced.jsonl", folder / "data" / "images")
+    return QuestionSet("gqa", "GQA", [item(question) for question in asked], score)
+
+
+def _by_people(question: Question, kind: str, people: Sequence[str]) -> Item:
+    """Right is what enough of ten people answered for the full mark."""
+
+    def mark(record: Record) -> bool:
+        entry = {"pred_answer": record["text"], "gt_answers": people}
+        return TextVQAAccuracyEvaluator().scores([entry])[0] == 1
+
+    return Item(question, kind, max(people, key=list(people).count), mark)
+
+
+def vqav2(folder: Path) -> QuestionSet:
+    """Test-dev, where its answers are known; by type of answer."""
+    split = "mscoco_test-dev2015"
+    annotations = read_json(folder / f"v2_{split}_annotations.json", "VQAv2's")["annotations"]
+    known = by_id(annotations, "question_id", "VQAv2's annotations")
+    file = folder / f"llava_vqav2_{split}.jsonl"
+    asked = read_records(file, "VQAv2's")
+
+    def item(question: Question) -> Item:
+        own = known[question.question_id]
+        return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": vqa_scores(annotations, vqav2_upload(records, asked), "question_id")["accuracy"]}
+
+    questions = asked_by(model_vqa, file, folder / "test2015")
+    return QuestionSet("vqav2", "VQAv2", [item(question) for question in questions], score)
+
+
+def vizwiz(folder: Path) -> QuestionSet:
+    """Where the answers are known; by type of answer."""
+    annotations = read_json(folder / "test.json", "VizWiz's")
+    known = by_id(annotations, "image", "VizWiz's annotations")
+    file = folder / "llava_test.jsonl"
+    asked = read_records(file, "VizWiz's")
+    pictures = {line["question_id"]: line["image"] for line in asked}
+
+    def item(question: Question) -> Item:
+        own = known[pictures[question.question_id]]
+        return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
+
+    def score(records: Sequence[Record]) -> Figures:
+        return {"accuracy, %": vqa_scores(annotations, vizwiz_upload(records, asked), "image")["accuracy"]}
+
+    questions = asked_by(model_vqa, file, folder / "test")
+    return QuestionSet("vizwiz", "VizWiz", [item(question) for question in questions], score)
+
+
+def textvqa(folder: Path) -> QuestionSet:
+    """Reading."""
+    annotations = read_json(folder / "TextVQA_0.5.1_val.json", "TextVQA's")["data"]
+    people = {(own["image_id"], own["question"].lower()): own["answers"] for own in annotations}
+
+    def item(question: Question) -> Item:
+        return _by_people(question, "reading", people[question.question_id, prompt_processor(question.prompt)])
+
+    def score(records: Sequence[Record]) -> Figures:
+        marks = predictions(annotations, records)
+        return {"accuracy, %": 100 * TextVQAAccuracyEvaluator().eval_pred_list(marks)}
+
+    asked = asked_by(model_vqa, folder / "llava_textvqa_val_v051_ocr.jsonl", folder / "train_images")
+    return QuestionSet("textvqa", "TextVQA", [item(question) for question in asked], score)

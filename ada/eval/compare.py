@@ -1,0 +1,178 @@
+"""Two finished sweeps side by side: the same questions, paired, by planner, budget, set and kind of question."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ada.eval.accuracy import Accuracy, Difference, holm
+from ada.eval.markdown import lines_of, percent, signed
+from llava.errors import DataError, OptionError
+from llava.eval.record_file import read_json, write_whole
+
+COLUMNS = "model_a model_b planner budget set kind questions a b difference reach only_a only_b p p_holm".split()
+Key = tuple[str, str, float]  # model, planner, budget
+
+
+@dataclass(frozen=True)
+class Pair:
+    """B against A in one place: ``kind`` of ``title``'s questions. ``holm``: the p-value, adjusted for the number of
+    places in which these two runs are compared."""
+
+    models: tuple[str, str]
+    planner: str
+    budget: float
+    title: str
+    kind: str
+    a: Accuracy
+    b: Accuracy
+    change: Difference
+    holm: float = 1.0
+
+    def cells(self) -> dict[str, Any]:
+        """As JSON and CSV have it."""
+        change = self.change
+        values = (
+            *(*self.models, self.planner, self.budget, self.title, self.kind, change.total),
+            *(self.a.share, self.b.share, change.share, change.reach, change.losses, change.gains),
+            *(change.p_value, self.holm),
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def compare(options: argparse.Namespace) -> str:
+    """The comparison as Markdown; with ``--out`` also as compare.json, .csv and .md in that folder.
+
+    Raises ``DataError`` for a folder without a finished sweep, and for sweeps of different questions.
+    """
+    one, other = (read_marks(folder) for folder in options.compare)
+    sets = _same_questions(one, other, options.compare)
+    runs = _matched(one, other, options.compare)
+    pairs = [pair for a, b in runs for pair in _adjusted(list(_pairs(sets, one["sets"], a, b)))]
+    markdown = to_markdown(pairs, options.compare)
+    if options.out:
+        _write(options.out, pairs, markdown)
+    return markdown
+
+
+def read_marks(folder: Path) -> dict[str, Any]:
+    """A sweep's marks.json. Raises ``DataError`` where there is none, or none that can be used."""
+    path = folder / "marks.json"
+    if not path.is_file():
+        raise DataError(f"--compare: {folder} holds no marks.json; expected the --out folder of a finished sweep")
+    marks = read_json(path, "--compare's")
+    try:
+        whole = all(
+            set(run["right"]) == set(marks["sets"])
+            and all(len(run["right"][name]) == len(own["kinds"]) for name, own in marks["sets"].items())
+            and {"model", "planner", "budget"} <= set(run)
+            for run in marks["runs"]
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"--compare: {path} is not what a sweep writes ({error!r}); run the sweep again") from error
+    if not whole or not marks["runs"] or not marks["sets"]:
+        raise DataError(f"--compare: {path} holds no runs, or runs with marks missing; run the sweep again")
+    return marks
+
+
+def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]) -> list[str]:
+    """Names of the sets that both were asked."""
+    both = [name for name in one["sets"] if name in other["sets"]]
+    changed = [name for name in both if one["sets"][name]["fingerprint"] != other["sets"][name]["fingerprint"]]
+    if changed or not both:
+        what = f"in {', '.join(changed)} their questions differ" if changed else "they share no set of questions"
+        raise DataError(
+            f"--compare: {folders[0]} and {folders[1]} cannot be paired: {what}; sweep both with the same --suite-data "
+            "or --question-file"
+        )
+    return both
+
+
+def _matched(
+    one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Runs of the same model, planner and budget; where each sweep has a single model, whatever it is called."""
+    single = all(len({run["model"] for run in marks["runs"]}) == 1 for marks in (one, other))
+
+    def key(run: dict[str, Any]) -> Key:
+        return ("" if single else run["model"], run["planner"], run["budget"])
+
+    others = {key(run): run for run in other["runs"]}
+    found = [(run, others[key(run)]) for run in one["runs"] if key(run) in others]
+    if not found:
+        names = [", ".join(sorted({run["model"] for run in marks["runs"]})) for marks in (one, other)]
+        raise OptionError(
+            f"--compare: {folders[0]} ({names[0]}) and {folders[1]} ({names[1]}) have no model, planner and budget in "
+            "common; give the models the same labels, as LABEL=DIR"
+        )
+    return found
+
+
+def _pairs(names: list[str], sets: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> Iterator[Pair]:
+    for name in names:
+        kinds = sets[name]["kinds"]
+        for kind in (None, *dict.fromkeys(kinds)):
+            mine, theirs = (
+                [mark == "1" for mark, own in zip(run["right"][name], kinds, strict=True) if kind in (None, own)]
+                for run in (a, b)
+            )
+            yield Pair(
+                (a["model"], b["model"]),
+                a["planner"],
+                a["budget"],
+                sets[name]["title"],
+                kind or "all",
+                Accuracy(sum(mine), len(mine)),
+                Accuracy(sum(theirs), len(theirs)),
+                Difference.of(theirs, mine),
+            )
+
+
+def _adjusted(pairs: list[Pair]) -> list[Pair]:
+    p_values = holm([pair.change.p_value for pair in pairs])
+    return [replace(pair, holm=p) for pair, p in zip(pairs, p_values, strict=True)]
+
+
+def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
+    """A table for each model, planner and budget."""
+    groups: dict[tuple[Any, ...], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.models, pair.planner, pair.budget), []).append(pair)
+    parts = [
+        f"A is {folders[0]}, B is {folders[1]}. B - A in points with its 95 % interval, on the same questions; p by "
+        "McNemar's exact test, in brackets adjusted for the number of lines of its table (Holm)."
+    ]
+    for (models, planner, budget), own in groups.items():
+        name = models[0] if models[0] == models[1] else f"{models[0]} and {models[1]}"
+        lines = [["questions", "kind", "number", "A, %", "B, %", "B - A", "only A right", "only B right", "p"]]
+        lines += [_line(pair) for pair in own]
+        parts.append(f"{name}, {planner}, budget {budget:g}\n\n{lines_of(lines)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(pair: Pair) -> list[str]:
+    change = pair.change
+    counts = [str(change.losses), str(change.gains)]
+    shares = [percent(pair.a.share), percent(pair.b.share)]
+    p = f"{_p(change.p_value)} ({_p(pair.holm)})"
+    return [pair.title, pair.kind, str(change.total), *shares, signed(change), *counts, p]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _write(folder: Path, pairs: list[Pair], markdown: str) -> None:
+    buffer = io.StringIO(newline="")
+    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(pair.cells() for pair in pairs)
+    write_whole(folder / "compare.csv", buffer.getvalue())
+    write_whole(folder / "compare.json", json.dumps([pair.cells() for pair in pairs], indent=1) + "\n")
+    write_whole(folder / "compare.md", markdown)

@@ -1,0 +1,65 @@
+"""Questions with a mark for every answer, in sets that have a name and, where they are a benchmark, its figures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.eval.questions import Question
+from llava.eval.record_file import Record
+
+Figures = dict[str, float | None]
+"""A scorer's figures by name; None where one is undefined."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: its ``kind``, the ``truth`` as people read it, and what tells whether an answer's record (of the
+    shape that the programs in ``llava/eval`` write) is right."""
+
+    question: Question
+    kind: str
+    truth: str
+    mark: Callable[[Record], bool]
+
+    def record(self, text: str) -> Record:
+        """The answer as the scorers read it."""
+        return {**self.question.fields, "text": text, **self.question.after}
+
+    def is_right(self, text: str) -> bool:
+        """Is this answer right?"""
+        return self.mark(self.record(text))
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """``name`` is a folder's name, too. ``score`` is the benchmark's own scorer: records in order -> figures."""
+
+    name: str
+    title: str
+    items: Sequence[Item]
+    score: Callable[[Sequence[Record]], Figures] = lambda records: {}
+
+    @property
+    def kinds(self) -> list[str]:
+        """In the order in which they first appear."""
+        return list(dict.fromkeys(item.kind for item in self.items))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that is asked, and of the truths."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            seen = [item.question.fields, item.question.text, item.kind, item.truth]
+            digest.update(json.dumps(seen, sort_keys=True, default=str).encode())
+        return digest.hexdigest()[:16]
+
+
+def asked_by(program: Any, question_file: Path, images: Path = Path(), **options: Any) -> list[Question]:
+    """A question file as one of the programs ``llava.eval.model_vqa*`` asks it."""
+    return program.read_questions(argparse.Namespace(question_file=question_file, image_folder=images, **options))

@@ -1,0 +1,135 @@
+"""The suite's benchmarks: every answer's mark agrees with the benchmark's own scorer; sets that do not fit are told."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ada.eval import suite
+from ada.eval.benchmarks import BENCHMARKS, read_benchmark
+from ada.eval.suite import read_suite
+from llava.errors import LlavaError
+from llava.eval import eval_pope
+from llava.eval.record_file import lines_of
+from playground.shapes.benchmarks import write_benchmarks
+
+JUDGED = {"mm-vet", "llava-bench-in-the-wild"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Twelve questions of each benchmark."""
+    folder = tmp_path_factory.mktemp("world")
+    write_benchmarks(folder / "eval", 0, 12, [])
+    return folder / "eval"
+
+
+def test_every_benchmark_without_a_judge_is_there(world):
+    assert set(BENCHMARKS) == {path.name for path in world.iterdir()} - JUDGED
+    assert [read_benchmark(name, world).name for name in BENCHMARKS] == list(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_marks_add_up_to_the_scorers_figure(name, world):
+    """Right and wrong answers in turn; the right ones in other dress where the scorer does not mind."""
+    questions = read_benchmark(name, world)
+    assert len(questions.items) >= 6 and set(questions.kinds) == {item.kind for item in questions.items}
+    rng = random.Random(0)
+    for rightly in (1.0, 0.5):
+        texts = [item.truth if rng.random() < rightly else "zebra" for item in questions.items]
+        right = [item.is_right(text) for item, text in zip(questions.items, texts, strict=True)]
+        if rightly == 1.0:
+            assert all(right)
+        else:
+            assert 0 < sum(right) < len(right)
+        figures = questions.score([item.record(text) for item, text in zip(questions.items, texts, strict=True)])
+        if name == "MME":
+            most = 200 * len(questions.kinds)
+            assert sum(int(title.rpartition(" ")[2]) for title in figures) == most
+            assert (sum(figures.values()) == most) is (rightly == 1.0)
+        elif name == "pope":
+            assert (figures["F1, %"] == 100) is (rightly == 1.0)
+        else:
+            assert figures == {"accuracy, %": pytest.approx(100 * sum(right) / len(right))}
+
+
+def test_pope_is_scored_as_its_program_does(world, tmp_path):
+    questions = read_benchmark("pope", world)
+    records = [item.record("yes" if number % 3 else "no") for number, item in enumerate(questions.items)]
+    (tmp_path / "answers.jsonl").write_text(lines_of(records))
+    folder = world / "pope"
+    scores = eval_pope.score(folder / "coco", folder / "llava_pope_test.jsonl", tmp_path / "answers.jsonl")
+    f1 = sum(own["f1"] for own in scores.values()) / len(scores)
+    assert questions.score(records) == {"F1, %": pytest.approx(100 * f1)}
+    right = sum(item.is_right(record["text"]) for item, record in zip(questions.items, records, strict=True))
+    assert right == sum(own["TP"] + own["TN"] for own in scores.values())
+
+
+def test_an_undefined_figure_is_told(world):
+    questions = read_benchmark("pope", world)
+    assert questions.score([item.record("no") for item in questions.items]) == {"F1, %": None}
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [
+        ("pope/coco/coco_pope_random.json", lambda text: text.split("\n", 1)[1]),
+        ("vqav2/v2_mscoco_test-dev2015_annotations.json", lambda text: json.dumps({"annotations": []})),
+        ("textvqa/TextVQA_0.5.1_val.json", lambda text: text.replace('"question"', '"asked"')),
+        ("gqa/data/testdev_balanced_questions.json", lambda text: "{}"),
+        ("scienceqa/problems.json", lambda text: "{}"),
+    ],
+)
+def test_questions_and_truths_that_do_not_fit(file, spoil, tmp_path):
+    write_benchmarks(tmp_path, 0, 6, [])
+    path = tmp_path / file
+    path.write_text(spoil(path.read_text()))
+    name = file.partition("/")[0]
+    with pytest.raises(LlavaError, match=rf"{name}: questions and truths do not fit one another"):
+        read_benchmark(name, tmp_path)
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """The suite is made of a world of few training scenes, so that this takes seconds."""
+    monkeypatch.setattr(suite, "WORLD", ("--seed", "3", "--scenes", "12"))
+
+
+def test_a_suite_is_made_where_it_is_not_there(small_world, tmp_path, capsys, root, monkeypatch):
+    monkeypatch.chdir(root)
+    folder = tmp_path / "data"
+    sets = read_suite("shapes", folder, 12)
+    assert f"notice: {folder} is not there yet" in capsys.readouterr().err
+    assert [questions.name for questions in sets] == ["test", *BENCHMARKS]
+    assert [len(questions.items) for questions in sets[:2]] == [12, 12]
+    assert sets[0].items[0].question.picture().size == (96, 96)
+    assert not list(tmp_path.glob("*.new")) and not (folder / "conversations.json").exists()
+    marks = {questions.name: questions.fingerprint for questions in sets}
+    again = read_suite("shapes", folder)
+    assert {questions.name: questions.fingerprint for questions in again} == marks
+    assert capsys.readouterr().err == ""
+    command = [sys.executable, "-m", "playground.shapes.generate", "--out", str(tmp_path / "whole"), *suite.WORLD]
+    subprocess.run([*command, "--test-questions", "12"], check=True, capture_output=True, cwd=root)
+    assert (tmp_path / "whole" / "test.jsonl").read_bytes() == (folder / "test.jsonl").read_bytes()
+    with_benchmarks = read_suite("shapes", tmp_path / "whole", 12)  # a world without benchmarks gets them
+    assert {questions.name: questions.fingerprint for questions in with_benchmarks} == marks
+
+
+def test_suites_that_are_refused(tmp_path, small_world, root, monkeypatch):
+    monkeypatch.chdir(root)
+    with pytest.raises(LlavaError, match="--suite is 'cubes'; expected shapes"):
+        read_suite("cubes", tmp_path / "data")
+    with pytest.raises(LlavaError, match="--suite-size is 3; expected 10 or more"):
+        read_suite("shapes", tmp_path / "data", 3)
+    with pytest.raises(LlavaError, match=r"holds no test.jsonl"):
+        read_suite("shapes", tmp_path)
+    (tmp_path / "test.jsonl").write_text("")
+    (tmp_path / "eval").mkdir()
+    with pytest.raises(LlavaError, match=r"test.jsonl is empty"):
+        read_suite("shapes", tmp_path)
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,326 @@
+"""The command: its answers are those of one question at a time, and nothing is answered twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+
+import pytest
+
+from ada.eval.accuracy import is_right
+from ada.eval.batches import Answerer
+from ada.eval.sweep import main, parse_arguments, sweep
+from ada.plan import ExecutionPlan
+from llava.errors import LlavaError
+
+BUDGETS = ["--budgets", "1", "0.7", "0.3"]
+
+
+def answers(options, label, name):
+    lines = (options.out / "answers" / label / "questions" / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def table(options):
+    return json.loads((options.out / "sweep.json").read_text())
+
+
+def asked(row):
+    """A row's figures on the test questions."""
+    return row["sets"]["questions"]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """(planner, budget, questions) of every batch that is answered; ``calls.limit`` stops the program behind some."""
+
+    class Calls(list):
+        limit = 1_000_000
+
+    seen = Calls()
+    original = Answerer.answer
+
+    def counted(self, batch, planner, budget, seed):
+        if len(seen) == seen.limit:
+            raise KeyboardInterrupt
+        seen.append((planner, budget.fraction, len(batch.items)))
+        return original(self, batch, planner, budget, seed)
+
+    monkeypatch.setattr(Answerer, "answer", counted)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_answers_are_those_of_one_question_at_a_time(kind, flags, quiz, checkpoint_h, make_adaptive, one_by_one):
+    folder = checkpoint_h if kind == "H" else make_adaptive("L")
+    options = flags(f"tiny={folder}", more=[*BUDGETS, "--planners", "learned", "last"])
+    sweep(options)
+    ask = one_by_one(folder)
+    questions = [json.loads(line) for line in (quiz / "questions.jsonl").read_text().splitlines()]
+    texts = set()
+    runs = {"any-1": ("learned", 1.0), "learned-0.7": ("learned", 0.7), "last-0.7": ("last", 0.7)}
+    for name, (planner, budget) in runs.items():
+        given = answers(options, "tiny", name)
+        assert [a["question_id"] for a in given] == list(range(12))
+        right = 0
+        for question, batched in zip(questions, given, strict=True):
+            single = ask(question["text"], quiz / "images" / question["image"], budget, planner)
+            assert batched["text"] == single.text
+            assert ExecutionPlan.from_json(batched["plan"]) == ExecutionPlan.from_json(single.facts["plan"])
+            assert batched["share"] == ExecutionPlan.from_json(single.facts["plan"]).share
+            assert batched["prefill_gflops"] == pytest.approx(single.facts["prefill_gflops"], rel=1e-12)
+            right += is_right(single.text, question["answer"])
+            texts.add(single.text)
+        (row,) = [r for r in table(options)["rows"] if (r["planner"], r["budget"]) == (planner, budget)]
+        own = asked(row)
+        assert (own["correct"], own["total"]) == (right, 12)
+        assert own["executed_share"] == pytest.approx(sum(a["share"] for a in given) / 12)
+        assert own["prefill_gflops"] == pytest.approx(sum(a["prefill_gflops"] for a in given) / 12)
+    assert len(texts) > 3, "answers that are all alike would hide a mistake"
+
+
+def test_rows_columns_and_files(flags, checkpoint_h):
+    options = flags(f"tiny={checkpoint_h}", more=BUDGETS)
+    markdown = sweep(options)
+    assert (options.out / "sweep.md").read_text() == markdown
+    found = table(options)
+    assert [(r["planner"], r["budget"]) for r in found["rows"]] == [
+        (planner, budget) for planner in ("learned", "even", "last", "random") for budget in (1.0, 0.7, 0.3)
+    ]
+    first = asked(found["rows"][0])
+    assert first["kinds"]["known"]["accuracy"] == 1, "their answers are the model's own"
+    assert first["kinds"]["unknown"]["correct"] == 0 and first["correct"] == 6
+    assert found["sets"]["questions"]["best_constant"]["unknown"] == {
+        "answer": "w1", "correct": 2, "total": 6, "accuracy": 1 / 3, "interval": pytest.approx([0.097, 0.7], abs=1e-3)
+    }  # fmt: skip
+    lines = markdown.splitlines()
+    price = f"{first['prefill_gflops']:.5f}"
+    assert lines[0] == "### AdaLLaVA-H: heads and neurons" and lines[2] == "|  | budget 1 | budget 0.7 | budget 0.3 |"
+    assert [line.split(" | ")[1] for line in lines[4:8]] == ["1.000", price, "100.0", "50.0 (25.4 to 74.6)"]
+    planners = [line.split(" | ")[0].removeprefix("| tiny, ") for line in lines[7:11]]
+    assert planners == ["learned", "even", "last", "random"]
+    assert lines[8].split(" | ")[1] == "50.0 (25.4 to 74.6)<br>+0.0 ± 0.0", "at budget 1 all planners are one"
+    assert "| unknown | 6 | 33.3 (w1) | 0.0 |" in markdown
+    assert all(asked(r)["executed_share"] <= r["budget"] + 1e-9 for r in found["rows"] if r["budget"] > 0.34)
+    names = ("accuracy-H", "kinds-H-flops", "plans-H", "plans-H-kinds")
+    figures = {path.name for path in (options.out / "figures").iterdir()}
+    assert figures == {f"{name}.{form}" for name in names for form in ("png", "svg")}
+    assert (options.out / "figures" / "plans-H.png").read_bytes().startswith(b"\x89PNG")
+    assert not [path for path in options.out.rglob("*") if path.suffix in (".part", ".new")]
+
+
+def test_the_csv_says_what_the_json_says(flags, checkpoint_h):
+    options = flags(f"tiny={checkpoint_h}", more=BUDGETS)
+    sweep(options)
+    with (options.out / "sweep.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    rows = {(row["planner"], row["budget"]): asked(row) for row in table(options)["rows"]}
+    assert len(lines) == 3 * len(rows), "a line for all questions, and one for each of two kinds"
+    for line in lines:
+        own = rows[line["planner"], float(line["budget"])]
+        figures = own if line["kind"] == "all" else own["kinds"][line["kind"]]
+        assert (int(line["correct"]), int(line["total"])) == (figures["correct"], figures["total"])
+        assert [float(line["low"]), float(line["high"])] == figures["interval"]
+        assert line["first_token_ms"] == "" and float(line["executed_share"]) == own["executed_share"]
+
+
+def test_how_often_what_runs_is_counted_over_the_plans_that_ran(flags, quiz, checkpoint_h, one_by_one):
+    options = flags(f"tiny={checkpoint_h}", more=["--budgets", "0.7", "--planners", "learned"])
+    sweep(options)
+    (run,) = json.loads((options.out / "plans.json").read_text())
+    ask, counts = one_by_one(checkpoint_h), {"all": 0, "known": 0, "unknown": 0}
+    for question in map(json.loads, (quiz / "questions.jsonl").read_text().splitlines()):
+        plan = ask(question["text"], quiz / "images" / question["image"], 0.7, "learned").facts["plan"]
+        for kind in ("all", question["category"]):
+            counts[kind] += ExecutionPlan.from_json(plan).gates()
+    for kind, gates in counts.items():
+        often = gates / (12 if kind == "all" else 6)
+        for layer, told in zip(often, run["ran"]["questions"][kind], strict=True):
+            assert told["heads"] == pytest.approx(layer[0].tolist(), abs=1e-4)
+            assert told["neuron_groups"] == pytest.approx(layer[1].tolist(), abs=1e-4)
+
+
+def test_times_are_those_of_questions_asked_alone(flags, checkpoint_h, monkeypatch, calls):
+    sizes = []
+    original = Answerer.time
+
+    def seen(self, batch, planner, budget, seed, tokens):
+        sizes.append(len(batch.items))
+        return original(self, batch, planner, budget, seed, tokens)
+
+    monkeypatch.setattr(Answerer, "time", seen)
+    more = [*BUDGETS, "--planners", "learned", "last", "--timed-questions", "4"]
+    options = flags(f"tiny={checkpoint_h}", more=more)
+    markdown = sweep(options)
+    assert set(sizes) == {1} and len(sizes) == 4 * (4 + 3), "four runs that differ, four questions and three to warm up"
+    files = sorted((options.out / "times" / "tiny").glob("*.jsonl"))
+    assert [file.stem for file in files] == ["any-0.3", "any-1", "last-0.7", "learned-0.7"]
+    for file in files:
+        given = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len({times["number"] for times in given}) == 4
+        assert all(min(times["first_token_ms"], times["again_ms"]) > 0 for times in given)
+        assert all(len(times["token_ms"]) == 8 for times in given)
+    (row,) = [r for r in table(options)["rows"] if (r["planner"], r["budget"]) == ("last", 0.7)]
+    given = [json.loads(line) for line in files[2].read_text().splitlines()]
+    assert row["times"]["first_token_ms"]["median"] == statistics.median(times["first_token_ms"] for times in given)
+    assert row["times"]["answers"] == 4 and "time to first token, ms" in markdown
+    assert (options.out / "figures" / "kinds-H-first-token.svg").exists()
+    assert sweep(options) == markdown and len(sizes) == 28, "nothing is timed twice"
+    with pytest.raises(LlavaError, match="another --timed-questions"):
+        sweep(flags(f"tiny={checkpoint_h}", more=[*more, "--timed-questions", "5"]))
+
+
+def test_planners_share_answers_where_they_have_no_choice(flags, checkpoint_h, calls):
+    sweep(flags(f"tiny={checkpoint_h}", more=[*BUDGETS, "--planners", "learned", "even", "random"]))
+    asked = {(planner, budget) for planner, budget, _ in calls}
+    assert asked == {("learned", 1.0), ("learned", 0.3), ("learned", 0.7), ("even", 0.7), ("random", 0.7)}
+
+
+def test_a_stopped_table_goes_on(flags, checkpoint_h, calls):
+    more = ["--budgets", "1", "0.7", "--planners", "learned", "random"]
+    whole = sweep(flags(f"tiny={checkpoint_h}", more=more, out="whole"))
+    needed = len(calls)
+    calls.clear()
+    calls.limit = 5
+    options = flags(f"tiny={checkpoint_h}", more=more, out="stopped")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(options)
+    folder = options.out / "answers" / "tiny" / "questions"
+    assert not list(folder.glob("*.jsonl")) and not (options.out / "sweep.json").exists(), "nothing has its final name"
+    part = folder / "random-0.7.jsonl.part"
+    last = part.read_text().splitlines()[-1]
+    with part.open("a") as stream:
+        stream.write(last[: len(last) // 2])  # killed in the middle of a line
+    calls.limit = 1_000_000
+    assert sweep(options) == whole
+    assert len(calls) == needed == 9
+    assert not list(folder.glob("*.part")) and not list(folder.glob("*.new"))
+    for name in ("any-1", "learned-0.7", "random-0.7"):
+        assert answers(options, "tiny", name) == answers(flags(checkpoint_h, out="whole"), "tiny", name)
+    assert sweep(options) == whole
+    assert len(calls) == needed, "all was there"
+    sweep(flags(f"tiny={checkpoint_h}", more=[*more, "last"], out="stopped"))
+    assert calls[needed:] == [("last", 0.7, 5), ("last", 0.7, 5), ("last", 0.7, 2)], "only what is new"
+
+
+@pytest.mark.parametrize(("change", "named"), [(["--seed", "1"], "--seed"), (["--conv-mode", "v0"], "--conv-mode")])
+def test_answers_of_another_run_are_not_mixed_in(flags, checkpoint_h, change, named):
+    more = ["--budgets", "1", "--planners", "learned"]
+    sweep(flags(f"tiny={checkpoint_h}", more=more))
+    with pytest.raises(LlavaError, match=f"another {named}; remove it, or choose another --out"):
+        sweep(flags(f"tiny={checkpoint_h}", more=[*more, *change]))
+
+
+def test_answers_of_another_checkpoint_are_not_mixed_in(flags, checkpoint_h, make_adaptive):
+    more = ["--budgets", "1", "--planners", "learned"]
+    sweep(flags(f"tiny={checkpoint_h}", more=more))
+    with pytest.raises(LlavaError, match="another checkpoint"):
+        sweep(flags(f"tiny={make_adaptive('L')}", more=more))
+
+
+def test_checkpoints_side_by_side(flags, checkpoint_h, make_adaptive, tiny_checkpoint):
+    """Each under the planner that it was trained with; a plain LLaVA under the one that the flag names."""
+    even = make_adaptive("H", planner="even")
+    options = flags(
+        f"mine={checkpoint_h}", f"trained evenly={even}", f"plain={tiny_checkpoint}:last",
+        more=["--budgets", "1", "0.75", "--planners", "learned", "random"],
+    )  # fmt: skip
+    markdown = sweep(options)
+    assert [(r["model"], r["planner"]) for r in table(options)["rows"][::2]] == [
+        ("mine", "learned"),
+        ("mine", "random"),
+        ("trained evenly", "even"),
+        ("plain", "last"),
+    ]
+    assert (options.out / "answers" / "trained-evenly" / "questions" / "even-0.75.jsonl").exists()
+    assert markdown.splitlines()[9].startswith("| trained evenly, even | ")
+    rows = table(options)["rows"]
+    for row in rows:
+        (first,) = [r for r in rows[:2] if r["budget"] == row["budget"]]
+        assert asked(row)["lead"]["share"] == pytest.approx(asked(row)["accuracy"] - asked(first)["accuracy"])
+
+
+def test_heads_and_layers_have_tables_of_their_own(flags, checkpoint_h, make_adaptive):
+    layers = make_adaptive("L")
+    more = ["--budgets", "1,0.75", "--planners", "learned,last"]
+    options = flags(f"mine={checkpoint_h}", f"whole={layers}", more=more)
+    markdown = sweep(options)
+    headings = [line for line in markdown.splitlines() if line.startswith("#")]
+    assert headings == ["### AdaLLaVA-H: heads and neurons", "### AdaLLaVA-L: whole layers"]
+    rows = table(options)["rows"]
+    assert [row["kind_of_unit"] for row in rows] == ["H"] * 4 + ["L"] * 4
+    assert asked(rows[4])["lead"]["gains"] == asked(rows[4])["lead"]["losses"] == 0, "it is compared with itself"
+
+
+def test_a_plain_llava_has_no_learned_planner(quiz, tiny_checkpoint, tmp_path, capsys):
+    files = ["--question-file", str(quiz / "questions.jsonl"), "--image-folder", str(quiz / "images")]
+    assert main(["--model-path", str(tiny_checkpoint), *files, "--out", str(tmp_path), "--device", "cpu"]) == 2
+    assert "none. Train one with" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing was answered, so nothing is left"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda lines: [], "is empty"),
+        (lambda lines: [*lines, "{"], "line 13 is not JSON"),
+        (lambda lines: [*lines, '{"question_id": 99, "text": "a"}'], "line 13 lacks image, category, answer"),
+        (lambda lines: [*lines, "[]"], r"line 13 is '\[\]'; expected a JSON object"),
+        (lambda lines: [*lines, lines[0]], "13 questions, but only 12 different question_ids"),
+        (lambda lines: [lines[0].replace("0.png", "lost.png"), *lines[1:]], "1 of 12 pictures are not in .*lost.png"),
+    ],
+)
+def test_bad_question_files(spoil, message, flags, quiz, tmp_path, checkpoint_h):
+    options = flags(checkpoint_h)
+    options.question_file = tmp_path / "spoilt.jsonl"
+    options.question_file.write_text("\n".join(spoil((quiz / "questions.jsonl").read_text().splitlines())))
+    with pytest.raises(LlavaError, match=message):
+        sweep(options)
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--budgets", "1.5"], r"--latency-budget is '1.5'"),
+        (["--budgets", "1,half"], r"--latency-budget is 'half'"),
+        (["--budgets", "850ms"], r"--latency-budget is '850ms', a time"),
+        (["--budgets", "1", "1.0"], "--budgets names 1 twice"),
+        (["--planners", "best"], "--planner is 'best'; expected one of learned, even, last, random"),
+        (["--planners", "even,even"], "--planners names even twice"),
+    ],
+)
+def test_bad_budgets_and_planners(more, message, flags, checkpoint_h):
+    options = flags(checkpoint_h, more=more)
+    with pytest.raises(LlavaError, match=message):
+        sweep(options)
+    assert not options.out.exists()
+
+
+def test_bad_paths(flags, checkpoint_h, tmp_path):
+    with pytest.raises(LlavaError, match="names 'a' twice"):
+        sweep(flags(f"a={checkpoint_h}", f"a={checkpoint_h}"))
+    with pytest.raises(LlavaError, match="nowhere"):
+        sweep(flags(tmp_path / "nowhere"))
+    options = flags(checkpoint_h)
+    options.question_file = tmp_path / "none.jsonl"
+    with pytest.raises(LlavaError, match=r"--question-file .*none.jsonl cannot be read"):
+        sweep(options)
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ([], "--suite"),
+        (["--suite", "shapes", "--question-file", "a.jsonl"], "--question-file"),
+        (["--question-file", "a.jsonl"], "--image-folder"),
+        (["--suite", "shapes", "--timed-questions", "-1"], "--timed-questions"),
+        (["--compare", "one"], "--compare"),
+    ],
+)
+def test_flags_that_do_not_go_together(given, named, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(given)
+    assert named in capsys.readouterr().err
