@@ -54,11 +54,11 @@ class Answerer:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.template = template
 
-    def prompt(self, text: str, pictures: int) -> str:
-        """The question as this model is asked, with a tag for each of its pictures."""
+    def prompt(self, text: str, pictures: int, answer: str | None = None) -> str:
+        """The question as this model is asked, with a tag for each of its pictures; with its answer, where given."""
         conversation = self.template.copy()
         conversation.append_message(conversation.roles[0], with_image_tags(self.model, text, pictures))
-        conversation.append_message(conversation.roles[1], None)
+        conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()
 
     def ids(self, prompt: str) -> list[int]:

@@ -1,8 +1,8 @@
 """A task for lmms-eval: questions of every kind, one a picture, in a folder for ``--include_path``.
 
-The questions are a file as LLaVA's programs read it, too, so that both can be asked the same. What the task's YAML names
-is here: lmms-eval imports it. Its paths are relative, as a data set's must be somewhere: lmms-eval is to be run in the
-folder (``scripts/v1_5/eval/lmms.sh`` does).
+The questions are a file as LLaVA's programs read it, so that both can be asked the same. The functions that the task's
+YAML names are here; lmms-eval imports them. Paths are relative to the folder, so that it can be moved: lmms-eval is to
+be run in it (``scripts/v1_5/eval/lmms.sh`` does that).
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from llava.eval.batches import Answerer, groups_by_length
 from llava.eval.runner import facts_of_row
 from llava.generation import TokenClock, image_tag
 
+REPEAT = 1_000_003  # between the seeds of a question's first and second draw: above the numbers of questions
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -48,15 +50,15 @@ def pictures_of(visuals: Any, place: str) -> list[Image.Image]:
     return [picture.convert("RGB") for picture in pictures]
 
 
-def prompt_of(answerer: Answerer, context: str, pictures: int, place: str) -> str:
-    """The prompt. The pictures' tags go in front, unless the task has put them in its text. Raises ``DataError`` where
-    it has put in more, or fewer, than there are pictures."""
+def prompt_of(answerer: Answerer, context: str, pictures: int, place: str, answer: str | None = None) -> str:
+    """The prompt, with the answer where one is given. The pictures' tags go in front, unless the task has put them in
+    its text. Raises ``DataError`` where it has put in more, or fewer, than there are pictures."""
     tags = context.count(DEFAULT_IMAGE_TOKEN)
     if not tags:
-        return answerer.prompt(context, pictures)
+        return answerer.prompt(context, pictures, answer)
     if tags != pictures:
         raise DataError(f"{place} has {tags} image tags in its text and {pictures} pictures; expected as many of each")
-    return answerer.prompt(context.replace(DEFAULT_IMAGE_TOKEN, image_tag(answerer.model)), 0)
+    return answerer.prompt(context.replace(DEFAULT_IMAGE_TOKEN, image_tag(answerer.model)), 0, answer)
 
 
 def answers(
@@ -71,7 +73,7 @@ def answers(
     for group in _groups(answerer, questions, batch_size):
         asked = [questions[place] for place in group]
         first = asked[0]
-        torch.manual_seed(seed + first.doc_id + (repeats[first.task, first.doc_id] << 32))
+        torch.manual_seed(seed + first.doc_id + REPEAT * repeats[first.task, first.doc_id])
         repeats.update((question.task, question.doc_id) for question in asked)
         yield from zip(group, _batch(answerer, asked, keywords), strict=True)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from ada.eval.lmms.asking import prompt_of
 from llava.constants import IGNORE_INDEX
-from llava.errors import OptionError
+from llava.errors import DataError, OptionError
 from llava.eval.batches import Answerer
 
 
@@ -25,15 +25,18 @@ def answer_loss(
     keywords: Mapping[str, Any],
     place: str,
 ) -> tuple[float, bool]:
-    """The mean loss of an answer's tokens, its end included, and whether the model would give it of its own.
+    """The mean loss of an answer's tokens, its end included as in training, and whether the model would give it of its
+    own.
 
     The plan is the one that ``generate`` makes for the question: the latency token stands in front of the answer.
     keywords: the plug-ins', as for ``generate``. Raises ``OptionError`` for a strict budget that is not met.
     """
     model = answerer.model
-    asked = prompt_of(answerer, context, len(pictures), place)
-    end = answerer.template.sep2 or answerer.template.sep
-    before, whole = answerer.ids(asked), answerer.ids(f"{asked} {answer.strip()}{end}")
+    if not answer.strip():
+        raise DataError(f"{place} has an empty answer; there is nothing whose likelihood could be told")
+    before, whole = (
+        answerer.ids(prompt_of(answerer, context, len(pictures), place, given)) for given in (None, answer.strip())
+    )
     known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False)))
     ids = torch.tensor([whole], device=model.device)
     labels = ids.clone()

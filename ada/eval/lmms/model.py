@@ -65,9 +65,9 @@ class AdaLlava(lmms):
         super().__init__()
         self.batch_size, self.seed = batch_size_of(batch_size), seed
         settings = plugin_options(options)
-        loading = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-        if dtype is not None:
-            loading["dtype"] = dtype_named(dtype)
+        loading: dict[str, Any] = {} if dtype is None else {"dtype": dtype_named(dtype)}
+        if attn_implementation is not None:
+            loading["attn_implementation"] = attn_implementation
         args = argparse.Namespace(
             model_base=model_base, device=device or _own_device(), conv_mode=conv_template, **settings
         )
@@ -109,12 +109,11 @@ class AdaLlava(lmms):
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Refused: a plan is made for one question and its answer."""
-        raise OptionError("ada_llava answers questions of one round; tasks of several (generate_until_multi_round) need "
-                          "another model")  # fmt: skip
+        raise OptionError("ada_llava does not do tasks of several rounds (generate_until_multi_round)")
 
     def clean(self) -> None:
         """Let go of the model: only scoring is left to do."""
-        self.answerer = None
+        del self.answerer
         super().clean()
 
     def _asked(
