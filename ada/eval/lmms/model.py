@@ -85,7 +85,7 @@ class AdaLlava(lmms):
         """An answer to each request, and what it cost."""
         questions = [self._asked(*request.args) for request in requests]
         given: dict[int, Given] = {}
-        with tqdm(total=len(questions), desc="ada_llava", unit=" answers", disable=self.rank != 0) as progress:
+        with tqdm(total=len(questions), desc="ada_llava", unit=" answers", disable=self.rank != 0 or None) as progress:
             for place, answer in answers(self.answerer, questions, self.batch_size, self.keywords, self.seed):
                 given[place] = answer
                 progress.update()
@@ -99,13 +99,14 @@ class AdaLlava(lmms):
             for answer, own in zip(in_order, figures, strict=True)
         ]
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """For each request the mean loss of its answer (lmms-eval takes the least for the model's choice), and whether
-        the model would give that answer of its own."""
-        return [
-            self._loss(*request.args)
-            for request in tqdm(requests, desc="ada_llava", unit=" answers", disable=self.rank != 0)
-        ]
+        the model would give that answer of its own.
+
+        The pairs are wrapped, as lmms-eval 0.7.3 turns bare ones into text.
+        """
+        asked = tqdm(requests, desc="ada_llava", unit=" answers", disable=self.rank != 0 or None)
+        return [GenerationResult(self._loss(*request.args)) for request in asked]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Refused: a plan is made for one question and its answer."""
