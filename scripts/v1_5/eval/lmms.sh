@@ -24,21 +24,21 @@ answers=$folder/answers/$NAME
 [ ! -d "$CKPT" ] || CKPT=$(cd "$CKPT" && pwd)
 if [ "$TASKS" = shapes_questions ]; then
     if [ ! -f "$folder/$TASKS.yaml" ]; then
-        echo "error: there is no $TASKS.yaml in $folder; python -m playground.shapes.generate --benchmarks N writes it" >&2
+        echo "error: no $TASKS.yaml in $folder; python -m playground.shapes.generate --benchmarks N writes it" >&2
         exit 2
     fi
     [ ! -d "$CKPT" ] || export HF_HUB_OFFLINE=1
     export HF_DATASETS_OFFLINE=1
 fi
 
+arguments=pretrained=$CKPT,conv_template=${CONV:-vicuna_v1}${BUDGET:+,latency_budget=$BUDGET}${MODEL_ARGS:+,$MODEL_ARGS}
 several=()
 [ "$CHUNKS" -eq 1 ] || several=(torch.distributed.run --standalone --nproc-per-node "$CHUNKS" -m)
 rm -rf "$answers.part"
 ( # in the task's folder: its paths are relative
     cd "$folder"
-    exec python -m ${several[@]+"${several[@]}"} lmms_eval --model ada_llava --tasks "$TASKS" --include_path . \
-        --model_args "pretrained=$CKPT,conv_template=${CONV:-vicuna_v1}${BUDGET:+,latency_budget=$BUDGET}${MODEL_ARGS:+,$MODEL_ARGS}" \
-        --log_samples --output_path "$answers.part" "$@"
+    exec python -m ${several[@]+"${several[@]}"} lmms_eval --model ada_llava --model_args "$arguments" \
+        --tasks "$TASKS" --include_path . --log_samples --output_path "$answers.part" "$@"
 )
 
 # lmms-eval ends with code 0 when it fails, too, so only what it has written tells.
