@@ -1,9 +1,11 @@
 # Sourced by the other scripts: `EXTRAS=extra,extra source scripts/venv.sh` leaves `python` with this project installed.
-# An active virtual environment is used; without one, .venv beside the checkout is made. What is installed already
-# is not installed again, so that the second run needs no network.
-if [ -z "${VIRTUAL_ENV:-}" ]; then
-    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-    source .venv/bin/activate
+# An active virtual environment is used; without one, .venv beside the checkout is made. OWN_VENV=folder makes and uses
+# that one, whatever is active. What is installed already is not installed again, so that the second run needs no
+# network.
+if [ -n "${OWN_VENV:-}" ] || [ -z "${VIRTUAL_ENV:-}" ]; then
+    _venv=${OWN_VENV:-.venv}
+    [ -x "$_venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$_venv"
+    source "$_venv/bin/activate"
 fi
 
 _extras=${EXTRAS:+[$EXTRAS]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,11 +54,11 @@ class Answerer:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.template = template
 
-    def prompt(self, text: str, pictures: int) -> str:
-        """The question as this model is asked, with a tag for each of its pictures."""
+    def prompt(self, text: str, pictures: int, answer: str | None = None) -> str:
+        """The question as this model is asked, with a tag for each of its pictures; with its answer, where given."""
         conversation = self.template.copy()
         conversation.append_message(conversation.roles[0], with_image_tags(self.model, text, pictures))
-        conversation.append_message(conversation.roles[1], None)
+        conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()
 
     def ids(self, prompt: str) -> list[int]:
@@ -79,15 +80,17 @@ class Answerer:
         sampling: Sampling,
         keywords: Mapping[str, Any],
         clock: TokenClock | None = None,
+        stops: Sequence[str] = (),
     ) -> BatchAnswers:
         """Answers in the prompts' order. ``pixels`` and the pictures' ``sizes`` (width, height) follow the order of the
-        image tags over all prompts; ``keywords`` are the plug-ins' for ``generate``."""
+        image tags over all prompts; ``keywords`` are the plug-ins' for ``generate``; an answer ends in front of the
+        first of ``stops`` in it, beside what ends one in the template."""
         clock = clock or TokenClock(None)
         ids, mask = (tensor.to(self.model.device) for tensor in padded(prompts))
-        stop = stop_text(self.template)
+        stops = [text for text in (stop_text(self.template), *stops) if text]
         criteria: list[StoppingCriteria] = [clock]
-        if stop:
-            criteria.append(KeywordsStoppingCriteria([stop], self.tokenizer, ids))
+        if stops:
+            criteria.append(KeywordsStoppingCriteria(stops, self.tokenizer, ids))
         pad = self.tokenizer.pad_token_id
         output = self.model.generate(
             ids,
@@ -103,7 +106,7 @@ class Answerer:
         )
         texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         return BatchAnswers(
-            [(text.partition(stop)[0] if stop else text).strip() for text in texts],
+            [functools.reduce(lambda text, stop: text.partition(stop)[0], stops, text).strip() for text in texts],
             [self._length(row) for row in output.sequences.tolist()],
             (mask == 0).sum(dim=1).tolist(),
             output,

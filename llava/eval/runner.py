@@ -76,18 +76,18 @@ def answer_questions(questions: Sequence[Question], args: argparse.Namespace) ->
         )
     sampling = Sampling(args.temperature, args.top_p, args.num_beams, args.max_new_tokens)
     sampling.keywords()
-    model_path = _model_path(args)
+    model_path = chosen_model(args.model_path)
     settings = _settings(vars(args), model_path)
     places = get_chunk(range(len(questions)), args.num_chunks, args.chunk_idx)
     file = RecordFile(args.answers_file)
     given = records_by_place(file, {place: questions[place] for place in places}, settings)
     waiting = [place for place in places if place not in given]
     if waiting:
-        answerer, name = _load(model_path, args), get_model_name_from_path(model_path)
+        answerer, name = load_answerer(model_path, args), get_model_name_from_path(model_path)
         with tqdm(total=len(places), initial=len(given), desc=args.answers_file.stem, unit=" answers") as progress:
             for batch, answers in _batches(answerer, questions, waiting, args, sampling):
                 records = [
-                    _record(questions[place], answers.texts[row], name, _metadata(answerer, answers, row, settings))
+                    _record(questions[place], answers.texts[row], name, settings, facts_of_row(answerer, answers, row))
                     for row, place in enumerate(batch)
                 ]
                 file.append(records)
@@ -97,9 +97,10 @@ def answer_questions(questions: Sequence[Question], args: argparse.Namespace) ->
     return len(waiting)
 
 
-def _model_path(args: argparse.Namespace) -> str:
+def chosen_model(path: str | None) -> str:
+    """The checkpoint to ask: the given one, else the bundled one. Raises ``OptionError`` where there is neither."""
     defaults = [path for path in hooks().default_model_path() if path]
-    path = args.model_path or (defaults[0] if defaults else None)
+    path = path or (defaults[0] if defaults else None)
     if path is None:
         raise OptionError("--model-path is missing, and no bundled model is installed")
     return path.rstrip("/")
@@ -126,10 +127,12 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load(model_path: str, args: argparse.Namespace) -> Answerer:
+def load_answerer(model_path: str, args: argparse.Namespace, **loading: Any) -> Answerer:
+    """The checkpoint, ready to answer. args: ``model_base``, ``device``, ``conv_mode`` and the plug-ins' options;
+    loading: further keywords of ``load_pretrained_model``."""
     name = get_model_name_from_path(model_path)
     tokenizer, model, image_processor, _ = load_pretrained_model(
-        model_path, args.model_base, name, device=pick_device(args.device)
+        model_path, args.model_base, name, device=pick_device(args.device), **loading
     )
     hooks().prepare_model(model=model, options=vars(args))
     return Answerer(model, tokenizer, image_processor, conversation_for(model, name, args.conv_mode))
@@ -151,24 +154,26 @@ def _batches(
         yield [waiting[i] for i in group], answers
 
 
-def _record(question: Question, text: str, model_id: str, metadata: dict[str, Any]) -> Record:
+def _record(
+    question: Question, text: str, model_id: str, settings: dict[str, Any], facts: Mapping[str, Any]
+) -> Record:
     """Upstream's fields in upstream's order. ``answer_id`` is drawn from what is asked: no restart changes it."""
-    seal = json.dumps([model_id, question.fields, metadata["settings"]], sort_keys=True, default=str)
+    seal = json.dumps([model_id, question.fields, settings], sort_keys=True, default=str)
     return {
         **question.fields,
         "text": text,
         **question.after,
         "answer_id": uuid.uuid5(uuid.NAMESPACE_OID, seal).hex,
         "model_id": model_id,
-        "metadata": metadata,
+        "metadata": {"settings": settings, **facts},
     }
 
 
-def _metadata(answerer: Answerer, answers: BatchAnswers, row: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings, milliseconds, and the plug-ins' facts: plan and operations."""
+def facts_of_row(answerer: Answerer, answers: BatchAnswers, row: int) -> dict[str, Any]:
+    """The batch's milliseconds, and the plug-ins' facts on the row: plan and operations."""
     facts = merged(hooks().describe_row(model=answerer.model, output=answers.output, row=row))
     timing = {**answers.timing, "new_tokens": answers.new_tokens[row], "batch_size": len(answers.texts)}
-    return {"settings": settings, **timing, **facts}
+    return {**timing, **facts}
 
 
 Read = Callable[[argparse.Namespace], Sequence[Question]]

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from playground.shapes.benchmark_scenes import Bench, Picture, Write
 from playground.shapes.benchmarks_choice import mmbench, mmbench_cn, science_qa, seed_bench
+from playground.shapes.benchmarks_lmms import lmms
 from playground.shapes.benchmarks_open import gqa, llava_bench, mm_vet, textvqa, vizwiz, vqav2
 from playground.shapes.benchmarks_yes_no import mme, pope
 
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Write] = {
     "textvqa": textvqa,
     "mm-vet": mm_vet,
     "llava-bench-in-the-wild": llava_bench,
+    "lmms": lmms,
 }
 """Folder below ``eval/`` -> what writes it."""
 

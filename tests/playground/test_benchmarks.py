@@ -6,11 +6,13 @@ import argparse
 import base64
 import itertools
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llava.eval import (
     eval_gqa,
@@ -31,6 +33,7 @@ from llava.eval.record_file import lines_of, read_records
 from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks
+from playground.shapes.questions import KINDS
 from playground.shapes.saving import save_picture
 
 COUNT = 24
@@ -44,6 +47,7 @@ FILES = {  # what the scripts name: questions, folder of pictures
     "seed_bench": ("llava-seed-bench.jsonl", "."),
     "mm-vet": ("llava-mm-vet.jsonl", "images"),
     "llava-bench-in-the-wild": ("questions.jsonl", "images"),
+    "lmms": ("questions.jsonl", "."),
 }
 
 
@@ -201,6 +205,28 @@ def test_mmbench(made, name, table):
     scores = eval_mmbench.mmbench_scores(rows, right)
     assert scores["accuracy"] == scores["circular_accuracy"] == 100
     assert all(base64.b64decode(row["image"]).startswith(b"\x89PNG") for row in rows)
+
+
+def test_the_task_of_lmms_eval(made, monkeypatch):
+    """Its YAML as lmms-eval reads it: functions are imported, paths are of the folder."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: pkgutil.resolve_name(loader.construct_scalar(node)))
+    monkeypatch.chdir(made[0] / "lmms")
+    task = yaml.load(Path("shapes_questions.yaml").read_text(), Loader)
+    rows = read_records(Path(task["dataset_kwargs"]["data_files"][task["test_split"]]), "")
+    assert len(rows) == COUNT and {row["category"] for row in rows} == set(KINDS)
+    assert task["task"] == "shapes_questions" and task["generation_kwargs"]["until"] == []
+    metrics = {metric["metric"] for metric in task["metric_list"]}
+    for row in rows:
+        (picture,) = task["doc_to_visual"](row)
+        assert (picture.size, picture.mode) == ((96, 96), "RGB")
+        assert row[task["doc_to_text"]].endswith(("phrase.", "directly."))
+        right = task["process_results"](row, [f"{row[task['doc_to_target']].upper()}."])
+        assert right == {"accuracy": 1.0, f"accuracy_{row['category']}": 1.0} and right.keys() <= metrics
+        assert set(task["process_results"](row, ["neither"]).values()) == {0.0}
 
 
 def test_sorts_of_choices():

@@ -12,7 +12,7 @@
 # A script's own arguments go to the program that answers. Stopped at any moment, the same line goes on where it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
-EXTRAS=eval source scripts/venv.sh
+EXTRAS=${EXTRAS:-eval} source scripts/venv.sh
 
 DATA=${DATA:-playground/data/eval}
 CKPT=${CKPT:-liuhaotian/llava-v1.5-13b}

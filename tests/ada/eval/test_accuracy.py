@@ -40,6 +40,7 @@ def test_intervals_hold_the_share_and_mirror(total, part):
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
 def test_differences_are_the_mean_of_the_pairs(pairs):
     scores = [int(a) - int(b) for a, b in pairs]
