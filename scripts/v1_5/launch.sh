@@ -41,7 +41,7 @@ torchrun_command() { # fills `command`
     if [ "${NNODES:-1}" = 1 ]; then
         [ -n "${MASTER_PORT:-}" ] && command+=(--master-port "$MASTER_PORT") || command+=(--standalone)
     else
-        [ -n "${NODE_RANK:-}" ] && [ -n "${MASTER_ADDR:-}" ] || stop "NNODES is $NNODES; NODE_RANK and MASTER_ADDR, too"
+        [ -n "${NODE_RANK:-}" ] && [ -n "${MASTER_ADDR:-}" ] || stop "NNODES is $NNODES; it needs NODE_RANK and MASTER_ADDR"
         command+=(--nnodes "$NNODES" --node-rank "$NODE_RANK"
             --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}")
     fi
