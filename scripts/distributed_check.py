@@ -95,7 +95,7 @@ class Check:
         again = self.train(kind, self.stopped(straight, "resumed"), 2, stage)
         fewer = self.stopped(straight, "fewer")
         (state,) = (self.out / f"{kind}-{fewer}").glob("checkpoint-*/global_step*")
-        form = ["--input_folder", str(state), "--output_folder", f"{state}_universal"]
+        form = ["--inject_missing_state", "--input_folder", str(state), "--output_folder", f"{state}_universal"]
         self.run([sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *form], self.out / f"{fewer}.form.log")
         alone = self.train(kind, fewer, 1, stage)
         differences = [largest(expected, losses(folder)) for folder in (straight, again, alone)]

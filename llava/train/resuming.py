@@ -53,7 +53,7 @@ def _read_universal_form(folder: Path, writers: int, args: Any) -> None:
         raise CheckpointError(
             f"{folder} was written by {writers} process(es), and this run has {args.world_size}. Any number can read "
             "its universal form; make it, and start this run again: python -m deepspeed.checkpoint.ds_to_universal "
-            f"--input_folder {state} --output_folder {state}_universal"
+            f"--inject_missing_state --input_folder {state} --output_folder {state}_universal"
         )
     config = args.hf_deepspeed_config.config
     config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
