@@ -18,13 +18,9 @@ def passes(flags_of, tmp_path):
         places = [i for i, record in enumerate(data.list_data_dict) if ("image" in record) == with_pictures][:2]
         batch = trainer.data_collator([data[place] for place in places])
         called = []
-        names = {module: name for name, module in trainer.model.named_modules()}
-        handles = [
-            module.register_forward_pre_hook(lambda module, _: called.append(names[module])) for module in names
-        ]
-        trainer.training_step(trainer.model, batch)
-        for handle in handles:
-            handle.remove()
+        for name, module in trainer.model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+        trainer.compute_loss(trainer.model.train(), batch).backward()
         gradients = {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
         return called, gradients
 
