@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
 
-def is_dealt(parameter: nn.Parameter) -> bool:
+def is_dealt(parameter: Any) -> bool:
     """Whether only a part of it is here."""
     return hasattr(parameter, "ds_id")
 
 
-def size(parameter: nn.Parameter) -> int:
+def size(parameter: Any) -> int:
     """Its number of values, wherever they are."""
-    return parameter.ds_numel if is_dealt(parameter) else parameter.numel()  # type: ignore[return-value]
+    return parameter.ds_numel if is_dealt(parameter) else parameter.numel()
+
+
+def match_dtype(model: nn.Module) -> None:
+    """Give weights that were added later the dtype of those that are dealt: ZeRO-3 takes one, and keeps float32 of what
+    learns apart."""
+    parameters: list[Any] = list(model.parameters())
+    dtype = next((p.ds_tensor.dtype for p in parameters if is_dealt(p)), None)
+    if dtype is None:
+        return
+    for parameter in parameters:
+        if not is_dealt(parameter) and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from llava.model.adapters import is_adapter
 from llava.plugins import hooks, merged
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.processes import of_all
+from llava.train.resuming import part_groups
 from llava.train.samplers import LengthGroupedSampler
 from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
 
@@ -60,7 +61,13 @@ class LLaVATrainer(Trainer):
             for (decay, apart), parameters in groups.items()
         ]
         self.optimizer = optimizer_class(settings, **options)
+        self._decays = [group["weight_decay"] for group in settings]
         return self.optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.is_deepspeed_enabled:
+            part_groups(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The trainer's step, on the batch and what plug-ins add to it."""

@@ -19,7 +19,7 @@ from llava.model.builder import (
     read_fields,
     read_model,
 )
-from llava.model.dealt_weights import is_dealt
+from llava.model.dealt_weights import is_dealt, match_dtype
 from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import fill_new_rows
@@ -193,6 +193,7 @@ def choose_what_learns(model: Any, arguments: Arguments) -> None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if is_adapted(model):
         _train_in_full_beside_adapters(model)
+    match_dtype(model)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
 
@@ -202,5 +203,5 @@ def _train_in_full_beside_adapters(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not name.startswith(_SHELL_MODULES):
             parameter.requires_grad_(True)
-        if parameter.requires_grad and not is_dealt(parameter):  # ZeRO-3 keeps float32 of its own
+        if parameter.requires_grad and not is_dealt(parameter):
             parameter.data = parameter.data.float()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from llava.errors import CheckpointError
 
@@ -37,6 +40,19 @@ def last_checkpoint(args: Any) -> str | None:
     if writers not in (0, args.world_size):
         _read_universal_form(folder, writers, args)
     return str(folder)
+
+
+def part_groups(optimizer: Any, decays: Sequence[float], rates: Sequence[float]) -> None:
+    """Give every parameter group of an optimizer that DeepSpeed has loaded its own settings and count of steps again.
+
+    From the universal form of a ZeRO-3 checkpoint all come back with the first group's settings, and with one count,
+    the same tensor, that each group then raises.
+    """
+    for group, decay, rate in zip(optimizer.param_groups, decays, rates, strict=True):
+        group["weight_decay"], group["lr"] = decay, rate
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
 
 
 def _writers(folder: Path) -> int:

@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from llava.errors import CheckpointError
-from llava.train.resuming import complete_checkpoints, last_checkpoint
+from llava.train.resuming import complete_checkpoints, last_checkpoint, part_groups
 
 
 def write(folder, processes=0, universal=False):
@@ -78,3 +79,17 @@ def test_with_and_without_deepspeed(args, tmp_path, writers):
         last_checkpoint(other)
     same = args(processes=2, deepspeed="zero2.json" if writers else None)
     assert last_checkpoint(same) == str(tmp_path / "checkpoint-4")
+
+
+def test_groups_that_came_back_as_one():
+    """As DeepSpeed leaves an optimizer: one decay, one rate, one count of steps for both groups."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.AdamW([{"params": [weight]} for weight in weights], lr=0.1)
+    count = torch.tensor(5.0)
+    for weight in weights:
+        optimizer.state[weight] = {"step": count, "exp_avg": torch.zeros(2), "exp_avg_sq": torch.ones(2)}
+        weight.grad = torch.ones(2)
+    part_groups(optimizer, [0.5, 0.0], [0.1, 0.2])
+    assert [(group["weight_decay"], group["lr"]) for group in optimizer.param_groups] == [(0.5, 0.1), (0.0, 0.2)]
+    optimizer.step()
+    assert [optimizer.state[weight]["step"].item() for weight in weights] == [6, 6]
