@@ -96,7 +96,8 @@ class Check:
         fewer = self.stopped(straight, "fewer")
         (state,) = (self.out / f"{kind}-{fewer}").glob("checkpoint-*/global_step*")
         form = ["--inject_missing_state", "--input_folder", str(state), "--output_folder", f"{state}_universal"]
-        self.run([sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *form], self.out / f"{kind}-{fewer}.form.log")
+        log = self.out / f"{kind}-{fewer}.form.log"
+        self.run([sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *form], log)
         alone = self.train(kind, fewer, 1, stage)
         differences = [largest(expected, losses(folder)) for folder in (straight, again, alone)]
         figures = "".join(f"{difference:>16.1e}" for difference in differences)
