@@ -24,8 +24,9 @@ from ada.narrow import NarrowCache, projection_bytes
 from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
-from ada.selection import Noise, gumbel
+from ada.selection import Noise
 from ada.train.draws import Draws
+from ada.train.recipe import Recipe, distance
 from ada.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
@@ -57,8 +58,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
-        # Training draws each sample's budget evenly from the unit grid between these fractions.
-        self.training_budgets = (self.units.fraction(0), 1.0)
+        self.recipe = Recipe((self.units.fraction(0), 1.0))  # of training
         self.latency: DeviceLatency | None = None  # what budgets in time go by, once the device is calibrated
         install(self.model.layers)
 
@@ -86,9 +86,10 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
         and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the widened ``labels`` (B, T + 1) and,
         outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
-        running generation. ``draws``: the random numbers of training; without them torch's global generator's.
+        running generation. ``draws``: the random numbers of training; by default at random.
         """
         started = execution is None and (latency_budget is not None or self.training)
+        teacher: torch.Tensor | None = None
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -103,11 +104,13 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             rows = len(sequence.embeds)
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             if latency_budget is None:
-                granted = self._draw_units(rows, draws)
+                draws = draws or Draws.at_random()
+                granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
             else:
                 granted = self.grant(latency_budget, rows, sequence.width, pictures)
-            noise = draws.gumbel(rows, self.device) if draws and self.training else None
-            sequence, execution = self.begin(sequence, granted, planner, noise)
+            if self.training and self.recipe.distillation:
+                teacher = self._answer_in_full(sequence)
+            sequence, execution = self.begin(sequence, granted, planner, draws=draws)
             inputs = sequence.inputs()
         outputs = super().forward(
             **inputs,
@@ -119,6 +122,9 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         )
         if not started or execution is None or isinstance(outputs, tuple):
             return outputs
+        if teacher is not None and sequence.labels is not None:
+            apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
+            outputs["loss"] = outputs.loss + self.recipe.distillation * apart
         # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
         outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
         if not execution.train:
@@ -189,13 +195,14 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         noise: Noise | None = None,
         narrow: bool = True,
         train: bool | None = None,
+        draws: Draws | None = None,
     ) -> tuple[Sequence, Execution]:
         """Put the latency token in, where the model has a scheduler, and set up one call's execution.
 
         sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
-        one that the checkpoint was trained with; noise: the draws of training, Gumbel's by default; narrow: cut
-        layers at inference rather than mask them; train: draw with noise and keep the gates' gradient, by default as
-        the model's mode says.
+        one that the checkpoint was trained with; noise: of training, by default the recipe's, of ``draws`` or at
+        random; narrow: cut layers at inference rather than mask them; train: draw with noise and keep the gates'
+        gradient, by default as the model's mode says.
         """
         train = self.training if train is None else train
         plan = planner_named(planner or getattr(self.config, "planner", None) or "learned")
@@ -205,9 +212,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             token = scheduler.encode(granted / (self.units.tunable + 1))
             sequence = insert(sequence, token.to(sequence.embeds), place)
         if train and noise is None:
-            noise = gumbel(device=sequence.embeds.device)
+            noise = self.recipe.noise(draws or Draws.at_random(), len(granted), sequence.embeds.device)
+        reads_budget_alone = getattr(self.config, "scheduler_input", None) == "budget"
 
         def choose(state: torch.Tensor | None) -> torch.Tensor:
+            state = token[:, 0] if scheduler is not None and reads_budget_alone else state
             logits = None if scheduler is None or state is None else scheduler(state)
             return plan(self.units, granted if logits is None else granted.to(logits.device), logits, noise)
 
@@ -238,12 +247,13 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         """Pictures that the vision tower sees for each row."""
         return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
 
-    def _draw_units(self, rows: int, draws: Draws | None) -> torch.Tensor:
-        """Random tunable units (rows,), even over the grid of ``training_budgets``."""
-        least, most = (self.units.granted(fraction) for fraction in self.training_budgets)
-        if draws is None:
-            return torch.randint(least, most + 1, (rows,), device=self.device)
-        return draws.integers(least, most, rows).to(self.device)
+    @torch.no_grad()
+    def _answer_in_full(self, sequence: Sequence) -> torch.Tensor:
+        """The logits (B, T + 1, V) of the model as it is now, told that all of it may run."""
+        everything = self.grant(None, len(sequence.embeds))
+        sequence, execution = self.begin(sequence, everything, train=False)
+        inputs: dict[str, Any] = sequence.inputs()
+        return super().forward(**inputs, execution=execution, use_cache=False).logits
 
     def _embed(
         self,

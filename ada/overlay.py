@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,18 +233,38 @@ def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
         config.model_type = ADAPTIVE[config.model_type].model_type
         for field in ("num_prefix_layers", "scheduler_type", "scheduler_rank", "token_selecting"):
             setattr(config, field, getattr(defaults, field))
-    for field, value in dataclasses.asdict(options).items():
-        if value is not None and field != "latency_budget":
+    for field in ("scheduler_type", "num_prefix_layers", "scheduler_rank", "planner", "scheduler_input"):
+        value = getattr(options, field)
+        if value is not None:
             setattr(config, field, value)
 
 
 @hookimpl
 def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
-    """Set the range that training draws budgets from."""
+    """Say how budgets and plans are drawn, and what is learned from."""
     from ada.train.arguments import AdaArguments
 
     if model.config.model_type in ADAPTIVE_TYPES:
-        model.training_budgets = arguments[AdaArguments].budget_range(model.units)
+        model.recipe = arguments[AdaArguments].recipe(model.units)
+
+
+@hookimpl
+def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:
+    """``--scheduler_lr``."""
+    from ada.train.arguments import AdaArguments
+
+    rate = arguments[AdaArguments].scheduler_lr
+    return {} if rate is None else {"scheduler": rate}
+
+
+@hookimpl
+def training_callbacks(model: Any, arguments: Mapping[type, Any]) -> list[Any]:
+    """The schedule of the draws' temperature."""
+    from ada.train.arguments import AdaArguments
+    from ada.train.recipe import TemperatureSchedule
+
+    start, end = arguments[AdaArguments].temperatures()
+    return [] if start == end else [TemperatureSchedule(model.recipe, start, end)]
 
 
 @hookimpl

@@ -112,6 +112,16 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
 
 
 @hookspec
+def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:  # type: ignore[empty-body]
+    """Learning rates of their own: a module's name, as a part of its parameters' names -> rate."""
+
+
+@hookspec
+def training_callbacks(model: Any, arguments: Mapping[type, Any]) -> Sequence[Any]:  # type: ignore[empty-body]
+    """``transformers.TrainerCallback``s for a run."""
+
+
+@hookspec
 def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Keyword arguments of the model's forward for one batch of training, beside the batch itself.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ada.budget import LatencyBudget
+from ada.train.recipe import Recipe
 from ada.units import Units
 from llava.errors import OptionError
 
@@ -29,6 +31,50 @@ class AdaArguments:
     planner: str | None = field(
         default=None, metadata={"help": "train under an untrained planner (even, last, random) instead of learning"}
     )
+    scheduler_input: str | None = field(
+        default=None,
+        metadata={"help": "what the scheduler reads: content (the default), or the latency token's embedding: budget"},
+    )
+    scheduler_lr: float | None = field(default=None, metadata={"help": "learning rate of the scheduler alone"})
+    scheduler_temperature: str = field(
+        default="1:1", metadata={"help": "START:END of the plan draws' temperature, straight over the run"}
+    )
+    budget_sampling: str = field(
+        default="uniform",
+        metadata={"help": "uniform, or sandwich: a quarter of the samples at either end of the budget range"},
+    )
+    distillation_weight: float = field(
+        default=0.0, metadata={"help": "weight of the model's own answer at full budget as a target beside the labels"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.budget_sampling not in ("uniform", "sandwich"):
+            raise OptionError(f"--budget_sampling is {self.budget_sampling!r}; expected uniform or sandwich")
+        if self.scheduler_input not in (None, "content", "budget"):
+            raise OptionError(f"--scheduler_input is {self.scheduler_input!r}; expected content or budget")
+        if not 0 <= self.distillation_weight < math.inf:
+            raise OptionError(f"--distillation_weight is {self.distillation_weight}; expected 0 or more")
+        if self.scheduler_lr is not None and not 0 <= self.scheduler_lr < math.inf:
+            raise OptionError(f"--scheduler_lr is {self.scheduler_lr}; expected 0 or more")
+        self.temperatures()
+
+    def temperatures(self) -> tuple[float, float]:
+        """``--scheduler_temperature`` as numbers. Raises ``OptionError`` for what is none."""
+        start, _, end = self.scheduler_temperature.partition(":")
+        try:
+            found = float(start), float(end or start)
+        except ValueError:
+            found = math.nan, math.nan
+        if not all(0 <= value < math.inf for value in found):
+            raise OptionError(
+                f"--scheduler_temperature is {self.scheduler_temperature!r}; expected START:END, each 0 or more"
+            )
+        return found
+
+    def recipe(self, units: Units) -> Recipe:
+        """What the flags say of a training step."""
+        sandwich, (start, _) = self.budget_sampling == "sandwich", self.temperatures()
+        return Recipe(self.budget_range(units), sandwich, self.distillation_weight, start)
 
     def budget_range(self, units: Units) -> tuple[float, float]:
         """``--latency_budget LOW:HIGH`` as fractions, by default from the prefix's share to 1.

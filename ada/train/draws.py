@@ -25,6 +25,15 @@ class Draws:
     step: int
     first: int = 0
 
+    @classmethod
+    def at_random(cls) -> Draws:
+        """A batch that is no part of a run: ``torch.manual_seed`` makes it repeatable."""
+        return cls(int(torch.randint(2**31, (1,))), 0)
+
+    def uniform(self, rows: int) -> torch.Tensor:
+        """One number a row, in [0, 1): (rows,)."""
+        return torch.cat([torch.rand(1, generator=own) for own in self._generators("uniform", rows)])
+
     def integers(self, low: int, high: int, rows: int) -> torch.Tensor:
         """One whole number a row, even over ``low`` to ``high``, both included: (rows,), int64."""
         drawn = [torch.randint(low, high + 1, (1,), generator=own) for own in self._generators("integers", rows)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,16 @@ class LLaVATrainer(Trainer):
 
     optimizer: Any  # torch's, or what a launcher wraps around it
 
-    def __init__(self, *args: Any, projector_only: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        projector_only: bool = False,
+        learning_rates: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.projector_only = projector_only
+        self.learning_rates = learning_rates or {}  # a module's name -> its own rate
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
@@ -41,24 +49,24 @@ class LLaVATrainer(Trainer):
         return LengthGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Weight decay on matrices only; the projector at ``--mm_projector_lr`` where that is given."""
+        """Weight decay on matrices only; modules named in ``learning_rates`` at their own."""
         model = self.model if model is None else model
         if self.optimizer is not None:
             return self.optimizer
         decayed = set(self.get_decay_parameter_names(model))
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+        groups: dict[tuple[bool, float | None], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                apart = self.args.mm_projector_lr is not None and "mm_projector" in name
-                groups[name in decayed, apart].append(parameter)
+                rates = (rate for module, rate in self.learning_rates.items() if module in name.split("."))
+                groups[name in decayed, next(rates, None)].append(parameter)
         optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
         settings = [
             {
                 "params": parameters,
                 "weight_decay": self.args.weight_decay if decay else 0.0,
-                **({"lr": self.args.mm_projector_lr} if apart else {}),
+                **({} if rate is None else {"lr": rate}),
             }
-            for (decay, apart), parameters in groups.items()
+            for (decay, rate), parameters in groups.items()
         ]
         self.optimizer = optimizer_class(settings, **options)
         self._decays = [group["weight_decay"] for group in settings]

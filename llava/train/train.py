@@ -16,7 +16,7 @@ import transformers
 from llava.conversation import SeparatorStyle
 from llava.errors import OptionError
 from llava.model.dealt_weights import size
-from llava.plugins import hooks
+from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
 from llava.train.collator import DataCollatorForSupervisedDataset
@@ -85,8 +85,17 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
         train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, data_args, template),
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
-        callbacks=[GiveMemoryBack()] if training_args.use_cpu else None,
+        learning_rates=_learning_rates(arguments),
+        callbacks=[
+            *([GiveMemoryBack()] if training_args.use_cpu else []),
+            *(callback for part in hooks().training_callbacks(model=model, arguments=arguments) for callback in part),
+        ],
     )
+
+
+def _learning_rates(arguments: Arguments) -> dict[str, float]:
+    rate = arguments[TrainingArguments].mm_projector_lr
+    return {**({} if rate is None else {"mm_projector": rate}), **merged(hooks().learning_rates(arguments=arguments))}
 
 
 def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:

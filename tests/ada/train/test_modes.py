@@ -19,14 +19,14 @@ def test_forward_in_training_draws_a_budget_for_each_sample(make_llava, pixels, 
     given = {**batch, "images": pixels}
     torch.manual_seed(0)
     seen = set()
-    for _ in range(12):
+    for _ in range(40):
         out = model(**given)
         assert out.loss.isfinite() and out.labels.shape[1] == out.logits.shape[1]
         per_unit = 2 * model.units.rank if kind == "H" else 2 * model.units.num_switches
         assert (out.gates.detach().sum((1, 2, 3)) == out.granted_units * per_unit).all()
         seen.update(out.granted_units.tolist())
     assert seen == set(range(model.units.tunable + 1)), "the whole grid, both ends included"
-    model.training_budgets = (0.7, 0.9)
+    model.recipe.budgets = (0.7, 0.9)
     drawn = torch.cat([model(**given).granted_units for _ in range(12)])
     assert (model.units.granted(0.7), model.units.granted(0.9)) == (drawn.min(), drawn.max())
     out = model(**given, latency_budget=[0.5, 0.6, 0.9, 1.0])

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.model.builder import load_pretrained_model
+from llava.train.train import make_trainer, parse_arguments
 
 BAND = re.compile(r"loss_budget_(\d\.\d\d)_(\d\.\d\d)")  # a band of one budget alone ends where it begins
 
@@ -140,8 +141,15 @@ def test_budget_ranges_that_are_none(trained, base, tmp_path, budget):
 
 
 @pytest.mark.parametrize("kind", ["H", "L"])
-@pytest.mark.parametrize("planner", [None, "random"])
-def test_training_does_not_depend_on_how_a_step_is_cut(trained, base, tmp_path, kind, planner):
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"planner": "random"},
+        {"budget_sampling": "sandwich", "distillation_weight": 0.5, "scheduler_temperature": "1:0.5"},
+    ],
+    ids=["random", "sandwich"],
+)
+def test_training_does_not_depend_on_how_a_step_is_cut(trained, base, tmp_path, kind, more):
     """One batch of four, or four of one: the same losses, band by band. SGD, as Adam blows up rounding."""
     flags = {
         "model_name_or_path": base,
@@ -151,8 +159,8 @@ def test_training_does_not_depend_on_how_a_step_is_cut(trained, base, tmp_path, 
         "max_steps": 3,
         "optim": "sgd",
         "learning_rate": 0.1,
+        **more,
     }
-    flags |= {} if planner is None else {"planner": planner}
     curves = []
     for batch, passes in ((4, 1), (2, 2), (1, 4)):
         out = trained(
@@ -161,3 +169,18 @@ def test_training_does_not_depend_on_how_a_step_is_cut(trained, base, tmp_path, 
         curves.append([line["loss"] for line in history(out)])
     for curve in curves[1:]:
         assert curve == pytest.approx(curves[0], abs=2e-4)
+
+
+def test_the_scheduler_learns_at_its_own_rate_and_temperature(flags_of, base, tmp_path):
+    flags = {"scheduler_type": "H", "num_prefix_layers": 2, "scheduler_rank": 2, "scheduler_temperature": "1:0.5"}
+    trainer = make_trainer(
+        parse_arguments(flags_of(tmp_path / "out", model_name_or_path=base, scheduler_lr=0.007, **flags))
+    )
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    assert {name for name, rate in rates.items() if rate == 0.007} == {
+        name for name in rates if name.startswith("scheduler.")
+    }
+    assert len(set(rates.values())) == 2
+    trainer.train()
+    assert trainer.model.recipe.temperature == 0.5, "the last step's"

@@ -1,0 +1,103 @@
+"""The table of an ablation: what variants of a training run are worth, over seeds.
+
+    python -m ada.eval.ablations runs/ablations/sweep/sweep.json --against "as published"
+
+Reads a sweep whose models are labelled ``VARIANT #SEED``. A cell has the mean accuracy over the seeds with its 95 %
+interval (Student's t), and the mean of the seeds' differences to ``--against`` with theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy.stats import t as students_t
+
+from llava.errors import CheckpointError, OptionError
+from llava.eval.record_file import write_whole
+from llava.program import run_program
+
+Accuracies = dict[str, dict[float, dict[str, float]]]
+"""Variant -> budget -> seed -> accuracy in percent."""
+
+
+def read_accuracies(path: Path) -> Accuracies:
+    """A sweep's accuracies on its test questions. Raises ``CheckpointError`` where the file is none of a sweep, and
+    ``OptionError`` for a label without a seed."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        cells = [(row["model"], row["budget"], 100 * next(iter(row["sets"].values()))["accuracy"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise CheckpointError(f"{path} is not the sweep.json of python -m ada.eval.sweep: {error!r}") from error
+    found: Accuracies = {}
+    for label, budget, accuracy in cells:
+        named = re.fullmatch(r"(.+) #(\S+)", label)
+        if named is None:
+            raise OptionError(f"{path} has a model labelled {label!r}; expected VARIANT #SEED")
+        seeds = found.setdefault(named[1], {}).setdefault(budget, {})
+        if named[2] in seeds:
+            raise OptionError(f"{path} has two rows of {label!r} at budget {budget:g}; sweep one planner only")
+        seeds[named[2]] = accuracy
+    return found
+
+
+def mean_and_reach(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and half the width of its 95 % interval; NaN of a single value."""
+    if len(values) < 2:
+        return fmean(values), float("nan")
+    quantile = float(students_t.ppf(0.975, len(values) - 1))
+    return fmean(values), quantile * stdev(values) / len(values) ** 0.5
+
+
+def table(accuracies: Accuracies, against: str) -> str:
+    """Markdown. Raises ``OptionError`` where ``against`` is no variant, or a variant's seeds are not its."""
+    if against not in accuracies:
+        raise OptionError(f"--against is {against!r}; expected one of {', '.join(map(repr, accuracies))}")
+    reference = accuracies[against]
+    budgets = list(reference)
+    lines = ["| variant | " + " | ".join(f"budget {b:g}" for b in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    for variant, by_budget in accuracies.items():
+        cells = [_cell(by_budget.get(b, {}), reference[b], variant, against) for b in budgets]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(seeds: Mapping[str, float], reference: Mapping[str, float], variant: str, against: str) -> str:
+    if seeds.keys() != reference.keys():
+        raise OptionError(
+            f"{variant!r} has the seeds {', '.join(sorted(seeds)) or 'none'}, {against!r} has "
+            f"{', '.join(sorted(reference))}; differences need the same ones"
+        )
+    mean, reach = mean_and_reach(list(seeds.values()))
+    cell = f"{mean:.1f} ± {reach:.1f}"
+    if variant == against:
+        return cell
+    lead, lead_reach = mean_and_reach([seeds[seed] - reference[seed] for seed in reference])
+    return f"{cell}<br>{lead:+.1f} ± {lead_reach:.1f}"
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ada.eval.ablations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", type=Path, help="sweep.json of the runs")
+    parser.add_argument("--against", required=True, metavar="VARIANT", help="the variant to take differences to")
+    parser.add_argument("--out", type=Path, help="write the table here, too")
+    args = parser.parse_args()
+
+    def work() -> None:
+        text = table(read_accuracies(args.sweep), args.against)
+        if args.out is not None:
+            write_whole(args.out, text)
+        print(text, end="")
+
+    return run_program(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

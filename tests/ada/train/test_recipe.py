@@ -1,0 +1,141 @@
+"""What a training step draws and learns from: sandwich, temperature, distillation, what the scheduler reads."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ada.train.arguments import AdaArguments
+from ada.train.draws import Draws
+from ada.train.recipe import Recipe, TemperatureSchedule, distance
+from ada.units import Units
+from llava.errors import OptionError
+
+IGNORE = -100
+UNITS = Units("H", num_layers=10, num_prefix_layers=2, num_switches=8, rank=2)
+CPU = torch.device("cpu")
+
+
+def shares(recipe: Recipe) -> dict[int, float]:
+    drawn = recipe.draw_units(UNITS, Draws(0, 0), 20_000)
+    return {int(units): (drawn == units).float().mean().item() for units in drawn.unique()}
+
+
+def test_uniform_draws_are_even_over_the_range() -> None:
+    found = shares(Recipe((0.5, 1.0)))
+    assert list(found) == list(range(12, 33))
+    assert all(share == pytest.approx(1 / 21, abs=0.01) for share in found.values())
+
+
+def test_sandwich_draws_have_a_quarter_at_either_end() -> None:
+    found = shares(Recipe((0.5, 1.0), sandwich=True))
+    least, *between, most = found.values()
+    assert list(found) == list(range(12, 33))
+    assert (least, most) == pytest.approx((0.25 + 0.5 / 21,) * 2, abs=0.015)
+    assert all(share == pytest.approx(0.5 / 21, abs=0.008) for share in between)
+
+
+def test_temperature_scales_the_draws() -> None:
+    draws, recipe = Draws(1, 0), Recipe((0.5, 1.0), temperature=0.3)
+    expected = draws.gumbel(5)((5, 7)) * 0.3
+    torch.testing.assert_close(recipe.noise(draws, 5, CPU)((5, 7)), expected)
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_at_temperature_0_training_runs_the_plan_of_inference(make_llava, batch, pixels, kind) -> None:
+    model = make_llava(kind, seed=3)
+    asked = {**batch, "images": pixels, "latency_budget": 0.8}
+    calm = model.eval()(**asked).gates
+    model.train()
+    model.recipe.temperature = 0.0
+    assert torch.equal(model(**asked).gates, calm)
+    model.recipe.temperature = 100.0
+    assert any(not torch.equal(model(**asked).gates, calm) for _ in range(8))
+
+
+def test_the_temperature_goes_straight_from_start_to_end() -> None:
+    recipe = Recipe((0.5, 1.0))
+    schedule = TemperatureSchedule(recipe, 1.0, 0.2)
+    seen = []
+    for step in (0, 2, 4, 1):  # a run that is resumed starts anywhere
+        schedule.on_step_begin(None, SimpleNamespace(global_step=step, max_steps=5), None)
+        seen.append(recipe.temperature)
+    assert seen == pytest.approx([1.0, 0.6, 0.2, 0.8])
+
+
+def test_distance_is_the_divergence_at_supervised_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(2, 4, 6, generator=generator) for _ in range(2))
+    labels = torch.tensor([[IGNORE, 3, IGNORE, 1], [IGNORE, IGNORE, 5, 2]])
+    by_hand = []
+    for row, column in ((0, 1), (0, 3), (1, 2), (1, 3)):
+        p, q = (x[row, column - 1].double().softmax(0) for x in (theirs, ours))
+        by_hand.append((p * (p / q).log()).sum())
+    total = torch.stack(by_hand).sum().item()
+    assert distance(ours, theirs, labels).item() == pytest.approx(total / 4, rel=1e-5)
+    assert distance(ours, theirs, labels, 10).item() == pytest.approx(total / 10, rel=1e-5)
+    assert distance(ours, ours, labels).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_distillation_adds_the_distance_to_the_model_in_full(make_llava, batch, pixels, kind) -> None:
+    model = make_llava(kind, seed=3).train()
+    model.recipe.temperature = 0.0
+    asked = {**batch, "images": pixels, "latency_budget": 0.8}
+    plain = model(**asked)
+    model.recipe.distillation = 0.5
+    told = model(**asked)
+    with torch.no_grad():
+        full = model.eval()(**{**asked, "latency_budget": 1.0})
+    apart = distance(plain.logits, full.logits, plain.labels)
+    assert apart > 0.01
+    torch.testing.assert_close(told.loss, plain.loss + 0.5 * apart)
+    told.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.scheduler.parameters())
+
+
+def test_distillation_at_full_budget_adds_nothing(make_llava, batch, pixels) -> None:
+    model = make_llava("H", seed=3).train()
+    asked = {**batch, "images": pixels, "latency_budget": 1.0}
+    plain = model(**asked).loss
+    model.recipe.distillation = 3.0
+    torch.testing.assert_close(model(**asked).loss, plain)
+
+
+@pytest.mark.parametrize("reads", ["content", "budget"])
+def test_a_scheduler_that_reads_the_budget_alone_has_one_plan_a_budget(make_llava, batch, pixels, reads) -> None:
+    model = make_llava("H", seed=3).eval()
+    model.config.scheduler_input = reads
+    with torch.no_grad():
+        model.scheduler.mlp_head.weight.mul_(50)
+        gates = model(**batch, images=pixels, latency_budget=0.7).gates
+    assert all(torch.equal(row, gates[0]) for row in gates) == (reads == "budget")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"budget_sampling": "even"},
+        {"scheduler_input": "picture"},
+        {"distillation_weight": -1.0},
+        {"distillation_weight": float("nan")},
+        {"scheduler_lr": -1e-3},
+        {"scheduler_temperature": "hot"},
+        {"scheduler_temperature": "1:-1"},
+        {"scheduler_temperature": "nan:1"},
+        {"scheduler_temperature": ":1"},
+    ],
+)
+def test_flags_that_are_none(flags) -> None:
+    with pytest.raises(OptionError, match=f"--{next(iter(flags))} is "):
+        AdaArguments(**flags)
+
+
+def test_flags_make_the_recipe() -> None:
+    flags = {"budget_sampling": "sandwich", "distillation_weight": 0.5, "scheduler_temperature": "2:0.5"}
+    arguments = AdaArguments(latency_budget="0.5:0.9", **flags)
+    assert arguments.recipe(UNITS) == Recipe((0.5, 0.9), True, 0.5, 2.0)
+    assert arguments.temperatures() == (2.0, 0.5)
+    assert AdaArguments().recipe(UNITS) == Recipe((0.2, 1.0)), "as published"
