@@ -34,9 +34,9 @@ def main() -> int:
     parser.add_argument("--stages", nargs="+", type=int, default=[2, 3], choices=[2, 3], help="of ZeRO")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--limit", type=int, default=300, help="seconds that a run may take")
-    args = parser.parse_args()
+    args, more = parser.parse_known_args()  # what is left goes to the recipes
     shutil.rmtree(args.out, ignore_errors=True)
-    check = Check(args.out.resolve(), args.steps, args.limit)
+    check = Check(args.out.resolve(), args.steps, args.limit, [*FLAGS, *more])
     check.make_data()
     print(f"largest difference of losses over {args.steps} steps, {GLOBAL_BATCH} samples a step, float32")
     print(f"{'run':<16}{'to one process':>16}{'resumed by two':>16}{'resumed by one':>16}  answer", flush=True)
@@ -52,8 +52,8 @@ def main() -> int:
 class Check:
     """The runs below one folder."""
 
-    def __init__(self, out: Path, steps: int, limit: int) -> None:
-        self.out, self.steps, self.limit = out, steps, limit
+    def __init__(self, out: Path, steps: int, limit: int, flags: list[str]) -> None:
+        self.out, self.steps, self.limit, self.flags = out, steps, limit, flags
         self.data, self.images = out / "mixed.json", out / "data" / "images"
 
     def make_data(self) -> None:
@@ -85,7 +85,7 @@ class Check:
             "SAVE_STEPS": 2 * self.steps // 3,
             "DEEPSPEED": "" if stage is None else f"scripts/zero{stage}.json",
         }
-        command = ["bash", f"scripts/v1_5/finetune_ada_{kind}.sh", *FLAGS]
+        command = ["bash", f"scripts/v1_5/finetune_ada_{kind}.sh", *self.flags]
         self.run(command, folder.with_suffix(".log"), {key: str(value) for key, value in settings.items()})
         return folder
 

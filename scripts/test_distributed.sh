@@ -4,6 +4,7 @@
 #
 #   bash scripts/test_distributed.sh                                           # all of it, into runs/distributed
 #   bash scripts/test_distributed.sh --kinds heads --stages 3 --steps 9        # a part
+#   bash scripts/test_distributed.sh --distillation_weight 0.5                 # other flags go to the recipes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=train source scripts/venv.sh

@@ -104,13 +104,16 @@ class LLaVATrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint's weights: the projector alone in stage 1."""
-        if self.projector_only:
-            save_projector(self, output_dir or self.args.output_dir, state_dict)
-        elif is_adapted(self.model):
-            save_adapter(self, output_dir or self.args.output_dir, state_dict)
-        else:
-            super()._save(output_dir, state_dict)
+        """A checkpoint's weights: the projector alone in stage 1.
+
+        Every process comes here, but under ZeRO-3 only the first has the tensors that all have gathered: the others
+        must not ask for them again.
+        """
+        folder = output_dir or self.args.output_dir
+        if not (self.projector_only or is_adapted(self.model)):
+            super()._save(folder, state_dict)
+        elif self.args.should_save:
+            (save_projector if self.projector_only else save_adapter)(self, folder, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if is_adapted(self.model):
