@@ -69,7 +69,7 @@ class LLaVATrainer(Trainer):
             for (decay, rate), parameters in groups.items()
         ]
         self.optimizer = optimizer_class(settings, **options)
-        self._decays = [group["weight_decay"] for group in settings]
+        self._decays: list[float] = [group["weight_decay"] for group in self.optimizer.param_groups]
         return self.optimizer
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
