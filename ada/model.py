@@ -21,6 +21,7 @@ from ada.grant import granted_units
 from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
+from ada.output import BudgetedOutput
 from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
@@ -125,8 +126,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         if teacher is not None and sequence.labels is not None:
             apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
             outputs["loss"] = outputs.loss + self.recipe.distillation * apart
-        # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
-        outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
+        told = {"granted_units": granted, "gates": execution.gates, "labels": sequence.labels}
+        outputs = BudgetedOutput(**outputs, **told)
         if not execution.train:
             scored = outputs.logits.shape[1]
             self._describe(outputs, latency_budget, granted, execution, sequence, pictures, scored)
