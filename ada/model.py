@@ -21,10 +21,12 @@ from ada.grant import granted_units
 from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
+from ada.output import BudgetedOutput
 from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
 from ada.selection import Noise
+from ada.train.draws import Draws
 from ada.train.recipe import Recipe, distance
 from ada.units import Units
 from llava.errors import OptionError
@@ -76,6 +78,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         latency_budget: Budget | Rows[Budget] | None = None,
         planner: str | None = None,
         execution: Execution | None = None,
+        draws: Draws | None = None,
         **kwargs: Any,
     ) -> Any:
         """LLaVA's forward; under a plan where ``latency_budget`` is given, and always in training, where each row
@@ -84,7 +87,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
         and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the widened ``labels`` (B, T + 1) and,
         outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
-        running generation.
+        running generation. ``draws``: the random numbers of training; by default at random.
         """
         started = execution is None and (latency_budget is not None or self.training)
         teacher: torch.Tensor | None = None
@@ -102,12 +105,13 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             rows = len(sequence.embeds)
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             if latency_budget is None:
-                granted = self.recipe.draw_units(self.units, rows, self.device)
+                draws = draws or Draws.at_random()
+                granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
             else:
                 granted = self.grant(latency_budget, rows, sequence.width, pictures)
             if self.training and self.recipe.distillation:
                 teacher = self._answer_in_full(sequence)
-            sequence, execution = self.begin(sequence, granted, planner)
+            sequence, execution = self.begin(sequence, granted, planner, draws=draws)
             inputs = sequence.inputs()
         outputs = super().forward(
             **inputs,
@@ -122,8 +126,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         if teacher is not None and sequence.labels is not None:
             apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
             outputs["loss"] = outputs.loss + self.recipe.distillation * apart
-        # As items: accelerate rebuilds a bfloat16 run's outputs from their items, and drops bare attributes.
-        outputs["granted_units"], outputs["gates"], outputs["labels"] = granted, execution.gates, sequence.labels
+        told = {"granted_units": granted, "gates": execution.gates, "labels": sequence.labels}
+        outputs = BudgetedOutput(**outputs, **told)
         if not execution.train:
             scored = outputs.logits.shape[1]
             self._describe(outputs, latency_budget, granted, execution, sequence, pictures, scored)
@@ -192,13 +196,14 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         noise: Noise | None = None,
         narrow: bool = True,
         train: bool | None = None,
+        draws: Draws | None = None,
     ) -> tuple[Sequence, Execution]:
         """Put the latency token in, where the model has a scheduler, and set up one call's execution.
 
         sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
-        one that the checkpoint was trained with; noise: the draws of training, Gumbel's by default; narrow: cut
-        layers at inference rather than mask them; train: draw with noise and keep the gates' gradient, by default as
-        the model's mode says.
+        one that the checkpoint was trained with; noise: of training, by default the recipe's, of ``draws`` or at
+        random; narrow: cut layers at inference rather than mask them; train: draw with noise and keep the gates'
+        gradient, by default as the model's mode says.
         """
         train = self.training if train is None else train
         plan = planner_named(planner or getattr(self.config, "planner", None) or "learned")
@@ -208,7 +213,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             token = scheduler.encode(granted / (self.units.tunable + 1))
             sequence = insert(sequence, token.to(sequence.embeds), place)
         if train and noise is None:
-            noise = self.recipe.noise(sequence.embeds.device)
+            noise = self.recipe.noise(draws or Draws.at_random(), len(granted), sequence.embeds.device)
         reads_budget_alone = getattr(self.config, "scheduler_input", None) == "budget"
 
         def choose(state: torch.Tensor | None) -> torch.Tensor:

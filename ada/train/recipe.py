@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 from transformers import TrainerCallback
 
-from ada.selection import Noise, gumbel
+from ada.selection import Noise
+from ada.train.draws import Draws
 from ada.units import Units
 from llava.constants import IGNORE_INDEX
 
@@ -33,19 +34,19 @@ class Recipe:
     distillation: float = 0.0
     temperature: float = 1.0
 
-    def draw_units(self, units: Units, rows: int, device: torch.device) -> torch.Tensor:
+    def draw_units(self, units: Units, draws: Draws, rows: int) -> torch.Tensor:
         """Random tunable units (rows,), int64, on the unit grid of ``budgets``."""
         least, most = (units.granted(fraction) for fraction in self.budgets)
-        drawn = torch.randint(least, most + 1, (rows,), device=device)
+        drawn = draws.integers(least, most, rows)
         if self.sandwich:
-            chance = torch.rand(rows, device=device)
+            chance = draws.uniform(rows)
             low, high = SANDWICH
             drawn = drawn.masked_fill(chance < low, least).masked_fill(chance >= 1 - high, most)
         return drawn
 
-    def noise(self, device: torch.device) -> Noise:
+    def noise(self, draws: Draws, rows: int, device: torch.device) -> Noise:
         """The draws of this moment's temperature."""
-        draw, scale = gumbel(device=device), self.temperature
+        draw, scale = draws.gumbel(rows, device), self.temperature
         return draw if scale == 1 else lambda shape: draw(shape) * scale
 
 

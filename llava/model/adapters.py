@@ -8,6 +8,7 @@ from typing import Any
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoints import Tensors, first_line, listed, read_weights
+from llava.model.dealt_weights import whole
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,14 @@ def trained_in_full(folder: Path) -> Tensors:
 
 def fill(model: Any, tensors: Tensors, source: str) -> None:
     """Copy ``tensors`` into the model. Raises CheckpointError for a name or shape that it does not have."""
-    own = model.state_dict()
-    if unknown := [name for name in tensors if name not in own]:
-        raise CheckpointError(f"{source} holds tensors that the model does not have: {listed(unknown)}")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(f"{name} in {source} is {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
-        own[name].copy_(tensor)
+    with whole(parameter for name, parameter in model.named_parameters() if name in tensors):
+        own = model.state_dict()
+        if unknown := [name for name in tensors if name not in own]:
+            raise CheckpointError(f"{source} holds tensors that the model does not have: {listed(unknown)}")
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise CheckpointError(f"{name} in {source} is {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
+            own[name].copy_(tensor)
 
 
 def require_peft() -> Any:

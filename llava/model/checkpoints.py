@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from llava.errors import CheckpointError
+from llava.model.dealt_weights import whole
 
 Tensors = dict[str, torch.Tensor]
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
@@ -108,18 +109,19 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source:
 
     prefix: what stands in front of the keys in ``source``, for the message.
     """
-    own = module.state_dict()
-    report_misfits(
-        source,
-        missing=[prefix + key for key in own if key not in tensors],
-        unexpected=[prefix + key for key in tensors if key not in own],
-        wrong_shapes=[
-            (prefix + key, tensor.shape, own[key].shape)
-            for key, tensor in tensors.items()
-            if key in own and tensor.shape != own[key].shape
-        ],
-    )
-    module.load_state_dict(dict(tensors))
+    with whole(module.parameters()):
+        own = module.state_dict()
+        report_misfits(
+            source,
+            missing=[prefix + key for key in own if key not in tensors],
+            unexpected=[prefix + key for key in tensors if key not in own],
+            wrong_shapes=[
+                (prefix + key, tensor.shape, own[key].shape)
+                for key, tensor in tensors.items()
+                if key in own and tensor.shape != own[key].shape
+            ],
+        )
+        module.load_state_dict(dict(tensors))
 
 
 def report_misfits(

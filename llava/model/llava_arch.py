@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from llava.constants import (
 from llava.errors import CheckpointError, ImageError
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.checkpoints import load_exactly, read_weights
+from llava.model.dealt_weights import whole
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_inputs import splice
@@ -80,7 +82,8 @@ class LlavaMetaModel:
         load_exactly(self.mm_projector, found, str(path), f"model.{marker}")
         for key, value in tensors.items():
             if key.endswith("image_newline") and hasattr(self, "image_newline"):
-                self.image_newline.data.copy_(value)
+                with whole([self.image_newline]):
+                    self.image_newline.data.copy_(value)
 
 
 class LlavaMetaForCausalLM:
@@ -195,13 +198,20 @@ class LlavaMetaForCausalLM:
         inputs = self.get_input_embeddings().weight  # type: ignore[attr-defined]
         outputs = self.get_output_embeddings().weight  # type: ignore[attr-defined]
         if new:
-            for table in (inputs.data, outputs.data):
-                table[-new:] = table[:-new].mean(dim=0, keepdim=True)
+            fill_new_rows((inputs, outputs), new)
             if model_args.pretrain_mm_mlp_adapter:
-                copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
+                with whole([inputs]):
+                    copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
         if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
             outputs.requires_grad_(False)
+
+
+def fill_new_rows(tables: Iterable[nn.Parameter], new: int) -> None:
+    """Let the last ``new`` rows of embedding tables start as the mean of the others."""
+    for table in tables:
+        with whole([table]):
+            table.data[-new:] = table.data[:-new].mean(dim=0, keepdim=True)
 
 
 def copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:

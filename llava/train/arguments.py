@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
 
+from llava.errors import OptionError
 from llava.utils import device_available
 
 
@@ -84,6 +86,7 @@ _RENAMED = {
     "--push_to_hub_token": "--hub_token",
     "--push_to_hub_model_id": "--hub_model_id",
 }
+_LOGGED_BY = {"tensorboard": "train", "wandb": "wandb"}  # what writes a log, and the extra that brings it
 _MIXED_PRECISION = "--bf16 or --fp16 says all there is to say"
 _DROPPED = {
     "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
@@ -123,6 +126,17 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             kept += [name, *values]
     return kept, notices
+
+
+def check_logs(report_to: Sequence[str]) -> None:
+    """Raise OptionError where ``--report_to`` names what is not installed."""
+    for name in report_to:
+        extra = _LOGGED_BY.get(name)
+        if extra and importlib.util.find_spec(name) is None:
+            raise OptionError(
+                f"--report_to {name} needs the extra {extra!r}: pip install 'ada-llava[{extra}]'; --report_to none "
+                "trains without a log"
+            )
 
 
 def _with_values(flags: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -17,6 +17,8 @@ from llava.errors import CheckpointError
 from llava.model.adapters import is_adapter
 from llava.plugins import hooks, merged
 from llava.train.lora import is_adapted, load_adapter, save_adapter
+from llava.train.processes import of_all
+from llava.train.resuming import part_groups
 from llava.train.samplers import LengthGroupedSampler
 from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
 
@@ -37,6 +39,7 @@ class LLaVATrainer(Trainer):
         self.projector_only = projector_only
         self.learning_rates = learning_rates or {}  # a module's name -> its own rate
         self._figures: dict[str, list[float]] = defaultdict(list)
+        self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -66,7 +69,22 @@ class LLaVATrainer(Trainer):
             for (decay, rate), parameters in groups.items()
         ]
         self.optimizer = optimizer_class(settings, **options)
+        self._decays: list[float] = [group["weight_decay"] for group in self.optimizer.param_groups]
         return self.optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.is_deepspeed_enabled:
+            part_groups(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The trainer's step, on the batch and what plug-ins add to it."""
+        step, done = self.state.global_step, self._pass[1] if self._pass[0] == self.state.global_step else 0
+        self._pass = step, done + 1
+        first = (done * self.args.world_size + self.args.process_index) * self.args.train_batch_size
+        bare = self.accelerator.unwrap_model(model)
+        added = merged(hooks().training_inputs(model=bare, seed=self.args.seed, step=step, first=first))
+        return super().training_step(model, {**inputs, **added}, *args, **kwargs)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -81,18 +99,21 @@ class LLaVATrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means of the plug-ins' figures since the last line."""
         if "loss" in logs:
-            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(self._figures.items())})
+            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(of_all(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint's weights: the projector alone in stage 1."""
-        if self.projector_only:
-            save_projector(self, output_dir or self.args.output_dir, state_dict)
-        elif is_adapted(self.model):
-            save_adapter(self, output_dir or self.args.output_dir, state_dict)
-        else:
-            super()._save(output_dir, state_dict)
+        """A checkpoint's weights: the projector alone in stage 1.
+
+        Every process comes here, but under ZeRO-3 only the first has the tensors that all have gathered: the others
+        must not ask for them again.
+        """
+        folder = output_dir or self.args.output_dir
+        if not (self.projector_only or is_adapted(self.model)):
+            super()._save(folder, state_dict)
+        elif self.args.should_save:
+            (save_projector if self.projector_only else save_adapter)(self, folder, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if is_adapted(self.model):

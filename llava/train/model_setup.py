@@ -19,8 +19,10 @@ from llava.model.builder import (
     read_fields,
     read_model,
 )
+from llava.model.dealt_weights import is_dealt, match_dtype
 from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.llava_arch import fill_new_rows
 from llava.model.placement import attention
 from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -123,8 +125,7 @@ def _add_padding_token(tokenizer: Any, model: Any) -> None:
     """A token of its own, whose rows in both embedding tables start as the mean of the others."""
     new = tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    for table in (model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data):
-        table[-new:] = table[:-new].mean(dim=0, keepdim=True)
+    fill_new_rows((model.get_input_embeddings().weight, model.get_output_embeddings().weight), new)
 
 
 def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
@@ -192,6 +193,7 @@ def choose_what_learns(model: Any, arguments: Arguments) -> None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if is_adapted(model):
         _train_in_full_beside_adapters(model)
+    match_dtype(model)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
 
@@ -201,11 +203,5 @@ def _train_in_full_beside_adapters(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not name.startswith(_SHELL_MODULES):
             parameter.requires_grad_(True)
-        if parameter.requires_grad:
+        if parameter.requires_grad and not is_dealt(parameter):
             parameter.data = parameter.data.float()
-
-
-def complete_checkpoints(output_dir: str) -> list[Path]:
-    """The output folder's ``checkpoint-*`` that were written to the end, oldest first."""
-    found = [p for p in Path(output_dir).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llava.model.dealt_weights import size
+
 PARTS = (
     ("LoRA adapters", ("lora_",)),
     ("projector", ("mm_projector", "image_newline")),
@@ -26,5 +28,5 @@ def learning_by_part(model: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            counts[part_of(name)] = counts.get(part_of(name), 0) + parameter.numel()
+            counts[part_of(name)] = counts.get(part_of(name), 0) + size(parameter)
     return counts

@@ -15,9 +15,10 @@ import transformers
 
 from llava.conversation import SeparatorStyle
 from llava.errors import OptionError
+from llava.model.dealt_weights import size
 from llava.plugins import hooks, merged
 from llava.program import run_program
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
 from llava.train.collator import DataCollatorForSupervisedDataset
 from llava.train.data_check import check_data
 from llava.train.lazy_dataset import LazySupervisedDataset
@@ -27,12 +28,13 @@ from llava.train.model_setup import (
     Arguments,
     add_vision,
     choose_what_learns,
-    complete_checkpoints,
     make_model,
     make_tokenizer,
 )
 from llava.train.parameter_groups import learning_by_part
 from llava.train.preprocessing import mode_of, template_of
+from llava.train.processes import join, leave
+from llava.train.resuming import last_checkpoint
 
 log = logging.getLogger("llava.train")
 
@@ -44,16 +46,19 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
+    check_logs(training_args.report_to)
+    join(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
         count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
         log.info("%d records, none with a fault", count)
     if data_args.check_data_only:
         return
+    checkpoint = last_checkpoint(training_args)
     trainer = make_trainer(arguments)
-    checkpoints = complete_checkpoints(training_args.output_dir)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     trainer.save_result(training_args.output_dir)
+    leave()
 
 
 def make_trainer(arguments: Arguments) -> LLaVATrainer:
@@ -71,7 +76,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
         model.config.conv_mode = mode_of(model_args.version)
     parts = learning_by_part(model)
     listed = ", ".join(f"{part} {count / 1e6:.3g}" for part, count in parts.items())
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(size(p) for p in model.parameters())
     log.info("%.3g of %.3g million parameters learn: %s", sum(parts.values()) / 1e6, total / 1e6, listed)
     return LLaVATrainer(
         model=model,

@@ -20,6 +20,7 @@ from ada.model import AdaLlavaLlamaForCausalLM, adopt
 from ada.plan import ExecutionPlan
 from ada.plan_picture import blocks
 from ada.train.arguments import AdaArguments
+from ada.train.draws import Draws
 from llava import plugins
 from llava.errors import OptionError
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
@@ -189,7 +190,7 @@ def test_training_budgets(make_llava, text, expected) -> None:
     model = make_llava("L")
     overlay.prepare_training_model(model=model, arguments={AdaArguments: AdaArguments(latency_budget=text)})
     assert model.recipe.budgets == expected
-    drawn = model.recipe.draw_units(model.units, 400, model.device).unique().tolist()
+    drawn = model.recipe.draw_units(model.units, Draws(0, 0), 400).unique().tolist()
     assert drawn == list(range(model.units.granted(expected[0]), model.units.granted(expected[1]) + 1))
 
 

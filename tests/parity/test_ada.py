@@ -13,6 +13,7 @@ import torch
 from ada.latency_token import Sequence, insert, sinusoid, token_place
 from ada.model import AdaLlavaLlamaForCausalLM
 from ada.plan import ExecutionPlan
+from ada.train.draws import Draws
 
 MODELS = ("tiny_ada_L", "tiny_ada_H", "tiny8_ada_L", "tiny8_ada_H")
 
@@ -136,8 +137,7 @@ def test_budgets_drawn_in_training(golden, edge, name) -> None:
         pytest.skip("no draws were recorded for this model")
     recorded_draws = edge[0]["get_random_latency"][name]
     model = load(golden, name)
-    torch.manual_seed(0)
-    drawn = model._draw_units(1000).unique().tolist()
+    drawn = model.recipe.draw_units(model.units, Draws(0, 0), 1000).unique().tolist()
     assert [model.units.fraction(units) for units in drawn] == recorded_draws["distinct"]
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ada.selection import gumbel
 from ada.train.arguments import AdaArguments
+from ada.train.draws import Draws
 from ada.train.recipe import Recipe, TemperatureSchedule, distance
 from ada.units import Units
 from llava.errors import OptionError
@@ -19,8 +19,7 @@ CPU = torch.device("cpu")
 
 
 def shares(recipe: Recipe) -> dict[int, float]:
-    torch.manual_seed(0)
-    drawn = recipe.draw_units(UNITS, 20_000, CPU)
+    drawn = recipe.draw_units(UNITS, Draws(0, 0), 20_000)
     return {int(units): (drawn == units).float().mean().item() for units in drawn.unique()}
 
 
@@ -39,11 +38,9 @@ def test_sandwich_draws_have_a_quarter_at_either_end() -> None:
 
 
 def test_temperature_scales_the_draws() -> None:
-    plain, recipe = gumbel(device=CPU), Recipe((0.5, 1.0), temperature=0.3)
-    torch.manual_seed(1)
-    expected = plain((5, 7)) * 0.3
-    torch.manual_seed(1)
-    torch.testing.assert_close(recipe.noise(CPU)((5, 7)), expected)
+    draws, recipe = Draws(1, 0), Recipe((0.5, 1.0), temperature=0.3)
+    expected = draws.gumbel(5)((5, 7)) * 0.3
+    torch.testing.assert_close(recipe.noise(draws, 5, CPU)((5, 7)), expected)
 
 
 @pytest.mark.parametrize("kind", ["H", "L"])

@@ -1,9 +1,11 @@
 """Flags: LLaVA's own, those of older transformers, and what is said of others."""
 
+import importlib.util
+
 import pytest
 
 from llava.errors import OptionError
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, translate_flags
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
 from llava.train.train import parse_arguments
 
 # What LLaVA's launch lines say, in the words of the transformers of their time.
@@ -56,6 +58,19 @@ LINES = {
     "--dataloader_num_workers 4",
     "finetune_qlora": "--lora_enable True --bits 4 --double_quant True --quant_type nf4 --version v1 "
     "--data_path llava_instruct_80k.json --learning_rate 2e-5 --output_dir ./checkpoints/llava-qlora",
+    "v1_5/pretrain": "--version plain --data_path blip_laion_cc_sbu_558k.json --mm_projector_type mlp2x_gelu "
+    "--tune_mm_mlp_adapter True --per_device_train_batch_size 32 --save_steps 24000 --learning_rate 1e-3 "
+    "--output_dir ./checkpoints/llava-v1.5-13b-pretrain",
+    "v1_5/finetune": "--version v1 --data_path llava_v1_5_mix665k.json --mm_projector_type mlp2x_gelu "
+    "--pretrain_mm_mlp_adapter ./checkpoints/llava-v1.5-13b-pretrain/mm_projector.bin --image_aspect_ratio pad "
+    "--group_by_modality_length True --learning_rate 2e-5 --output_dir ./checkpoints/llava-v1.5-13b",
+    "v1_5/finetune_task": "--model_name_or_path liuhaotian/llava-v1.5-13b --version v1 --image_aspect_ratio pad "
+    "--data_path llava_v1_5_mix665k.json --mm_projector_type mlp2x_gelu --group_by_modality_length True "
+    "--learning_rate 2e-5 --output_dir ./checkpoints/llava-v1.5-13b-task",
+    "v1_5/finetune_task_lora": "--lora_enable True --lora_r 128 --lora_alpha 256 --mm_projector_lr 2e-5 --version v1 "
+    "--model_name_or_path liuhaotian/llava-v1.5-13b --data_path llava_v1_5_mix665k.json --image_aspect_ratio pad "
+    "--mm_projector_type mlp2x_gelu --group_by_modality_length True --learning_rate 2e-4 "
+    "--output_dir ./checkpoints/llava-v1.5-13b-task-lora",
     "v1_5/finetune_lora": "--lora_enable True --lora_r 128 --lora_alpha 256 --mm_projector_lr 2e-5 --version v1 "
     "--data_path llava_v1_5_mix665k.json --mm_projector_type mlp2x_gelu --image_aspect_ratio pad "
     "--group_by_modality_length True --learning_rate 2e-4 --output_dir ./checkpoints/llava-v1.5-13b-lora",
@@ -71,14 +86,30 @@ def test_upstreams_own_lines_parse(line):
     model, training = arguments[ModelArguments], arguments[TrainingArguments]
     assert training.warmup_steps == 0.03 and training.report_to == ["wandb"] and model.mm_vision_select_layer == -2
     assert training.lora_enable == ("lora" in line)
-    assert (training.bits, training.lora_r) == ((4, 64) if "qlora" in line else (16, 128 if "v1_5" in line else 64))
-    assert model.tune_mm_mlp_adapter == (line == "pretrain")
+    wide = "v1_5" in line and "lora" in line
+    assert (training.bits, training.lora_r) == ((4, 64) if "qlora" in line else (16, 128 if wide else 64))
+    assert training.mm_projector_lr == (2e-5 if wide else None)
+    assert model.tune_mm_mlp_adapter == line.endswith("pretrain")
 
 
-def test_deepspeed_lines_parse(root):
+@pytest.mark.parametrize("config", ["zero2", "zero3", "zero3_offload"])
+def test_deepspeed_lines_parse(root, monkeypatch, config):
+    """As upstream writes them, in the checkout, behind what its launcher adds."""
     pytest.importorskip("deepspeed")
-    arguments = parse_arguments(["--deepspeed", str(root / "scripts" / "zero3.json"), "--use_cpu", "True"])
-    assert arguments[TrainingArguments].deepspeed
+    monkeypatch.chdir(root)
+    flags = ["--local_rank=0", "--deepspeed", f"./scripts/{config}.json", *COMMON.split(), *LINES["finetune"].split()]
+    training = parse_arguments([*flags, "--use_cpu", "True"])[TrainingArguments]
+    assert training.hf_deepspeed_config.is_zero3() == (config != "zero2")
+    assert training.hf_deepspeed_config.is_offload() == config.endswith("offload")
+
+
+@pytest.mark.parametrize(("name", "extra"), [("wandb", "wandb"), ("tensorboard", "train")])
+def test_a_log_that_nothing_can_write(monkeypatch, name, extra):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == name else find_spec(module))
+    with pytest.raises(OptionError, match=rf"--report_to {name} needs the extra '{extra}': pip install"):
+        check_logs(["codecarbon", name])
+    check_logs([])
 
 
 def test_stage_one_line():

@@ -59,3 +59,17 @@ def test_every_pass_has_its_order(trainer):
         loader.set_epoch(epoch)  # as the trainer does
         passes.append([batch["input_ids"].tolist() for batch in loader])
     assert passes[0] == passes[2] != passes[1]
+
+
+@pytest.mark.parametrize("kind", [{"tune_mm_mlp_adapter": True}, {"lora_enable": True}], ids=["projector", "adapter"])
+def test_processes_that_save_nothing_gather_nothing(trainer, monkeypatch, tmp_path, kind):
+    """A gathering that the first process does not take part in would never end."""
+    runner = trainer(**kind)
+
+    def gather(*args, **kwargs):
+        raise AssertionError("gathered alone")
+
+    monkeypatch.setattr(runner.accelerator, "get_state_dict", gather)
+    monkeypatch.setattr(type(runner.args), "should_save", False)
+    runner._save(str(tmp_path / "checkpoint-1"), None)
+    assert not (tmp_path / "checkpoint-1").exists()

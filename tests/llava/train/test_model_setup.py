@@ -13,7 +13,6 @@ from llava.model import LlavaLlamaForCausalLM
 from llava.train.model_setup import (
     add_vision,
     choose_what_learns,
-    complete_checkpoints,
     make_model,
     make_tokenizer,
 )
@@ -187,13 +186,3 @@ def test_tuning_a_projector_that_is_not_there(set_up, plain_base):
 def test_flash_attention_that_is_not_installed(arguments):
     with pytest.raises(OptionError, match="extra 'flash'"):
         make_model(arguments(attn_implementation="flash_attention_2"))
-
-
-def test_checkpoints_that_are_complete(tmp_path):
-    for step in (100, 20, 3):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    assert complete_checkpoints(str(tmp_path)) == []
-    for step in (100, 20):
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert [path.name for path in complete_checkpoints(str(tmp_path))] == ["checkpoint-20", "checkpoint-100"]
-    assert complete_checkpoints(str(tmp_path / "nowhere")) == []

@@ -140,6 +140,37 @@ def test_budget_ranges_that_are_none(trained, base, tmp_path, budget):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["H", "L"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"planner": "random"},
+        {"budget_sampling": "sandwich", "distillation_weight": 0.5, "scheduler_temperature": "1:0.5"},
+    ],
+    ids=["random", "sandwich"],
+)
+def test_training_does_not_depend_on_how_a_step_is_cut(trained, base, tmp_path, kind, more):
+    """One batch of four, or four of one: the same losses, band by band. SGD, as Adam blows up rounding."""
+    flags = {
+        "model_name_or_path": base,
+        "scheduler_type": kind,
+        "num_prefix_layers": 2,
+        "scheduler_rank": 2,
+        "max_steps": 3,
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        **more,
+    }
+    curves = []
+    for batch, passes in ((4, 1), (2, 2), (1, 4)):
+        out = trained(
+            tmp_path / str(batch), per_device_train_batch_size=batch, gradient_accumulation_steps=passes, **flags
+        )
+        curves.append([line["loss"] for line in history(out)])
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], abs=2e-4)
+
+
 def test_the_scheduler_learns_at_its_own_rate_and_temperature(flags_of, base, tmp_path):
     flags = {"scheduler_type": "H", "num_prefix_layers": 2, "scheduler_rank": 2, "scheduler_temperature": "1:0.5"}
     trainer = make_trainer(

@@ -1,0 +1,212 @@
+"""The recipes of scripts/v1_5: what they would launch, by each launcher, on one machine and on many."""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ada.train.arguments import AdaArguments
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.train import parse_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ["pretrain", "finetune", "finetune_lora", "finetune_task", "finetune_task_lora"]
+RECIPES += ["finetune_ada_heads", "finetune_ada_layers"]
+SETTINGS = {"PRESET", "LAUNCHER", "NPROC", "HOSTFILE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "DEEPSPEED"}
+SETTINGS |= {"MODEL", "DATA", "IMAGES", "OUT", "TOWER", "PROJECTOR", "REPORT_TO", "STEPS", "BATCH", "DRY_RUN"}
+
+
+def run(script, *flags, path=None, **settings):
+    """The script in a process of its own, as in a shell that has none of its variables but these."""
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    kept |= {"PATH": f"{path}:{kept['PATH']}"} if path else {}
+    command = ["bash", script, *flags]
+    return subprocess.run(command, cwd=ROOT, env={**kept, **settings}, capture_output=True, text=True)
+
+
+def launched(recipe, *flags, **settings):
+    """The words of the line that a recipe would start: those of the launcher, and the flags behind the program."""
+    ran = run(f"scripts/v1_5/{recipe}.sh", *flags, DRY_RUN="1", **settings)
+    assert ran.returncode == 0, ran.stderr
+    words = shlex.split(ran.stdout)
+    place = words.index("llava/train/train_mem.py")
+    return words[:place], words[place + 1 :]
+
+
+def value_of(flags, name):
+    """What holds: the last one."""
+    return flags[len(flags) - flags[::-1].index(f"--{name}")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").rglob("*.s[bh]*")), ids=lambda path: path.name)
+def test_shell_syntax(path):
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_offload"])
+def test_deepspeed_configs(name):
+    config = json.loads((ROOT / "scripts" / f"{name}.json").read_text())
+    zero = config["zero_optimization"]
+    assert zero["stage"] == int(name[4])
+    assert "optimizer" not in config, "it would make the trainer's parameter groups ignored"
+    assert config["bf16"] == {"enabled": "auto"} and config["train_batch_size"] == "auto"
+    if zero["stage"] == 3:
+        assert zero["stage3_gather_16bit_weights_on_model_save"] is True
+    offloaded = {part for part in ("optimizer", "param") if zero.get(f"offload_{part}", {}).get("device") == "cpu"}
+    assert offloaded == ({"optimizer", "param"} if name.endswith("offload") else set())
+    pytest.importorskip("deepspeed")
+    flags = ["--deepspeed", str(ROOT / "scripts" / f"{name}.json"), "--use_cpu", "True", "--bf16", "True"]
+    assert parse_arguments(flags)[TrainingArguments].hf_deepspeed_config.is_zero3() == (zero["stage"] == 3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("preset", ["", "shapes"])
+def test_a_recipes_flags_parse(recipe, preset):
+    launcher, flags = launched(recipe, "--seed", "7", PRESET=preset)
+    assert launcher == (["python"] if preset else ["deepspeed"])
+    if "--deepspeed" in flags:
+        place = flags.index("--deepspeed")
+        assert flags[place + 1] == ("scripts/zero2.json" if recipe == "pretrain" else "scripts/zero3.json")
+        del flags[place : place + 2]
+    parsed = parse_arguments([*flags, "--use_cpu", "True", "--report_to", "none"])
+    model, data, training = (parsed[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
+    assert training.seed == 7
+    assert model.version == ("plain" if recipe == "pretrain" else "v1")
+    assert model.tune_mm_mlp_adapter == (recipe == "pretrain")
+    assert data.image_aspect_ratio == ("square" if recipe == "pretrain" else "pad")
+    assert training.lora_enable == recipe.endswith("_lora")
+    assert parsed[AdaArguments].scheduler_type == {"finetune_ada_heads": "H", "finetune_ada_layers": "L"}.get(recipe)
+    assert model.model_name_or_path == "ada/checkpoints/shapes-base" or not preset
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("pretrain", {"learning_rate": "1e-3", "per_device_train_batch_size": "32", "save_steps": "24000"}),
+        ("finetune", {"learning_rate": "2e-5", "per_device_train_batch_size": "16", "save_steps": "50000"}),
+        ("finetune_lora", {"learning_rate": "2e-4", "mm_projector_lr": "2e-5", "lora_r": "128", "lora_alpha": "256"}),
+        ("finetune_task", {"learning_rate": "2e-5", "model_name_or_path": "liuhaotian/llava-v1.5-7b"}),
+        ("finetune_task_lora", {"learning_rate": "2e-4", "lora_r": "128", "per_device_train_batch_size": "16"}),
+        ("finetune_ada_heads", {"learning_rate": "1e-5", "num_prefix_layers": "16", "scheduler_rank": "8"}),
+        ("finetune_ada_layers", {"per_device_train_batch_size": "8", "gradient_accumulation_steps": "2"}),
+    ],
+)
+def test_published_settings(recipe, expected):
+    _, flags = launched(recipe)
+    always = {"warmup_ratio": "0.03", "lr_scheduler_type": "cosine", "model_max_length": "2048", "bf16": "True"}
+    for name, value in {**always, **expected}.items():
+        assert value_of(flags, name) == value, name
+    assert ("--pretrain_mm_mlp_adapter" in flags) == (recipe in ("finetune", "finetune_lora"))
+
+
+def test_the_last_word_is_the_users():
+    _, flags = launched("finetune", "--learning_rate", "5e-6", PRESET="shapes", MODEL="mine", STEPS="3", BATCH="2")
+    assert value_of(flags, "learning_rate") == "5e-6"
+    assert value_of(flags, "model_name_or_path") == "mine"
+    assert (value_of(flags, "max_steps"), value_of(flags, "per_device_train_batch_size")) == ("3", "2")
+    _, flags = launched("finetune_task", "--run_name", "two words", DATA="my data.json", TOWER="", DEEPSPEED="")
+    assert value_of(flags, "run_name") == "two words" and value_of(flags, "data_path") == "my data.json"
+    assert "--vision_tower" not in flags and "--deepspeed" not in flags
+
+
+def test_one_machine():
+    assert launched("finetune")[0] == ["deepspeed"]
+    assert launched("finetune", NPROC="4", MASTER_PORT="3000")[0] == shlex.split(
+        "deepspeed --num_gpus 4 --master_port 3000"
+    )
+    assert launched("finetune", LAUNCHER="torchrun")[0] == shlex.split("torchrun --nproc-per-node gpu --standalone")
+    assert launched("finetune", LAUNCHER="torchrun", NPROC="2", MASTER_PORT="3000")[0] == shlex.split(
+        "torchrun --nproc-per-node 2 --master-port 3000"
+    )
+    assert launched("finetune", LAUNCHER="python")[0] == ["python"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_on_a_cpu(recipe):
+    launcher, flags = launched(recipe, PRESET="shapes", NPROC="2")
+    assert launcher == shlex.split("torchrun --nproc-per-node 2 --standalone")
+    assert value_of(flags, "deepspeed") == "scripts/zero2.json"
+    assert value_of(flags, "per_device_train_batch_size") == "24", "as many samples a step as one process has"
+    launcher, flags = launched(recipe, PRESET="shapes", NPROC="2", LAUNCHER="deepspeed", DEEPSPEED="scripts/zero3.json")
+    assert launcher == shlex.split("deepspeed --num_gpus 2")
+    assert value_of(flags, "deepspeed") == "scripts/zero3.json"
+
+
+def test_many_machines(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"# the lab's\nfirst slots=8\n\n{socket.gethostname()} slots=8\nthird slots=8\n")
+    assert launched("finetune", HOSTFILE=str(hosts))[0] == ["deepspeed", "--hostfile", str(hosts)]
+    common = "torchrun --nproc-per-node 8 --nnodes 3 --node-rank {} --master-addr {} --master-port {}"
+    torchrun = {"LAUNCHER": "torchrun", "NPROC": "8"}
+    found, _ = launched("finetune", HOSTFILE=str(hosts), **torchrun)
+    assert found == shlex.split(common.format(1, "first", 29500)), "this machine's line is the second"
+    found, _ = launched("finetune", HOSTFILE=str(hosts), NODE_RANK="2", MASTER_PORT="3000", **torchrun)
+    assert found == shlex.split(common.format(2, "first", 3000))
+    found, _ = launched("finetune", NNODES="3", NODE_RANK="0", MASTER_ADDR="here", **torchrun)
+    assert found == shlex.split(common.format(0, "here", 29500))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"PRESET": "shape"}, "PRESET is 'shape'; expected one of"),
+        ({"LAUNCHER": "mpirun"}, "LAUNCHER is 'mpirun'; expected deepspeed, torchrun or python"),
+        ({"LAUNCHER": "torchrun", "HOSTFILE": "nowhere"}, "HOSTFILE is 'nowhere', which is no file"),
+        ({"LAUNCHER": "torchrun", "HOSTFILE": "README.md"}, "is not in README.md; name its line, from 0, in NODE_RANK"),
+        ({"LAUNCHER": "torchrun", "NNODES": "2"}, "NNODES is 2; it needs NODE_RANK and MASTER_ADDR"),
+        ({"LAUNCHER": "python", "NPROC": "2"}, "LAUNCHER is python, which starts one process, and NPROC is 2"),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
+)
+def test_settings_that_cannot_be_used(settings, complaint):
+    ran = run("scripts/v1_5/finetune.sh", DRY_RUN="1", **settings)
+    assert ran.returncode == 1 and complaint in ran.stderr
+    assert not ran.stdout
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "finetune_ada_heads"])
+def test_a_machine_without_a_gpu_is_told_what_it_can_run(recipe):
+    ran = run(f"scripts/v1_5/{recipe}.sh", CUDA_VISIBLE_DEVICES="")
+    assert ran.returncode == 1
+    assert f"PRESET=shapes bash scripts/v1_5/{recipe}.sh" in ran.stderr
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A folder with a ``scontrol`` that knows two hosts, and an ``srun`` that runs its command once for each."""
+    tools = {
+        "scontrol": '[ "$*" = "show hostnames node[1-2]" ] && printf "node1\\nnode2\\n"',
+        "srun": 'while [[ $1 == --* ]]; do shift; done\nfor place in 0 1; do SLURM_NODEID=$place "$@"; done',
+    }
+    for name, text in tools.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+SLURM = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "41", "SLURM_GPUS_ON_NODE": "8"}
+
+
+def test_slurm(cluster):
+    recipe = ["scripts/v1_5/finetune_ada_heads.sh", "--run_name", "two words"]
+    ran = run("scripts/slurm/train.sbatch", *recipe, path=cluster, DRY_RUN="1", **SLURM)
+    assert ran.returncode == 0, ran.stderr
+    lines = [shlex.split(line) for line in ran.stdout.splitlines()]
+    assert len(lines) == 2
+    for rank, words in enumerate(lines):
+        expected = f"torchrun --nproc-per-node 8 --nnodes 2 --node-rank {rank} --master-addr node1 --master-port 20041"
+        assert words[: words.index("llava/train/train_mem.py")] == shlex.split(expected)
+        assert words[-2:] == ["--run_name", "two words"]
+        assert value_of(words, "scheduler_type") == "H"
+
+
+def test_slurm_without_a_recipe(cluster):
+    ran = run("scripts/slurm/train.sbatch", "--learning_rate", "1", path=cluster, **SLURM)
+    assert ran.returncode == 2 and "expected a recipe" in ran.stderr
+    text = (ROOT / "scripts/slurm/train.sbatch").read_text().splitlines()
+    asked = [line for line in text if line.startswith("#SBATCH ")]
+    assert "#SBATCH --ntasks-per-node=1" in asked and text.index(asked[-1]) < text.index("set -euo pipefail")
