@@ -9,13 +9,7 @@ import torch
 
 from ada.budget import LatencyBudget, TimeBudget, budgets_of_rows
 from ada.calibration.device_latency import DeviceLatency
-from ada.config import (
-    AdaLlavaConfig,
-    AdaLlavaMistralConfig,
-    AdaLlavaQwenConfig,
-    check_layer_kinds,
-    check_token_selecting,
-)
+from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution import Execution
 from ada.grant import granted_units
 from ada.latency_token import Sequence, insert, token_place
@@ -32,8 +26,6 @@ from ada.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.multimodal_inputs import pad_left
 
 Budget = LatencyBudget | TimeBudget | float | int | str
@@ -89,8 +81,6 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
         running generation. ``draws``: the random numbers of training; by default at random.
         """
-        started = execution is None and (latency_budget is not None or self.training)
-        teacher: torch.Tensor | None = None
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -100,28 +90,28 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             "images": images,
             "image_sizes": image_sizes,
         }
-        if started:
-            sequence = self._embed(**inputs)
-            rows = len(sequence.embeds)
-            pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
-            if latency_budget is None:
-                draws = draws or Draws.at_random()
-                granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
-            else:
-                granted = self.grant(latency_budget, rows, sequence.width, pictures)
-            if self.training and self.recipe.distillation:
-                teacher = self._answer_in_full(sequence)
-            sequence, execution = self.begin(sequence, granted, planner, draws=draws)
-            inputs = sequence.inputs()
-        outputs = super().forward(
-            **inputs,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            execution=execution,
+        others: dict[str, Any] = {
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "logits_to_keep": logits_to_keep,
             **kwargs,
-        )
-        if not started or execution is None or isinstance(outputs, tuple):
+        }
+        if execution is not None or (latency_budget is None and not self.training):
+            return super().forward(**inputs, **others, execution=execution)
+        sequence = self._embed(**inputs)
+        rows = len(sequence.embeds)
+        pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
+        if latency_budget is None:
+            draws = draws or Draws.at_random()
+            granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
+        else:
+            granted = self.grant(latency_budget, rows, sequence.width, pictures)
+        distilled = self.training and self.recipe.distillation > 0
+        teacher = self._answer_in_full(sequence) if distilled else None
+        sequence, execution = self.begin(sequence, granted, planner, draws=draws)
+        inputs = dict(sequence.inputs())
+        outputs = super().forward(**inputs, **others, execution=execution)
+        if isinstance(outputs, tuple):
             return outputs
         if teacher is not None and sequence.labels is not None:
             apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
@@ -283,38 +273,3 @@ class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):
     """The published models' class."""
 
     config_class = AdaLlavaConfig
-
-
-class AdaLlavaMistralForCausalLM(AdaLlavaCausalLM, LlavaMistralForCausalLM):
-    """On Mistral."""
-
-    config_class = AdaLlavaMistralConfig
-
-
-class AdaLlavaQwenForCausalLM(AdaLlavaCausalLM, LlavaQwenForCausalLM):
-    """On Qwen2."""
-
-    config_class = AdaLlavaQwenConfig
-
-
-# A family's plain class -> its adaptive one.
-ADAPTIVE_MODELS: dict[type, Any] = {
-    LlavaLlamaForCausalLM: AdaLlavaLlamaForCausalLM,
-    LlavaMistralForCausalLM: AdaLlavaMistralForCausalLM,
-    LlavaQwenForCausalLM: AdaLlavaQwenForCausalLM,
-}
-
-
-def adopt(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
-    """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
-    adaptive = ADAPTIVE_MODELS.get(type(model))
-    if adaptive is None:
-        known = ", ".join(kind.__name__ for kind in ADAPTIVE_MODELS)
-        raise OptionError(f"a latency budget needs one of {known}; this model is {type(model).__name__}")
-    config: Any = model.config
-    config.scheduler_type = kind
-    config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
-    config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
-    model.__class__ = adaptive
-    model.scheduler = None
-    model._make_adaptive()

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
 @hookimpl
 def model_classes() -> Mapping[str, tuple[type, type]]:
     """The published format's model type, and its like on other decoders."""
-    from ada.model import ADAPTIVE_MODELS
+    from ada.families import ADAPTIVE_MODELS
 
     return {kind.config_class.model_type: (kind.config_class, kind) for kind in ADAPTIVE_MODELS.values()}
 
@@ -70,7 +70,7 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
     if not hasattr(model, "units") and (budget is not None or planner is not None):
         if planner not in UNTRAINED:
             raise _no_scheduler(model)
-        from ada.model import adopt
+        from ada.families import adopt
 
         adopt(model)
     if hasattr(model, "units"):

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ada import overlay
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM, adopt
+from ada.families import adopt
+from ada.model import AdaLlavaLlamaForCausalLM
 from ada.plan import ExecutionPlan
 from ada.plan_picture import blocks
 from ada.train.arguments import AdaArguments

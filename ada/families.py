@@ -1,0 +1,47 @@
+"""Adaptive models of every decoder family: a config and a class, and a line that tells which plain class it extends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
+from ada.model import AdaLlavaCausalLM, AdaLlavaLlamaForCausalLM
+from llava.errors import OptionError
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
+from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+
+
+class AdaLlavaMistralForCausalLM(AdaLlavaCausalLM, LlavaMistralForCausalLM):
+    """On Mistral."""
+
+    config_class = AdaLlavaMistralConfig
+
+
+class AdaLlavaQwenForCausalLM(AdaLlavaCausalLM, LlavaQwenForCausalLM):
+    """On Qwen2."""
+
+    config_class = AdaLlavaQwenConfig
+
+
+# A family's plain class -> its adaptive one.
+ADAPTIVE_MODELS: dict[type, Any] = {
+    LlavaLlamaForCausalLM: AdaLlavaLlamaForCausalLM,
+    LlavaMistralForCausalLM: AdaLlavaMistralForCausalLM,
+    LlavaQwenForCausalLM: AdaLlavaQwenForCausalLM,
+}
+
+
+def adopt(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
+    """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
+    adaptive = ADAPTIVE_MODELS.get(type(model))
+    if adaptive is None:
+        known = ", ".join(kind.__name__ for kind in ADAPTIVE_MODELS)
+        raise OptionError(f"a latency budget needs one of {known}; this model is {type(model).__name__}")
+    config: Any = model.config
+    config.scheduler_type = kind
+    config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
+    config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
+    model.__class__ = adaptive
+    model.scheduler = None
+    model._make_adaptive()
