@@ -30,7 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ada import bench_adherence, bench_batch
+from ada import bench_adherence, bench_batch, bench_quantised
 from ada.bench_selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.latency_token import Sequence
@@ -220,11 +220,14 @@ def time_models(layers: int, positions: int, rounds: int, decode_steps: int, bud
 
 
 def main() -> None:
-    """The command line; with ``adherence`` or ``batch`` in front it is that of ``ada.bench_adherence``, ``_batch``."""
+    """The command line; with ``adherence``, ``batch`` or ``quantised`` in front it is that of
+    ``ada.bench_adherence``, ``_batch`` or ``_quantised``."""
     if sys.argv[1:2] == ["adherence"]:
         raise SystemExit(bench_adherence.main(sys.argv[2:]))
     if sys.argv[1:2] == ["batch"]:
         raise SystemExit(bench_batch.main(lambda layers: Models.make(layers).ada["H"], sys.argv[2:]))
+    if sys.argv[1:2] == ["quantised"]:
+        raise SystemExit(bench_quantised.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, help="decoder layers; by default what memory allows, up to 32")
     parser.add_argument("--positions", type=int, default=640, help="prompt positions")

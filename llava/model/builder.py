@@ -30,7 +30,15 @@ from llava.model.families import FAMILIES, llava_classes
 from llava.model.hf_layout import open_weights
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import copy_new_rows
-from llava.model.placement import attention, fitting_dtype, placed, placing, quantisation, usable_device
+from llava.model.placement import (
+    attention,
+    avoid_packing,
+    fitting_dtype,
+    placed,
+    placing,
+    quantisation,
+    usable_device,
+)
 from llava.plugins import hooks, merged
 
 log = logging.getLogger(__name__)
@@ -82,6 +90,8 @@ def load_pretrained_model(
     in_full = trained_in_full(folder) if is_adapter(folder) else {}
     elsewhere = (lambda key: key in in_full or in_projector_file(key)) if base != folder else None
     model = read_model(model_class, base, elsewhere, config=config, **kwargs).eval()
+    if load_4bit:
+        avoid_packing(model)
     if model_class is AutoModelForCausalLM:
         return tokenizer, placed(model, device, kwargs), None, context_length(model)
     _add_image_tokens(model, tokenizer)

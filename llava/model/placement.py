@@ -76,10 +76,7 @@ def quantisation(
     load_4bit: bool, dtype: torch.dtype, kept_modules: tuple[str, ...] = ("model.mm_projector", "lm_head")
 ) -> BitsAndBytesConfig:
     """NF4 with double quantisation, or LLM.int8(); modules whose names begin so stay as they are."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise OptionError("8-bit and 4-bit loading need the extra 'quant': pip install 'ada-llava[quant]'") from error
+    require_bitsandbytes()
     kept = list(kept_modules)
     if not load_4bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
@@ -90,6 +87,29 @@ def quantisation(
         bnb_4bit_quant_type="nf4",
         llm_int8_skip_modules=kept,
     )
+
+
+def require_bitsandbytes() -> Any:
+    """The library, or an OptionError that names the extra that brings it."""
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise OptionError("8-bit and 4-bit weights need the extra 'quant': pip install 'ada-llava[quant]'") from error
+    # It says at every product of 8-bit weights that their inputs are rounded.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return bitsandbytes
+
+
+def avoid_packing(model: Any) -> None:
+    """Let 4-bit projections stay as they are stored where the library's fast kernel for CPUs cannot take their shape.
+
+    The library packs weights for that kernel before the first product, in tiles of 32 rows and in scales of whole
+    blocks along a row, and fails on any other shape; without it the same product is done in its general way.
+    """
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and (state.shape[0] % 32 or state.shape[1] % state.blocksize):
+            module.support_avx512bf16_for_cpu = False
 
 
 def placed(model: Any, device: str, loading: dict[str, Any]) -> Any:

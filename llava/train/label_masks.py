@@ -19,12 +19,12 @@ Count = Callable[[str], int]
 
 
 def mask_rounds(
-    ids: torch.Tensor, text: str, count: Count, separator: str, end: str, cut: bool = False, sample: str = "?"
+    ids: torch.Tensor, text: str, count: Count, separator: str, end: str, limit: int, sample: str = "?"
 ) -> torch.Tensor:
     """Labels (T,) for templates whose rounds are "question separator answer end".
 
     separator: what stands between question and answer, its trailing space included; end: the text of the token that
-    closes an answer; cut: ids (T,) stop before the text does.
+    closes an answer; limit: tokens that the model takes; what lies behind them is cut off, and may be anything.
 
     Raises ``DataError``, naming the ``sample``, where a round has no answer or more than one, and where the rounds'
     lengths do not add up to that of the ids.
@@ -38,6 +38,8 @@ def mask_rounds(
             break
         question, *answers = turn.split(separator)
         if len(answers) != 1:
+            if cursor >= limit:
+                break
             raise DataError(
                 f"sample {sample}: turn {index + 1} does not split into one question and one answer at "
                 f"{separator!r}; an answer that is empty, or holds {separator!r} or {end!r}, and a question without "
@@ -49,7 +51,7 @@ def mask_rounds(
         labels[cursor : cursor + asked] = IGNORE_INDEX
         cursor += count(before + turn) - skipped + 1
     labels[cursor:] = IGNORE_INDEX
-    if cursor != len(ids) and not cut:
+    if cursor != len(ids) and cursor < limit:
         raise DataError(
             f"sample {sample}: its turns make {cursor} tokens, the whole conversation {len(ids)}; does the tokenizer "
             f"know {end!r} as one token, and does it fit the conversation template?"

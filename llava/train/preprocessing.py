@@ -88,11 +88,14 @@ def _rounds(source: Sequence[Message], tokenizer: Any, has_image: bool, template
     """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
     marks = round_marks(template)
     assert marks is not None  # the other styles have ways of their own
-    text = _conversation_text(source, template, sample)
+    conversation = _conversation(source, template, sample)
+    if template.sep_style is SeparatorStyle.LLAMA_2 and not (conversation.messages and conversation.messages[0][1]):
+        raise DataError(f"sample {sample}: the first question is empty, which this template has no form for")
+    text = conversation.get_prompt()
     ids = _encode(text, tokenizer, has_image)
-    cut = not has_image and len(ids) >= tokenizer.model_max_length
     count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image)
-    return {"input_ids": ids, "labels": mask_rounds(ids, text, count, *marks, cut=cut, sample=sample)}
+    labels = mask_rounds(ids, text, count, *marks, limit=tokenizer.model_max_length, sample=sample)
+    return {"input_ids": ids, "labels": labels}
 
 
 def _plain(source: Sequence[Message], tokenizer: Any, template: Conversation, sample: str) -> Sample:
@@ -138,10 +141,6 @@ def _chatml(source: Sequence[Message], tokenizer: Any, has_image: bool, template
         check_turns(turns, role, end, sample)
         labels = mask_answers(ids, conversation.system + end, turns, role, count)
     return {"input_ids": ids, "labels": labels}
-
-
-def _conversation_text(source: Sequence[Message], template: Conversation, sample: str) -> str:
-    return _conversation(source, template, sample).get_prompt()
 
 
 def _conversation(source: Sequence[Message], template: Conversation, sample: str) -> Conversation:
