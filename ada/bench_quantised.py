@@ -1,10 +1,10 @@
 """Does it pay to dequantise a layer once, and cut it to a plan? ``python -m ada.bench quantised``.
 
 One decoder layer with the shapes of a 7B model, its weights in 4 bit (NF4) or 8 bit (LLM.int8()). Of each plan two
-ways are timed, interleaved: *masked*, the quantised layer run whole with gates in front of its outputs, as a budget runs
-it; and *cut*, the plan's heads and neurons taken out of dequantised weights once, in bfloat16, and run as a narrow
-layer. Beside the times stand the seconds that dequantising and cutting take, and the bytes that the cut weights take
-beside the quantised ones, which stay for other plans.
+ways are timed, interleaved: *masked*, the quantised layer run whole with gates in front of its outputs, as a budget
+runs it; and *cut*, the plan's heads and neurons taken out of dequantised weights once, in bfloat16, and run as a narrow
+layer. Beside the times stand the milliseconds that cutting takes, and the bytes that the cut weights take beside the
+quantised ones, which stay for other plans.
 
 Prints a table, and the same as one JSON object on the last line. "times faster" is above 1 where cutting pays.
 """

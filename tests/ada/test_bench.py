@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from ada import bench, bench_batch
+from ada import bench, bench_batch, bench_quantised
 from ada.bench_selection import layers_one_by_one, switches_one_by_one, time_selection
+from ada.plan import LayerPlan
 
 SMALL = {
     "hidden_size": 64,
@@ -98,3 +99,21 @@ def test_the_batch_program_prints_every_case(small, monkeypatch, capsys) -> None
     cases = [(line["rows"], line["plans"]) for line in lines]
     assert cases == [(count, case) for count in (1, 3) for case in bench_batch.CASES]
     assert all(line["decode"]["times_faster"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_layer_masked_is_its_dequantised_self_cut(bits) -> None:
+    """The two ways that are timed do the same: within what 8-bit products round off their inputs."""
+    sizes = {"hidden_size": 2048, "intermediate_size": 128, "num_attention_heads": 32}
+    with torch.inference_mode():
+        layer, rotary = bench_quantised.dense_layer(sizes)
+        whole, values = bench_quantised.quantised(layer, bits)
+        kept = (0, 3, 4, 17)
+        both, _, extra = bench_quantised.ways(whole, values, LayerPlan(kept, kept))
+        hidden = torch.randn(1, 6, 2048, dtype=torch.bfloat16)
+        angles = rotary(hidden, torch.arange(6)[None])
+        masked, cut = (both[name](hidden, angles) - hidden for name in ("masked", "cut"))
+    assert extra == 2 * (4 * 2048 * 256 + 3 * 2048 * 16), "an eighth of the seven matrices, in bfloat16"
+    assert (masked - cut).norm() < 0.03 * cut.norm()
+    (line,) = bench_quantised.measure([bits], [0.5], 4, 1, sizes)
+    assert line["share"] == 0.5 and min(line[phase]["times_faster"] for phase in ("prefill", "decode")) > 0

@@ -63,3 +63,22 @@ def test_the_demo_answers_and_reports(root: Path) -> None:
     answer, report = ran.stdout.strip().splitlines()[-2:]
     assert answer == "ASSISTANT: sun", "the word in the picture"
     assert report.startswith("[budget 0.5, granted 0.5 | layers 5/10, ")
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize(("name", "masked"), [("shapes-H", True), ("shapes-L", False)])
+def test_quantised_they_answer_and_say_what_saves_no_time(root: Path, bundled: Path, name, masked, bits) -> None:
+    """Of sizes that the library's packed 4-bit kernel for CPUs refuses."""
+    picture = root / "playground" / "shapes" / "demo.png"
+    words = ["--model-path", str(bundled / name), "--image-file", str(picture), "--latency-budget", "0.6"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "llava.serve.cli", *words, "--device", "cpu", f"--load-{bits}"],
+        input="What word is written in the picture?\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    answer, report = ran.stdout.strip().splitlines()[-2:]
+    assert answer.endswith("ASSISTANT: sun")
+    assert ("H saves no time" in report) == masked

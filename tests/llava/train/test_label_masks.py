@@ -164,3 +164,19 @@ def test_template_names():
     assert template_of("v0") is template_of("nobody-knows") is conv_templates["vicuna_v1"]
     assert template_of("llava_v0") is conv_templates["llava_v0"]
     assert template_of("mpt") is conv_templates["mpt"]
+
+
+@pytest.mark.parametrize("has_image", [False, True])
+def test_what_lies_behind_the_limit_is_cut_off_whatever_it_is(has_image):
+    """16 tokens fit; the third round has no answer, which is an error only in front of the limit."""
+    first = "<image>\na" if has_image else "a"
+    rounds = conversation(first, "b", "c", "d", "e", "")
+    found, learned = labelled(rounds, toy_tokenizer("words", length=16), has_image=has_image)
+    assert learned.count("</s>") == 2, found
+    with pytest.raises(DataError, match="turn 3"):
+        labelled(rounds, toy_tokenizer("words", length=64), has_image=has_image)
+
+
+def test_llama_2_has_no_form_for_an_empty_first_question():
+    with pytest.raises(DataError, match="sample 7: the first question is empty"):
+        labelled(conversation("", "b"), toy_tokenizer("words"), conv_templates["llava_llama_2"], sample="7")
