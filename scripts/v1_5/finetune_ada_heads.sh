@@ -4,7 +4,6 @@
 #   bash scripts/v1_5/finetune_ada_heads.sh                   # LLaVA-1.5 7B, the published recipe, on GPUs
 #   PRESET=shapes bash scripts/v1_5/finetune_ada_heads.sh     # the bundled base model, on a CPU
 #
-# MODEL= checkpoint to start from, DATA= training file, IMAGES= its picture folder, OUT= where the result goes.
-# Stopped and started again with the same OUT, it goes on from its last checkpoint.
-set -euo pipefail
-SCHEDULER=H LAUNCHED=scripts/v1_5/finetune_ada_heads.sh exec bash "$(dirname "$0")/finetune_ada.sh" "$@"
+# With `--lora_enable True --learning_rate 2e-4` adapters learn, and the scheduler in full beside them.
+SCHEDULER=H
+source "$(dirname "$0")/finetune_ada.sh"

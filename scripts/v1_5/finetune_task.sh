@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# A whole LLaVA learns a task of your own: DATA= and IMAGES= name it. recipe.sh says what the variables mean.
+#
+#   DATA=my.json IMAGES=pictures OUT=checkpoints/mine bash scripts/v1_5/finetune_task.sh
+source "$(dirname "$0")/recipe.sh"
+
+default DEEPSPEED scripts/zero3.json
+default MODEL liuhaotian/llava-v1.5-7b
+mix665k
+default OUT checkpoints/llava-v1.5-7b-task
+
+recipe \
+    "${CHAT[@]}" \
+    --per_device_train_batch_size 16 \
+    --learning_rate 2e-5 \
+    --save_steps 50000

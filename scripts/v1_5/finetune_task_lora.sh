@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# A whole LLaVA learns a task of your own with LoRA: DATA= and IMAGES= name it. recipe.sh says what the variables mean;
+# scripts/merge_lora_weights.py merges the result.
+#
+#   DATA=my.json IMAGES=pictures OUT=checkpoints/mine-lora bash scripts/v1_5/finetune_task_lora.sh
+source "$(dirname "$0")/recipe.sh"
+
+default DEEPSPEED scripts/zero3.json
+default MODEL liuhaotian/llava-v1.5-7b
+mix665k
+default OUT checkpoints/llava-v1.5-7b-task-lora
+
+recipe \
+    "${CHAT[@]}" \
+    "${LORA[@]}" \
+    --per_device_train_batch_size 16 \
+    --save_steps 50000

@@ -1,0 +1,49 @@
+# PRESET=shapes, sourced by recipe.sh: the bundled base model learns from shapes on a CPU. SCENES= pictures to draw where
+# there is no DATA yet, STEPS=, BATCH= samples a step and process, SAVE_STEPS=. NPROC=2 takes two processes.
+default NPROC 1
+if [ "$NPROC" = 1 ] && [ -z "${DEEPSPEED:-}" ]; then
+    default LAUNCHER python
+    default DEEPSPEED ""
+else
+    default LAUNCHER torchrun
+    default DEEPSPEED scripts/zero2.json
+    EXTRAS=train
+fi
+[[ $RECIPE == *_lora ]] && EXTRAS=train
+[ -n "${DRY_RUN:-}" ] || EXTRAS=${EXTRAS:-} source scripts/venv.sh
+
+# Fresh memory costs more than the arithmetic at this size: keep what was freed.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736
+
+default MODEL ada/checkpoints/shapes-base
+default TOWER ""
+default PROJECTOR ""
+default OUT "runs/shapes-${SCHEDULER:-${RECIPE#finetune_}}"
+default REPORT_TO none
+default PREFIX 5
+default RANK 2
+if [ -z "${DATA:-}" ]; then
+    _folder=playground/data/shapes
+    if [ "$RECIPE" = pretrain ]; then DATA=$_folder/captions.json; else DATA=$_folder/conversations.json; fi
+    [ -f "$DATA" ] || [ -n "${DRY_RUN:-}" ] ||
+        python -m playground.shapes.generate --out "$_folder" --scenes "${SCENES:-6000}"
+fi
+default IMAGES "$(dirname "$DATA")/images"
+
+PRESET_FLAGS=(
+    --use_cpu True
+    --attn_implementation eager
+    --mm_vision_select_layer -1
+    --max_steps "${STEPS:-200}"
+    --per_device_train_batch_size "${BATCH:-$((48 / NPROC))}"
+    --gradient_accumulation_steps 1
+    --learning_rate 3e-4
+    --adam_beta2 0.98
+    --weight_decay 0.05
+    --logging_steps 10
+    --save_steps "${SAVE_STEPS:-50}"
+    --model_max_length 512
+    --gradient_checkpointing False
+    --dataloader_num_workers 1
+    --dataloader_persistent_workers True
+)
