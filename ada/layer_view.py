@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, TypeVar
 
 from torch import nn
@@ -14,10 +15,14 @@ def view(module: ModuleT, **children: Any) -> ModuleT:
 
     Making one costs microseconds and changes nothing on the original, so each call, thread and plan has its own;
     the class's own forward (eager, SDPA or flash attention) runs unchanged on it. A forward set on the instance, as
-    accelerate sets one to move tensors between devices, is bound to the original and its children: left behind.
+    accelerate sets one to move tensors between devices, is bound to the original and its children: left behind. So
+    are hooks under ZeRO-3 (DeepSpeed marks its modules with ``ds_id``), which count on the original's being called; the
+    projections, which hold the weights, keep theirs.
     """
     twin = object.__new__(type(module))
     own = {name: value for name, value in module.__dict__.items() if name != "forward"}
+    if "ds_id" in own:
+        own |= {"_forward_pre_hooks": OrderedDict(), "_forward_hooks": OrderedDict()}
     twin.__dict__ = {**own, "_modules": {**module._modules, **children}}
     return twin
 

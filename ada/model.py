@@ -25,6 +25,7 @@ from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
 from ada.scheduler import Scheduler
 from ada.selection import Noise, gumbel
+from ada.train.draws import Draws
 from ada.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
@@ -76,6 +77,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         latency_budget: Budget | Rows[Budget] | None = None,
         planner: str | None = None,
         execution: Execution | None = None,
+        draws: Draws | None = None,
         **kwargs: Any,
     ) -> Any:
         """LLaVA's forward; under a plan where ``latency_budget`` is given, and always in training, where each row
@@ -84,7 +86,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
         and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the widened ``labels`` (B, T + 1) and,
         outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
-        running generation.
+        running generation. ``draws``: the random numbers of training; without them torch's global generator's.
         """
         started = execution is None and (latency_budget is not None or self.training)
         inputs: dict[str, Any] = {
@@ -101,10 +103,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             rows = len(sequence.embeds)
             pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
             if latency_budget is None:
-                granted = self._draw_units(rows)
+                granted = self._draw_units(rows, draws)
             else:
                 granted = self.grant(latency_budget, rows, sequence.width, pictures)
-            sequence, execution = self.begin(sequence, granted, planner)
+            noise = draws.gumbel(rows, self.device) if draws and self.training else None
+            sequence, execution = self.begin(sequence, granted, planner, noise)
             inputs = sequence.inputs()
         outputs = super().forward(
             **inputs,
@@ -235,10 +238,12 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         """Pictures that the vision tower sees for each row."""
         return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
 
-    def _draw_units(self, rows: int) -> torch.Tensor:
+    def _draw_units(self, rows: int, draws: Draws | None) -> torch.Tensor:
         """Random tunable units (rows,), even over the grid of ``training_budgets``."""
         least, most = (self.units.granted(fraction) for fraction in self.training_budgets)
-        return torch.randint(least, most + 1, (rows,), device=self.device)
+        if draws is None:
+            return torch.randint(least, most + 1, (rows,), device=self.device)
+        return draws.integers(least, most, rows).to(self.device)
 
     def _embed(
         self,

@@ -249,6 +249,14 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
 
 
 @hookimpl
+def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str, Any]:
+    """The random numbers of the batch's budgets and choices."""
+    from ada.train.draws import Draws
+
+    return {"draws": Draws(seed, step, first)} if hasattr(model, "units") else {}
+
+
+@hookimpl
 def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:
     """Loss by budget band."""
     from ada.train.metrics import loss_by_band

@@ -36,9 +36,9 @@ def learned(
 def random(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None = None, noise: Noise | None = None
 ) -> torch.Tensor:
-    """Uniform draws from torch's global generator: ``torch.manual_seed`` makes them repeatable."""
+    """Uniform draws: the noise of training, else torch's global generator, which ``torch.manual_seed`` repeats."""
     shape = (len(granted), units.num_tunable_layers, *(() if units.kind == "L" else (2, units.num_switches)))
-    return learned(units, granted, gumbel(device=granted.device)(shape))
+    return learned(units, granted, (noise or gumbel(device=granted.device))(shape))
 
 
 def even(

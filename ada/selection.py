@@ -19,15 +19,15 @@ _OFF = float("-inf")
 
 
 def gumbel(generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Noise:
-    """Standard Gumbel noise, ``-log(E)`` with exponential ``E = -log(1 - U)``; torch's own exponential draws are ten
-    times slower on a CPU, and so is ``log1p``. ``U`` steps by 2**-24: ``1 - U`` is exact, and half a step keeps E from
-    being 0."""
+    """Standard Gumbel noise from one generator, by default torch's own."""
+    return lambda shape: gumbel_of(torch.rand(shape, device=device, generator=generator))
 
-    def draw(shape: tuple[int, ...]) -> torch.Tensor:
-        uniform = torch.rand(shape, device=device, generator=generator)
-        return uniform.neg_().add_(1).log_().neg_().clamp_min_(2**-25).log_().neg_()
 
-    return draw
+def gumbel_of(uniform: torch.Tensor) -> torch.Tensor:
+    """Uniform draws U in [0, 1), which are overwritten -> standard Gumbel noise, ``-log(E)`` with exponential
+    ``E = -log(1 - U)``; torch's own exponential draws are ten times slower on a CPU, and so is ``log1p``. ``U`` steps
+    by 2**-24: ``1 - U`` is exact, and half a step keeps E from being 0."""
+    return uniform.neg_().add_(1).log_().neg_().clamp_min_(2**-25).log_().neg_()
 
 
 def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
@@ -48,8 +48,10 @@ def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None
         pick = noisy.masked_fill(on, _OFF).argmax(dim=1)
         off_before.append(~on)
         on = on | (torch.nn.functional.one_hot(pick, layers).bool() & row_draws[:, None])
-    if noise is None or not draws:
+    if noise is None:
         return on.to(logits.dtype)
+    if not draws:
+        return _straight_through(on, logits * 0)
     soft = _soft(logits[:, None], noises, off_before)  # (B, draws, N)
     soft = soft * _drawn(units, draws)[..., None]
     return _straight_through(on, soft.sum(dim=1))
@@ -85,8 +87,10 @@ def select_switches(
         on[rows, layer] = on_here | picked
         if extra is not None:
             steps.append((layer, extra, on_here, picked))
-    if not steps:
+    if noise is None:
         return on.to(logits.dtype)
+    if not draws:
+        return _straight_through(on, logits * 0)
     layer, extra, on_here, picked = (torch.stack(part) for part in zip(*steps, strict=True))
     relaxed = torch.softmax((named + (logits - scores)).flatten(2) / TEMPERATURE, dim=-1)
     weight = _straight_through(
@@ -115,5 +119,9 @@ def _soft(logits: torch.Tensor, noises: list[torch.Tensor], off_before: list[tor
 
 
 def _straight_through(hard: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """The hard gates' value with the soft gates' gradient. Written so that the value is exact: 0 or 1."""
+    """The hard gates' value with the soft gates' gradient. Written so that the value is exact: 0 or 1.
+
+    Where nothing was drawn ``soft`` is 0 times the logits: their gradient is 0, and not missing, as DeepSpeed needs
+    where another process has one.
+    """
     return hard.to(soft.dtype) + (soft - soft.detach())

@@ -112,6 +112,15 @@ def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
 
 
 @hookspec
+def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Keyword arguments of the model's forward for one batch of training, beside the batch itself.
+
+    ``seed``: the run's; ``step``: optimizer steps done; ``first``: the place of the batch's first sample among all
+    samples of the step, whatever processes and accumulated passes they are spread over.
+    """
+
+
+@hookspec
 def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:  # type: ignore[empty-body]
     """Figures of one training step to average and log beside the loss."""
 

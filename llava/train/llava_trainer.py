@@ -16,6 +16,7 @@ from llava.errors import CheckpointError
 from llava.model.adapters import is_adapter
 from llava.plugins import hooks, merged
 from llava.train.lora import is_adapted, load_adapter, save_adapter
+from llava.train.processes import of_all
 from llava.train.samplers import LengthGroupedSampler
 from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
 
@@ -29,6 +30,7 @@ class LLaVATrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.projector_only = projector_only
         self._figures: dict[str, list[float]] = defaultdict(list)
+        self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -60,6 +62,15 @@ class LLaVATrainer(Trainer):
         self.optimizer = optimizer_class(settings, **options)
         return self.optimizer
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The trainer's step, on the batch and what plug-ins add to it."""
+        step, done = self.state.global_step, self._pass[1] if self._pass[0] == self.state.global_step else 0
+        self._pass = step, done + 1
+        first = (done * self.args.world_size + self.args.process_index) * self.args.train_batch_size
+        bare = self.accelerator.unwrap_model(model)
+        added = merged(hooks().training_inputs(model=bare, seed=self.args.seed, step=step, first=first))
+        return super().training_step(model, {**inputs, **added}, *args, **kwargs)
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
@@ -73,7 +84,7 @@ class LLaVATrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means of the plug-ins' figures since the last line."""
         if "loss" in logs:
-            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(self._figures.items())})
+            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(of_all(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
 

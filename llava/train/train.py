@@ -33,6 +33,7 @@ from llava.train.model_setup import (
 )
 from llava.train.parameter_groups import learning_by_part
 from llava.train.preprocessing import mode_of, template_of
+from llava.train.processes import join, leave
 
 log = logging.getLogger("llava.train")
 
@@ -44,6 +45,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
+    join(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
         count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
         log.info("%d records, none with a fault", count)
@@ -54,6 +56,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     trainer.save_state()
     trainer.save_result(training_args.output_dir)
+    leave()
 
 
 def make_trainer(arguments: Arguments) -> LLaVATrainer:

@@ -1,0 +1,46 @@
+"""Chance in training: every sample has random numbers of its own, named by seed, step and place in the step's batch.
+
+A step's samples may be spread over processes and accumulated passes in any way: each keeps its budget and its noise,
+and a run that goes on from a checkpoint draws what it would have drawn. All draws of a training step come from here.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+
+from ada.selection import Noise, gumbel_of
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch, whose rows are the samples from place ``first`` on of the step's whole batch.
+
+    Drawn on the CPU, so that every device draws alike.
+    """
+
+    seed: int
+    step: int
+    first: int = 0
+
+    def integers(self, low: int, high: int, rows: int) -> torch.Tensor:
+        """One whole number a row, even over ``low`` to ``high``, both included: (rows,), int64."""
+        drawn = [torch.randint(low, high + 1, (1,), generator=own) for own in self._generators("integers", rows)]
+        return torch.cat(drawn)
+
+    def gumbel(self, rows: int, device: torch.device | str = "cpu") -> Noise:
+        """Gumbel noise: a row's draws follow one another, whatever rows are beside it."""
+        generators = self._generators("gumbel", rows)
+
+        def draw(shape: tuple[int, ...]) -> torch.Tensor:
+            uniform = torch.stack([torch.rand(shape[1:], generator=own) for own in generators])
+            return gumbel_of(uniform).to(device)
+
+        return draw
+
+    def _generators(self, purpose: str, rows: int) -> list[torch.Generator]:
+        """A generator a row. What one purpose draws shifts no other's draws."""
+        names = (f"{self.seed}/{self.step}/{self.first + row}/{purpose}" for row in range(rows))
+        return [torch.Generator().manual_seed(random.Random(name).getrandbits(32)) for name in names]
