@@ -24,6 +24,7 @@ from playground.shapes.saving import write_beside
 Split = Literal["train", "test"]
 
 TURNS = 5  # most questions of a training conversation
+OPEN_FIRST = 0.5  # of the conversations start with what only the picture tells: a colour or a shape, not yes or no
 HELD_OUT = 20  # every 20th training picture is for validation
 
 
@@ -110,7 +111,10 @@ def conversations(questions: Sequence[Asked], rng: random.Random) -> Iterator[Re
     for picture, asked in of_picture.items():
         rng.shuffle(asked)
         for start in range(0, len(asked), TURNS):
-            dialogue = [(question.prompt, question.answer) for question in asked[start : start + TURNS]]
+            turns = asked[start : start + TURNS]
+            if rng.random() < OPEN_FIRST:
+                turns.sort(key=lambda question: question.category not in ("colour", "shape"))
+            dialogue = [(question.prompt, question.answer) for question in turns]
             yield dialogue_record(f"{picture}-{start}", _image("train", picture), dialogue)
 
 

@@ -158,7 +158,7 @@ def test_a_damaged_package(data, tmp_path, capsys, damage, told):
 
 def test_the_preset_starts_from_the_bundled_model_as_it_is(root):
     """Whatever its prefix and its rank are: the checkpoint's config says so, no flag does."""
-    env = {**os.environ, "PRESET": "easy-vqa", "DRY_RUN": "1", "STEPS": "7"}
+    env = {"PATH": os.environ["PATH"], "PRESET": "easy-vqa", "DRY_RUN": "1", "STEPS": "7"}
     script = root / "scripts" / "v1_5" / "finetune_task.sh"
     shown = subprocess.run(["bash", script], env=env, capture_output=True, text=True, check=True).stdout
     words = shlex.split(shown)
