@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 def caption_record(rng: random.Random, scene: Scene, name: str, image: str) -> Record:
     """Stage 1: a request and the scene's description."""
-    return _record(name, image, [(request(rng), caption(scene))])
+    return dialogue_record(name, image, [(request(rng), caption(scene))])
 
 
 def question_record(rng: random.Random, scene: Scene, name: str, image: str, turns: int = TURNS) -> Record:
@@ -32,7 +32,7 @@ def question_record(rng: random.Random, scene: Scene, name: str, image: str, tur
     if rng.random() < CAPTION_SHARE:
         place = rng.choice((0, rng.randint(1, len(dialogue))))
         dialogue.insert(place, (request(rng), caption(scene)))
-    return _record(name, image, dialogue)
+    return dialogue_record(name, image, dialogue)
 
 
 def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS) -> Record:
@@ -41,7 +41,7 @@ def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS)
     sentences = caption(scene).split(". ")
     rng.shuffle(sentences)
     told = " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
-    record = _record(name, "", [(f"{told}\n{first[0]}", first[1]), *others])
+    record = dialogue_record(name, "", [(f"{told}\n{first[0]}", first[1]), *others])
     del record["image"]
     first_message = record["conversations"][0]
     first_message["value"] = first_message["value"].removeprefix(TAG)
@@ -71,7 +71,8 @@ def _turn(rng: random.Random, question: Question) -> tuple[str, str]:
     return question.prompt, question.answer
 
 
-def _record(name: str, image: str, dialogue: list[tuple[str, str]]) -> Record:
+def dialogue_record(name: str, image: str, dialogue: list[tuple[str, str]]) -> Record:
+    """A conversation about a picture: what was asked, and what was answered, turn by turn."""
     messages = []
     for index, (asked, answered) in enumerate(dialogue):
         tag = TAG if index == 0 else ""

@@ -22,6 +22,7 @@ PROGRAMS = (
     "ada.calibrate",
     "ada.cost",
     "ada.eval.sweep",
+    "playground.easy_vqa.convert",
     "playground.shapes.generate",
     "playground.shapes.tower",
     "playground.shapes.language_base",

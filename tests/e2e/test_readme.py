@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PAGES = ("README.md", "CONTRIBUTING.md", "llava/README.md", "ada/README.md", "playground/README.md")
-PAGES += ("playground/shapes/README.md",)
+PAGES += ("playground/shapes/README.md", "playground/easy_vqa/README.md")
 
 
 def commands(page: Path) -> list[list[str]]:

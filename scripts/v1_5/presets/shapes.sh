@@ -7,9 +7,9 @@ if [ "$NPROC" = 1 ] && [ -z "${DEEPSPEED:-}" ]; then
 else
     default LAUNCHER torchrun
     default DEEPSPEED scripts/zero2.json
-    EXTRAS=train
+    EXTRAS=${EXTRAS:+$EXTRAS,}train
 fi
-[[ $RECIPE == *_lora ]] && EXTRAS=train
+[[ $RECIPE == *_lora ]] && EXTRAS=${EXTRAS:+$EXTRAS,}train
 [ -n "${DRY_RUN:-}" ] || EXTRAS=${EXTRAS:-} source scripts/venv.sh
 
 # Fresh memory costs more than the arithmetic at this size: keep what was freed.
