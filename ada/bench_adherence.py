@@ -4,8 +4,8 @@ For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 
 up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
 the cheapest plan to that of the whole model, run once with the correction that follows what the device does
 (``ada/calibration/device_latency.py``) and once with the calibration as it is, one behind the other. With ``--busy`` a
-second process keeps one core busy from half-way on; what can be reached is then later, and budgets are drawn from as
-many times more as a few prompts take under that load.
+second process keeps one core busy from half-way on; what can be reached is then later: the p95 of a few prompts under
+that load over the calibration's p95 says how many times, and budgets are drawn from as many times more.
 
 Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
 ``planned``: mean share of the budget that the granted plan was to use (its predicted p95). ``used``: mean share that it
@@ -25,9 +25,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -43,7 +44,7 @@ from llava.serve.loaded_model import open_model
 
 LEAST_TOKENS = 64
 SETTLE = 20  # requests under load that the correction may take
-PROBES = 12  # prompts that tell how much slower a busy device is
+PROBES = 25  # prompts that tell how much slower a busy device is
 BILLION = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -106,9 +107,9 @@ def one_core_busy() -> Iterator[None]:
 
 
 def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -> float:
-    """How many times longer than calibrated first tokens take now, in the middle; at least 1."""
-    expected = [calibrated.first_token_ms(point) / calibrated.factor for point in points]
-    return max(1.0, median(timer(point)[0] / ms for point, ms in zip(points, expected, strict=True)))
+    """How many times the calibration's p95 the p95 of first tokens is now; at least 1."""
+    ratios = [timer(point)[0] / calibrated.first_token_ms(point) for point in points]
+    return max(1.0, float(np.percentile(ratios, 95)))
 
 
 def ask(model: Any, point: Point, budget: TimeBudget, times: DeviceLatency, timer: Timer, busy: bool) -> Kept:
@@ -116,16 +117,16 @@ def ask(model: Any, point: Point, budget: TimeBudget, times: DeviceLatency, time
     model.latency = times
     granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)
     ran = Point(point.tokens, granted, point.pictures)
-    said, middle, token = times.first_token_ms(ran), times.first_token_ms(ran) / times.factor, times.token_ms(ran)
+    said, middle, token = times.first_token_ms(ran), times.expected_ms(ran), times.token_ms(ran)
     measured, token_ms = timer(point, budget)
-    times.observe(said, measured)
+    times.observe(middle, measured)
     return Kept(budget.milliseconds, said, measured, busy, measured / middle, token_ms / token)
 
 
 class Fixed(DeviceLatency):
     """The calibration as it is."""
 
-    def observe(self, predicted_ms: float, measured_ms: float) -> None:
+    def observe(self, expected_ms: float, measured_ms: float) -> None:
         """Learn nothing."""
 
 

@@ -116,10 +116,10 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     if report is None:
         return {}
     facts = {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
-    if report.predicted_ms is None:
+    if report.expected_ms is None:
         return facts
     measured = timing["time_to_first_token_ms"]
-    model.latency.observe(report.predicted_ms, measured)
+    model.latency.observe(report.expected_ms, measured)
     return {**facts, "measured_ms": measured, "summary": f"{facts['summary']} | measured {measured:.4g} ms"}
 
 

@@ -39,8 +39,9 @@ class BudgetReport:
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put in front
     requested_ms: float | None = None  # to the first token, where the budget was a time
-    predicted_ms: float | None = None  # p95 of the time to first token, on a calibrated device
-    least_ms: float | None = None  # the same of the cheapest plan
+    expected_ms: float | None = None  # to the first token, on a calibrated device, in the middle
+    predicted_ms: float | None = None  # the same, p95, as the device is now
+    least_ms: float | None = None  # predicted of the cheapest plan
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, with the sums in GFLOPs beside the parts."""
@@ -104,9 +105,11 @@ def report(
     fraction, width = units.fraction(granted), config.intermediate_size
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    predicted = least = None
+    expected = predicted = least = None
     if model.latency is not None:
-        predicted, least = (model.latency.first_token_ms(Point(prompt_tokens, n, pictures)) for n in (granted, 0))
+        point = Point(prompt_tokens, granted, pictures)
+        expected, predicted = model.latency.expected_ms(point), model.latency.first_token_ms(point)
+        least = model.latency.first_token_ms(Point(prompt_tokens, 0, pictures))
     met = (share is None or fraction <= share) and (time is None or (predicted or 0.0) <= time)
     return BudgetReport(
         requested=share,
@@ -123,6 +126,7 @@ def report(
         decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
         padding=padding,
         requested_ms=time,
+        expected_ms=expected,
         predicted_ms=predicted,
         least_ms=least,
     )

@@ -1,23 +1,24 @@
 """A device's profile at work: milliseconds -> units, and a correction for what the device does beside.
 
-The budget is kept by a high percentile, not by the mean: predicted p95 = factor * predicted. The factor starts at the
-profile's spread and follows a percentile of measured / predicted as answers come (stochastic approximation of a
-quantile, Robbins and Monro 1951, on a logarithmic scale): a time above the prediction raises it by ``UP``, a time below
-lowers it by so much less that ``AIM`` of the times below keep it where it is. A time above right behind another says
-that the device has changed: it raises the factor by half of what was missing, where that is more. The factor stays
-within ``BOUNDS`` of the spread; ``reset`` takes it back.
+The budget is kept by a high percentile, not by the mean: predicted p95 = factor * expected. The factor is what ``AIM``
+of the last ``WINDOW`` answers' measured / expected times were below, the window being filled with the profile's spread
+at first: with 50 answers the second greatest. So one slow answer changes nothing, two tell that the device has changed,
+and what a busy spell taught is forgotten ``WINDOW`` answers after it. The factor stays within ``BOUNDS`` of the spread;
+``reset`` takes it back.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 
 from ada.calibration.latency_model import Point, decode_terms, predict, prefill_terms
 from ada.calibration.profile import AIM, Profile
 from ada.units import Units
 
-UP = 0.07  # natural logarithm: about seven percent
+WINDOW = 50  # answers
+RANK = math.ceil(AIM * (WINDOW + 1))  # the next answer is below this one of the window, in order, AIM of the time
 BOUNDS = (0.5, 10.0)
 
 
@@ -31,11 +32,16 @@ class DeviceLatency:
 
     def reset(self) -> None:
         """Forget what was measured since the calibration."""
-        self.factor, self._missed = self.profile.spread, False
+        self._ratios = deque([self.profile.spread] * WINDOW, maxlen=WINDOW)
+        self.factor = self.profile.spread
+
+    def expected_ms(self, point: Point) -> float:
+        """Expected time to first token on the calibrated device, vision tower included, in the middle."""
+        return predict(self.profile.prefill, prefill_terms(point, self.units))
 
     def first_token_ms(self, point: Point) -> float:
-        """Predicted p95 of the time to first token, vision tower included."""
-        return self.factor * predict(self.profile.prefill, prefill_terms(point, self.units))
+        """Predicted p95 of the time to first token, as the device is now."""
+        return self.factor * self.expected_ms(point)
 
     def token_ms(self, point: Point) -> float:
         """Predicted time of a decode step, in the middle; ``point.tokens`` is the context."""
@@ -47,14 +53,9 @@ class DeviceLatency:
         fits = (n for n in grid if self.first_token_ms(Point(tokens, n, pictures)) <= milliseconds)
         return next(fits, 0)
 
-    def observe(self, predicted_ms: float, measured_ms: float) -> None:
-        """An answer came: ``predicted_ms`` was said of it, with the factor of that moment."""
-        excess = math.log(measured_ms / predicted_ms)
+    def observe(self, expected_ms: float, measured_ms: float) -> None:
+        """An answer came; ``expected_ms`` is what the calibration makes of it."""
         least, most = (bound * self.profile.spread for bound in BOUNDS)
         with self._lock:
-            if excess > 0:
-                step = max(UP, excess / 2) if self._missed else UP
-            else:
-                step = -UP * (1 - AIM) / AIM
-            self.factor = min(most, max(least, self.factor * math.exp(step)))
-            self._missed = excess > 0
+            self._ratios.append(measured_ms / expected_ms)
+            self.factor = min(most, max(least, sorted(self._ratios)[RANK - 1]))

@@ -19,7 +19,7 @@ from ada import bench_adherence
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.calibrate import main as calibrate_main
 from ada.calibration import ready
-from ada.calibration.device_latency import BOUNDS, DeviceLatency
+from ada.calibration.device_latency import BOUNDS, WINDOW, DeviceLatency
 from ada.calibration.latency_model import Point, decode_terms, fit, predict, prefill_terms
 from ada.calibration.measure import calibrate, draw_points, time_points, timer_of
 from ada.calibration.profile import Profile, Surroundings, load_profile
@@ -100,13 +100,15 @@ def test_the_correction_follows_the_device_within_bounds() -> None:
     def answer(slower: float) -> bool:
         said = latency.first_token_ms(point)
         measured = middle * slower * math.exp(chance.gauss(0, 0.05))
-        latency.observe(said, measured)
+        latency.observe(middle, measured)
         return measured <= said
 
     kept = [answer(1.0) for _ in range(2000)]
     assert 0.94 < sum(kept) / len(kept) < 0.98, "a little over 95 % are below the predicted p95"
     kept = [answer(2.0) for _ in range(2000)]
     assert sum(kept[20:100]) >= 0.85 * 80, "a busy device is learnt within twenty answers"
+    kept, factors = zip(*((answer(1.0), latency.factor) for _ in range(2 * WINDOW)), strict=True)
+    assert all(kept[: WINDOW - 2]) and factors[-1] < 1.3 < factors[0], "what the busy spell taught is forgotten"
     for slower, bound in ((1e6, BOUNDS[1]), (1e-6, BOUNDS[0])):
         for _ in range(3000):
             answer(slower)
@@ -371,4 +373,6 @@ def test_replies_say_what_was_measured(model) -> None:
     facts = describe_generation(model, out, {"time_to_first_token_ms": 12.5})
     assert facts["measured_ms"] == 12.5 and facts["requested_ms"] == 9000 and facts["granted"] == 1
     assert "predicted" in facts["summary"] and facts["summary"].endswith("measured 12.5 ms")
-    assert model.latency.factor < PROFILE.spread, "the correction has seen it"
+    for _ in range(WINDOW):
+        describe_generation(model, out, {"time_to_first_token_ms": 0.9 * facts["expected_ms"]})
+    assert model.latency.factor == pytest.approx(0.9), "the correction has seen them"
