@@ -103,6 +103,16 @@ def test_anyres_images(recorded, golden_pictures, processors):
         check_pixels(process_anyres_image(picture, processors[side], points), case)
 
 
+def test_crops_of_several_pictures(recorded, golden_pictures, processors):
+    """The kind of picture is not recorded; shapes do not depend on it."""
+    points = recorded["anyres"]["pinpoints_56"]
+    config = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=points)
+    pixels = process_images(list(golden_pictures["noise"].values()), processors["56"], config)
+    expected = recorded["anyres"]["process_images_anyres_mixed"]
+    assert type(pixels).__name__ == expected["type"]
+    assert [list(crops.shape) for crops in pixels] == expected["shapes"]
+
+
 def test_unpad(recorded):
     for case in recorded["anyres"]["unpad_image"]["cases"]:
         height, width = case["current_hw"]

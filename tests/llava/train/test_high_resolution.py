@@ -1,0 +1,37 @@
+"""LLaVA-1.6's crops from training to an answer under a budget, for every way of merging and extreme pictures."""
+
+import pytest
+import torch
+from PIL import Image
+
+from llava.mm_utils import process_images
+from llava.model.builder import load_pretrained_model
+
+POINTS = [[16, 32], [32, 16], [32, 32]]
+PICTURES = [(20, 30), (400, 3), (3, 400), (1, 1), (1000, 1000)]  # width, height
+ADAPTIVE = {"scheduler_type": "H", "num_prefix_layers": 1, "scheduler_rank": 2}
+
+
+@pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad"])
+def test_train_save_load_and_answer_under_a_budget(trained, make_checkpoint, tmp_path, merge):
+    flags = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": str(POINTS), "mm_patch_merge_type": merge}
+    base = make_checkpoint(mm_patch_merge_type=merge)
+    out = trained(tmp_path / "out", **flags, **ADAPTIVE, model_name_or_path=base)
+    _, model, processor, _ = load_pretrained_model(str(out), None, "any", device="cpu")
+    model.generation_config.eos_token_id = None
+    for size in PICTURES:
+        pixels = process_images([Image.new("RGB", size, "red")], processor, model.config)
+        found = model.generate(
+            torch.tensor([[1, 5, -200, 7]]),
+            images=pixels,
+            image_sizes=[size],
+            latency_budget=0.75,
+            max_new_tokens=3,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        assert found.sequences.shape == (1, 3) and torch.stack(found.logits).isfinite().all(), size
+        assert found.execution_plan.share <= 0.75 and found.report.masked_layers == 0
+        features = model.image_features(pixels, [size])[0]
+        assert found.report.prompt_tokens == 3 + len(features) + 1, "text, picture, latency token"
