@@ -1,7 +1,7 @@
 """How a training step draws its budgets and plans, and what it learns from beside the labels.
 
-As published: budgets even over the range, plans drawn with Gumbel noise of scale 1, the labels alone. The rest is
-measured in ``python -m ada.eval.ablations``.
+As published: budgets even over the range, plans drawn with Gumbel noise of scale 1, the labels alone. What the rest
+brings is measured by ``scripts/shapes/ablations.sh``.
 """
 
 from __future__ import annotations
