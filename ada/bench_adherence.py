@@ -2,15 +2,17 @@
 
 For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 64 to 1,024 positions (with a picture,
 up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
-the cheapest plan to that of the whole model, run once with the correction that follows what the device does
-(``ada/calibration/device_latency.py``) and once with the calibration as it is, one behind the other. With ``--busy`` a
-second process keeps one core busy from half-way on; what can be reached is then later: the p95 of a few prompts under
-that load over the calibration's p95 says how many times, and budgets are drawn from as many times more.
+the cheapest plan to that of the whole model, under the correction that follows what the device does
+(``ada/calibration/device_latency.py``). From request ``--busy-from`` on a second process keeps one core busy, and each
+request runs once more, right behind, under the calibration as it is. What can be reached is then later: the p95 of a
+few prompts under that load over the calibration's p95 says how many times, and budgets are drawn from as many times
+more.
 
 Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
 ``planned``: mean share of the budget that the granted plan was to use (its predicted p95). ``used``: mean share that it
-did use, 1 at the most. ``held_out``: errors of the calibration on its own points that were not fitted, the faster of
-two runs of each; ``request_errors``: on every quiet request, a single run, none of which was fitted.
+did use, 1 at the most. Under load the first ``SETTLE`` requests are left out. ``held_out``: errors of the calibration
+on its own points that were not fitted, the faster of two runs of each; ``request_errors``: on every quiet request, a
+single run, none of which was fitted.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ PROBES = 25  # prompts that tell how much slower a busy device is
 BILLION = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
-    "num_hidden_layers": 22,
+    "num_hidden_layers": 18,
     "num_attention_heads": 32,
     "num_key_value_heads": 32,
     "vocab_size": 32000,
@@ -131,37 +133,39 @@ class Fixed(DeviceLatency):
 
 
 def measure(
-    model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy: bool
+    model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy_from: int
 ) -> tuple[dict[str, list[Kept]], float]:
-    """All requests under both calibrations, and how many times slower the load made the device."""
+    """All requests, and how many times slower the load made the device."""
     fixed, slower = Fixed(latency.profile, model.units), 1.0
     kept: dict[str, list[Kept]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
-    with contextlib.ExitStack() as load:
-        for number, point in enumerate(tqdm(points, desc="requests", file=sys.stderr)):
-            loaded = busy and number >= len(points) // 2
-            if loaded and number == len(points) // 2:
+    with contextlib.ExitStack() as load, tqdm(points, desc="requests", file=sys.stderr) as bar:
+        for number, point in enumerate(bar):
+            busy = number >= busy_from
+            if number == busy_from:
                 load.enter_context(one_core_busy())
                 slower = slowdown(fixed, points[:PROBES], timer)
             ends = (Point(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
-            for name, times in (("corrected", latency), ("fixed", fixed)):
-                kept[name].append(ask(model, point, budget, times, timer, loaded))
+            kept["corrected"].append(ask(model, point, budget, latency, timer, busy))
+            if busy:
+                kept["fixed"].append(ask(model, point, budget, fixed, timer, busy))
+            so_far = summary([one for one in kept["corrected"] if one.busy == busy])
+            bar.set_postfix({name: f"{so_far[name]:.1%}" for name in ("met", "used")}, refresh=False)
     return kept, slower
 
 
 def report(kept: dict[str, list[Kept]]) -> dict[str, Any]:
     """By calibration and load; what comes within ``SETTLE`` requests of the load is left out of its part."""
-    found = {}
+    found: dict[str, Any] = {"quiet": summary([one for one in kept["corrected"] if not one.busy])}
     for name, of in kept.items():
-        quiet, busy = ([one for one in of if one.busy == load] for load in (False, True))
-        found[name] = {"quiet": summary(quiet), "busy": summary(busy[SETTLE:])}
+        found[f"busy, {name}"] = summary([one for one in of if one.busy][SETTLE:])
     return found
 
 
 def request_errors(kept: dict[str, list[Kept]]) -> dict[str, Any] | None:
     """Errors of the calibration on the quiet requests; None where there are none."""
-    quiet = [one for of in kept.values() for one in of if not one.busy]
+    quiet = [one for one in kept["corrected"] if not one.busy]
     if not quiet:
         return None
     ratios = {"prefill": [one.first_ratio for one in quiet], "decode": [one.token_ratio for one in quiet]}
@@ -183,7 +187,8 @@ def figures(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     profile, _ = calibrate(model, args.points)
     points = draw_points(model, args.requests, seed=2, least_tokens=LEAST_TOKENS)
     latency = DeviceLatency(profile, model.units)
-    kept, slower = measure(model, points, latency, timer_of(model, seed=2), args.busy)
+    busy_from = args.requests if args.busy_from is None else args.busy_from
+    kept, slower = measure(model, points, latency, timer_of(model, seed=2), busy_from)
     lengths = [point.tokens for point in points]
     return {
         **report(kept),
@@ -205,15 +210,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled models")
     parser.add_argument("--random-1b", action="store_true", help="models of about 1B random weights instead")
     parser.add_argument("--kinds", nargs="+", choices=["H", "L"], default=["H", "L"], help="which of those")
-    parser.add_argument("--requests", type=int, default=200, help="each runs under both calibrations")
+    parser.add_argument("--requests", type=int, default=200, help="how many")
     parser.add_argument("--points", type=int, default=64, help="of the calibration that goes before")
-    parser.add_argument("--busy", action="store_true", help="keep one core busy from half-way on")
+    parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from this request on")
     args = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
     def work() -> None:
         if args.requests < 1 or args.points < 16:
             raise OptionError(f"--requests is {args.requests} and --points {args.points}; expected 1 and 16, or more")
+        if args.busy_from is not None and args.busy_from < 0:
+            raise OptionError(f"--busy-from is {args.busy_from}; expected the number of a request, from 0 on")
         if args.model_path is not None and args.random_1b:
             raise OptionError("--model-path and --random-1b are both given; expected one of them")
         found = {}

@@ -26,7 +26,7 @@ NEW_TOKENS = 6
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds to the first token of each run, and of a decode step in the middle. The fastest run is what the
+    """Milliseconds to the first token of each run, and of a decode step in the faster run. The fastest run is what the
     device can do; what disturbs it is the spread's concern."""
 
     point: Point
@@ -110,7 +110,7 @@ def time_points(points: Sequence[Point], timer: Timer, runs: int = 2) -> list[Ti
         first_ms, token_ms = timer(points[place])
         first[place].append(first_ms)
         token[place].append(token_ms)
-    return [Timed(p, tuple(f), float(np.median(t))) for p, f, t in zip(points, first, token, strict=True)]
+    return [Timed(p, tuple(f), min(t)) for p, f, t in zip(points, first, token, strict=True)]
 
 
 def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) -> Profile:

@@ -1,5 +1,5 @@
 """Training records in LLaVA's conversation JSON: texts for the language stage, captions for stage 1, several turns a
-picture for stage 2."""
+picture for stage 2, few of them for training under budgets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CAPTION_SHARE = 0.3  # of the records that hold a description, as the first turn
 REASONED_SHARE = 0.2  # of the turns that name their evidence in front of the verdict
 BARE_SHARE = 0.1  # of the turns that ask without an instruction, as people do
 SINGLE_SHARE = 0.1  # of the records with one question, as tests ask them
+FEW_TURNS = (1, 1, 2, 3)  # the latency token stands in front of the last answer: few turns, so that most answers see it
 
 Record = dict[str, Any]
 
@@ -32,6 +33,14 @@ def question_record(rng: random.Random, scene: Scene, name: str, image: str, tur
     if rng.random() < CAPTION_SHARE:
         place = rng.choice((0, rng.randint(1, len(dialogue))))
         dialogue.insert(place, (request(rng), caption(scene)))
+    return dialogue_record(name, image, dialogue)
+
+
+def short_record(rng: random.Random, scene: Scene, name: str, image: str) -> Record:
+    """Training under budgets: one question, or a few."""
+    dialogue = [_turn(rng, q) for q in draw_questions(rng, scene, rng.choice(FEW_TURNS))]
+    if rng.random() < CAPTION_SHARE / TURNS:
+        dialogue[-1] = (request(rng), caption(scene))
     return dialogue_record(name, image, dialogue)
 
 

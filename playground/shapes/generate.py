@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from playground.shapes.benchmarks import write_benchmarks
-from playground.shapes.conversations import Record, caption_record, question_record, text_record
+from playground.shapes.conversations import Record, caption_record, question_record, short_record, text_record
 from playground.shapes.questions import KINDS
 from playground.shapes.saving import save_picture, write_beside
 from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
@@ -62,12 +62,12 @@ def main() -> None:
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
-    """Write ``texts.json``, ``captions.json``, ``conversations.json`` and ``images/`` to train on, ``validation.jsonl``
-    and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
+    """Write ``texts.json``, ``captions.json``, ``conversations.json``, ``short.json`` and ``images/`` to train on,
+    ``validation.jsonl`` and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
     with multiprocessing.Pool() as pool:
         made = pool.imap(functools.partial(training_records, out, seed), range(scenes), chunksize=100)
         pictures, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
-    for name, records in zip(("captions", "conversations", "texts"), files, strict=True):
+    for name, records in zip(("captions", "conversations", "texts", "short"), files, strict=True):
         write_beside(out / f"{name}.json", json.dumps(records, indent=0))
     write_tests(out, seed, test_questions, set(pictures))
 
@@ -86,13 +86,16 @@ def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
     return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)], WRITTEN)
 
 
-def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record]:
-    """Draw a training scene; what it shows, and its records for stage 1, stage 2 and the language stage."""
+def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record, Record]:
+    """Draw a training scene; what it shows, and its records for stage 1, stage 2, the language stage and budgets."""
     rng, scene = training_scene(seed, index)
     name = training_name(index)
     save_picture(scene, out / "images" / f"{name}.png")
-    caption, conversation = (make(rng, scene, name, f"{name}.png") for make in (caption_record, question_record))
-    return frozenset(scene.items), caption, conversation, text_record(rng, scene, name)
+    image = f"{name}.png"
+    # In this order: each goes on with the generator where the one before has left it.
+    caption, conversation = (make(rng, scene, name, image) for make in (caption_record, question_record))
+    text = text_record(rng, scene, name)
+    return frozenset(scene.items), caption, conversation, text, short_record(rng, scene, name, image)
 
 
 def training_name(index: int) -> str:

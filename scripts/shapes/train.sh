@@ -16,6 +16,7 @@ TOWER_STEPS=${TOWER_STEPS:-4500}
 LANGUAGE_STEPS=${LANGUAGE_STEPS:-500}
 STAGE1_STEPS=${STAGE1_STEPS:-150}
 STAGE2_STEPS=${STAGE2_STEPS:-6500}
+BUDGET_STEPS=${BUDGET_STEPS:-1500}
 
 # Fresh memory costs more than the arithmetic at this size: keep what was freed, in huge pages.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABLE=1
@@ -54,8 +55,8 @@ train() { # flags: a stage is done when its result is there, and resumes from it
 
 for kind in heads layers; do
     [ -f "$OUT/$kind/model.safetensors" ] ||
-        MODEL="$OUT/stage2" DATA="$DATA/conversations.json" OUT="$OUT/$kind" PRESET=shapes \
-            bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False
+        MODEL="$OUT/stage2" DATA="$DATA/short.json" OUT="$OUT/$kind" PRESET=shapes STEPS="$BUDGET_STEPS" BATCH=24 \
+            bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False --learning_rate 5e-4
 done
 
 bundle() { # result name: what a checkpoint needs to answer, without what only training needs

@@ -268,7 +268,7 @@ def test_the_command_adds_benchmarks_and_changes_nothing_else(root, make_world, 
     plain = files(make_world(tmp_path / "plain").folder)
     assert {name: content for name, content in everything.items() if not name.startswith("eval/")} == plain
     assert {name: content for name, content in everything.items() if name.startswith("eval/")} == only
-    to_train_on = ("captions.json", "conversations.json", "texts.json", "images/train/")
+    to_train_on = ("captions.json", "conversations.json", "short.json", "texts.json", "images/train/")
     assert {name: content for name, content in everything.items() if not name.startswith(to_train_on)} == tests
 
 

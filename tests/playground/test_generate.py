@@ -80,7 +80,7 @@ def test_no_picture_is_in_two_splits_of_a_world(world):
 def test_held_out_pairs_are_in_the_test_alone(world):
     for split in SPLITS[:2]:
         assert not any((i.colour, i.name) in HELD_OUT for scene in world.of_split(split) for i in scene.shapes)
-    for file in ("texts.json", "captions.json", "conversations.json", "validation.jsonl"):
+    for file in ("texts.json", "captions.json", "conversations.json", "short.json", "validation.jsonl"):
         assert not names_held_out((world.folder / file).read_text(encoding="utf-8")), file
     shown = {(i.colour, i.name) for scene in world.of_split("test") for i in scene.shapes}
     assert shown >= HELD_OUT, "the test shows them all"
@@ -94,10 +94,11 @@ def test_training_knows_every_colour_and_every_shape():
 
 
 def test_files_have_llavas_fields(world):
-    for name in ("captions.json", "conversations.json"):
+    for name in ("captions.json", "conversations.json", "short.json"):
         for record in world.records(name):
             assert record.keys() == {"id", "image", "conversations"}
             assert record["conversations"][0]["value"].startswith("<image>\n")
+    assert {len(r["conversations"]) for r in world.records("short.json")} == {2, 4, 6}, "one to three questions"
     assert all("image" not in r and "<image>" not in json.dumps(r) for r in world.records("texts.json"))
     for split in SPLITS[1:]:
         records = world.records(f"{split}.jsonl")

@@ -37,14 +37,14 @@ def test_special_tokens_and_phrases(tokenizer):
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("conversations.json", "v1"), ("texts.json", "v1"), ("captions.json", "plain")],
+    [("conversations.json", "v1"), ("short.json", "v1"), ("texts.json", "v1"), ("captions.json", "plain")],
 )
 def test_records_pass_the_check_before_training(world, name, version):
     path = world.folder / name
     assert check_data(str(path), str(world.folder / "images"), template_of(version)) == len(world.records(name))
 
 
-@pytest.mark.parametrize("name", ["conversations.json", "texts.json"])
+@pytest.mark.parametrize("name", ["conversations.json", "short.json", "texts.json"])
 def test_exactly_the_answers_are_learned(world, tokenizer, name):
     template = template_of("v1")
     for record in world.records(name):

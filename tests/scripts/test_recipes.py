@@ -103,6 +103,18 @@ def test_published_settings(recipe, expected):
     assert ("--pretrain_mm_mlp_adapter" in flags) == (recipe in ("finetune", "finetune_lora"))
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_small_setting_takes_what_each_recipe_learns_from(recipe):
+    _, flags = launched(recipe, PRESET="shapes")
+    adaptive = recipe.startswith("finetune_ada_")
+    part = "captions" if recipe == "pretrain" else "short" if adaptive else "conversations"
+    assert value_of(flags, "data_path") == f"playground/data/shapes/{part}.json"
+    assert value_of(flags, "image_folder") == "playground/data/shapes/images"
+    assert ("--budget_sampling" in flags) == adaptive, "flags that need a scheduler"
+    if adaptive:
+        assert (value_of(flags, "num_prefix_layers"), value_of(flags, "budget_sampling")) == ("2", "sandwich")
+
+
 def test_the_last_word_is_the_users():
     _, flags = launched("finetune", "--learning_rate", "5e-6", PRESET="shapes", MODEL="mine", STEPS="3", BATCH="2")
     assert value_of(flags, "learning_rate") == "5e-6"

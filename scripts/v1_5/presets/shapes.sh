@@ -20,11 +20,19 @@ default TOWER ""
 default PROJECTOR ""
 default OUT "runs/shapes-${SCHEDULER:-${RECIPE#finetune_}}"
 default REPORT_TO none
-default PREFIX 5
+default PREFIX 2
 default RANK 2
+_part=conversations _recipe=()
+case $RECIPE in
+    pretrain) _part=captions ;;
+    finetune_ada_*) # what the ablations found: playground/shapes/README.md
+        _part=short
+        _recipe=(--budget_sampling sandwich --distillation_weight 1 --scheduler_temperature 1:0.3)
+        ;;
+esac
 if [ -z "${DATA:-}" ]; then
     _folder=playground/data/shapes
-    if [ "$RECIPE" = pretrain ]; then DATA=$_folder/captions.json; else DATA=$_folder/conversations.json; fi
+    DATA=$_folder/$_part.json
     [ -f "$DATA" ] || [ -n "${DRY_RUN:-}" ] ||
         python -m playground.shapes.generate --out "$_folder" --scenes "${SCENES:-6000}"
 fi
@@ -46,4 +54,5 @@ PRESET_FLAGS=(
     --gradient_checkpointing False
     --dataloader_num_workers 1
     --dataloader_persistent_workers True
+    ${_recipe[@]+"${_recipe[@]}"}
 )
