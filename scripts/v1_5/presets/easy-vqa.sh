@@ -5,7 +5,7 @@ _given_data=${DATA:-}
 default DATA playground/data/easy-vqa/conversations.json
 default MODEL ada/checkpoints/shapes-H
 default OUT runs/easy-vqa
-default STEPS 800
+default STEPS 600
 default BATCH 24
 default SAVE_STEPS 100
 source scripts/v1_5/presets/shapes.sh

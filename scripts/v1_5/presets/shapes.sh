@@ -25,7 +25,7 @@ default RANK 2
 _part=conversations _recipe=()
 case $RECIPE in
     pretrain) _part=captions ;;
-    finetune_ada_*) # what the ablations found: playground/shapes/README.md
+    finetune_ada_*) # as the bundled models; what it brings: playground/shapes/README.md
         _part=short
         _recipe=(--budget_sampling sandwich --distillation_weight 1 --scheduler_temperature 1:0.3)
         ;;
