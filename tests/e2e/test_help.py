@@ -19,6 +19,7 @@ PROGRAMS = (
     "llava.eval.model_vqa_science",
     "llava.eval.model_vqa_mmbench",
     "ada.bench",
+    "ada.bench adherence",
     "ada.calibrate",
     "ada.cost",
     "ada.eval.sweep",
@@ -34,7 +35,8 @@ PROGRAMS = (
 def help_of(program: str, root: Path) -> str:
     """The text, whatever the width of the terminal and the Python that breaks its lines."""
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    shown = subprocess.run([sys.executable, "-m", program, "--help"], cwd=root, env=env, capture_output=True, text=True)
+    command = [sys.executable, "-m", *program.split(), "--help"]
+    shown = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     return "\n".join(" ".join(part.split()) for part in shown.stdout.split("\n\n")) + "\n"
 
