@@ -6,7 +6,8 @@
 #   bash scripts/shapes/ablations.sh
 #   STEPS=400 SEEDS="1 2 3 4 5" QUESTIONS=5000 OUT=elsewhere bash scripts/shapes/ablations.sh
 #
-# DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. Further arguments go to python -m ada.eval.sweep.
+# DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. Further arguments go to
+# python -m ada.eval.sweep.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 EXTRAS=eval source scripts/venv.sh
