@@ -34,7 +34,7 @@ all three, the scheduler's own learning rate|2|short|$all --scheduler_lr 3e-3
 all three, the scheduler reads the budget alone|2|short|$all --scheduler_input budget
 all three, planner even|2|short|$all --planner even"
 
-[ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "${SCENES:-60000}"
+[ -f "$DATA/short.json" ] && [ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "${SCENES:-60000}"
 
 mkdir -p "$OUT"
 head -n "${QUESTIONS:-500}" "$DATA/validation.jsonl" > "$OUT/questions.jsonl"

@@ -28,7 +28,7 @@ train() { # flags: a stage is done when its result is there, and resumes from it
         --check_data False "$@"
 }
 
-[ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "$SCENES"
+[ -f "$DATA/short.json" ] && [ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "$SCENES"
 [ -f "$OUT/tower/model.safetensors" ] ||
     python -m playground.shapes.tower --out "$OUT/tower" --steps "$TOWER_STEPS"
 [ -f "$OUT/base/model.safetensors" ] ||
