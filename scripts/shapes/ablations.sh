@@ -6,8 +6,8 @@
 #   bash scripts/shapes/ablations.sh
 #   STEPS=400 SEEDS="1 2 3 4 5" QUESTIONS=5000 OUT=elsewhere bash scripts/shapes/ablations.sh
 #
-# DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. Further arguments go to
-# python -m ada.eval.sweep.
+# DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. ONLY= the variants whose whole name
+# matches this extended regular expression. Further arguments go to python -m ada.eval.sweep.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 EXTRAS=eval source scripts/venv.sh
@@ -33,6 +33,11 @@ all three|2|short|$all
 all three, the scheduler's own learning rate|2|short|$all --scheduler_lr 3e-3
 all three, the scheduler reads the budget alone|2|short|$all --scheduler_input budget
 all three, planner even|2|short|$all --planner even"
+
+variants=$(grep -xE "(${ONLY:-.*})[|].*[|].*[|].*" <<< "$variants") || {
+    echo "ONLY=$ONLY matches no variant; their names are in ${BASH_SOURCE[0]}." >&2
+    exit 1
+}
 
 [ -f "$DATA/short.json" ] && [ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "${SCENES:-60000}"
 
