@@ -4,7 +4,7 @@
 # in OUT/ablations.md. Stopped at any moment, the same line goes on where it was.
 #
 #   bash scripts/shapes/ablations.sh
-#   STEPS=400 SEEDS="1 2 3 4 5" QUESTIONS=5000 OUT=elsewhere bash scripts/shapes/ablations.sh
+#   ONLY="as published|all three" STEPS=60 SEEDS="1 2 3 4 5" QUESTIONS=5000 OUT=elsewhere bash scripts/shapes/ablations.sh
 #
 # DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. ONLY= the variants whose whole name
 # matches this extended regular expression. Further arguments go to python -m ada.eval.sweep.
@@ -16,7 +16,6 @@ OUT=$(realpath -m "${OUT:-runs/ablations}")
 DATA=${DATA:-runs/shapes/data}
 SEEDS=${SEEDS:-1 2 3}
 
-published="--budget_sampling uniform --distillation_weight 0 --scheduler_temperature 1" # not what PRESET=shapes takes
 sandwich="--budget_sampling sandwich"
 distilled="--distillation_weight 1"
 cooled="--scheduler_temperature 1:0.3"
@@ -42,7 +41,7 @@ variants=$(grep -xE "(${ONLY:-.*})[|].*[|].*[|].*" <<< "$variants") || {
 [ -f "$DATA/short.json" ] && [ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "${SCENES:-60000}"
 
 mkdir -p "$OUT"
-head -n "${QUESTIONS:-500}" "$DATA/validation.jsonl" > "$OUT/questions.jsonl"
+head -n "${QUESTIONS:-1000}" "$DATA/validation.jsonl" > "$OUT/questions.jsonl"
 
 models=()
 for seed in $SEEDS; do # a seed after the other, so that a run that is stopped has whole seeds
@@ -50,9 +49,9 @@ for seed in $SEEDS; do # a seed after the other, so that a run that is stopped h
         run=$OUT/$(echo "$name" | tr -cs 'a-z0-9\n' -)-$seed
         # shellcheck disable=SC2086 # flags are several words
         [ -f "$run/model.safetensors" ] ||
-            PRESET=shapes DATA="$DATA/$data.json" OUT="$run" PREFIX=$prefix STEPS="${STEPS:-60}" BATCH=24 \
+            PRESET=shapes DATA="$DATA/$data.json" OUT="$run" PREFIX=$prefix STEPS="${STEPS:-300}" BATCH=24 \
                 bash scripts/v1_5/finetune_ada_heads.sh --check_data False --learning_rate 5e-4 --seed "$seed" \
-                $published $flags < /dev/null
+                $flags < /dev/null
         models+=("$name #$seed=$run")
     done <<< "$variants"
 done

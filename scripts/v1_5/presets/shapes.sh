@@ -22,13 +22,10 @@ default OUT "runs/shapes-${SCHEDULER:-${RECIPE#finetune_}}"
 default REPORT_TO none
 default PREFIX 2
 default RANK 2
-_part=conversations _recipe=()
+_part=conversations
 case $RECIPE in
     pretrain) _part=captions ;;
-    finetune_ada_*) # as the bundled models; what it brings: playground/shapes/README.md
-        _part=short
-        _recipe=(--budget_sampling sandwich --distillation_weight 1 --scheduler_temperature 1:0.3)
-        ;;
+    finetune_ada_*) _part=short ;; # what it brings: playground/shapes/README.md
 esac
 if [ -z "${DATA:-}" ]; then
     _folder=playground/data/shapes
@@ -54,5 +51,4 @@ PRESET_FLAGS=(
     --gradient_checkpointing False
     --dataloader_num_workers 1
     --dataloader_persistent_workers True
-    ${_recipe[@]+"${_recipe[@]}"}
 )
