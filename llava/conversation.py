@@ -177,8 +177,8 @@ def _reduced(image: Image.Image, longest: int = 1344, shortest: int = 672) -> Im
     if max(image.size) <= longest:
         return image
     aspect = max(image.size) / min(image.size)
-    short = int(min(longest / aspect, shortest, min(image.size)))
-    long = int(short * aspect)
+    short = max(1, int(min(longest / aspect, shortest, min(image.size))))
+    long = min(longest, int(short * aspect))
     return image.resize((long, short) if image.width > image.height else (short, long))
 
 
