@@ -373,14 +373,16 @@ default_conversation = conv_vicuna_v1
 
 
 def template_of_name(model_name: str) -> Conversation:
-    """A copy of the template that upstream takes for a model of this name."""
+    """A copy of the template that upstream's command line takes for a model of this name; LLaVA v1's for a name that
+    says nothing, where upstream takes the first LLaVA's."""
     name = model_name.lower()
     rules = {
         "llama-2": "llava_llama_2",
         "mistral": "mistral_instruct",
         "v1.6-34b": "chatml_direct",
+        "v1": "llava_v1",
         "mpt": "mpt",
-        "llava-v0": "llava_v0",
+        "v0": "llava_v0",
     }
     return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
 
