@@ -46,7 +46,8 @@ class Conversation:
 
     def get_prompt(self) -> str:
         """The whole conversation as text, open where the last message is None."""
-        turns = [(role, message[0] if isinstance(message, tuple) else message) for role, message in self._turns()]
+        # A picture alone, without words, is said too; an empty text is not.
+        turns = [(role, said[0] if isinstance(said, tuple) else said or None) for role, said in self._turns()]
         return _WRITERS[self.sep_style](self, turns)
 
     def _turns(self) -> list[tuple[str, Any]]:
@@ -66,13 +67,13 @@ class Conversation:
         self.messages.append([role, message])
 
     def get_images(self, return_pil: bool = False) -> list[Any]:
-        """The pictures of the user's turns: PIL pictures, or base64 PNG texts of at most 800 by 400 pixels or so."""
+        """The pictures of the user's turns, made small enough to travel: PIL pictures, or base64 PNG texts."""
         pictures = []
         for _, message in self.messages[self.offset :: 2]:
             if isinstance(message, tuple):
                 _, image, mode = message
-                image = _squared(image, mode)
-                pictures.append(image if return_pil else _base64_png(_reduced(image)))
+                image = _reduced(_squared(image, mode))
+                pictures.append(image if return_pil else _base64_png(image))
         return pictures
 
     def to_gradio_chatbot(self) -> list[list[Any]]:
@@ -111,31 +112,33 @@ Turns = list[tuple[str, Any]]
 
 def _write_single(conversation: Conversation, turns: Turns) -> str:
     text = conversation.system + conversation.sep
-    return text + "".join(f"{role}: {m}{conversation.sep}" if m else f"{role}:" for role, m in turns)
+    return text + "".join(f"{role}:" if m is None else f"{role}: {m}{conversation.sep}" for role, m in turns)
 
 
 def _write_two(conversation: Conversation, turns: Turns) -> str:
     separators = (conversation.sep, conversation.sep2 or "")
     text = conversation.system + conversation.sep
-    return text + "".join(f"{role}: {m}{separators[i % 2]}" if m else f"{role}:" for i, (role, m) in enumerate(turns))
+    return text + "".join(
+        f"{role}:" if m is None else f"{role}: {m}{separators[i % 2]}" for i, (role, m) in enumerate(turns)
+    )
 
 
 def _write_mpt(conversation: Conversation, turns: Turns) -> str:
     text = conversation.system + conversation.sep
-    return text + "".join(f"{role}{m}{conversation.sep}" if m else role for role, m in turns)
+    return text + "".join(role if m is None else f"{role}{m}{conversation.sep}" for role, m in turns)
 
 
 def _write_plain(conversation: Conversation, turns: Turns) -> str:
     separators = (conversation.sep, conversation.sep2 or "")
-    return conversation.system + "".join(m + separators[i % 2] for i, (_, m) in enumerate(turns) if m)
+    return conversation.system + "".join(m + separators[i % 2] for i, (_, m) in enumerate(turns) if m is not None)
 
 
 def _write_llama_2(conversation: Conversation, turns: Turns) -> str:
     text = ""
     for index, (role, message) in enumerate(turns):
-        if index == 0 and (not message or role != conversation.roles[0]):
+        if index == 0 and (message is None or role != conversation.roles[0]):
             raise ValueError(f"a conversation of this template begins with a message of {conversation.roles[0]!r}")
-        if not message:
+        if message is None:
             continue
         if index == 0 and conversation.system:
             message = f"<<SYS>>\n{conversation.system}\n<</SYS>>\n\n{message}"
@@ -169,13 +172,13 @@ def _squared(image: Image.Image, mode: str) -> Image.Image:
     raise ValueError(f"image process mode is {mode!r}; expected Default, Crop, Resize or Pad")
 
 
-def _reduced(image: Image.Image, longest: int = 800, shortest: int = 400) -> Image.Image:
+def _reduced(image: Image.Image, longest: int = 1344, shortest: int = 672) -> Image.Image:
     """Small enough to travel with a request: within ``longest`` by ``shortest`` pixels where it is larger."""
     if max(image.size) <= longest:
         return image
     aspect = max(image.size) / min(image.size)
-    short = int(min(longest / aspect, shortest, min(image.size)))
-    long = int(short * aspect)
+    short = max(1, int(min(longest / aspect, shortest, min(image.size))))
+    long = min(longest, int(short * aspect))
     return image.resize((long, short) if image.width > image.height else (short, long))
 
 
@@ -370,14 +373,16 @@ default_conversation = conv_vicuna_v1
 
 
 def template_of_name(model_name: str) -> Conversation:
-    """A copy of the template that upstream takes for a model of this name."""
+    """A copy of the template that upstream's command line takes for a model of this name; LLaVA v1's for a name that
+    says nothing, where upstream takes the first LLaVA's."""
     name = model_name.lower()
     rules = {
         "llama-2": "llava_llama_2",
         "mistral": "mistral_instruct",
         "v1.6-34b": "chatml_direct",
+        "v1": "llava_v1",
         "mpt": "mpt",
-        "llava-v0": "llava_v0",
+        "v0": "llava_v0",
     }
     return conv_templates[next((mode for part, mode in rules.items() if part in name), "llava_v1")].copy()
 

@@ -59,15 +59,16 @@ def process_images(images: Sequence[Image.Image], image_processor: Any, model_cf
         pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
     elif aspect == "pad":
         mean = tuple(int(channel * 255) for channel in image_processor.image_mean)
-        pixels = [_pixels(expand2square(image, mean), image_processor) for image in images]
+        pixels = [_pixels(expand2square(image.convert("RGB"), mean), image_processor) for image in images]
     else:
-        return image_processor(images, return_tensors="pt")["pixel_values"]
+        return image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
     same = all(image.shape == pixels[0].shape for image in pixels)
     return torch.stack(pixels) if same else pixels
 
 
 def _pixels(image: Image.Image, image_processor: Any) -> torch.Tensor:
-    return image_processor(image, return_tensors="pt")["pixel_values"][0]
+    # Transparency is dropped, as LLaVA always has; the processor alone would lay the picture on white.
+    return image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
 
 # Any resolution: a picture as a small whole and a grid of crops

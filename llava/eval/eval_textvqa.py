@@ -23,8 +23,8 @@ def prompt_processor(prompt: str) -> str:
     """The question inside a prompt, in lower case. Raises ``DataError`` for a prompt of another form."""
     lines = prompt.split("\n")
     if prompt.startswith(_OLD_MARK):
-        _, mark, rest = prompt.partition(" Question: ")
-        question, end, _ = rest.rpartition(" Short answer:")
+        _, mark, rest = prompt.partition("Question: ")
+        question, end, _ = rest.partition(" Short answer:")
         if mark and end:
             return question.lower()
     elif _OCR_MARK in prompt and len(lines) == 3:

@@ -84,7 +84,7 @@ class LlamaTokenizer(SentencePieceBackend):
                 pieces.append(token)
                 continue
             space = " " if self.legacy and pieces else ""
-            text += self.sp_model.decode(pieces) + space + token
+            text += space + self.sp_model.decode(pieces) + token
             pieces = []
         return text + self.sp_model.decode(pieces)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from llava.errors import OptionError
 from llava.utils import device_available
@@ -58,6 +59,9 @@ class TrainingArguments(transformers.TrainingArguments):
     """transformers' own, and LLaVA's."""
 
     cache_dir: str | None = field(default=None, metadata={"help": "where hub downloads are kept"})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "where the log goes: none, all, tensorboard, wandb, ..."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false: the collator needs all"})
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "keep the projector as it is"})
     model_max_length: int = field(default=512, metadata={"help": "longest sequence, in tokens"})
@@ -85,9 +89,13 @@ _RENAMED = {
     "--per_gpu_eval_batch_size": "--per_device_eval_batch_size",
     "--push_to_hub_token": "--hub_token",
     "--push_to_hub_model_id": "--hub_model_id",
+    "--torchdynamo": "--torch_compile_backend",
+    "--xpu_backend": "--ddp_backend",
 }
+_RENAMED_OPTIMISERS = {"adamw_hf": "adamw_torch", "adamw_apex_fused": "adamw_torch_fused"}
 _LOGGED_BY = {"tensorboard": "train", "wandb": "wandb"}  # what writes a log, and the extra that brings it
 _MIXED_PRECISION = "--bf16 or --fp16 says all there is to say"
+_TPU = "processes on TPUs are set up by what starts them"
 _DROPPED = {
     "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
     "--save_safetensors": "weights are always saved as safetensors",
@@ -105,6 +113,16 @@ _DROPPED = {
     "--use_ipex": "there is no such optimisation any more",
     "--dispatch_batches": "give dispatch_batches in --accelerator_config",
     "--split_batches": "give split_batches in --accelerator_config",
+    "--jit_mode_eval": "use --torch_compile",
+    "--tpu_num_cores": _TPU,
+    "--tpu_metrics_debug": _TPU,
+    "--past_index": "models keep what they need from step to step themselves",
+    "--use_legacy_prediction_loop": "there is one loop",
+    "--include_inputs_for_metrics": "use --include_for_metrics inputs",
+    "--include_tokens_per_second": "use --include_num_input_tokens_seen",
+    "--push_to_hub_organization": "put it in --hub_model_id, as organisation/name",
+    "--ray_scope": "there is no search for hyperparameters here",
+    "--mp_parameters": "use --deepspeed, --fsdp or --parallelism_config",
 }
 
 
@@ -115,8 +133,15 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     kept: list[str] = []
     notices = []
-    for name, values in _with_values(flags):
-        if name == "--tf32" and not device_available("cuda"):
+    pairs = list(_with_values(flags))
+    unheeded = _unheeded_warmup(dict(pairs))
+    for name, values in pairs:
+        if name == unheeded:
+            notices.append(f"{name} is ignored, as ever beside the other flag of the warm-up")
+        elif name == "--optim" and values and values[0] in _RENAMED_OPTIMISERS:
+            notices.append(f"--optim {values[0]} is {_RENAMED_OPTIMISERS[values[0]]} now; translated")
+            kept += [name, _RENAMED_OPTIMISERS[values[0]]]
+        elif name == "--tf32" and not device_available("cuda"):
             notices.append("--tf32 is for CUDA devices, of which there is none; ignored")
         elif name in _DROPPED:
             notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
@@ -128,9 +153,22 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, notices
 
 
+def _unheeded_warmup(given: Mapping[str, list[str]]) -> str | None:
+    """Of ``--warmup_ratio`` and ``--warmup_steps``, where both are given, the one without effect: steps count, unless
+    there are none."""
+    if not {"--warmup_ratio", "--warmup_steps"} <= given.keys():
+        return None
+    return "--warmup_steps" if given["--warmup_steps"] == ["0"] else "--warmup_ratio"
+
+
 def check_logs(report_to: Sequence[str]) -> None:
-    """Raise OptionError where ``--report_to`` names what is not installed."""
+    """Raise OptionError where ``--report_to`` names what is not known, or not installed."""
     for name in report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise OptionError(
+                f"--report_to has {name!r}; expected none, all, or some of {', '.join(INTEGRATION_TO_CALLBACK)}, set "
+                "apart by spaces"
+            )
         extra = _LOGGED_BY.get(name)
         if extra and importlib.util.find_spec(name) is None:
             raise OptionError(

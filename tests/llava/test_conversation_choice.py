@@ -21,6 +21,10 @@ def model(**config):
         ("llava-v1.6-mistral-7b", "mistral_instruct"),
         ("llava-v1.6-34b", "chatml_direct"),
         ("llava-mpt-7b", "mpt"),
+        ("LLaVA-Lightning-MPT-7B-preview", "mpt"),
+        ("llava-mpt-v1", "llava_v1"),
+        ("LLaVA-13b-delta-v0", "llava_v0"),
+        ("my-model", "llava_v1"),
     ],
 )
 def test_a_checkpoint_that_says_nothing_is_asked_by_its_name(name, expected):

@@ -76,6 +76,23 @@ def test_aspect_modes():
     assert process_images(images, processor(), SimpleNamespace()).shape == (2, 3, 8, 8)
 
 
+@pytest.mark.parametrize("aspect", ["pad", "square", "anyres"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P", "1"])
+def test_pictures_of_other_modes(mode, aspect):
+    """Pixels are those of the picture in RGB: transparency is dropped, not laid on white."""
+    noise = np.random.RandomState(0).randint(0, 256, (8, 12, 4), dtype=np.uint8)
+    picture = Image.fromarray(noise, "RGBA")
+    picture = picture if mode == "RGBA" else picture.convert("RGB").convert(mode)
+    # The processor's size is the picture's: under anyres nothing is resized either but the whole, to 12 by 12.
+    crop, size = {"height": 12, "width": 12}, {"shortest_edge": 12}
+    processor = CLIPImageProcessorPil(do_resize=False, crop_size=crop, size=size)
+    config = SimpleNamespace(image_aspect_ratio=aspect, image_grid_pinpoints=[[12, 12]])
+    pixels = process_images([picture], processor, config)
+    expected = process_images([picture.convert("RGB")], processor, config)
+    # Crops are resized before they lose their mode, as ever; here no crop is.
+    assert torch.equal(pixels[:, 1:], expected[:, 1:]) if aspect == "anyres" else torch.equal(pixels, expected)
+
+
 def test_anyres_crops_may_differ():
     config = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=[[8, 16], [16, 16]])
     tall, square = process_images(pictures((10, 20), (20, 20)), processor(), config)

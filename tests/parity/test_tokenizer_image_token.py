@@ -33,3 +33,13 @@ def test_tensor(variant):
     cases, tokenizer = variant
     for case in cases:
         assert tokenizer_image_token(case["prompt"], tokenizer, return_tensors="pt").tolist() == case["image_aware_ids"]
+
+
+@pytest.mark.parametrize(
+    ("legacy", "expected"),
+    [(True, "<s> USER: a</s> USER: b c</s>"), (False, "<s> USER: a</s>USER: b c</s>")],
+)
+def test_text_with_its_marks(llama_tokenizer, legacy, expected):
+    """What upstream's slow tokenizer gives for whole conversations, marks included."""
+    tokenizer = llama_tokenizer(legacy=legacy)
+    assert tokenizer.decode(tokenizer("USER: a</s>USER: b c</s>").input_ids) == expected

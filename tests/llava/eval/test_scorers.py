@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llava.errors import DataError
 from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_vqa, submissions
+from llava.eval.eval_textvqa import prompt_processor
 from llava.eval.m4c_evaluator import (
     CONTRACTIONS,
     EvalAIAnswerProcessor,
@@ -65,6 +66,19 @@ def test_pope_refuses_unequal_lengths():
 )
 def test_normalisation(text, expected):
     assert EvalAIAnswerProcessor()(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        ("OCR tokens: a\nb\nQuestion: What\nIs it? Short answer:", "what\nis it?"),
+        ("OCR tokens: Question: Who? Short answer: Question: x Short answer:", "who?"),
+        ("OCR tokens: a.Question: Who? Short answer:", "who?"),
+    ],
+)
+def test_questions_in_old_textvqa_prompts(prompt, question):
+    """Between the first mark and the next end, wherever lines break."""
+    assert prompt_processor(prompt) == question
 
 
 def test_every_contraction_is_its_word_without_an_apostrophe():

@@ -133,6 +133,11 @@ def test_stage_one_line():
         ("--per_gpu_train_batch_size 4", "--per_device_train_batch_size 4"),
         ("--fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer", ""),
         ("--half_precision_backend auto --bf16 True", "--bf16 True"),
+        ("--torchdynamo inductor", "--torch_compile_backend inductor"),
+        ("--xpu_backend gloo", "--ddp_backend gloo"),
+        ("--optim adamw_hf", "--optim adamw_torch"),
+        ("--optim=adamw_apex_fused", "--optim adamw_torch_fused"),
+        ("--include_tokens_per_second True", ""),
     ],
 )
 def test_translation(old, new):
@@ -140,6 +145,53 @@ def test_translation(old, new):
     assert kept == new.split()
     assert len(notices) == 1
     assert next(word for word in old.replace("=", " ").split() if word != "--bf16" and word in notices[0])
+
+
+# Every flag of transformers 4.37's TrainingArguments that today's lacks.
+GONE = """
+    dispatch_batches evaluation_strategy fp16_backend fp16_opt_level fsdp_min_num_params half_precision_backend
+    fsdp_transformer_layer_cls_to_wrap group_by_length include_inputs_for_metrics include_tokens_per_second adafactor
+    jit_mode_eval logging_dir mp_parameters no_cuda overwrite_output_dir past_index per_gpu_eval_batch_size
+    per_gpu_train_batch_size push_to_hub_model_id push_to_hub_organization push_to_hub_token ray_scope
+    save_safetensors split_batches torchdynamo tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop
+    use_mps_device warmup_ratio
+""".split()
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_no_flag_of_upstreams_time_is_unknown(name):
+    """Each is translated, or named with what replaces it."""
+    kept, notices = translate_flags([f"--{name}", "1"])
+    assert f"--{name}" not in kept
+    assert len(notices) == 1 and notices[0].startswith(f"--{name} is ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ("--warmup_ratio 0.03 --warmup_steps 0", 0.03),
+        ("--warmup_steps 0 --warmup_ratio=0.03", 0.03),
+        ("--warmup_ratio 0.03 --warmup_steps 100", 100),
+        ("--warmup_steps 100 --warmup_ratio 0.03", 100),
+    ],
+)
+def test_a_ratio_beside_steps(flags, steps):
+    """Steps count, unless there are none: as transformers read both flags at upstream's time."""
+    assert parse_arguments([*flags.split(), "--use_cpu", "True"])[TrainingArguments].warmup_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [("wandb tensorboard", ["wandb", "tensorboard"]), ("wandb", ["wandb"]), ("none", [])]
+)
+def test_several_logs(names, expected):
+    flags = ["--report_to", *names.split(), "--use_cpu", "True"]
+    assert parse_arguments(flags)[TrainingArguments].report_to == expected
+    assert parse_arguments(["--use_cpu", "True"])[TrainingArguments].report_to == []
+
+
+def test_a_log_that_nobody_knows():
+    with pytest.raises(OptionError, match=r"--report_to has 'wandb,tensorboard'; expected none, all.*apart by spaces"):
+        check_logs(["wandb,tensorboard"])
 
 
 def test_todays_flags_are_left_alone():

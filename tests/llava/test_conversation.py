@@ -1,0 +1,64 @@
+"""Conversations that hold pictures: what is said with and without words, and the size in which pictures travel."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from llava.conversation import conv_templates
+
+PICTURE = Image.new("RGB", (40, 30), "red")
+
+
+def prompt(mode, *messages):
+    conversation = conv_templates[mode].copy()
+    conversation.system, conversation.messages = "S", []
+    for index, message in enumerate(messages):
+        conversation.append_message(conversation.roles[index % 2], message)
+    return conversation.get_prompt()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("v1", "S USER: hi ASSISTANT: yes</s>USER:  ASSISTANT:"),
+        ("llava_v0", "S###Human: hi###Assistant: yes###Human: ###Assistant:"),
+        (
+            "mpt",
+            "S<|im_end|><|im_start|>user\nhi<|im_end|><|im_start|>assistant\nyes<|im_end|>"
+            "<|im_start|>user\n<|im_end|><|im_start|>assistant\n",
+        ),
+        ("llava_llama_2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nhi [/INST] yes </s><s>[INST]  [/INST]"),
+    ],
+)
+def test_a_later_picture_without_words_is_a_turn(mode, expected):
+    """It ends as any other; an empty text, which nobody said, leaves the turn open."""
+    assert prompt(mode, "hi", "yes", ("", PICTURE, "Default"), None) == expected
+    assert prompt(mode, "hi", "yes", "", None) == prompt(mode, "hi", "yes", None, None) != expected
+
+
+def test_a_first_picture_without_words():
+    assert prompt("v1", ("", PICTURE, "Default"), None) == "S USER: <image>\n ASSISTANT:"
+    shown = "<Image><image></Image>"
+    assert prompt("v0_mmtag", ("", PICTURE, "Pad")) == f"S###Human: {shown}###Assistant: Received.###Human:"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1344, 1000), (1344, 1000)),  # small enough
+        ((2000, 1000), (1344, 672)),
+        ((1000, 2000), (672, 1344)),
+        ((1500, 1500), (672, 672)),
+        ((4000, 1000), (1344, 336)),
+        ((9000, 2), (1344, 1)),  # never less than a pixel
+    ],
+)
+def test_the_size_in_which_pictures_travel(size, expected):
+    conversation = conv_templates["v1"].copy()
+    conversation.append_message("USER", ("what?", Image.new("RGB", size), "Default"))
+    (picture,) = conversation.get_images(return_pil=True)
+    assert picture.size == expected
+    (text,) = conversation.get_images()
+    assert Image.open(io.BytesIO(base64.b64decode(text))).size == expected
