@@ -22,7 +22,7 @@ from llava.model.checkpoint_files import (
     save_tensors,
 )
 from llava.model.checkpoints import Tensors, moved_when_whole, read_json
-from llava.model.hf_layout import open_weights
+from llava.model.hf_layout import is_hub_layout, open_weights
 
 ADDED = ("model.mm_projector.", "model.vision_tower.", "model.image_newline", "scheduler.")
 
@@ -51,6 +51,10 @@ def write_combined(folder: str, base: str, target: Path, sign: int) -> None:
     """Read two checkpoints, and write the first plus or minus the second, with the first one's other files."""
     refuse_used(target)
     source = local_folder(folder)
+    if is_hub_layout(read_json(source / "config.json")):
+        raise CheckpointError(
+            f"{source} is in transformers' layout; make it LLaVA's first: python -m llava.model.convert {source} NEW"
+        )
     result = combined(open_weights(source).read(), open_weights(local_folder(base)).read(), sign)
     with moved_when_whole(target) as part:
         copy_files(source, part, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
