@@ -86,6 +86,8 @@ class CheckpointWeights:
             for key in keys:
                 if not key.endswith(OLD_BUFFERS):
                     name = rename(key) if rename else key
+                    if rename and name in self._file_of:
+                        raise CheckpointError(f"{file} has {key} and {self._stored[name]}, one tensor of the model twice")
                     self._file_of[name], self._stored[name] = file, key
 
     def __iter__(self) -> Iterator[str]:

@@ -67,9 +67,7 @@ def to_llava(folder: Path, target: Path) -> None:
     fields, tensors = read_fields(folder), hf_layout.open_weights(folder).read()
     fields["architectures"] = [llava_classes()[fields["model_type"]][1].__name__]
     if kept.is_dir():
-        rows = fields["vocab_size"]
-        fields = read_json(kept / "config.json")
-        _refuse_grown(kept, fields, rows)
+        fields = _kept_fields(folder, fields["vocab_size"])
         tensors.update({name: tensors[name][: fields["vocab_size"]].clone() for name in TABLES if name in tensors})
     check_complete(folder, fields, tensors)
     vision = hf_layout.hub_config(folder).vision_config
@@ -117,14 +115,19 @@ def to_hub(folder: Path, target: Path) -> None:
         save_tensors({hf_layout.hub_name(name): tensor for name, tensor in tensors.items()}, part)
 
 
-def _refuse_grown(kept: Path, fields: dict[str, Any], rows: int) -> None:
-    """Raise CheckpointError where the vocabulary grew since the conversion: putting back the old one would cut it."""
-    before = max(fields["vocab_size"], len(load_tokenizer(kept)) + 1)  # with the image tag
+def _kept_fields(folder: Path, rows: int) -> dict[str, Any]:
+    """The config.json that a conversion kept; a CheckpointError where the vocabulary, of ``rows`` tokens now, has
+    grown since: putting back the old one would cut it."""
+    kept = folder / KEPT_FOLDER / "config.json"
+    fields = read_json(kept)
+    with settings_of(kept):
+        before = max(fields["vocab_size"], hf_layout.hub_config(folder).image_token_index + 1)
     if rows != before:
         raise CheckpointError(
-            f"the vocabulary has {rows} tokens, and had {before} when {kept} was kept; remove that folder to convert "
-            "the checkpoint as it is now"
+            f"{folder} has a vocabulary of {rows} tokens; it had {before} when {kept} was kept. Remove the folder "
+            f"{KEPT_FOLDER} to convert the checkpoint as it is now"
         )
+    return fields
 
 
 def _check_tower(folder: Path, vision: Any, tensors: Tensors) -> None:

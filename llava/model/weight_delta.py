@@ -42,6 +42,8 @@ def _combine(name: str, tensor: torch.Tensor, base: torch.Tensor | None, sign: i
     longer = name in TABLES and tensor.shape[0] >= base.shape[0] and tensor.shape[1:] == base.shape[1:]
     if tensor.shape != base.shape and not longer:
         raise CheckpointError(f"{name} is {tuple(tensor.shape)}, and {tuple(base.shape)} in the base model")
+    if not tensor.dim():
+        raise CheckpointError(f"{name} is a single number; expected the weights of a layer")
     result = tensor.clone()
     result[: len(base)] = (tensor[: len(base)].float() + sign * base.float()).to(tensor.dtype)
     return result
