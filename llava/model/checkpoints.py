@@ -24,6 +24,7 @@ PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 UNFINISHED = "unfinished"  # in a folder that is being written
+CONFIG_ERRORS = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StrictDataclassError)
 SHOWN = 8  # keys that a message names before it counts the rest
 
 # In the order of preference, as transformers looks for them.
@@ -87,7 +88,7 @@ class CheckpointWeights:
                 if not key.endswith(OLD_BUFFERS):
                     name = rename(key) if rename else key
                     if rename and name in self._file_of:
-                        raise CheckpointError(f"{file} has {key} and {self._stored[name]}, one tensor of the model twice")
+                        raise CheckpointError(f"{file} has one tensor twice, as {key} and {self._stored[name]}")
                     self._file_of[name], self._stored[name] = file, key
 
     def __iter__(self) -> Iterator[str]:
@@ -175,7 +176,7 @@ def settings_of(path: Path) -> Iterator[None]:
     """Inside, what transformers makes of the values in a JSON file; a CheckpointError for those that it cannot use."""
     try:
         yield
-    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StrictDataclassError) as error:
+    except CONFIG_ERRORS as error:
         raise CheckpointError(f"{path} cannot be used: {type(error).__name__}: {error}; correct it") from error
 
 
