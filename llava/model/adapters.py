@@ -75,7 +75,7 @@ def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
     if misfits := sorted(needed - found) or sorted(key for key in found - needed if ".lora_" in key):
         kind = "lacks" if misfits[0] in needed else "does not place"
         raise CheckpointError(
-            f"the adapter in {folder} does not fit the layers that its {CONFIG_FILE} and the base model make: it {kind} "
+            f"the adapter in {folder} does not fit the layers that its {CONFIG_FILE} and the base make: it {kind} "
             f"{listed(misfits)}; name the model that it was trained on, or copy it again"
         )
     if not merge:
