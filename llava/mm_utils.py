@@ -111,17 +111,15 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
     ]
 
 
-def grid_resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+def grid_resolutions(grid_pinpoints: str | Sequence[Sequence[int]] | None) -> list[Size]:
     """Grid pinpoints, as a list or as text of one -> [(width, height), ...]."""
-    points = grid_pinpoints
-    if isinstance(points, str):
-        try:
-            points = ast.literal_eval(points)
-        except (ValueError, SyntaxError) as error:
-            raise CheckpointError(
-                f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]]"
-            ) from error
-    return [(int(width), int(height)) for width, height in points]
+    try:
+        points: Any = ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
+        return [(int(width), int(height)) for width, height in points]
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise CheckpointError(
+            f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]]"
+        ) from error
 
 
 def get_anyres_image_grid_shape(

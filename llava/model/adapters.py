@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.checkpoints import Tensors, first_line, listed, read_weights
+from llava.model.checkpoints import Tensors, first_line, listed, read_json, read_weights
 from llava.model.dealt_weights import whole
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,11 @@ def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
     Raises CheckpointError where adapter and model do not fit together.
     """
     peft = require_peft()
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not files:
         raise CheckpointError(f"{folder} has {CONFIG_FILE}, but none of {', '.join(WEIGHT_FILES)}")
+    read_json(folder / CONFIG_FILE)
+    found = set(read_weights(files[0]))
     try:
         wrapped = peft.PeftModel.from_pretrained(model, folder)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -67,6 +70,14 @@ def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
             f"the adapter in {folder} does not fit the base model: {first_line(error)}; is it the model that the "
             "adapter was trained on?"
         ) from error
+    # The library fills what it finds, and warns about the rest.
+    needed = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    if misfits := sorted(needed - found) or sorted(key for key in found - needed if ".lora_" in key):
+        kind = "lacks" if misfits[0] in needed else "does not place"
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit the layers that its {CONFIG_FILE} and the base make: it {kind} "
+            f"{listed(misfits)}; name the model that it was trained on, or copy it again"
+        )
     if not merge:
         return wrapped.get_base_model()
     log.info("the adapter in %s is merged into its base model's weights", folder)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import list_repo_files, snapshot_download
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +23,9 @@ from llava.model.checkpoints import (
     listed,
     projector_file,
     read_json,
+    read_weights,
     report_misfits,
+    settings_of,
 )
 from llava.model.families import FAMILIES, llava_classes
 from llava.model.hf_layout import open_weights
@@ -178,15 +179,12 @@ def _classes(fields: dict[str, Any]) -> tuple[Any, Any]:
 
 def read_config(config_class: Any, folder: Path) -> Any:
     """A checkpoint's config, as an instance of ``config_class``. Raises CheckpointError where it cannot be one."""
-    try:
-        with _quiet_transformers():
-            if not _is_hub_layout(folder):
-                return config_class.from_pretrained(folder)
-            config = config_class.from_dict(read_fields(folder))
-            config._name_or_path = str(folder)
-            return config
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
+    with settings_of(folder / "config.json"), _quiet_transformers():
+        if not _is_hub_layout(folder):
+            return config_class.from_pretrained(folder)
+        config = config_class.from_dict(read_fields(folder))
+        config._name_or_path = str(folder)
+        return config
 
 
 @contextlib.contextmanager
@@ -216,7 +214,7 @@ def read_model(model_class: Any, folder: Path, may_miss: Callable[[str], bool] |
     source: Any = folder
     if foreign := _is_hub_layout(folder):
         source, kwargs = None, {**kwargs, "state_dict": weights.read()}
-    with _quiet_transformers():
+    with settings_of(folder / "config.json"), _quiet_transformers():
         model, found = model_class.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
@@ -242,7 +240,8 @@ def _is_hub_layout(folder: Path) -> bool:
 def _complete_from_hub_layout(model: Any, folder: Path) -> None:
     """What ``from_pretrained`` looks for in a folder in LLaVA's layout: how to generate, and the tower's settings."""
     if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        with settings_of(folder / "generation_config.json"):
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     vision, tower = hf_layout.hub_config(folder).vision_config, model.get_vision_tower()
     tower.checkpoint_folder = folder
     tower.describe(vision, hf_layout.image_processor(folder))
@@ -250,6 +249,8 @@ def _complete_from_hub_layout(model: Any, folder: Path) -> None:
 
 def _fill_from_projector_file(model: Any, path: Path) -> None:
     """What stage 1 learned, from the file that holds it alone."""
+    if hasattr(model.get_model(), "image_newline") and not any(k.endswith("image_newline") for k in read_weights(path)):
+        raise CheckpointError(f"{path} has no image_newline, which this config.json's mm_patch_merge_type needs")
     model.get_model().load_projector(path)
     model.get_vision_tower().checkpoint_folder = path.parent  # not the base model's
     if getattr(model.config, "mm_use_im_start_end", False):

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 
 from llava.errors import CheckpointError
 from llava.model.builder import known_classes
-from llava.model.checkpoints import Tensors, report_misfits
+from llava.model.checkpoints import UNFINISHED, Tensors, report_misfits, settings_of
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
 from llava.program import run_program
 
@@ -24,8 +25,8 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")  # a row for every toke
 
 
 def refuse_used(target: Path) -> None:
-    """Raise CheckpointError where ``target`` holds files already."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    """Raise CheckpointError where ``target`` holds files already, others than those of a run that was stopped."""
+    if target.exists() and (not target.is_dir() or any(path.name != UNFINISHED for path in target.iterdir())):
         raise CheckpointError(f"{target} exists; name a folder that does not, or is empty")
 
 
@@ -47,7 +48,7 @@ def copy_tower(fields: dict[str, Any], source: Path, target: Path) -> None:
 def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> None:
     """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, its tower apart."""
     config_class, model_class = known_classes()[fields["model_type"]]
-    with torch.device("meta"):
+    with settings_of(folder / "config.json"), torch.device("meta"):
         expected = model_class(config_class.from_dict(fields)).state_dict()
     if fields.get("tie_word_embeddings") and "lm_head.weight" not in tensors:
         expected.pop("lm_head.weight", None)
@@ -71,7 +72,13 @@ def write_json(path: Path, fields: dict[str, Any]) -> None:
 
 def save_tensors(tensors: Tensors, folder: Path) -> None:
     """Write ``model.safetensors``, or shards of it and their index."""
-    save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+    seen: set[int] = set()
+    apart = {}  # of tensors that share their memory, as a pickle's may, the library would write one only
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    save_torch_state_dict(apart, folder, metadata={"format": "pt"})
 
 
 def run_and_tell(work: Callable[[], Any], result: Any) -> None:
@@ -79,7 +86,12 @@ def run_and_tell(work: Callable[[], Any], result: Any) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     def told() -> None:
-        work()
+        try:
+            work()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"could not write {result}: {error}; name a place that can be written, with room for it"
+            ) from error
         print(f"wrote {result}")
 
     if code := run_program(told):

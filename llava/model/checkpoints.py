@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -22,6 +23,8 @@ Tensors = dict[str, torch.Tensor]
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+UNFINISHED = "unfinished"  # in a folder that is being written
+CONFIG_ERRORS = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StrictDataclassError)
 SHOWN = 8  # keys that a message names before it counts the rest
 
 # In the order of preference, as transformers looks for them.
@@ -42,7 +45,10 @@ def find_weight_files(folder: Path) -> list[Path]:
             continue
         if kind == SINGLE:
             return [path]
-        shards = sorted(set(read_json(path).get("weight_map", {}).values()))
+        named = read_json(path).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+            raise CheckpointError(f"{path} has no weight_map from tensors to files; copy the checkpoint again")
+        shards = sorted(set(named.values()))
         if missing := [shard for shard in shards if not (folder / shard).is_file()]:
             raise CheckpointError(f"{path} names files that are not there: {listed(missing)}")
         return [folder / shard for shard in shards]
@@ -81,6 +87,8 @@ class CheckpointWeights:
             for key in keys:
                 if not key.endswith(OLD_BUFFERS):
                     name = rename(key) if rename else key
+                    if rename and name in self._file_of:
+                        raise CheckpointError(f"{file} has one tensor twice, as {key} and {self._stored[name]}")
                     self._file_of[name], self._stored[name] = file, key
 
     def __iter__(self) -> Iterator[str]:
@@ -155,9 +163,21 @@ def listed(names: Iterable[str], between: str = ", ") -> str:
 def read_json(path: Path) -> dict:
     """A JSON object from a file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path} as JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds {str(fields)[:40]!r}; expected a JSON object. Copy the checkpoint again")
+    return fields
+
+
+@contextlib.contextmanager
+def settings_of(path: Path) -> Iterator[None]:
+    """Inside, what transformers makes of the values in a JSON file; a CheckpointError for those that it cannot use."""
+    try:
+        yield
+    except CONFIG_ERRORS as error:
+        raise CheckpointError(f"{path} cannot be used: {type(error).__name__}: {error}; correct it") from error
 
 
 def _safetensors_keys(path: Path) -> list[str]:
@@ -199,11 +219,15 @@ def first_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def moved_when_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into. Its files move to ``folder`` once all are there, weights last: what is stopped while it
-    saves leaves nothing that looks finished."""
-    part = folder / "unfinished"
+    saves leaves nothing that looks finished, and what fails leaves nothing."""
+    part, existed = folder / UNFINISHED, folder.exists()
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part if existed else folder, ignore_errors=True)
+        raise
     files = [path for path in part.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.suffix in WEIGHT_SUFFIXES):
         target = folder / path.relative_to(part)

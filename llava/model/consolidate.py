@@ -23,6 +23,7 @@ from llava.model.checkpoint_files import (
 )
 from llava.model.checkpoints import CheckpointWeights, find_weight_files, moved_when_whole, read_json
 from llava.model.families import FAMILIES
+from llava.model.hf_layout import is_hub_layout
 
 
 def consolidate_ckpt(src_path: str, dst_path: str) -> None:
@@ -34,6 +35,10 @@ def consolidate_ckpt(src_path: str, dst_path: str) -> None:
     source, target = local_folder(src_path), Path(dst_path)
     refuse_used(target)
     fields = read_json(source / "config.json")
+    if is_hub_layout(fields):
+        raise CheckpointError(
+            f"{source} is in transformers' layout; make it LLaVA's: python -m llava.model.convert {source} {target}"
+        )
     bare = {family.decoder_type: family.config_class.model_type for family in FAMILIES}
     if fields.get("mm_vision_tower"):
         fields["model_type"] = bare.get(fields.get("model_type", ""), fields.get("model_type"))

@@ -39,9 +39,10 @@ from llava.model.checkpoint_files import (
     save_tensors,
     write_json,
 )
-from llava.model.checkpoints import moved_when_whole, read_json
+from llava.model.checkpoints import Tensors, moved_when_whole, read_json, report_misfits, settings_of
 from llava.model.families import FAMILIES, Family, llava_classes
-from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER, CLIPVisionTower
+from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER, CLIPVisionTower, read_tower
 
 # In a converted folder: the files of LLaVA's layout that the other has no place for.
 KEPT_FOLDER = "llava"
@@ -66,15 +67,18 @@ def to_llava(folder: Path, target: Path) -> None:
     fields, tensors = read_fields(folder), hf_layout.open_weights(folder).read()
     fields["architectures"] = [llava_classes()[fields["model_type"]][1].__name__]
     if kept.is_dir():
-        fields = read_json(kept / "config.json")
+        fields = _kept_fields(folder, fields["vocab_size"])
         tensors.update({name: tensors[name][: fields["vocab_size"]].clone() for name in TABLES if name in tensors})
     check_complete(folder, fields, tensors)
+    vision = hf_layout.hub_config(folder).vision_config
+    _check_tower(folder, vision, tensors)
     files = kept if kept.is_dir() else folder
+    load_tokenizer(files)  # an error here, where there is none
     with moved_when_whole(target) as part:
         write_json(part / "config.json", fields)
         copy_files(files, part, (*TOKENIZER_FILES, GENERATION_FILE))
         _without_image_token(part / "tokenizer_config.json")
-        hf_layout.hub_config(folder).vision_config.save_pretrained(part / SAVED_FOLDER)
+        vision.save_pretrained(part / SAVED_FOLDER)
         hf_layout.image_processor(folder).save_pretrained(part / SAVED_FOLDER)
         save_tensors(tensors, part)
 
@@ -88,13 +92,18 @@ def to_hub(folder: Path, target: Path) -> None:
     config = read_config(family.config_class, folder)
     config._name_or_path = str(folder)  # where a tower's relative name is looked for
     tower = CLIPVisionTower(config.mm_vision_tower, args=config, delay_load=True)
-    if not any(name.startswith(IN_CHECKPOINT) for name in tensors):
-        vision = CLIPVisionModel.from_pretrained(tower.location, dtype="auto").state_dict()
+    _ = tower.layers_run  # an error here, where there is no such layer
+    if any(name.startswith(IN_CHECKPOINT) for name in tensors):
+        _check_tower(folder, tower.config, tensors)
+    else:
+        vision = read_tower(tower.location, dtype="auto").state_dict()
         tensors.update({hf_layout.TOWER + name: tensor for name, tensor in vision.items()})
+    load_tokenizer(folder)  # an error here, where there is none
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     image_token = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
-    hub_config = hf_layout.make_hub_config(config.to_dict(), family.decoder_type, tower.config, image_token)
+    with settings_of(folder / "config.json"):
+        hub_config = hf_layout.make_hub_config(config.to_dict(), family.decoder_type, tower.config, image_token)
     for name in TABLES:
         if name in tensors:
             tensors[name] = _with_rows(tensors[name], image_token + 1)
@@ -104,6 +113,38 @@ def to_hub(folder: Path, target: Path) -> None:
         copy_files(folder, part, (GENERATION_FILE,))
         copy_files(folder, part / KEPT_FOLDER, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
         save_tensors({hf_layout.hub_name(name): tensor for name, tensor in tensors.items()}, part)
+
+
+def _kept_fields(folder: Path, rows: int) -> dict[str, Any]:
+    """The config.json that a conversion kept; a CheckpointError where the vocabulary, of ``rows`` tokens now, has
+    grown since: putting back the old one would cut it."""
+    kept = folder / KEPT_FOLDER / "config.json"
+    fields = read_json(kept)
+    with settings_of(kept):
+        before = max(fields["vocab_size"], hf_layout.hub_config(folder).image_token_index + 1)
+    if rows != before:
+        raise CheckpointError(
+            f"{folder} has a vocabulary of {rows} tokens; it had {before} when {kept} was kept. Remove the folder "
+            f"{KEPT_FOLDER} to convert the checkpoint as it is now"
+        )
+    return fields
+
+
+def _check_tower(folder: Path, vision: Any, tensors: Tensors) -> None:
+    """Raise CheckpointError unless the vision tower's tensors are those that its config describes."""
+    with settings_of(folder / "config.json"), torch.device("meta"):
+        expected = {hf_layout.TOWER + name: tensor for name, tensor in CLIPVisionModel(vision).state_dict().items()}
+    found = {name: tensor for name, tensor in tensors.items() if name.startswith(IN_CHECKPOINT)}
+    report_misfits(
+        str(folder),
+        missing=expected.keys() - found.keys(),
+        unexpected=found.keys() - expected.keys(),
+        wrong_shapes=[
+            (name, found[name].shape, expected[name].shape)
+            for name in sorted(expected.keys() & found.keys())
+            if found[name].shape != expected[name].shape
+        ],
+    )
 
 
 def _family(fields: dict[str, Any], folder: Path) -> Family:

@@ -13,7 +13,7 @@ from transformers import LlavaNextConfig as HubLlavaNextConfig
 
 from llava.errors import CheckpointError
 from llava.mm_utils import grid_resolutions
-from llava.model.checkpoints import CheckpointWeights, find_weight_files, read_json
+from llava.model.checkpoints import CheckpointWeights, find_weight_files, read_json, settings_of
 
 HUB_CONFIGS = {kind.model_type: kind for kind in (HubLlavaConfig, HubLlavaNextConfig)}
 TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -121,10 +121,8 @@ def hub_config(folder: Path) -> Any:
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in HUB_CONFIGS:
         raise _unsupported(folder, "model_type", kind, tuple(HUB_CONFIGS))
-    try:
+    with settings_of(folder / "config.json"):
         return HUB_CONFIGS[kind].from_pretrained(folder)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
 
 
 def image_processor(folder: Path) -> CLIPImageProcessorPil:
@@ -171,7 +169,7 @@ def make_hub_config(fields: dict[str, Any], decoder_type: str, vision: CLIPVisio
     }
     if merge == "flat":
         return HubLlavaConfig(**settings, architectures=["LlavaForConditionalGeneration"])
-    points = [[height, width] for width, height in grid_resolutions(fields["image_grid_pinpoints"])]
+    points = [[height, width] for width, height in grid_resolutions(fields.get("image_grid_pinpoints"))]
     architectures = ["LlavaNextForConditionalGeneration"]
     return HubLlavaNextConfig(**settings, image_grid_pinpoints=points, architectures=architectures)
 

@@ -18,7 +18,7 @@ from llava.constants import (
 )
 from llava.errors import CheckpointError, ImageError
 from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.checkpoints import load_exactly, read_weights
+from llava.model.checkpoints import load_exactly, read_weights, report_misfits
 from llava.model.dealt_weights import whole
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -83,6 +83,8 @@ class LlavaMetaModel:
         for key, value in tensors.items():
             if key.endswith("image_newline") and hasattr(self, "image_newline"):
                 with whole([self.image_newline]):
+                    if value.shape != self.image_newline.shape:
+                        report_misfits(str(path), wrong_shapes=[(key, value.shape, self.image_newline.shape)])
                     self.image_newline.data.copy_(value)
 
 

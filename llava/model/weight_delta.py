@@ -22,7 +22,7 @@ from llava.model.checkpoint_files import (
     save_tensors,
 )
 from llava.model.checkpoints import Tensors, moved_when_whole, read_json
-from llava.model.hf_layout import open_weights
+from llava.model.hf_layout import is_hub_layout, open_weights
 
 ADDED = ("model.mm_projector.", "model.vision_tower.", "model.image_newline", "scheduler.")
 
@@ -42,6 +42,8 @@ def _combine(name: str, tensor: torch.Tensor, base: torch.Tensor | None, sign: i
     longer = name in TABLES and tensor.shape[0] >= base.shape[0] and tensor.shape[1:] == base.shape[1:]
     if tensor.shape != base.shape and not longer:
         raise CheckpointError(f"{name} is {tuple(tensor.shape)}, and {tuple(base.shape)} in the base model")
+    if not tensor.dim():
+        raise CheckpointError(f"{name} is a single number; expected the weights of a layer")
     result = tensor.clone()
     result[: len(base)] = (tensor[: len(base)].float() + sign * base.float()).to(tensor.dtype)
     return result
@@ -51,6 +53,10 @@ def write_combined(folder: str, base: str, target: Path, sign: int) -> None:
     """Read two checkpoints, and write the first plus or minus the second, with the first one's other files."""
     refuse_used(target)
     source = local_folder(folder)
+    if is_hub_layout(read_json(source / "config.json")):
+        raise CheckpointError(
+            f"{source} is in transformers' layout; make it LLaVA's first: python -m llava.model.convert {source} NEW"
+        )
     result = combined(open_weights(source).read(), open_weights(local_folder(base)).read(), sign)
     with moved_when_whole(target) as part:
         copy_files(source, part, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from llava.errors import CheckpointError
-from llava.model.checkpoints import CheckpointWeights, load_exactly
+from llava.model.checkpoints import CheckpointWeights, load_exactly, report_misfits
 from llava.model.hf_layout import open_weights
 
 IN_CHECKPOINT = "model.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
@@ -80,7 +81,7 @@ class CLIPVisionTower(nn.Module):
             prefix = f"{IN_CHECKPOINT}vision_tower."
             load_exactly(holder, weights.read(own, strip=prefix), str(self.checkpoint_folder), prefix)
         else:
-            holder = VisionModelHolder(_from_folder(CLIPVisionModel, self.location))
+            holder = VisionModelHolder(read_tower(self.location))
         if device_map is not None:
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
@@ -103,8 +104,8 @@ class CLIPVisionTower(nn.Module):
     def layers_run(self) -> int:
         """Layers up to the selected one; those behind it are of no use."""
         count = self.config.num_hidden_layers
-        if not -count - 1 <= self.select_layer <= count:
-            raise CheckpointError(f"mm_vision_select_layer is {self.select_layer}; the tower has {count} layers")
+        if not isinstance(self.select_layer, int) or not -count - 1 <= self.select_layer <= count:
+            raise CheckpointError(f"mm_vision_select_layer is {self.select_layer!r}; the tower has {count} layers")
         return range(count + 1)[self.select_layer]
 
     @torch.no_grad()
@@ -189,10 +190,20 @@ def folder_of_checkpoint(args: Any) -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
+    """The tower of a folder or hub name. Raises CheckpointError where any of its tensors is not there, or not of its
+    shape: transformers would put random ones in their place."""
+    model, found = _from_folder(
+        CLIPVisionModel, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+    )
+    report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
+    return model
+
+
 def _from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
     try:
         return kind.from_pretrained(location, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
             "to the checkpoint or absolute, or a hub name that can be reached"
