@@ -35,7 +35,7 @@ all three, planner even|2|short|$all --planner even"
 
 variants=$(grep -xE "(${ONLY:-.*})[|].*[|].*[|].*" <<< "$variants") || {
     echo "ONLY=$ONLY matches no variant; their names are in ${BASH_SOURCE[0]}." >&2
-    exit 1
+    exit 2
 }
 
 [ -f "$DATA/short.json" ] && [ -f "$DATA/test.jsonl" ] || python -m playground.shapes.generate --out "$DATA" --scenes "${SCENES:-60000}"
