@@ -2,17 +2,17 @@
 
 For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 64 to 1,024 positions (with a picture,
 up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
-the cheapest plan to that of the whole model, under the correction that follows what the device does
-(``ada/calibration/device_latency.py``). From request ``--busy-from`` on a second process keeps one core busy, and each
-request runs once more, right behind, under the calibration as it is. What can be reached is then later: the p95 of a
-few prompts under that load over the calibration's p95 says how many times, and budgets are drawn from as many times
-more.
+the cheapest plan to that of the whole model, under the corrections that follow what the device does, from call to call
+and within one (``ada/calibration/device_latency.py``). From request ``--busy-from`` on a second process keeps one core
+busy, and each request runs once more, right behind, under the calibration as it is. What can be reached is then later:
+the p95 of a few prompts under that load over the calibration's p95 says how many times, and budgets are drawn from as
+many times more.
 
 Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
-``planned``: mean share of the budget that the granted plan was to use (its predicted p95). ``used``: mean share that it
-did use, 1 at the most. Under load the first ``SETTLE`` requests are left out. ``held_out``: errors of the calibration
-on its own points that were not fitted, the faster of two runs of each; ``request_errors``: on every quiet request, a
-single run, none of which was fitted.
+``planned``: mean share of the budget that the granted plan was to use (its p95, predicted as the plan was made).
+``used``: mean share that it did use, 1 at the most. Under load the first ``SETTLE`` requests are left out.
+``held_out``: errors of the calibration on its own points that were not fitted, the faster of two runs of each;
+``request_errors``: on every quiet request, a single run, none of which was fitted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -110,33 +110,24 @@ def one_core_busy() -> Iterator[None]:
 
 def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -> float:
     """How many times the calibration's p95 the p95 of first tokens is now; at least 1."""
-    ratios = [timer(point)[0] / calibrated.first_token_ms(point) for point in points]
+    ratios = [timer(point).times.first / calibrated.first_token_ms(point) for point in points]
     return max(1.0, float(np.percentile(ratios, 95)))
 
 
 def ask(model: Any, point: Point, budget: TimeBudget, times: DeviceLatency, timer: Timer, busy: bool) -> Kept:
-    """One request under one calibration, which is told what it took."""
+    """One request under one calibration, which learns from it."""
     model.latency = times
-    granted = times.units_within(budget.milliseconds, point.tokens, point.pictures)
-    ran = Point(point.tokens, granted, point.pictures)
-    said, middle, token = times.first_token_ms(ran), times.expected_ms(ran), times.token_ms(ran)
-    measured, token_ms = timer(point, budget)
-    times.observe(middle, measured)
-    return Kept(budget.milliseconds, said, measured, busy, measured / middle, token_ms / token)
-
-
-class Fixed(DeviceLatency):
-    """The calibration as it is."""
-
-    def observe(self, expected_ms: float, measured_ms: float) -> None:
-        """Learn nothing."""
+    ran = timer(point, budget)
+    point = replace(point, tunable=ran.tunable)
+    first_ratio, token_ratio = ran.times.first / times.expected(point).first, ran.token_ms / times.token_ms(point)
+    return Kept(budget.milliseconds, ran.predicted_ms or 0.0, ran.times.first, busy, first_ratio, token_ratio)
 
 
 def measure(
     model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy_from: int
 ) -> tuple[dict[str, list[Kept]], float]:
     """All requests, and how many times slower the load made the device."""
-    fixed, slower = Fixed(latency.profile, model.units), 1.0
+    fixed, slower = latency.fixed(), 1.0
     kept: dict[str, list[Kept]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
     with contextlib.ExitStack() as load, tqdm(points, desc="requests", file=sys.stderr) as bar:
@@ -144,6 +135,7 @@ def measure(
             busy = number >= busy_from
             if number == busy_from:
                 load.enter_context(one_core_busy())
+                model.latency = fixed  # the probes teach nothing
                 slower = slowdown(fixed, points[:PROBES], timer)
             ends = (Point(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))

@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ada.calibration.latency_model import DECODE_TERMS, PREFILL_TERMS, decode_terms, predict, prefill_terms
+from ada.calibration.device_latency import DeviceLatency
+from ada.calibration.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from ada.calibration.measure import Timed, calibrate
-from ada.calibration.profile import Profile, Surroundings
+from ada.calibration.profile import Surroundings
 from llava.errors import OptionError
 from llava.program import run_program
 from llava.serve.loaded_model import open_model
@@ -38,51 +38,56 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show(profile: Profile, held_out: Sequence[Timed], units: Any) -> None:
+def show(latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
     """Coefficients, and the points that were not fitted."""
-    console = Console(width=100)
+    console, profile, units = Console(width=100), latency.profile, latency.units
+    parts = {
+        "to the plan": dict(zip(PLAN_TERMS, profile.plan, strict=True)),
+        "first token": dict(zip(REST_TERMS, profile.rest, strict=True)),
+        "decode": dict(zip(DECODE_TERMS, profile.decode, strict=True)),
+    }
     table = Table(title="milliseconds")
     table.add_column("term")
-    table.add_column("prefill", justify="right")
-    table.add_column("decode", justify="right")
-    decode = dict(zip(DECODE_TERMS, profile.decode, strict=True))
-    for term, value in zip(PREFILL_TERMS, profile.prefill, strict=True):
-        table.add_row(term, f"{value:.4g}", f"{decode[term]:.4g}" if term in decode else "")
+    for name in parts:
+        table.add_column(name, justify="right")
+    for term in dict.fromkeys((*PLAN_TERMS, *REST_TERMS)):
+        table.add_row(term, *(f"{part[term]:.4g}" if term in part else "" for part in parts.values()))
     console.print(table)
     table = Table(title="held out: predicted and measured, ms")
-    for column in ("positions", "share", "pictures", "first token", "measured", "a token", "measured"):
+    for column in ("positions", "share", "pictures", "to the plan", "measured", "first token", "measured", "a token"):
         table.add_column(column, justify="right")
+    table.add_column("measured", justify="right")
     for timed in held_out:
-        point = timed.point
-        first, token = _predicted(profile, timed, units)
+        point, expected, measured = timed.point, latency.expected(timed.point), timed.fastest
         table.add_row(
             str(point.tokens),
             f"{units.fraction(point.tunable):.2f}",
             str(point.pictures),
-            f"{first:.1f}",
-            f"{min(timed.first_ms):.1f}",
-            f"{token:.2f}",
+            f"{expected.plan:.1f}",
+            f"{measured.plan:.1f}",
+            f"{expected.first:.1f}",
+            f"{measured.first:.1f}",
+            f"{latency.token_ms(point):.2f}",
             f"{timed.token_ms:.2f}",
         )
     console.print(table)
     for phase, errors in profile.errors.items():
         console.print(f"{phase}: error median {errors['median']:.1%}, p95 {errors['p95']:.1%}")
-    console.print(f"p95 of measured over predicted time to first token: {profile.spread:.2f}")
+    console.print(f"p95 of measured over predicted time to first token: {profile.spread:.2f} before a call")
+    console.print(f"and from the plan on, at the pace of the time up to it: {profile.rest_spread:.2f}")
 
 
-def _predicted(profile: Profile, timed: Timed, units: Any) -> tuple[float, float]:
-    first = predict(profile.prefill, prefill_terms(timed.point, units))
-    return first, predict(profile.decode, decode_terms(timed.point, units))
-
-
-def draw(path: Path, profile: Profile, held_out: Sequence[Timed], units: Any) -> None:
+def draw(path: Path, latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
     """Predicted against measured, both phases, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    pairs = [(_predicted(profile, timed, units), (min(timed.first_ms), timed.token_ms)) for timed in held_out]
-    for place, (axis, name) in enumerate(zip(figure.subplots(1, 2), ("time to first token", "a token"), strict=True)):
-        said, measured = ([pair[side][place] for pair in pairs] for side in (0, 1))
+    points = [timed.point for timed in held_out]
+    panels = {
+        "time to first token": ([latency.expected(p).first for p in points], [t.fastest.first for t in held_out]),
+        "a token": ([latency.token_ms(p) for p in points], [t.token_ms for t in held_out]),
+    }
+    for axis, (name, (said, measured)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axis.scatter(said, measured, s=14)
         top = 1.05 * max(*said, *measured)
         axis.plot([0, top], [0, top], color="grey", linestyle="--", linewidth=1)
@@ -100,9 +105,10 @@ def run(args: argparse.Namespace) -> None:
     if not hasattr(model, "units"):
         raise OptionError("this checkpoint has no scheduler, and so no budgets to calibrate; give --planner even")
     profile, held_out = calibrate(model, args.points, seed=args.seed)
-    show(profile, held_out, model.units)
+    latency = DeviceLatency(profile, model.units)
+    show(latency, held_out)
     if args.plot is not None:
-        draw(args.plot, profile, held_out, model.units)
+        draw(args.plot, latency, held_out)
     path = Surroundings.of(model).path
     profile.save(path)
     print(f"wrote {path}")

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from ada.call_clock import CallClock
 from ada.narrow import NarrowCache, can_cut
 from ada.plan import ExecutionPlan
 from ada.units import Units
 
-Choose = Callable[[torch.Tensor | None], torch.Tensor]
-"""Hidden state of the latency token as it enters layer P (B, D), or None without one -> gates (B, N, 2, A)."""
+Choose = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
+"""Hidden state of the latency token as it enters layer P (B, D), or None without one, and the tunable units granted
+(B,) -> gates (B, N, 2, A)."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,21 @@ AS_IT_IS, SKIP = LayerWork(), LayerWork(skip=True)
 
 @dataclass
 class Execution:
-    """``rows`` sequences (more where beams repeat them), their latency tokens' ``place`` (rows,), and ``choose``.
+    """``rows`` sequences (more where beams repeat them): tunable units ``granted`` (rows,), ``choose``, and their
+    latency tokens' ``place`` (rows,).
 
-    Without ``narrow_cache`` layers are masked instead of cut. ``train`` keeps the gates' gradient.
+    Without ``narrow_cache`` layers are masked instead of cut. ``train`` keeps the gates' gradient. ``regrant`` tells
+    what is granted by the time the plan is made, as ``clock`` has seen it.
     """
 
     units: Units
+    granted: torch.Tensor
     choose: Choose
     place: torch.Tensor | None
     narrow_cache: NarrowCache | None = None
     train: bool = False
+    clock: CallClock | None = None
+    regrant: Callable[[], torch.Tensor] | None = None
     gates: torch.Tensor | None = None  # (rows, N, 2, A), once decided
     plans: list[ExecutionPlan] | None = None  # one per row, once decided
     _work: dict[int, LayerWork] = field(default_factory=dict)
@@ -79,7 +86,11 @@ class Execution:
             beams = hidden.shape[0] // len(self.place)
             rows = torch.arange(len(self.place), device=hidden.device)
             state = hidden[rows * beams, self.place.to(hidden.device)]
-        self.gates = self.choose(state)
+        if self.clock is not None:
+            self.clock.plan_is_due(hidden)
+        if self.regrant is not None:
+            self.granted = self.regrant()
+        self.gates = self.choose(state, self.granted)
         if not self.train:
             self.plans = plans_of(self.gates, self.units)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ada.budget import LatencyBudget, TimeBudget
 from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.latency_model import Point
+from ada.calibration.latency_model import NOTHING_YET, Gone, Point
 from ada.units import Units
 from llava.errors import OptionError
 
@@ -16,11 +16,12 @@ def granted_units(
     tokens: int,
     pictures: int,
     strict: bool = False,
+    gone: Gone = NOTHING_YET,
 ) -> int:
     """Tunable units under one budget: as many as fit, or none where not even the prefix does.
 
-    tokens: positions of the prompt, pictures' and the latency token's included. Raises OptionError for a time without a
-    calibration, and, where ``strict``, for a budget that cannot be kept.
+    tokens: positions of the prompt, pictures' and the latency token's included; gone: what of the time has gone by.
+    Raises OptionError for a time without a calibration, and, where ``strict``, for a budget that cannot be kept.
     """
     if isinstance(budget, LatencyBudget):
         if strict:
@@ -30,13 +31,13 @@ def granted_units(
         raise OptionError(
             f"--latency-budget is {budget}: a time needs a calibration of this device; run python -m ada.calibrate"
         )
-    least = latency.first_token_ms(Point(tokens, 0, pictures))
+    least = latency.first_token_ms(Point(tokens, 0, pictures), gone)
     if strict and least > budget.milliseconds:
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes {least:.4g} ms at "
             "the least here"
         )
-    return latency.units_within(budget.milliseconds, tokens, pictures)
+    return latency.units_within(budget.milliseconds, tokens, pictures, gone)
 
 
 def refuse_unreachable(units: Units, budget: LatencyBudget) -> None:

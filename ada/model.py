@@ -9,6 +9,8 @@ import torch
 
 from ada.budget import LatencyBudget, TimeBudget, budgets_of_rows
 from ada.calibration.device_latency import DeviceLatency
+from ada.calibration.latency_model import NOTHING_YET, Gone, Point
+from ada.call_clock import CallClock
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution import Execution
 from ada.grant import granted_units
@@ -116,11 +118,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         if teacher is not None and sequence.labels is not None:
             apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
             outputs["loss"] = outputs.loss + self.recipe.distillation * apart
-        told = {"granted_units": granted, "gates": execution.gates, "labels": sequence.labels}
+        told = {"granted_units": execution.granted, "gates": execution.gates, "labels": sequence.labels}
         outputs = BudgetedOutput(**outputs, **told)
         if not execution.train:
             scored = outputs.logits.shape[1]
-            self._describe(outputs, latency_budget, granted, execution, sequence, pictures, scored)
+            self._describe(outputs, latency_budget, execution, sequence, pictures, scored)
         return outputs
 
     @torch.no_grad()
@@ -135,27 +137,39 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         **kwargs: Any,
     ) -> Any:
         """LLaVA's generate under a budget: a float, a string as on the command line, a ``LatencyBudget``, or one of
-        these per row; the whole model without one. The plan is made in prefill and holds for every token.
+        these per row; the whole model without one. The plan is made in prefill and holds for every token. What a
+        budget in time grants tells the latency token; by the time the plan is made, what is left of it decides.
 
         With ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows
         these are lists.
         """
         if kwargs.pop("inputs_embeds", None) is not None:
             raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
+        clock = CallClock.start(kwargs.get("stopping_criteria"))
         input_ids, mask = kwargs.pop("input_ids", inputs), kwargs.pop("attention_mask", None)
         kwargs.pop("position_ids", None)  # they follow from the mask
         spliced = self._embed(input_ids, None, mask, None, images, image_sizes)
         embeds, padding = pad_left(spliced.embeds, spliced.attention_mask)
-        rows = len(embeds)
+        rows, width = embeds.shape[:2]
         pictures = self._pictures(input_ids, mask, images)
-        granted = self.grant(latency_budget, rows, embeds.shape[1], pictures, strict_latency_budget)
+        granted = self.grant(latency_budget, rows, width, pictures, strict_latency_budget, clock.gone)
         sequence, execution = self.begin(Sequence(embeds, padding, None, None), granted, planner, train=False)
+        execution.clock = clock
+        execution.regrant = lambda: self.grant(latency_budget, rows, width, pictures, gone=clock.gone)
         output = super(LlavaCausalLM, self).generate(
             inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
         )
         if not isinstance(output, torch.Tensor):
-            self._describe(output, latency_budget, granted, execution, sequence, pictures)
+            self._describe(output, latency_budget, execution, sequence, pictures)
+        if rows == 1:
+            self._learn_from(clock, Point(sequence.width, int(execution.granted[0]), pictures[0]))
         return output
+
+    def _learn_from(self, clock: CallClock, ran: Point) -> None:
+        """Correct the calibration by what a call took."""
+        measured = clock.times()
+        if self.latency is not None and measured is not None:
+            self.latency.observe(self.latency.expected(ran), measured)
 
     def grant(
         self,
@@ -164,16 +178,17 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         tokens: int = 0,
         pictures: Rows[int] | None = None,
         strict: bool = False,
+        gone: Gone = NOTHING_YET,
     ) -> torch.Tensor:
         """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given.
 
         tokens: positions of the prompt, and pictures of each row, by which a budget in time goes. strict: refuse a
-        budget that not even the cheapest plan keeps, with OptionError.
+        budget that not even the cheapest plan keeps, with OptionError. gone: what of the time has gone by.
         """
         seen = pictures or [0] * rows
         width = tokens + (self.scheduler is not None)  # and the latency token
         units = [
-            self.units.tunable if b is None else granted_units(self.units, self.latency, b, width, p, strict)
+            self.units.tunable if b is None else granted_units(self.units, self.latency, b, width, p, strict, gone)
             for b, p in zip(budgets_of_rows(budget, rows), seen, strict=True)
         ]
         return torch.tensor(units, device=self.device)
@@ -206,19 +221,18 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             noise = self.recipe.noise(draws or Draws.at_random(), len(granted), sequence.embeds.device)
         reads_budget_alone = getattr(self.config, "scheduler_input", None) == "budget"
 
-        def choose(state: torch.Tensor | None) -> torch.Tensor:
+        def choose(state: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
             state = token[:, 0] if scheduler is not None and reads_budget_alone else state
             logits = None if scheduler is None or state is None else scheduler(state)
             return plan(self.units, granted if logits is None else granted.to(logits.device), logits, noise)
 
         cache = self.narrow_cache if narrow else None
-        return sequence, Execution(self.units, choose, place, cache, train=train)
+        return sequence, Execution(self.units, granted, choose, place, cache, train=train)
 
     def _describe(
         self,
         output: Any,
         budget: Budget | Rows[Budget] | None,
-        granted: torch.Tensor,
         execution: Execution,
         sequence: Sequence,
         pictures: list[int],
@@ -229,8 +243,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         plans, budgets, mask = execution.finish(rows), budgets_of_rows(budget, rows), sequence.attention_mask
         padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
         reports = [
-            report(self, budgets[row], units, execution, row, sequence.width, pictures[row], scored, padding[row])
-            for row, units in enumerate(granted.tolist())
+            report(self, budgets[row], execution, row, sequence.width, pictures[row], scored, padding[row])
+            for row in range(rows)
         ]
         output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 

@@ -83,7 +83,9 @@ def _know_times(model: Any, options: Mapping[str, Any], wanted: bool) -> None:
 
     if model.latency is None:
         automatic = not options.get("no_auto_calibrate")
-        model.latency = ready_latency(model, automatic) if wanted else stored_latency(model)
+        latency = ready_latency(model, automatic) if wanted else stored_latency(model)
+        # Programs that answer files go by profile and prompt alone, so that chunks and restarts change nothing.
+        model.latency = latency.fixed() if latency is not None and "batch_size" in options else latency
 
 
 def _no_scheduler(model: Any) -> OptionError:
@@ -119,7 +121,6 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     if report.expected_ms is None:
         return facts
     measured = timing["time_to_first_token_ms"]
-    model.latency.observe(report.expected_ms, measured)
     return {**facts, "measured_ms": measured, "summary": f"{facts['summary']} | measured {measured:.4g} ms"}
 
 

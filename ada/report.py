@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ada.budget import LatencyBudget, TimeBudget
-from ada.calibration.latency_model import Point
+from ada.calibration.latency_model import NOTHING_YET, Point
 from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.narrow import can_cut
@@ -39,8 +39,10 @@ class BudgetReport:
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put in front
     requested_ms: float | None = None  # to the first token, where the budget was a time
-    expected_ms: float | None = None  # to the first token, on a calibrated device, in the middle
-    predicted_ms: float | None = None  # the same, p95, as the device is now
+    before_ms: float = 0.0  # from the question to the call: reading words and pictures
+    plan_ms: float | None = None  # from the call until the plan was made
+    expected_ms: float | None = None  # from the call to the first token, on a calibrated device, in the middle
+    predicted_ms: float | None = None  # from the question to the first token, p95, as the plan is made
     least_ms: float | None = None  # predicted of the cheapest plan
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +75,6 @@ def _of(pair: tuple[int, int]) -> str:
 def report(
     model: Any,
     budget: LatencyBudget | TimeBudget | None,
-    granted: int,
     execution: Execution,
     row: int,
     prompt_tokens: int,
@@ -81,11 +82,12 @@ def report(
     scored: int = 1,
     padding: int = 0,
 ) -> BudgetReport:
-    """The report on one row: ``granted`` tunable units, what its ``execution`` did, ``prompt_tokens`` as they entered
-    the decoder, ``padding`` of these in front, ``pictures`` that the vision tower saw, ``scored`` positions that got
-    logits."""
+    """The report on one row: what its ``execution`` did, ``prompt_tokens`` as they entered the decoder, ``padding`` of
+    these in front, ``pictures`` that the vision tower saw, ``scored`` positions that got logits."""
     config, units = model.config, model.units
     plan, masked = execution.finish(row + 1)[row], execution.masked_layers
+    granted, clock = int(execution.granted[row]), execution.clock
+    gone = NOTHING_YET if clock is None else clock.gone
     ran = plan.with_whole(masked)
     tower = model.get_vision_tower() if pictures else None
     switches = plan.num_switches * len(plan.layers)
@@ -108,8 +110,9 @@ def report(
     expected = predicted = least = None
     if model.latency is not None:
         point = Point(prompt_tokens, granted, pictures)
-        expected, predicted = model.latency.expected_ms(point), model.latency.first_token_ms(point)
-        least = model.latency.first_token_ms(Point(prompt_tokens, 0, pictures))
+        expected = model.latency.expected(point).first
+        predicted = model.latency.first_token_ms(point, gone)
+        least = model.latency.first_token_ms(Point(prompt_tokens, 0, pictures), gone)
     met = (share is None or fraction <= share) and (time is None or (predicted or 0.0) <= time)
     return BudgetReport(
         requested=share,
@@ -126,6 +129,8 @@ def report(
         decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
         padding=padding,
         requested_ms=time,
+        before_ms=gone.before,
+        plan_ms=gone.plan,
         expected_ms=expected,
         predicted_ms=predicted,
         least_ms=least,
@@ -133,8 +138,8 @@ def report(
 
 
 def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> BudgetReport:
-    """The report on a row of a batch as it is when its question is asked alone: without padding, and without layers
-    that were masked whole only because other rows have other plans."""
+    """The report on a row of a batch as it is when its question is asked alone: without padding, without layers that
+    were masked whole only because other rows have other plans, and without the batch's times."""
     config, units, tokens = model.config, model.units, report.prompt_tokens - report.padding
     masked = frozenset(
         index
@@ -150,6 +155,8 @@ def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> Budget
         prefill_flops={**report.prefill_flops, **decoder_flops(config, units, ran, tokens, tokens)},
         decode_flops=decode_flops(config, units, ran, tokens + 1),
         padding=0,
+        before_ms=0.0,
+        plan_ms=None,
     )
 
 

@@ -1,10 +1,14 @@
 """A device's profile at work: milliseconds -> units, and a correction for what the device does beside.
 
-The budget is kept by a high percentile, not by the mean: predicted p95 = factor * expected. The factor is what ``AIM``
-of the last ``WINDOW`` answers' measured / expected times were below, the window being filled with the profile's spread
-at first: with 50 answers the second greatest. So one slow answer changes nothing, two tell that the device has changed,
-and what a busy spell taught is forgotten ``WINDOW`` answers after it. The factor stays within ``BOUNDS`` of the spread;
-``reset`` takes it back.
+A budget is kept by a high percentile, not by the mean. Before a call: predicted p95 = factor * expected. As the plan is
+made, the time that the call has taken tells how fast the device is now, as no earlier call can: pace = taken / expected
+of that part, and p95 = taken + rest_factor * pace * expected of the rest. So a call that went slowly is granted less,
+and one that went well gets what is left.
+
+Both factors are what ``AIM`` of the last ``WINDOW`` answers' measured over expected times were below, the windows being
+filled with the profile's spreads at first: with 50 answers the second greatest. So one slow answer changes nothing, two
+tell that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers after it. A factor stays
+within ``BOUNDS`` of its spread; ``reset`` takes both back.
 """
 
 from __future__ import annotations
@@ -13,13 +17,27 @@ import math
 import threading
 from collections import deque
 
-from ada.calibration.latency_model import Point, decode_terms, predict, prefill_terms
+from ada.calibration.latency_model import NOTHING_YET, Gone, Point, Times, decode_terms, plan_terms, predict, rest_terms
 from ada.calibration.profile import AIM, Profile
 from ada.units import Units
 
 WINDOW = 50  # answers
 RANK = math.ceil(AIM * (WINDOW + 1))  # the next answer is below this one of the window, in order, AIM of the time
 BOUNDS = (0.5, 10.0)
+
+
+class Correction:
+    """The factor of one kind of time, learnt from measured over expected ones."""
+
+    def __init__(self, spread: float) -> None:
+        self.least, self.most = (bound * spread for bound in BOUNDS)
+        self.ratios = deque([spread] * WINDOW, maxlen=WINDOW)
+        self.factor = spread
+
+    def observe(self, ratio: float) -> None:
+        """One more."""
+        self.ratios.append(ratio)
+        self.factor = min(self.most, max(self.least, sorted(self.ratios)[RANK - 1]))
 
 
 class DeviceLatency:
@@ -32,30 +50,62 @@ class DeviceLatency:
 
     def reset(self) -> None:
         """Forget what was measured since the calibration."""
-        self._ratios = deque([self.profile.spread] * WINDOW, maxlen=WINDOW)
-        self.factor = self.profile.spread
+        self._first, self._rest = Correction(self.profile.spread), Correction(self.profile.rest_spread)
 
-    def expected_ms(self, point: Point) -> float:
-        """Expected time to first token on the calibrated device, vision tower included, in the middle."""
-        return predict(self.profile.prefill, prefill_terms(point, self.units))
+    @property
+    def factor(self) -> float:
+        """Predicted p95 over expected time to first token, before a call."""
+        return self._first.factor
 
-    def first_token_ms(self, point: Point) -> float:
-        """Predicted p95 of the time to first token, as the device is now."""
-        return self.factor * self.expected_ms(point)
+    def fixed(self) -> FixedLatency:
+        """The calibration as it is."""
+        return FixedLatency(self.profile, self.units)
+
+    def expected(self, point: Point) -> Times:
+        """What a call takes on the calibrated device, vision tower included, in the middle."""
+        plan = predict(self.profile.plan, plan_terms(point))
+        return Times(plan, plan + predict(self.profile.rest, rest_terms(point, self.units)))
+
+    def first_token_ms(self, point: Point, gone: Gone = NOTHING_YET) -> float:
+        """Predicted p95 of the time from the question to the first token, as the device is now."""
+        expected = self.expected(point)
+        if gone.plan is None:
+            return gone.before + self._first.factor * expected.first
+        return gone.before + gone.plan + self._rest.factor * _at_pace(expected, gone.plan)
 
     def token_ms(self, point: Point) -> float:
         """Predicted time of a decode step, in the middle; ``point.tokens`` is the context."""
         return predict(self.profile.decode, decode_terms(point, self.units))
 
-    def units_within(self, milliseconds: float, tokens: int, pictures: int) -> int:
+    def units_within(self, milliseconds: float, tokens: int, pictures: int, gone: Gone = NOTHING_YET) -> int:
         """The most tunable units whose predicted p95 fits; 0 where not even the prefix does."""
         grid = range(self.units.tunable, 0, -1)
-        fits = (n for n in grid if self.first_token_ms(Point(tokens, n, pictures)) <= milliseconds)
+        fits = (n for n in grid if self.first_token_ms(Point(tokens, n, pictures), gone) <= milliseconds)
         return next(fits, 0)
 
-    def observe(self, expected_ms: float, measured_ms: float) -> None:
-        """An answer came; ``expected_ms`` is what the calibration makes of it."""
-        least, most = (bound * self.profile.spread for bound in BOUNDS)
+    def observe(self, expected: Times, measured: Times) -> None:
+        """An answer came; ``expected`` is what the calibration makes of it."""
         with self._lock:
-            self._ratios.append(measured_ms / expected_ms)
-            self.factor = min(most, max(least, sorted(self._ratios)[RANK - 1]))
+            self._first.observe(measured.first / expected.first)
+            self._rest.observe(rest_ratio(expected, measured))
+
+
+class FixedLatency(DeviceLatency):
+    """The calibration as it is: neither a call's own clock nor earlier calls change what is granted."""
+
+    def first_token_ms(self, point: Point, gone: Gone = NOTHING_YET) -> float:
+        """Predicted p95 of the time to first token."""
+        return super().first_token_ms(point)
+
+    def observe(self, expected: Times, measured: Times) -> None:
+        """Learn nothing."""
+
+
+def _at_pace(expected: Times, plan_ms: float) -> float:
+    """Expected milliseconds behind the plan, at the pace of those in front of it."""
+    return plan_ms / expected.plan * (expected.first - expected.plan)
+
+
+def rest_ratio(expected: Times, measured: Times) -> float:
+    """Measured over expected time behind the plan, at the pace of the time in front of it."""
+    return (measured.first - measured.plan) / _at_pace(expected, measured.plan)

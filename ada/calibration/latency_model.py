@@ -1,27 +1,32 @@
 """The time of a prefill and of a decode step as a sum of terms that mean something, with coefficients >= 0.
 
-With T positions in the prompt, C in the context, s the executed share of the decoder, n layers of which anything runs,
-p pictures, and g the share of the decoder that runs in narrow layers, which are gathered as a plan is new (kind H):
+The plan is made in the middle of a prefill, so that its time has two parts: up to the plan, which no plan changes, and
+from there to the first token. With T positions in the prompt, C in the context, p pictures; of the decoder's units the
+share s that a plan runs beside the prefix, in n layers; and g, the share that runs in narrow layers, which are gathered
+as a plan is new (kind H):
 
-    prefill = a + b p + c T + l n + d s + e T s + f T^2 s + h g
-    token   = a + l n + d s + f C s + h g
+    plan  = a + b p + c T + f T^2
+    rest  = a + c T + l n + d s + e T s + f T^2 s + h g
+    token = a + l n + d s + f C s + h g                       (s and n with the prefix)
 
-a: starting; b: vision tower and projector; c: embeddings and output; l: calling a layer, however little of it runs;
-d: reading the weights; e: the matrix products; f: attention; h: copying kept weights, and in decode what cut weights
-take more than whole ones. Coefficients minimise the relative error, so that short prompts count as much as
-long ones.
+a: starting; b: vision tower and projector; c: what goes with the prompt alone, in ``plan`` the prefix's matrix
+products; l: calling a layer, however little of it runs; d: reading the weights; e: the matrix products; f: attention;
+h: copying kept weights, and in decode what cut weights take more than whole ones. Coefficients minimise the relative
+error, so that short prompts count as much as long ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ada.units import Units
 
-PREFILL_TERMS = ("start", "picture", "position", "layer", "weights", "products", "attention", "narrow")
+PLAN_TERMS = ("start", "picture", "position", "attention")
+REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow")
 DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
 
 
@@ -35,22 +40,44 @@ class Point:
     pictures: int
 
 
-def prefill_terms(point: Point, units: Units) -> list[float]:
-    """The factors of ``PREFILL_TERMS``' coefficients."""
-    share, tokens = units.fraction(point.tunable), point.tokens
-    layers, narrow = _layers(point, units), _narrow(point, units)
-    return [1.0, point.pictures, tokens, layers, share, tokens * share, tokens**2 * share, narrow]
+class Times(NamedTuple):
+    """Milliseconds from the call on: until the plan is made, and to the first token."""
+
+    plan: float
+    first: float
+
+
+class Gone(NamedTuple):
+    """Milliseconds that have gone by: from the question to the call, and from there to its plan, once that is due."""
+
+    before: float = 0.0
+    plan: float | None = None
+
+
+NOTHING_YET = Gone()
+
+
+def plan_terms(point: Point) -> list[float]:
+    """The factors of ``PLAN_TERMS``' coefficients."""
+    return [1.0, point.pictures, point.tokens, point.tokens**2]
+
+
+def rest_terms(point: Point, units: Units) -> list[float]:
+    """The factors of ``REST_TERMS``' coefficients."""
+    tokens, share = point.tokens, point.tunable / units.total
+    return [1.0, tokens, _layers(point, units), share, tokens * share, tokens**2 * share, _narrow(point, units)]
 
 
 def decode_terms(point: Point, units: Units) -> list[float]:
     """The factors of ``DECODE_TERMS``' coefficients; ``point.tokens`` is the context."""
     share = units.fraction(point.tunable)
-    return [1.0, _layers(point, units), share, point.tokens * share, _narrow(point, units)]
+    layers = units.num_prefix_layers + _layers(point, units)
+    return [1.0, layers, share, point.tokens * share, _narrow(point, units)]
 
 
 def _layers(point: Point, units: Units) -> int:
-    """Layers that run: as many tunable ones as there are units for. A plan that has its units in fewer is faster."""
-    return units.num_prefix_layers + min(point.tunable, units.num_tunable_layers)
+    """Tunable layers that run: as many as there are units for. A plan that has its units in fewer is faster."""
+    return min(point.tunable, units.num_tunable_layers)
 
 
 def _narrow(point: Point, units: Units) -> float:

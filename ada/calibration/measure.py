@@ -6,7 +6,7 @@ import datetime
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
-from ada.calibration.latency_model import Point, decode_terms, fit, predict, prefill_terms
+from ada.calibration.device_latency import DeviceLatency, rest_ratio
+from ada.calibration.latency_model import Point, Times, decode_terms, fit, plan_terms, rest_terms
 from ada.calibration.profile import AIM, Profile, Surroundings
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import OptionError
 from llava.generation import TokenClock
 
 LEAST_TOKENS, MOST_TOKENS = 32, 1024
@@ -26,17 +28,32 @@ NEW_TOKENS = 6
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds to the first token of each run, and of a decode step in the faster run. The fastest run is what the
-    device can do; what disturbs it is the spread's concern."""
+    """The prefill of each run, and milliseconds of a decode step in the faster one. The fastest run is what the device
+    can do; what disturbs it is the spread's concern."""
 
     point: Point
-    first_ms: tuple[float, ...]
+    runs: tuple[Times, ...]
     token_ms: float
 
+    @property
+    def fastest(self) -> Times:
+        """The run whose first token came first."""
+        return min(self.runs, key=lambda times: times.first)
 
-Timer = Callable[..., tuple[float, float]]
-"""``timer(point, budget=None)`` runs a point once, on a new prompt, under ``budget`` or the point's own units:
-milliseconds to the first token, and of a decode step."""
+
+@dataclass(frozen=True)
+class Ran:
+    """One run: its prefill, milliseconds of a decode step, tunable units that were granted, and, of a calibrated model,
+    the predicted p95 of the time to first token."""
+
+    times: Times
+    token_ms: float
+    tunable: int
+    predicted_ms: float | None
+
+
+Timer = Callable[..., Ran]
+"""``timer(point, budget=None)`` runs a point once, on a new prompt, under ``budget`` or the point's own units."""
 
 
 def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Point]:
@@ -65,7 +82,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     place = 0 if tower is None else tower.num_patches
     latency_token = int(model.scheduler is not None)
 
-    def run(point: Point, budget: TimeBudget | None = None) -> tuple[float, float]:
+    def run(point: Point, budget: TimeBudget | None = None) -> Ran:
         words = point.tokens - point.pictures * place - latency_token
         ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
         pixels = None
@@ -74,7 +91,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             side = tower.config.image_size
             pixels = torch.randn(point.pictures, 3, side, side, generator=chance).to(model.device, model.dtype)
         clock = TokenClock(None)
-        model.generate(
+        output = model.generate(
             ids.to(model.device),
             images=pixels,
             latency_budget=budget or model.units.fraction(point.tunable),
@@ -84,8 +101,12 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             use_cache=True,
             stopping_criteria=StoppingCriteriaList([clock]),
             pad_token_id=0,
+            return_dict_in_generate=True,
         )
-        return clock.timing()["time_to_first_token_ms"], float(np.median(clock.token_ms()))
+        first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
+        tunable = round(report.granted * model.units.total) - model.units.prefix
+        times = Times(report.plan_ms, first_ms - report.before_ms)
+        return Ran(times, float(np.median(clock.token_ms())), tunable, report.predicted_ms)
 
     return run
 
@@ -103,35 +124,46 @@ def time_points(points: Sequence[Point], timer: Timer, runs: int = 2) -> list[Ti
     """Each point ``runs`` times, one round of all points after the other."""
     for point in points[:3]:
         timer(point)  # warm up
-    first: list[list[float]] = [[] for _ in points]
-    token: list[list[float]] = [[] for _ in points]
+    found: list[list[Ran]] = [[] for _ in points]
     order = [place for _ in range(runs) for place in range(len(points))]
     for place in tqdm(order, desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()):
-        first_ms, token_ms = timer(points[place])
-        first[place].append(first_ms)
-        token[place].append(token_ms)
-    return [Timed(p, tuple(f), min(t)) for p, f, t in zip(points, first, token, strict=True)]
+        found[place].append(timer(points[place]))
+    return [
+        Timed(point, tuple(ran.times for ran in all_of), min(ran.token_ms for ran in all_of))
+        for point, all_of in zip(points, found, strict=True)
+    ]
 
 
 def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) -> Profile:
-    """Fit on ``timed``; errors and spread are those of ``held_out`` and, for the spread, of all single runs."""
+    """Fit on ``timed``; errors are those of ``held_out``, and the spreads those of all single runs."""
     units = model.units
-    prefill = fit([prefill_terms(t.point, units) for t in timed], [min(t.first_ms) for t in timed])
-    decode = fit([decode_terms(t.point, units) for t in timed], [t.token_ms for t in timed])
-
-    def ratios(of: Sequence[Timed]) -> list[float]:
-        return [ms / predict(prefill, prefill_terms(t.point, units)) for t in of for ms in t.first_ms]
-
-    fastest = [min(t.first_ms) / predict(prefill, prefill_terms(t.point, units)) for t in held_out]
-    steps = [t.token_ms / predict(decode, decode_terms(t.point, units)) for t in held_out]
-    return Profile(
-        Surroundings.of(model),
-        datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        prefill,
-        decode,
-        float(np.percentile([*ratios(timed), *ratios(held_out)], 100 * AIM)),
-        {"prefill": relative_errors(fastest), "decode": relative_errors(steps)},
+    fastest = [t.fastest for t in timed]
+    profile = Profile(
+        surroundings=Surroundings.of(model),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        plan=fit([plan_terms(t.point) for t in timed], [times.plan for times in fastest]),
+        rest=fit([rest_terms(t.point, units) for t in timed], [times.first - times.plan for times in fastest]),
+        decode=fit([decode_terms(t.point, units) for t in timed], [t.token_ms for t in timed]),
+        spread=1.0,
+        rest_spread=1.0,
+        errors={},
     )
+    latency = DeviceLatency(profile, units)
+    runs = [(latency.expected(t.point), times) for t in (*timed, *held_out) for times in t.runs]
+    return replace(
+        profile,
+        spread=_high([times.first / expected.first for expected, times in runs]),
+        rest_spread=_high([rest_ratio(expected, times) for expected, times in runs]),
+        errors={
+            "prefill": relative_errors([t.fastest.first / latency.expected(t.point).first for t in held_out]),
+            "decode": relative_errors([t.token_ms / latency.token_ms(t.point) for t in held_out]),
+        },
+    )
+
+
+def _high(ratios: Sequence[float]) -> float:
+    """What ``AIM`` of them are below."""
+    return float(np.percentile(ratios, 100 * AIM))
 
 
 def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
@@ -141,7 +173,13 @@ def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
 
 
 def calibrate(model: Any, points: int, timer: Timer | None = None, seed: int = 0) -> tuple[Profile, list[Timed]]:
-    """Measure ``points`` points, every fourth held out of the fit; the profile, and the held-out times."""
+    """Measure ``points`` points, every fourth held out of the fit; the profile, and the held-out times. Raises
+    OptionError for a model that has nothing to leave out."""
+    if not model.units.tunable:
+        raise OptionError(
+            f"this model always runs all of its {model.units.num_layers} layers (num_prefix_layers): a budget in time "
+            "has nothing to choose from; answer without one"
+        )
     timed = time_points(draw_points(model, points, seed), timer or timer_of(model, seed))
     held_out = timed[::4]
     return profile_of(model, [t for t in timed if t not in held_out], held_out), held_out

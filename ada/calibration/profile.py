@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import transformers
 
-from ada.calibration.latency_model import DECODE_TERMS, PREFILL_TERMS
+from ada.calibration.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from llava.errors import OptionError
 
-VERSION = 1
+VERSION = 2
 AIM = 0.96  # of times to first token below the predicted p95: a little over 95 %, so that it is not left to luck
 SIZES = (
     "hidden_size",
@@ -78,15 +78,17 @@ def _device_name(device: torch.device) -> str:
 @dataclass(frozen=True)
 class Profile:
     """Coefficients of ``latency_model``, in milliseconds. spread: of measured over predicted time to first token, what
-    ``AIM`` of them are below. errors: relative, on points that were not fitted:
-    ``{"prefill": {"median", "p95"}, "decode": ...}``.
+    ``AIM`` of them are below; rest_spread: the same of the time behind the plan, predicted at the pace of the time up
+    to it. errors: relative, on points that were not fitted: ``{"prefill": {"median", "p95"}, "decode": ...}``.
     """
 
     surroundings: Surroundings
     date: str
-    prefill: list[float]
+    plan: list[float]
+    rest: list[float]
     decode: list[float]
     spread: float
+    rest_spread: float
     errors: dict[str, dict[str, float]]
     version: int = VERSION
 
@@ -110,7 +112,8 @@ def load_profile(path: Path, here: Surroundings) -> Profile:
             raise OptionError(f"{path} has version {fields['version']}, this program reads {VERSION}; {again}")
         made = Surroundings(**fields["surroundings"])
         profile = Profile(**{**fields, "surroundings": made})
-        whole = (len(profile.prefill), len(profile.decode)) == (len(PREFILL_TERMS), len(DECODE_TERMS))
+        found, wanted = (profile.plan, profile.rest, profile.decode), (PLAN_TERMS, REST_TERMS, DECODE_TERMS)
+        whole = [*map(len, found)] == [*map(len, wanted)]
     except (KeyError, TypeError) as error:
         raise OptionError(f"{path} is not a calibration profile ({error}); {again}") from error
     if not whole:
@@ -119,5 +122,3 @@ def load_profile(path: Path, here: Surroundings) -> Profile:
         if (other := getattr(made, name)) != mine:
             raise OptionError(f"{path} was made for another {name}: {other}, and this is {mine}; {again}")
     return profile
-
-

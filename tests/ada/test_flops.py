@@ -52,7 +52,7 @@ def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, att
     torch.manual_seed(0)
     for granted in range(0, grid.tunable + 1, max(1, grid.tunable // 4)):
         gates = PLANNERS["random"](grid, torch.tensor([granted]), None)
-        run = Execution(grid, lambda _, gates=gates: gates, None, NarrowCache(1 << 20))
+        run = Execution(grid, torch.tensor([0]), lambda *_, gates=gates: gates, None, NarrowCache(1 << 20))
         cache = DynamicCache()
         given = {"past_key_values": cache, "use_cache": True, "execution": run}
         prefill, _ = counted(lambda given=given: model(inputs_embeds=torch.randn(1, 40, 32), **given))

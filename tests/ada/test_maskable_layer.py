@@ -19,7 +19,7 @@ GRID = Units("H", 4, 2, 4, 1)
 
 def execution(gates: torch.Tensor, narrow: bool, grid: Units = GRID, train: bool = False) -> Execution:
     cache = NarrowCache(1 << 30) if narrow else None
-    return Execution(grid, lambda _: gates, None, cache, train=train)
+    return Execution(grid, torch.tensor([0]), lambda *_: gates, None, cache, train=train)
 
 
 def random_gates(seed: int, rows: int = 1, switches: int = 4) -> torch.Tensor:

@@ -205,8 +205,9 @@ def stored(adaptive_checkpoint, tmp_path, monkeypatch):
     model = load_pretrained_model(str(adaptive_checkpoint), None, "tiny", device="cpu")[1]
     here = Surroundings.of(model)
 
-    def store(version: int = 1, **changes: object) -> Path:
-        fields = {"prefill": [1.0] * 8, "decode": [1.0] * 5, "spread": 1.1, "errors": {}, "date": "2026-01-01"}
+    def store(version: int = 2, **changes: object) -> Path:
+        fields = {"plan": [1.0] * 4, "rest": [1.0] * 7, "decode": [1.0] * 5, "errors": {}, "date": "2026-01-01"}
+        fields |= {"spread": 1.1, "rest_spread": 1.1}
         fields |= {"surroundings": {**vars(here), **changes}, "version": version}
         here.path.parent.mkdir(parents=True)
         here.path.write_text(json.dumps(fields))

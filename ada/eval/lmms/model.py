@@ -69,7 +69,11 @@ class AdaLlava(lmms):
         if attn_implementation is not None:
             loading["attn_implementation"] = attn_implementation
         args = argparse.Namespace(
-            model_base=model_base, device=device or _own_device(), conv_mode=conv_template, **settings
+            model_base=model_base,
+            device=device or _own_device(),
+            conv_mode=conv_template,
+            batch_size=self.batch_size,
+            **settings,
         )
         self.answerer = load_answerer(chosen_model(pretrained).rstrip("/"), args, **loading)
         self.device = self.answerer.model.device
