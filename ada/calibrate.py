@@ -43,7 +43,7 @@ def show(latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
     console, profile, units = Console(width=100), latency.profile, latency.units
     parts = {
         "to the plan": dict(zip(PLAN_TERMS, profile.plan, strict=True)),
-        "first token": dict(zip(REST_TERMS, profile.rest, strict=True)),
+        "behind it": dict(zip(REST_TERMS, profile.rest, strict=True)),
         "decode": dict(zip(DECODE_TERMS, profile.decode, strict=True)),
     }
     table = Table(title="milliseconds")
