@@ -11,7 +11,7 @@ many times more.
 Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
 ``planned``: mean share of the budget that the granted plan was to use (its p95, predicted as the plan was made).
 ``used``: mean share that it did use, 1 at the most. Under load the first ``SETTLE`` requests are left out.
-``held_out``: errors of the calibration on its own points that were not fitted, the faster of two runs of each;
+``held_out``: errors of the calibration on its own points that were not fitted, the fastest run of each;
 ``request_errors``: on every quiet request, a single run, none of which was fitted.
 """
 
@@ -46,7 +46,7 @@ from llava.serve.loaded_model import open_model
 
 LEAST_TOKENS = 64
 SETTLE = 20  # requests under load that the correction may take
-PROBES = 25  # prompts that tell how much slower a busy device is
+PROBES = 50  # prompts that tell how much slower a busy device is
 BILLION = {
     "hidden_size": 2048,
     "intermediate_size": 5632,

@@ -32,7 +32,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-base", help="base model, where --model-path holds a projector or an adapter alone")
     parser.add_argument("--planner", help="untrained planner, for a checkpoint without a scheduler")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
-    parser.add_argument("--points", type=int, default=64, help="points to time; each runs twice")
+    parser.add_argument(
+        "--points",
+        type=int,
+        default=64,
+        help="points to time; each runs twice or, where that is soon done, up to six times",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     parser.add_argument("--plot", type=Path, help="PNG of predicted against measured times")
     return parser.parse_args(arguments)

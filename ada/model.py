@@ -107,7 +107,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             draws = draws or Draws.at_random()
             granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
         else:
-            granted = self.grant(latency_budget, rows, sequence.width, pictures)
+            prompt = int(token_place(sequence).max())  # as ``generate`` would see it, without the answer
+            granted = self.grant(latency_budget, rows, prompt, pictures)
         distilled = self.training and self.recipe.distillation > 0
         teacher = self._answer_in_full(sequence) if distilled else None
         sequence, execution = self.begin(sequence, granted, planner, draws=draws)

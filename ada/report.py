@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ada.budget import LatencyBudget, TimeBudget
-from ada.calibration.latency_model import NOTHING_YET, Point
+from ada.calibration.latency_model import NOTHING_YET, Gone, Point
 from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.narrow import can_cut
@@ -38,6 +38,7 @@ class BudgetReport:
     prefill_flops: Flops
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put in front
+    pictures: int = 0  # that the vision tower saw, crops counted
     requested_ms: float | None = None  # to the first token, where the budget was a time
     before_ms: float = 0.0  # from the question to the call: reading words and pictures
     plan_ms: float | None = None  # from the call until the plan was made
@@ -107,13 +108,8 @@ def report(
     fraction, width = units.fraction(granted), config.intermediate_size
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    expected = predicted = least = None
-    if model.latency is not None:
-        point = Point(prompt_tokens, granted, pictures)
-        expected = model.latency.expected(point).first
-        predicted = model.latency.first_token_ms(point, gone)
-        least = model.latency.first_token_ms(Point(prompt_tokens, 0, pictures), gone)
-    met = (share is None or fraction <= share) and (time is None or (predicted or 0.0) <= time)
+    times = _times(model, Point(prompt_tokens, granted, pictures), gone)
+    met = (share is None or fraction <= share) and (time is None or (times["predicted_ms"] or 0.0) <= time)
     return BudgetReport(
         requested=share,
         granted=fraction,
@@ -128,13 +124,22 @@ def report(
         prefill_flops=prefill,
         decode_flops=decode_flops(config, units, ran, prompt_tokens + 1),
         padding=padding,
+        pictures=pictures,
         requested_ms=time,
         before_ms=gone.before,
         plan_ms=gone.plan,
-        expected_ms=expected,
-        predicted_ms=predicted,
-        least_ms=least,
+        **times,
     )
+
+
+def _times(model: Any, point: Point, gone: Gone) -> dict[str, Any]:
+    """The report's milliseconds of a calibrated device; None of another."""
+    latency = model.latency
+    return {
+        "expected_ms": None if latency is None else latency.expected(point).first,
+        "predicted_ms": None if latency is None else latency.first_token_ms(point, gone),
+        "least_ms": None if latency is None else latency.first_token_ms(replace(point, tunable=0), gone),
+    }
 
 
 def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> BudgetReport:
@@ -157,6 +162,7 @@ def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> Budget
         padding=0,
         before_ms=0.0,
         plan_ms=None,
+        **_times(model, Point(tokens, units.tunable_of(report.granted), report.pictures), NOTHING_YET),
     )
 
 

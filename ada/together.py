@@ -21,7 +21,7 @@ def decode_together(model: Any, plans: Sequence[ExecutionPlan]) -> Together:
     """The execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
     prefix = model.units.num_prefix_layers
     gates = torch.stack([plan.gates()[prefix:] for plan in plans]).to(model.device)  # (rows, N, 2, A)
-    granted = model.grant(None, len(plans))  # in prefill; what came of it are the plans
+    granted = model.grant(None, len(plans))  # nothing is chosen by it: the plans are made
     execution = Execution(model.units, granted, lambda *_: gates, None, model.narrow_cache)
     return Together([_heads(model, plans, index) for index in range(model.units.num_layers)], {"execution": execution})
 

@@ -87,6 +87,10 @@ class Units:
         """The share of all units that ``tunable_units`` beside the prefix make."""
         return (self.prefix + tunable_units) / self.total
 
+    def tunable_of(self, fraction: float) -> int:
+        """The other way: tunable units of one of ``fraction``'s values."""
+        return round(fraction * self.total) - self.prefix
+
     def encoding(self, tunable_units: int) -> float:
         """``u`` in [0, 1): what the latency encoder is told."""
         return tunable_units / (self.tunable + 1)

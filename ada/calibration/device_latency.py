@@ -7,8 +7,9 @@ and one that went well gets what is left.
 
 Both factors are what ``AIM`` of the last ``WINDOW`` answers' measured over expected times were below, the windows being
 filled with the profile's spreads at first: with 50 answers the second greatest. So one slow answer changes nothing, two
-tell that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers after it. A factor stays
-within ``BOUNDS`` of its spread; ``reset`` takes both back.
+tell that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers after it. Where little is
+left to do behind the plan, its time is mostly noise and says nothing of other plans': it teaches ``factor`` alone. A
+factor stays within ``BOUNDS`` of its spread; ``reset`` takes both back.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ada.units import Units
 WINDOW = 50  # answers
 RANK = math.ceil(AIM * (WINDOW + 1))  # the next answer is below this one of the window, in order, AIM of the time
 BOUNDS = (0.5, 10.0)
+LEAST_REST = 0.2  # of the expected time to first token
 
 
 class Correction:
@@ -87,7 +89,8 @@ class DeviceLatency:
         """An answer came; ``expected`` is what the calibration makes of it."""
         with self._lock:
             self._first.observe(measured.first / expected.first)
-            self._rest.observe(rest_ratio(expected, measured))
+            if tells_of_the_rest(expected):
+                self._rest.observe(rest_ratio(expected, measured))
 
 
 class FixedLatency(DeviceLatency):
@@ -104,6 +107,11 @@ class FixedLatency(DeviceLatency):
 def _at_pace(expected: Times, plan_ms: float) -> float:
     """Expected milliseconds behind the plan, at the pace of those in front of it."""
     return plan_ms / expected.plan * (expected.first - expected.plan)
+
+
+def tells_of_the_rest(expected: Times) -> bool:
+    """Whether so much is expected behind the plan that its time can be told from noise."""
+    return expected.first - expected.plan >= LEAST_REST * expected.first
 
 
 def rest_ratio(expected: Times, measured: Times) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
-from ada.calibration.device_latency import DeviceLatency, rest_ratio
+from ada.calibration.device_latency import DeviceLatency, rest_ratio, tells_of_the_rest
 from ada.calibration.latency_model import Point, Times, decode_terms, fit, plan_terms, rest_terms
 from ada.calibration.profile import AIM, Profile, Surroundings
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -24,11 +25,12 @@ from llava.generation import TokenClock
 
 LEAST_TOKENS, MOST_TOKENS = 32, 1024
 NEW_TOKENS = 6
+ROUNDS, SECONDS = (2, 6), 12.0
 
 
 @dataclass(frozen=True)
 class Timed:
-    """The prefill of each run, and milliseconds of a decode step in the faster one. The fastest run is what the device
+    """The prefill of each run, and the least milliseconds of a decode step. The fastest run is what the device
     can do; what disturbs it is the spread's concern."""
 
     point: Point
@@ -58,7 +60,8 @@ Timer = Callable[..., Ran]
 
 def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Point]:
     """Lengths from ``least_tokens`` on, even on a logarithmic scale, units and pictures even; the same for the same
-    seed. They end at the model's last position, with a picture where it cuts a prompt off."""
+    seed. They end at the model's last position, with a picture where it cuts a prompt off. One in eight has no units
+    and one all of them: no fit has to guess the ends."""
     chance, units = random.Random(seed), model.units
     tower = model.get_vision_tower()
     picture = 0 if tower is None else tower.num_patches
@@ -67,11 +70,12 @@ def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST
     cut = (getattr(model.config, "tokenizer_model_max_length", None) or MOST_TOKENS) + latency_token
     most_with = min(most, cut)
     points = []
-    for _ in range(count):
+    for number in range(count):
         pictures = int(tower is not None and picture + LEAST_TOKENS < most_with and chance.random() < 0.5)
         least, end = (max(least_tokens, LEAST_TOKENS + picture), most_with) if pictures else (least_tokens, most)
         tokens = round(least * (end / least) ** chance.random())
-        points.append(Point(tokens, chance.randint(0, units.tunable), pictures))
+        drawn = chance.randint(0, units.tunable)
+        points.append(Point(tokens, {1: 0, 5: units.tunable}.get(number % 8, drawn), pictures))
     return points
 
 
@@ -104,8 +108,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             return_dict_in_generate=True,
         )
         first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
-        tunable = round(report.granted * model.units.total) - model.units.prefix
-        times = Times(report.plan_ms, first_ms - report.before_ms)
+        times, tunable = Times(report.plan_ms, first_ms - report.before_ms), model.units.tunable_of(report.granted)
         return Ran(times, float(np.median(clock.token_ms())), tunable, report.predicted_ms)
 
     return run
@@ -120,14 +123,23 @@ def warm_up(model: Any) -> None:
     timer_of(model)(Point(tokens, model.units.tunable, pictures))
 
 
-def time_points(points: Sequence[Point], timer: Timer, runs: int = 2) -> list[Timed]:
-    """Each point ``runs`` times, one round of all points after the other."""
+def time_points(points: Sequence[Point], timer: Timer) -> list[Timed]:
+    """Each point at least ``ROUNDS[0]`` times, one round of all points after the other; where rounds are short, up to
+    ``ROUNDS[1]`` times within ``SECONDS``."""
     for point in points[:3]:
         timer(point)  # warm up
     found: list[list[Ran]] = [[] for _ in points]
-    order = [place for _ in range(runs) for place in range(len(points))]
-    for place in tqdm(order, desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()):
-        found[place].append(timer(points[place]))
+    least, most = ROUNDS
+    start = time.monotonic()
+    with tqdm(total=least * len(points), desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        for number in range(most):
+            if number >= least:
+                if time.monotonic() - start > SECONDS:
+                    break
+                bar.total = (number + 1) * len(points)
+            for place, point in enumerate(points):
+                found[place].append(timer(point))
+                bar.update()
     return [
         Timed(point, tuple(ran.times for ran in all_of), min(ran.token_ms for ran in all_of))
         for point, all_of in zip(points, found, strict=True)
@@ -150,10 +162,12 @@ def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) ->
     )
     latency = DeviceLatency(profile, units)
     runs = [(latency.expected(t.point), times) for t in (*timed, *held_out) for times in t.runs]
+    first_ratios = [times.first / expected.first for expected, times in runs]
+    rest_ratios = [rest_ratio(*pair) for pair in runs if tells_of_the_rest(pair[0])]
     return replace(
         profile,
-        spread=_high([times.first / expected.first for expected, times in runs]),
-        rest_spread=_high([rest_ratio(expected, times) for expected, times in runs]),
+        spread=_high(first_ratios),
+        rest_spread=_high(rest_ratios or first_ratios),
         errors={
             "prefill": relative_errors([t.fastest.first / latency.expected(t.point).first for t in held_out]),
             "decode": relative_errors([t.token_ms / latency.token_ms(t.point) for t in held_out]),

@@ -147,7 +147,7 @@ class BudgetPolicy(ServingPolicy):
         options = {
             "latency_budget": _left_of(asked, load.waited_s),
             "planner": self.defaults.get("planner"),
-            "strict_latency_budget": bool(self.defaults.get("strict_latency_budget")),
+            "strict_latency_budget": self._strict(fields),
         }
         if self.adaptive is None:
             return options

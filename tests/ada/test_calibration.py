@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -20,12 +21,13 @@ from transformers import StoppingCriteriaList
 from ada import bench_adherence
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.calibrate import main as calibrate_main
-from ada.calibration import ready
+from ada.calibration import measure, ready
 from ada.calibration.device_latency import BOUNDS, WINDOW, DeviceLatency
 from ada.calibration.latency_model import Gone, Point, Times, decode_terms, fit, plan_terms, predict, rest_terms
 from ada.calibration.measure import Ran, calibrate, draw_points, time_points, timer_of
 from ada.calibration.profile import Profile, Surroundings, load_profile
 from ada.units import Units
+from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
 from llava.generation import TokenClock
 from llava.model.builder import load_pretrained_model
@@ -35,6 +37,7 @@ L7B = Units("L", 32, 16, 32, 8)
 HERE = Surroundings("{}", "cpu", "float32", 2, "2", "5")
 PLAN, REST = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
 DECODE = [1.0, 0.2, 60.0, 1e-3, 2.0]
+RETURN = {"return_dict_in_generate": True}
 PROFILE = Profile(HERE, "2026-01-01", PLAN, REST, DECODE, 1.1, 1.05, {})
 
 
@@ -226,6 +229,23 @@ def test_a_noisy_device_has_a_spread_and_a_smaller_one_behind_the_plan(model) ->
     assert profile.spread > 1.3 > 1.1 > profile.rest_spread
 
 
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, 2), (1e6, 6)])
+def test_points_run_again_as_long_as_that_is_soon_done(model, monkeypatch, seconds, runs) -> None:
+    monkeypatch.setattr(measure, "SECONDS", seconds)
+    known, asked = Known(model), []
+
+    def timer(point):
+        asked.append(point)
+        known.slower = known.step = 1 + 1 / len(asked)
+        return known(point)
+
+    points = draw_points(model, 5)
+    timed = time_points(points, timer)
+    assert asked == points[:3] + runs * points, "one round after the other"
+    assert all(len(t.runs) == runs and t.fastest == t.runs[-1] for t in timed)
+    assert timed[-1].token_ms == known(points[-1]).token_ms, "the last was the fastest"
+
+
 def test_a_model_that_always_runs_whole_has_nothing_to_calibrate(model, monkeypatch) -> None:
     monkeypatch.setattr(model, "units", Units("L", 4, 4, 4, 1))
     with pytest.raises(OptionError, match=r"always runs all of its 4 layers \(num_prefix_layers\)"):
@@ -243,7 +263,8 @@ def test_the_real_timer_runs_what_a_point_says(model, monkeypatch) -> None:
 
     monkeypatch.setattr(AdaLlavaCausalLM, "_describe", spy)
     points = draw_points(model, 8)
-    timed = time_points(points, timer_of(model), runs=1)
+    monkeypatch.setattr(measure, "ROUNDS", (1, 1))
+    timed = time_points(points, timer_of(model))
     assert all(t.runs[0].first > t.runs[0].plan > 0 < t.token_ms for t in timed)
     for point, ran in zip(points, seen[3:], strict=True):
         assert ran.prompt_tokens == point.tokens and ran.granted == model.units.fraction(point.tunable)
@@ -255,7 +276,8 @@ class Hand:
 
     def __init__(self, monkeypatch, *steps: float) -> None:
         self.now, self.steps = 100.0, list(steps)
-        monkeypatch.setattr("ada.call_clock.time.perf_counter", self)
+        for reader in ("ada.call_clock", "llava.generation"):
+            monkeypatch.setattr(f"{reader}.time", SimpleNamespace(perf_counter=self))
 
     def __call__(self) -> float:
         self.now += self.steps.pop(0) / 1000 if self.steps else 0.0
@@ -270,7 +292,7 @@ def test_generate_under_a_time(model, monkeypatch, ids=((1, 5, 6, 7),)) -> None:
     model.latency = DeviceLatency(PROFILE, model.units)
     tokens, most = len(ids[0]) + 1, model.units.tunable
     plan = expected(Point(tokens, 0, 0), model.units).plan
-    options = {"max_new_tokens": 2, "return_dict_in_generate": True}
+    options = {"max_new_tokens": 2, **RETURN}
     granted = []
     for spent in (0.5 * plan, plan, 1.3 * plan, 2 * plan):
         ends = [model.latency.first_token_ms(Point(tokens, n, 0), Gone(0, spent)) for n in range(most + 1)]
@@ -294,6 +316,45 @@ def test_generate_under_a_time(model, monkeypatch, ids=((1, 5, 6, 7),)) -> None:
         model.generate(prompt, latency_budget="1ms", strict_latency_budget=True, **options)
 
 
+def test_the_latency_token_is_told_what_is_granted_before(model, monkeypatch) -> None:
+    model.latency = DeviceLatency(PROFILE, model.units)
+    told, encode = [], model.scheduler.encode
+    monkeypatch.setattr(model.scheduler, "encode", lambda u: (told.append(u), encode(u))[1])
+    plan = expected(Point(4, 0, 0), model.units).plan
+    Hand(monkeypatch, 0, 9 * plan)
+    budget = TimeBudget(model.latency.first_token_ms(Point(4, 3, 0)) + 1e-6)
+    out = model.generate(torch.tensor([[1, 5, 6]]), latency_budget=budget, max_new_tokens=1, **RETURN)
+    before = model.latency.units_within(budget.milliseconds, 4, 0)
+    assert told[0].tolist() == pytest.approx([model.units.encoding(before)]) and before >= 3
+    assert out.report.granted == model.units.fraction(0), "and a slow way to the plan leaves nothing"
+
+
+def test_each_row_has_its_own_time(model, monkeypatch) -> None:
+    model.latency = DeviceLatency(PROFILE, model.units)
+    plan = expected(Point(4, 0, 0), model.units).plan
+    Hand(monkeypatch, 0, 2 * plan)
+    budgets = [TimeBudget(ms) for ms in (30.0, 45.0, 900.0)]
+    out = model.generate(torch.tensor([[1, 5, 6]] * 3), latency_budget=budgets, max_new_tokens=1, **RETURN)
+    gone = Gone(0, 2 * plan)
+    most = [model.latency.units_within(budget.milliseconds, 4, 0, gone) for budget in budgets]
+    assert [report.granted for report in out.report] == [model.units.fraction(n) for n in most]
+    assert len(set(most)) == 3 and [plan.share for plan in out.execution_plan] == pytest.approx(
+        [report.granted for report in out.report]
+    )
+
+
+def test_an_answer_that_is_given_does_not_change_what_its_question_is_granted(model) -> None:
+    model.latency = DeviceLatency(PROFILE, model.units)
+    budget = TimeBudget(model.latency.first_token_ms(Point(5, 3, 0)) + 1e-6)
+    granted = set()
+    for answer in ([7], [7] * 60):
+        ids = torch.tensor([[1, 5, 6, 8, *answer]])
+        labels = ids.clone()
+        labels[:, :4] = IGNORE_INDEX
+        granted.add(int(model(ids, labels=labels, latency_budget=budget).granted_units))
+    assert granted == {model.latency.units_within(budget.milliseconds, 5, 0)}
+
+
 def test_reading_the_question_counts_and_answers_teach(model, monkeypatch) -> None:
     """A program's clock runs since the question was asked: what came before the call is taken from the budget, and does
     not count as a slow device."""
@@ -309,7 +370,7 @@ def test_reading_the_question_counts_and_answers_teach(model, monkeypatch) -> No
             torch.tensor([[1, 5, 6]]),
             latency_budget=TimeBudget(budget),
             max_new_tokens=1,
-            return_dict_in_generate=True,
+            **RETURN,
             stopping_criteria=StoppingCriteriaList([asked]),
         )
         assert (out.report.granted == 1) == whole and out.report.before_ms == pytest.approx(before)
@@ -409,6 +470,35 @@ def test_the_fixed_calibration_looks_at_no_clock_and_learns_nothing() -> None:
     for _ in range(WINDOW):
         fixed.observe(Times(plan, first), Times(3 * plan, 5 * first))
     assert fixed.first_token_ms(point, Gone(9, 3 * plan)) == pytest.approx(PROFILE.spread * first)
+
+
+def test_what_little_is_left_behind_a_plan_teaches_nothing_of_other_plans() -> None:
+    """Even where the fit expects nothing at all there: an answer without tunable units ends well."""
+    bare = dataclasses.replace(PROFILE, rest=[0.0, 0.0, *REST[2:]])
+    latency, point = DeviceLatency(bare, L7B), Point(640, 0, 1)
+    most = Point(640, 16, 1)
+    before = latency.first_token_ms(most, Gone(0, 300))
+    for _ in range(WINDOW):
+        latency.observe(latency.expected(point), Times(300, 900))
+    assert latency.first_token_ms(most, Gone(0, 300)) == before
+    assert latency.factor > 2, "the whole time teaches its factor"
+
+
+@pytest.mark.parametrize(("layers", "prefix"), [(4, 3), (32, 31)])
+def test_a_model_with_little_behind_its_plan_is_calibrated_too(model, monkeypatch, layers, prefix) -> None:
+    monkeypatch.setattr(model, "units", Units("L", layers, prefix, 4, 1))
+    monkeypatch.setattr(measure, "LEAST_TOKENS", 32)
+    profile, _ = calibrate(model, 24, timer=Known(model))
+    assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [24, 64])
+def test_every_fit_has_the_ends(model, count) -> None:
+    points = draw_points(model, count)
+    fitted = [point.tunable for place, point in enumerate(points) if place % 4]
+    for end in (0, model.units.tunable):
+        assert fitted.count(end) >= count // 8
+    assert len(set(fitted)) == model.units.tunable + 1, "and what is between them"
 
 
 def test_points_with_a_picture_end_where_prompts_are_cut_off(model, monkeypatch) -> None:

@@ -15,6 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ada import overlay
 from ada.budget import LatencyBudget
+from ada.calibration.device_latency import FixedLatency
+from ada.calibration.profile import Profile, Surroundings
 from ada.config import AdaLlavaConfig
 from ada.families import adopt
 from ada.model import AdaLlavaLlamaForCausalLM
@@ -122,10 +124,15 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
     assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("kind", ["H", "L"])
-def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind) -> None:
+def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibrated) -> None:
     """Its neighbour is longer, and runs another plan."""
     model = make_llava(kind)
+    if calibrated:
+        plan, rest = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
+        profile = Profile(Surroundings.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
+        model.latency = FixedLatency(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
     width = prompts[1].shape[1]
     ids = torch.cat([torch.nn.functional.pad(prompt, (width - prompt.shape[1], 0)) for prompt in prompts])
@@ -136,8 +143,8 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind) -> Non
         alone = model.generate(prompts[row], images=pixels[row : row + 1], latency_budget=budget, **RETURN)
         facts = overlay.describe_row(model=model, output=both, row=row)
         assert facts == overlay.describe_row(model=model, output=alone, row=0)
-        told = overlay.describe_generation(model=model, output=alone, timing={})
-        assert all(facts[name] == told[name] for name in told if name not in ("plan", "plan_ms"))
+        told = overlay.describe_generation(model=model, output=alone, timing={"time_to_first_token_ms": 1.0})
+        assert all(facts[name] == told[name] for name in told if name not in ("plan", "plan_ms", "summary", "measured_ms"))
         assert facts["plan_ms"] is None and told["plan_ms"] > 0, "the batch's times are not the row's"
         assert ExecutionPlan.from_json(facts["plan"]) == alone.execution_plan and facts["padding"] == 0
     assert overlay.describe_row(model=model, output=SimpleNamespace(), row=0) == {}

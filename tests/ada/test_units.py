@@ -33,6 +33,11 @@ def test_every_thousandth_is_within_budget_and_tight(grid: Units) -> None:
             assert units == grid.total or units + 1 > grid.total * budget
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda g: f"{g.kind}-{g.num_layers}")
+def test_a_fraction_tells_its_units(grid: Units) -> None:
+    assert [grid.tunable_of(grid.fraction(n)) for n in range(grid.tunable + 1)] == [*range(grid.tunable + 1)]
+
+
 def test_grids_of_the_paper() -> None:
     assert [(g.total, g.tunable) for g in GRIDS] == [(32, 16), (128, 64), (40, 20), (200, 100)]
 

@@ -158,6 +158,11 @@ def test_milliseconds(client, loaded, monkeypatch) -> None:
     budget = got.llava["latency_budget"]
     assert (budget["requested"], budget["requested_ms"], budget["granted"], budget["met"]) == (None, 60000, 1, True)
     assert 0 < budget["predicted_ms"] < 60000 and budget["measured_ms"] > 0
+    header, strict = {"x-slo-ttft-ms": "0.001"}, {"latency_budget_policy": "strict"}
+    late = client.chat.completions.create(model="tiny", messages=said("w5"), max_tokens=3, extra_headers=header)
+    assert late.llava["latency_budget"]["met"] is False
+    with pytest.raises(openai.APIError, match="at the least"):
+        client.chat.completions.create(model="tiny", messages=said("w5"), extra_headers=header, extra_body=strict)
 
 
 def curl(*arguments) -> str:
