@@ -35,7 +35,7 @@ class CallClock:
 
     def plan_is_due(self, hidden: torch.Tensor) -> None:
         """``hidden`` (B, T, D) is what the plan is made in front of."""
-        hidden.flatten()[0].item()  # a GPU has only been told so far: wait until it has come here
+        hidden[0, 0, 0].item()  # a GPU has only been told so far: wait until it has come here
         self.plan_ms = 1000 * (time.perf_counter() - self.started)
 
     def times(self) -> Times | None:
