@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ada.latency_token import Sequence as Prompt
+from ada.scheduling.latency_token import Sequence as Prompt
 from ada.together import decode_together
 from llava.errors import OptionError
 from llava.program import run_program

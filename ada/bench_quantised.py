@@ -30,7 +30,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from ada.execution import LayerWork
 from ada.maskable_layer import install
 from ada.narrow import cut_projections, narrow_layer, projection_bytes
-from ada.plan import LayerPlan
+from ada.scheduling.execution_plan import LayerPlan
 from llava.errors import OptionError
 from llava.model.placement import require_bitsandbytes
 from llava.program import run_program

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from ada.selection import TEMPERATURE, gumbel, select_layers, select_switches
+from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
 
 
 def layers_one_by_one(logits: torch.Tensor, granted: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ import torch
 
 from ada.call_clock import CallClock
 from ada.narrow import NarrowCache, can_cut
-from ada.plan import ExecutionPlan
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.units import Units
 
 Choose = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 """Hidden state of the latency token as it enters layer P (B, D), or None without one, and the tunable units granted

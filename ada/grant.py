@@ -5,7 +5,7 @@ from __future__ import annotations
 from ada.budget import LatencyBudget, TimeBudget
 from ada.calibration.device_latency import DeviceLatency
 from ada.calibration.latency_model import NOTHING_YET, Gone, Point
-from ada.units import Units
+from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 

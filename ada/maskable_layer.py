@@ -15,7 +15,7 @@ from torch import nn
 
 from ada.execution import AS_IT_IS, Execution, LayerWork
 from ada.layer_view import layer_view
-from ada.plan import group_bounds
+from ada.scheduling.execution_plan import group_bounds
 
 
 class GatedLinear(nn.Module):

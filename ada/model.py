@@ -14,17 +14,17 @@ from ada.call_clock import CallClock
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution import Execution
 from ada.grant import granted_units
-from ada.latency_token import Sequence, insert, token_place
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache, projection_bytes
 from ada.output import BudgetedOutput
-from ada.planners import planner_named
 from ada.report import pictures_of_rows, report
-from ada.scheduler import Scheduler
-from ada.selection import Noise
-from ada.train.draws import Draws
+from ada.scheduling.latency_token import Sequence, insert, token_place
+from ada.scheduling.planners import planner_named
+from ada.scheduling.sample_rng import Draws
+from ada.scheduling.scheduler import Scheduler
+from ada.scheduling.selection import Noise
+from ada.scheduling.units import Units
 from ada.train.recipe import Recipe, distance
-from ada.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from ada.layer_view import layer_view
-from ada.plan import LayerPlan, group_bounds
+from ada.scheduling.execution_plan import LayerPlan, group_bounds
 from ada.weight_pool import WeightPool
 
 ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)

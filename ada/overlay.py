@@ -10,7 +10,7 @@ from typing import Any
 
 from ada.budget import TimeBudget, read_budget
 from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
-from ada.planners import PLANNERS
+from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
 from llava.hookspecs import hookimpl
 
@@ -216,8 +216,8 @@ def _set_budget(argument: str, session: Any) -> str:
 
 
 def _show_plan(session: Any) -> str:
-    from ada.plan import ExecutionPlan
-    from ada.plan_picture import blocks
+    from ada.scheduling.execution_plan import ExecutionPlan
+    from ada.scheduling.plan_plot import blocks
 
     plan = (session.last_facts or {}).get("plan")
     return "no plan yet: ask something first" if plan is None else blocks(ExecutionPlan.from_json(plan))
@@ -281,7 +281,7 @@ def training_callbacks(model: Any, arguments: Mapping[type, Any]) -> list[Any]:
 @hookimpl
 def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str, Any]:
     """The random numbers of the batch's budgets and choices."""
-    from ada.train.draws import Draws
+    from ada.scheduling.sample_rng import Draws
 
     return {"draws": Draws(seed, step, first)} if hasattr(model, "units") else {}
 

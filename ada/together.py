@@ -13,7 +13,7 @@ import torch
 
 from ada.execution import Execution
 from ada.narrow import can_cut
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.serve.batch_cache import Heads, Together
 
 

@@ -20,7 +20,7 @@ from collections import deque
 
 from ada.calibration.latency_model import NOTHING_YET, Gone, Point, Times, decode_terms, plan_terms, predict, rest_terms
 from ada.calibration.profile import AIM, Profile
-from ada.units import Units
+from ada.scheduling.units import Units
 
 WINDOW = 50  # answers
 RANK = math.ceil(AIM * (WINDOW + 1))  # the next answer is below this one of the window, in order, AIM of the time

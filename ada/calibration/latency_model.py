@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ada.units import Units
+from ada.scheduling.units import Units
 
 PLAN_TERMS = ("start", "picture", "position", "attention")
 REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow")

@@ -23,7 +23,7 @@ from ada.cost.estimate import Estimate, estimate, total
 from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
 from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.program import run_program
 

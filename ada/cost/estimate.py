@@ -19,7 +19,7 @@ from ada.cost.roofline import (
     vision_products,
 )
 from ada.cost.sizes import Sizes
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 
 
 @dataclass(frozen=True)

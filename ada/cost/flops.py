@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ada.latency_token import ENCODING_SIZE
-from ada.plan import ExecutionPlan, LayerPlan
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
+from ada.scheduling.latency_token import ENCODING_SIZE
+from ada.scheduling.units import Units
 
 Flops = dict[str, int]
 """Operations by part: ``vision_tower, projector, prefix, tunable, scheduler, lm_head``."""

@@ -12,9 +12,9 @@ import torch
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.sizes import Sizes
 from ada.execution import plans_of
-from ada.plan import ExecutionPlan, LayerPlan
-from ada.planners import planner_named
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
+from ada.scheduling.planners import planner_named
+from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 Heads = list[float]

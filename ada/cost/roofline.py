@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ada.cost.hardware import Hardware
-from ada.latency_token import ENCODING_SIZE
-from ada.plan import ExecutionPlan, LayerPlan
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
+from ada.scheduling.latency_token import ENCODING_SIZE
+from ada.scheduling.units import Units
 
 NUMBER_BYTES = 2  # bfloat16 or float16
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPVisionConfig
 
 from ada.config import ADAPTIVE, AdaLlavaConfig
-from ada.units import Units
+from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
 from llava.model.builder import local_folder, read_fields
 from llava.model.families import FAMILIES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ada.budget import LatencyBudget
-from ada.planners import PLANNERS
+from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
 from llava.model.builder import local_folder
 from llava.model.checkpoints import find_weight_files, read_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ada.eval.answer_file import GivenAnswer
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 
 ALL = "all"
 Frequencies = dict[str, np.ndarray]

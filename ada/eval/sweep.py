@@ -27,7 +27,7 @@ from ada.eval.question_set import QuestionSet
 from ada.eval.results import make_rows
 from ada.eval.suite import SUITES, read_suite
 from ada.eval.sweep_report import write_report
-from ada.planners import planner_named
+from ada.scheduling.planners import planner_named
 from llava.errors import OptionError
 from llava.plugins import hooks
 from llava.program import run_program

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from ada.plan import ExecutionPlan
-from ada.plan_picture import figure
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.plan_plot import figure
 
 START = "<p>Ask something: what ran for the answer, and what it cost, is shown here.</p>"
 NO_BUDGET = "<p>The model of this worker takes no latency budget.</p>"

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from ada.budget import LatencyBudget
+from ada.scheduling.units import Units
 from ada.train.recipe import Recipe
-from ada.units import Units
 from llava.errors import OptionError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ada.units import Units
+from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 
 BANDS = 4

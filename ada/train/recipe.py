@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 from transformers import TrainerCallback
 
-from ada.selection import Noise
-from ada.train.draws import Draws
-from ada.units import Units
+from ada.scheduling.sample_rng import Draws
+from ada.scheduling.selection import Noise
+from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 
 SANDWICH = (0.25, 0.25)  # of the samples: the least budget, the most; the others are drawn between

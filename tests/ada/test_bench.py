@@ -8,7 +8,7 @@ import torch
 
 from ada import bench, bench_batch, bench_quantised
 from ada.bench_selection import layers_one_by_one, switches_one_by_one, time_selection
-from ada.plan import LayerPlan
+from ada.scheduling.execution_plan import LayerPlan
 
 SMALL = {
     "hidden_size": 64,

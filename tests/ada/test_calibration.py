@@ -26,7 +26,7 @@ from ada.calibration.device_latency import BOUNDS, WINDOW, DeviceLatency
 from ada.calibration.latency_model import Gone, Point, Times, decode_terms, fit, plan_terms, predict, rest_terms
 from ada.calibration.measure import Ran, calibrate, draw_points, time_points, timer_of
 from ada.calibration.profile import Profile, Surroundings, load_profile
-from ada.units import Units
+from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
 from llava.generation import TokenClock

@@ -17,9 +17,9 @@ from ada.cost.flops import decoder_flops, prefill_flops
 from ada.execution import Execution
 from ada.maskable_layer import install
 from ada.narrow import NarrowCache
-from ada.plan import ExecutionPlan
-from ada.planners import PLANNERS
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.planners import PLANNERS
+from ada.scheduling.units import Units
 
 IMAGE = -200
 PROMPT = [1, 17, 33, 60, 70, 31, 7]

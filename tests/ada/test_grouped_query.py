@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from ada.units import Units
+from ada.scheduling.units import Units
 
 PROMPT = torch.tensor([[1, -200, 60, 7, 9]])
 

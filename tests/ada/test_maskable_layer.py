@@ -11,8 +11,8 @@ from transformers import DynamicCache
 from ada.execution import Execution
 from ada.maskable_layer import MaskableLayer, install, uninstall
 from ada.narrow import NarrowCache, runs
-from ada.plan import ExecutionPlan, group_bounds
-from ada.units import Units
+from ada.scheduling.execution_plan import ExecutionPlan, group_bounds
+from ada.scheduling.units import Units
 
 GRID = Units("H", 4, 2, 4, 1)
 

@@ -20,10 +20,10 @@ from ada.calibration.profile import Profile, Surroundings
 from ada.config import AdaLlavaConfig
 from ada.families import adopt
 from ada.model import AdaLlavaLlamaForCausalLM
-from ada.plan import ExecutionPlan
-from ada.plan_picture import blocks
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.plan_plot import blocks
+from ada.scheduling.sample_rng import Draws
 from ada.train.arguments import AdaArguments
-from ada.train.draws import Draws
 from llava import plugins
 from llava.errors import OptionError
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ada.plan import ExecutionPlan, LayerPlan
-from ada.plan_picture import OFF, ON, blocks, save_png
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
+from ada.scheduling.plan_plot import OFF, ON, blocks, save_png
 from llava.errors import OptionError
 
 PLAN = ExecutionPlan(

@@ -9,7 +9,7 @@ import torch
 
 from ada.config import AdaLlavaConfig
 from ada.model import AdaLlavaLlamaForCausalLM
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 
 THOUSANDTHS = range(1, 1001)
 LAYERS_AND_HEADS = {"7B": (32, 32), "13B": (40, 40)}

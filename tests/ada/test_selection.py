@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ada.planners import PLANNERS
-from ada.selection import TEMPERATURE, gumbel, select_layers, select_switches
-from ada.units import Units
+from ada.scheduling.planners import PLANNERS
+from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
+from ada.scheduling.units import Units
 
 
 def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, switch_noise) -> torch.Tensor:

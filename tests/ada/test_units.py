@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ada.budget import LatencyBudget
-from ada.units import Units
+from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 GRIDS = [

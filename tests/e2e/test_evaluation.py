@@ -14,7 +14,7 @@ import time
 import pytest
 from PIL import Image
 
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.batches import Answerer

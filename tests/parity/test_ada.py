@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ada.latency_token import Sequence, insert, sinusoid, token_place
 from ada.model import AdaLlavaLlamaForCausalLM
-from ada.plan import ExecutionPlan
-from ada.train.draws import Draws
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.latency_token import Sequence, insert, sinusoid, token_place
+from ada.scheduling.sample_rng import Draws
 
 MODELS = ("tiny_ada_L", "tiny_ada_H", "tiny8_ada_L", "tiny8_ada_H")
 

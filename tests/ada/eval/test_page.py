@@ -20,7 +20,7 @@ from ada.eval.question_set import Item, QuestionSet
 from ada.eval.results import Part, make_rows
 from ada.eval.sweep_report import draw
 from ada.eval.times import Times
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.eval.questions import Question
 
 NOTES = Notes("python -m ada.eval.sweep", "2026-01-01", "a device", ["<b>how</b> & why"])

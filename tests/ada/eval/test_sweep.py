@@ -11,7 +11,7 @@ import pytest
 from ada.eval.accuracy import is_right
 from ada.eval.batches import Answerer
 from ada.eval.sweep import main, parse_arguments, sweep
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import LlavaError
 
 BUDGETS = ["--budgets", "1", "0.7", "0.3"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ada.budget import LatencyBudget
-from ada.latency_token import Sequence
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.latency_token import Sequence
 from llava.errors import OptionError
 
 IMAGE = -200

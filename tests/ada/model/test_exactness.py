@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 
 IMAGE = -200

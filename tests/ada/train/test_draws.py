@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ada.selection import select_layers, select_switches
-from ada.train.draws import Draws
+from ada.scheduling.sample_rng import Draws
+from ada.scheduling.selection import select_layers, select_switches
 
 
 def test_a_batch_may_be_cut_anywhere():

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ada.scheduling.sample_rng import Draws
+from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
-from ada.train.draws import Draws
 from ada.train.recipe import Recipe, TemperatureSchedule, distance
-from ada.units import Units
 from llava.errors import OptionError
 
 IGNORE = -100

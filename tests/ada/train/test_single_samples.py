@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ada.selection import TEMPERATURE
+from ada.scheduling.selection import TEMPERATURE
 
 IMAGE, IGNORE = -200, -100
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import torch
 
-from ada.selection import Noise, gumbel, select_layers, select_switches
-from ada.units import Units
+from ada.scheduling.selection import Noise, gumbel, select_layers, select_switches
+from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 

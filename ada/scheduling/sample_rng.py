@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ada.selection import Noise, gumbel_of
+from ada.scheduling.selection import Noise, gumbel_of
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ada.latency_token import LatencyEncoder
-from ada.units import Units
+from ada.scheduling.latency_token import LatencyEncoder
+from ada.scheduling.units import Units
 
 
 class Scheduler(nn.Module):

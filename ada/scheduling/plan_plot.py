@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ada.plan import ExecutionPlan
+from ada.scheduling.execution_plan import ExecutionPlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
