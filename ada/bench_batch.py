@@ -2,7 +2,7 @@
 
 On a Llama stack with the layer shapes of a 7B model (kind H, bfloat16, output layer left out), so many requests are
 answered together and one after the other, interleaved: their prompts read in one prefill or in one each; then a token
-of each decoded in one step, as the worker's running batch does it (``ada/together.py``), or in a step of its own, in
+of each decoded in one step, as the worker's running batch does it (``ada.execution``), or in a step of its own, in
 narrow layers. Three cases of plans: every row runs the whole model, all rows run one plan, each row runs its own.
 
 Prints a table, and the same as one JSON object on the last line. "times faster" is above 1 where batching pays.
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from ada.execution.mixed_batch import decode_together
 from ada.scheduling.latency_token import Sequence as Prompt
-from ada.together import decode_together
 from llava.errors import OptionError
 from llava.program import run_program
 from llava.serve.batch_cache import RowCache, join_rows, take_row

@@ -27,9 +27,9 @@ from rich.table import Table
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from ada.execution import LayerWork
-from ada.maskable_layer import install
-from ada.narrow import cut_projections, narrow_layer, projection_bytes
+from ada.execution.call_state import LayerWork
+from ada.execution.maskable_layer import install
+from ada.execution.narrow_layers import cut_projections, narrow_layer, projection_bytes
 from ada.scheduling.execution_plan import LayerPlan
 from llava.errors import OptionError
 from llava.model.placement import require_bitsandbytes

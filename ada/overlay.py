@@ -142,7 +142,7 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
 @hookimpl
 def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
     """Rows under their plans; None where no row has one."""
-    from ada.together import decode_together
+    from ada.execution.mixed_batch import decode_together
 
     if not hasattr(model, "units"):
         return None

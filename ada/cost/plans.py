@@ -11,7 +11,7 @@ import torch
 
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.sizes import Sizes
-from ada.execution import plans_of
+from ada.execution.call_state import plans_of
 from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
 from ada.scheduling.planners import planner_named
 from ada.scheduling.units import Units

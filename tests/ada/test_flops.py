@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from ada.cost.flops import decoder_flops, prefill_flops
-from ada.execution import Execution
-from ada.maskable_layer import install
-from ada.narrow import NarrowCache
+from ada.execution.call_state import Execution
+from ada.execution.maskable_layer import install
+from ada.execution.narrow_layers import NarrowCache
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units

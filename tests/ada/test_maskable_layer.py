@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from ada.execution import Execution
-from ada.maskable_layer import MaskableLayer, install, uninstall
-from ada.narrow import NarrowCache, runs
+from ada.execution.call_state import Execution
+from ada.execution.maskable_layer import MaskableLayer, install, uninstall
+from ada.execution.narrow_layers import NarrowCache, runs
 from ada.scheduling.execution_plan import ExecutionPlan, group_bounds
 from ada.scheduling.units import Units
 

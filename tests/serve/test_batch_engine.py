@@ -119,7 +119,7 @@ def test_each_gets_the_answer_that_it_gets_alone(model, engine, picture):
 
 def test_one_at_a_time_stays_narrow(model, engine, monkeypatch):
     """A row that is alone decodes on its narrow layers: nothing is masked."""
-    from ada.maskable_layer import GatedLinear
+    from ada.execution.maskable_layer import GatedLinear
 
     monkeypatch.setattr(GatedLinear, "forward", lambda *_: pytest.fail("masked"))
     queue, _ = engine()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ada.execution import AS_IT_IS, Execution, LayerWork
-from ada.layer_view import layer_view
+from ada.execution.call_state import AS_IT_IS, Execution, LayerWork
+from ada.execution.module_view import layer_view
 from ada.scheduling.execution_plan import group_bounds
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ada.layer_view import layer_view
+from ada.execution.module_view import layer_view
+from ada.execution.weight_pool import WeightPool
 from ada.scheduling.execution_plan import LayerPlan, group_bounds
-from ada.weight_pool import WeightPool
 
 ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
 MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)

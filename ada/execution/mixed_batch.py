@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ada.execution import Execution
-from ada.narrow import can_cut
+from ada.execution.call_state import Execution
+from ada.execution.narrow_layers import can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.serve.batch_cache import Heads, Together
 

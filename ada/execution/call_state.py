@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ada.call_clock import CallClock
-from ada.narrow import NarrowCache, can_cut
+from ada.execution.narrow_layers import NarrowCache, can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 
