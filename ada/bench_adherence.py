@@ -3,7 +3,7 @@
 For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 64 to 1,024 positions (with a picture,
 up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
 the cheapest plan to that of the whole model, under the corrections that follow what the device does, from call to call
-and within one (``ada/calibration/device_latency.py``). From request ``--busy-from`` on a second process keeps one core
+and within one (``ada/latency/ttft_predictor.py``). From request ``--busy-from`` on a second process keeps one core
 busy, and each request runs once more, right behind, under the calibration as it is. What can be reached is then later:
 the p95 of a few prompts under that load over the calibration's p95 says how many times, and budgets are drawn from as
 many times more.
@@ -35,10 +35,10 @@ import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
-from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.latency_model import Point
-from ada.calibration.measure import Timer, calibrate, draw_points, relative_errors, timer_of
 from ada.config import AdaLlavaConfig
+from ada.latency.latency_model import Point
+from ada.latency.measure import Timer, calibrate, draw_points, relative_errors, timer_of
+from ada.latency.ttft_predictor import DeviceLatency
 from ada.model import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.program import run_program

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from ada.budget import LatencyBudget, TimeBudget, budgets_of_rows
-from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.latency_model import NOTHING_YET, Gone, Point
-from ada.call_clock import CallClock
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
-from ada.grant import granted_units
+from ada.latency.call_clock import CallClock
+from ada.latency.grant import granted_units
+from ada.latency.latency_model import NOTHING_YET, Gone, Point
+from ada.latency.ttft_predictor import DeviceLatency
 from ada.output import BudgetedOutput
 from ada.report import pictures_of_rows, report
 from ada.scheduling.latency_token import Sequence, insert, token_place

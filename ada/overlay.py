@@ -79,7 +79,7 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
 
 def _know_times(model: Any, options: Mapping[str, Any], wanted: bool) -> None:
     """Let the model have its device's calibration: the stored one, where one fits; where ``wanted``, else a new one."""
-    from ada.calibration.ready import ready_latency, stored_latency
+    from ada.latency.ready import ready_latency, stored_latency
 
     if model.latency is None:
         automatic = not options.get("no_auto_calibrate")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ada.budget import LatencyBudget, TimeBudget
-from ada.calibration.latency_model import NOTHING_YET, Gone, Point
 from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
+from ada.latency.latency_model import NOTHING_YET, Gone, Point
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.multimodal_inputs import features_by_row

@@ -10,13 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ada.calibration.profile import Surroundings
 from ada.eval.answer_file import AnswerFile, check_source, note_source
 from ada.eval.batches import Answerer
 from ada.eval.contestants import Contestant, Run
 from ada.eval.question_set import QuestionSet
 from ada.eval.results import Part
 from ada.eval.times import TOKENS, Times, measure
+from ada.latency.device_profile import Surroundings
 from ada.overlay import prepare_model
 
 

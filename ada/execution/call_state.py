@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ada.call_clock import CallClock
 from ada.execution.narrow_layers import NarrowCache, can_cut
+from ada.latency.call_clock import CallClock
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 

@@ -12,7 +12,7 @@ from pydantic import Field, StrictFloat
 
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.flops import decode_flops, decoder_flops
-from ada.grant import refuse_unreachable
+from ada.latency.grant import refuse_unreachable
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve.budget_law import BudgetLaw
 from ada.serve.budget_metrics import BudgetMetrics

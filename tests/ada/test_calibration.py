@@ -20,12 +20,12 @@ from transformers import StoppingCriteriaList
 
 from ada import bench_adherence
 from ada.budget import LatencyBudget, TimeBudget, read_budget
-from ada.calibrate import main as calibrate_main
-from ada.calibration import measure, ready
-from ada.calibration.device_latency import BOUNDS, WINDOW, DeviceLatency
-from ada.calibration.latency_model import Gone, Point, Times, decode_terms, fit, plan_terms, predict, rest_terms
-from ada.calibration.measure import Ran, calibrate, draw_points, time_points, timer_of
-from ada.calibration.profile import Profile, Surroundings, load_profile
+from ada.latency import measure, ready
+from ada.latency.calibrate import main as calibrate_main
+from ada.latency.device_profile import Profile, Surroundings, load_profile
+from ada.latency.latency_model import Gone, Point, Times, decode_terms, fit, plan_terms, predict, rest_terms
+from ada.latency.measure import Ran, calibrate, draw_points, time_points, timer_of
+from ada.latency.ttft_predictor import BOUNDS, WINDOW, DeviceLatency
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
@@ -276,7 +276,7 @@ class Hand:
 
     def __init__(self, monkeypatch, *steps: float) -> None:
         self.now, self.steps = 100.0, list(steps)
-        for reader in ("ada.call_clock", "llava.generation"):
+        for reader in ("ada.latency.call_clock", "llava.generation"):
             monkeypatch.setattr(f"{reader}.time", SimpleNamespace(perf_counter=self))
 
     def __call__(self) -> float:

@@ -20,7 +20,7 @@ PROGRAMS = (
     "llava.eval.model_vqa_mmbench",
     "ada.bench",
     "ada.bench adherence",
-    "ada.calibrate",
+    "ada.latency.calibrate",
     "ada.cost",
     "ada.eval.sweep",
     "playground.easy_vqa.convert",

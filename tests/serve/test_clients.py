@@ -10,8 +10,8 @@ import zipfile
 import openai
 import pytest
 
-from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.measure import calibrate
+from ada.latency.measure import calibrate
+from ada.latency.ttft_predictor import DeviceLatency
 from llava.generation import Sampling, answer
 from llava.mm_utils import load_image
 

@@ -18,8 +18,8 @@ import math
 import threading
 from collections import deque
 
-from ada.calibration.latency_model import NOTHING_YET, Gone, Point, Times, decode_terms, plan_terms, predict, rest_terms
-from ada.calibration.profile import AIM, Profile
+from ada.latency.device_profile import AIM, Profile
+from ada.latency.latency_model import NOTHING_YET, Gone, Point, Times, decode_terms, plan_terms, predict, rest_terms
 from ada.scheduling.units import Units
 
 WINDOW = 50  # answers

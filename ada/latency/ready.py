@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.measure import calibrate, warm_up
-from ada.calibration.profile import Surroundings, load_profile
+from ada.latency.device_profile import Surroundings, load_profile
+from ada.latency.measure import calibrate, warm_up
+from ada.latency.ttft_predictor import DeviceLatency
 from llava.errors import OptionError
 
 log = logging.getLogger(__name__)

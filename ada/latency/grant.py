@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ada.budget import LatencyBudget, TimeBudget
-from ada.calibration.device_latency import DeviceLatency
-from ada.calibration.latency_model import NOTHING_YET, Gone, Point
+from ada.latency.latency_model import NOTHING_YET, Gone, Point
+from ada.latency.ttft_predictor import DeviceLatency
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 

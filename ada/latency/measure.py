@@ -16,9 +16,9 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
-from ada.calibration.device_latency import DeviceLatency, rest_ratio, tells_of_the_rest
-from ada.calibration.latency_model import Point, Times, decode_terms, fit, plan_terms, rest_terms
-from ada.calibration.profile import AIM, Profile, Surroundings
+from ada.latency.device_profile import AIM, Profile, Surroundings
+from ada.latency.latency_model import Point, Times, decode_terms, fit, plan_terms, rest_terms
+from ada.latency.ttft_predictor import DeviceLatency, rest_ratio, tells_of_the_rest
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.generation import TokenClock

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from ada.calibration.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
+from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from llava.errors import OptionError
 
 VERSION = 2

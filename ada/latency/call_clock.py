@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ada.calibration.latency_model import Gone, Times
+from ada.latency.latency_model import Gone, Times
 from llava.generation import TokenClock
 
 

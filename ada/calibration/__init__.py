@@ -1,1 +1,0 @@
-"""Milliseconds on this device: measure, fit, store, predict, correct."""
