@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ada import bench_adherence, bench_batch, bench_quantised
 from ada.bench_selection import time_selection
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.latency_token import Sequence
 
 SHAPES_7B = {

@@ -39,7 +39,7 @@ from ada.config import AdaLlavaConfig
 from ada.latency.latency_model import Point
 from ada.latency.measure import Timer, calibrate, draw_points, relative_errors, timer_of
 from ada.latency.ttft_predictor import DeviceLatency
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.program import run_program
 from llava.serve.loaded_model import open_model

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
 @hookimpl
 def model_classes() -> Mapping[str, tuple[type, type]]:
     """The published format's model type, and its like on other decoders."""
-    from ada.families import ADAPTIVE_MODELS
+    from ada.model.families import ADAPTIVE_MODELS
 
     return {kind.config_class.model_type: (kind.config_class, kind) for kind in ADAPTIVE_MODELS.values()}
 
@@ -70,7 +70,7 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
     if not hasattr(model, "units") and (budget is not None or planner is not None):
         if planner not in UNTRAINED:
             raise _no_scheduler(model)
-        from ada.families import adopt
+        from ada.model.families import adopt
 
         adopt(model)
     if hasattr(model, "units"):
@@ -127,7 +127,7 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
 @hookimpl
 def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
     """The budget's report as if the row had been asked alone, the plan in short, and the line for people."""
-    from ada.report import asked_alone
+    from ada.model.budget_report import asked_alone
 
     report = getattr(output, "report", None)
     if report is None:

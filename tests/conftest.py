@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast
 
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.model import LlavaConfig, LlavaLlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 
 MakeDecoder = Callable[..., LlamaModel]
 MakeLlava = Callable[..., AdaLlavaLlamaForCausalLM]

@@ -253,7 +253,7 @@ def test_a_model_that_always_runs_whole_has_nothing_to_calibrate(model, monkeypa
 
 
 def test_the_real_timer_runs_what_a_point_says(model, monkeypatch) -> None:
-    from ada.model import AdaLlavaCausalLM
+    from ada.model.modeling import AdaLlavaCausalLM
 
     seen, describe = [], AdaLlavaCausalLM._describe
 

@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ada import overlay
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
-from ada.families import adopt
 from ada.latency.device_profile import Profile, Surroundings
 from ada.latency.ttft_predictor import FixedLatency
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.families import adopt
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.plan_plot import blocks
 from ada.scheduling.sample_rng import Draws

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
 
 THOUSANDTHS = range(1, 1001)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ada.config import AdaLlavaConfig
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.model import LlavaConfig, LlavaLlamaForCausalLM
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.latency_token import Sequence, insert, sinusoid, token_place
 from ada.scheduling.sample_rng import Draws

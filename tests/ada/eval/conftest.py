@@ -12,7 +12,7 @@ from PIL import Image
 
 from ada.config import AdaLlavaConfig
 from ada.eval.sweep import parse_arguments
-from ada.model import AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 

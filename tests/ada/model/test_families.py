@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
-from ada.families import AdaLlavaMistralForCausalLM, AdaLlavaQwenForCausalLM, adopt
+from ada.model.families import AdaLlavaMistralForCausalLM, AdaLlavaQwenForCausalLM, adopt
 from llava.errors import OptionError
 from llava.model import LlavaMistralForCausalLM, LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model

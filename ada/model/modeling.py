@@ -16,8 +16,8 @@ from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NOTHING_YET, Gone, Point
 from ada.latency.ttft_predictor import DeviceLatency
-from ada.output import BudgetedOutput
-from ada.report import pictures_of_rows, report
+from ada.model.budget_report import pictures_of_rows, report
+from ada.model.output import BudgetedOutput
 from ada.scheduling.latency_token import Sequence, insert, token_place
 from ada.scheduling.planners import planner_named
 from ada.scheduling.sample_rng import Draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
-from ada.model import AdaLlavaCausalLM, AdaLlavaLlamaForCausalLM
+from ada.model.modeling import AdaLlavaCausalLM, AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
