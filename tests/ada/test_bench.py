@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 
-from ada import bench, bench_batch, bench_quantised
-from ada.bench_selection import layers_one_by_one, switches_one_by_one, time_selection
+from ada.bench import batching as bench_batch
+from ada.bench import prefill_decode as bench
+from ada.bench import quantized as bench_quantised
+from ada.bench.selection import layers_one_by_one, switches_one_by_one, time_selection
 from ada.scheduling.execution_plan import LayerPlan
 
 SMALL = {

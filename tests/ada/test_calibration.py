@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import StoppingCriteriaList
 
-from ada import bench_adherence
+from ada.bench import adherence as bench_adherence
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.latency import measure, ready
 from ada.latency.calibrate import main as calibrate_main

@@ -20,7 +20,7 @@ PROGRAMS = (
     "llava.eval.model_vqa_mmbench",
     "ada.bench",
     "ada.bench adherence",
-    "ada.latency.calibrate",
+    "ada.calibrate",
     "ada.cost",
     "ada.eval.sweep",
     "playground.easy_vqa.convert",

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from ada.serve import bench_load
+from ada.bench.load import benchmark as bench_load
+from ada.bench.load.client import Result
+from ada.bench.load.figures import differing, percentile, summary
+from ada.bench.load.servers import Servers
+from ada.bench.load.workload import arrivals, mixed, pictures_of
 from ada.serve.budget_policy import BudgetPolicy
-from ada.serve.load_client import Result
-from ada.serve.load_figures import differing, percentile, summary
-from ada.serve.load_requests import arrivals, mixed, pictures_of
-from ada.serve.load_servers import Servers
 from llava.conversation import conv_templates
 from llava.serve.controller import create_app as create_controller
 from llava.serve.model_worker import ENGINES
@@ -123,7 +123,7 @@ def test_the_whole_of_it(root, adaptive_checkpoint, picture, tmp_path) -> None:
     flags += ["--max-new-tokens", 4, "--max-queue-length", 0, "--overload", 50]
     flags += ["--worker-flags=--device cpu --limit-model-concurrency 1"]
     ran = subprocess.run(
-        [sys.executable, "-m", "ada.serve.bench_load", *map(str, flags), "--plot", str(plot)],
+        [sys.executable, "-m", "ada.bench.load", *map(str, flags), "--plot", str(plot)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -146,7 +146,7 @@ def test_the_whole_of_it(root, adaptive_checkpoint, picture, tmp_path) -> None:
 
 def test_a_worker_that_cannot_start_is_told(root) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "ada.serve.bench_load", "--model-path", "nowhere/at/all", "--requests", "1"],
+        [sys.executable, "-m", "ada.bench.load", "--model-path", "nowhere/at/all", "--requests", "1"],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"},
         capture_output=True,

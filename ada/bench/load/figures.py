@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ada.serve.load_client import Result
+from ada.bench.load.client import Result
 
 FULL_QUEUE = 429
 

@@ -30,8 +30,10 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ada import bench_adherence, bench_batch, bench_quantised
-from ada.bench_selection import time_selection
+from ada.bench import adherence as bench_adherence
+from ada.bench import batching as bench_batch
+from ada.bench import quantized as bench_quantised
+from ada.bench.selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.latency_token import Sequence
@@ -221,7 +223,7 @@ def time_models(layers: int, positions: int, rounds: int, decode_steps: int, bud
 
 def main() -> None:
     """The command line; with ``adherence``, ``batch`` or ``quantised`` in front it is that of
-    ``ada.bench_adherence``, ``_batch`` or ``_quantised``."""
+    ``ada.bench.adherence``, ``_batch`` or ``_quantised``."""
     if sys.argv[1:2] == ["adherence"]:
         raise SystemExit(bench_adherence.main(sys.argv[2:]))
     if sys.argv[1:2] == ["batch"]:

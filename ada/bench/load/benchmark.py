@@ -1,4 +1,4 @@
-"""Puts a served model under load: ``python -m ada.serve.bench_load``. Starts controller and worker by itself.
+"""Puts a served model under load: ``python -m ada.bench.load``. Starts controller and worker by itself.
 
 together: requests of mixed words, pictures and budgets, so many at a time; whether each answer is the one given alone;
 as one running batch, one by one, and upstream's way, in which every request runs at once in a thread of its own.
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ada.serve.load_client import Load, Result, watched
-from ada.serve.load_figures import differing, draw, summary
-from ada.serve.load_requests import LoadRequest, arrivals, mixed, pictures_of
-from ada.serve.load_servers import Servers, started
+from ada.bench.load.client import Load, Result, watched
+from ada.bench.load.figures import differing, draw, summary
+from ada.bench.load.servers import Servers, started
+from ada.bench.load.workload import LoadRequest, arrivals, mixed, pictures_of
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.errors import OptionError
 from llava.mm_utils import load_image
@@ -37,7 +37,7 @@ PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m ada.serve.bench_load",
+        prog="python -m ada.bench.load",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
