@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ada.eval.accuracy import Accuracy, Difference, holm
-from ada.eval.markdown import lines_of, percent, signed
+from ada.eval.report.markdown import lines_of, percent, signed
+from ada.eval.stats.accuracy import Accuracy, Difference, holm
 from llava.errors import DataError, OptionError
 from llava.eval.record_file import read_json, write_whole
 

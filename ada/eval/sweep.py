@@ -18,15 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ada.budget import LatencyBudget
-from ada.eval.asking import Outcome, ask
-from ada.eval.benchmarks import BENCHMARKS
+from ada.eval.answering.ask import Outcome, ask
+from ada.eval.answering.model_specs import parse_contestants, runs_of
 from ada.eval.compare import compare
-from ada.eval.contestants import parse_contestants, runs_of
-from ada.eval.question_file import read_question_file
-from ada.eval.question_set import QuestionSet
-from ada.eval.results import make_rows
-from ada.eval.suite import SUITES, read_suite
-from ada.eval.sweep_report import write_report
+from ada.eval.questions.benchmarks import BENCHMARKS
+from ada.eval.questions.question_file import read_question_file
+from ada.eval.questions.question_set import QuestionSet
+from ada.eval.questions.suite import SUITES, read_suite
+from ada.eval.report.write_report import write_report
+from ada.eval.stats.results import make_rows
 from ada.scheduling.planners import planner_named
 from llava.errors import OptionError
 from llava.plugins import hooks

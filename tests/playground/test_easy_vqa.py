@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ada.eval.question_file import read_question_file
+from ada.eval.questions.question_file import read_question_file
 from llava.train.data_check import check_data
 from llava.train.preprocessing import template_of
 from playground.easy_vqa import convert

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ada.eval.accuracy import Accuracy, Difference, best_constants, holm, is_right, tally, together
-from ada.eval.question_set import Item
+from ada.eval.questions.question_set import Item
+from ada.eval.stats.accuracy import Accuracy, Difference, best_constants, holm, is_right, tally, together
 from llava.eval.questions import Question
 
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from ada.budget import LatencyBudget
-from ada.eval.answer_file import GivenAnswer
-from ada.eval.contestants import Run
-from ada.eval.falloff import falls
-from ada.eval.page import Notes, page
-from ada.eval.question_set import Item, QuestionSet
-from ada.eval.results import Part, make_rows
-from ada.eval.sweep_report import draw
-from ada.eval.times import Times
+from ada.eval.answering.answer_file import GivenAnswer
+from ada.eval.answering.latency_samples import Times
+from ada.eval.answering.model_specs import Run
+from ada.eval.questions.question_set import Item, QuestionSet
+from ada.eval.report.page import Notes, page
+from ada.eval.report.write_report import draw
+from ada.eval.stats.falloff import falls
+from ada.eval.stats.results import Part, make_rows
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.eval.questions import Question
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ada.eval import suite
-from ada.eval.benchmarks import BENCHMARKS, read_benchmark
-from ada.eval.suite import read_suite
+from ada.eval.questions import suite
+from ada.eval.questions.benchmarks import BENCHMARKS, read_benchmark
+from ada.eval.questions.suite import read_suite
 from llava.errors import LlavaError
 from llava.eval import eval_pope
 from llava.eval.record_file import lines_of

@@ -8,8 +8,8 @@ import statistics
 
 import pytest
 
-from ada.eval.accuracy import is_right
-from ada.eval.batches import Answerer
+from ada.eval.answering.batches import Answerer
+from ada.eval.stats.accuracy import is_right
 from ada.eval.sweep import main, parse_arguments, sweep
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import LlavaError

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ada.eval.accuracy import Accuracy, Difference
-from ada.eval.examples import data_url, pick, picture_url
-from ada.eval.falloff import RULE, FallOff, change_of, has_fallen
-from ada.eval.figures import axes_of
-from ada.eval.markdown import Cells, benchmarks_table, kinds_table, percent, runs_table, with_interval
-from ada.eval.page_style import STYLE
-from ada.eval.panels import Drawn
-from ada.eval.results import FAMILIES, Row, by_family, by_name, own_planners
+from ada.eval.report.examples import data_url, pick, picture_url
+from ada.eval.report.figures import axes_of
+from ada.eval.report.markdown import Cells, benchmarks_table, kinds_table, percent, runs_table, with_interval
+from ada.eval.report.page_style import STYLE
+from ada.eval.report.panels import Drawn
+from ada.eval.stats.accuracy import Accuracy, Difference
+from ada.eval.stats.falloff import RULE, FallOff, change_of, has_fallen
+from ada.eval.stats.results import FAMILIES, Row, by_family, by_name, own_planners
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ada.eval.answer_file import GivenAnswer
+from ada.eval.answering.answer_file import GivenAnswer
 from ada.scheduling.execution_plan import ExecutionPlan
 
 ALL = "all"

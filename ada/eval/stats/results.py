@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ada.eval.accuracy import Accuracy, Difference, tally, together
-from ada.eval.answer_file import GivenAnswer
-from ada.eval.contestants import Run
-from ada.eval.plan_counts import Frequencies, plan_frequencies
-from ada.eval.question_set import Figures, QuestionSet
-from ada.eval.times import Times
+from ada.eval.answering.answer_file import GivenAnswer
+from ada.eval.answering.latency_samples import Times
+from ada.eval.answering.model_specs import Run
+from ada.eval.questions.question_set import Figures, QuestionSet
+from ada.eval.stats.accuracy import Accuracy, Difference, tally, together
+from ada.eval.stats.plan_counts import Frequencies, plan_frequencies
 
 FAMILIES = {"H": "AdaLLaVA-H: heads and neurons", "L": "AdaLLaVA-L: whole layers"}
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ada.eval.accuracy import Accuracy, Difference, best_constants
-from ada.eval.falloff import FallOff
-from ada.eval.markdown import constant_share
-from ada.eval.question_set import QuestionSet
-from ada.eval.results import Row
+from ada.eval.questions.question_set import QuestionSet
+from ada.eval.report.markdown import constant_share
+from ada.eval.stats.accuracy import Accuracy, Difference, best_constants
+from ada.eval.stats.falloff import FallOff
+from ada.eval.stats.results import Row
 from llava.eval.record_file import write_whole
 
 COLUMNS = (

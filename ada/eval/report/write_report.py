@@ -7,16 +7,16 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 
-from ada.eval.asking import Outcome
-from ada.eval.falloff import RULE, falls
-from ada.eval.figures import accuracy_figure, axes_of, places_figure
-from ada.eval.heat_maps import kinds_figure, planners_figure
-from ada.eval.markdown import to_markdown
-from ada.eval.page import Notes, page
-from ada.eval.panels import Drawn, drawn, save
-from ada.eval.results import Row, by_family, by_name
-from ada.eval.sweep_files import write_csv, write_json, write_marks, write_plans
-from ada.eval.times import TOKENS, WARM_UP
+from ada.eval.answering.ask import Outcome
+from ada.eval.answering.latency_samples import TOKENS, WARM_UP
+from ada.eval.report.figures import accuracy_figure, axes_of, places_figure
+from ada.eval.report.heat_maps import kinds_figure, planners_figure
+from ada.eval.report.markdown import to_markdown
+from ada.eval.report.page import Notes, page
+from ada.eval.report.panels import Drawn, drawn, save
+from ada.eval.report.sweep_files import write_csv, write_json, write_marks, write_plans
+from ada.eval.stats.falloff import RULE, falls
+from ada.eval.stats.results import Row, by_family, by_name
 from llava.eval.record_file import write_whole
 
 Place = tuple[str, str | None, str]

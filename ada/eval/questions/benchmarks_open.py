@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ada.eval.question_set import Figures, Item, QuestionSet, asked_by
+from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
 from llava.eval import model_vqa
 from llava.eval.eval_gqa import gqa_scores
 from llava.eval.eval_textvqa import predictions, prompt_processor

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ada.eval.accuracy import Accuracy, Difference, best_constants, together
-from ada.eval.question_set import QuestionSet
-from ada.eval.results import FAMILIES, Row, by_family, by_name
+from ada.eval.questions.question_set import QuestionSet
+from ada.eval.stats.accuracy import Accuracy, Difference, best_constants, together
+from ada.eval.stats.results import FAMILIES, Row, by_family, by_name
 
 Cells = list[list[str]]
 

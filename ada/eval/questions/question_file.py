@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from ada.eval.accuracy import is_right
-from ada.eval.question_set import Item, QuestionSet
+from ada.eval.questions.question_set import Item, QuestionSet
+from ada.eval.stats.accuracy import is_right
 from llava.errors import DataError
 from llava.eval.questions import Question, picture_file
 from llava.eval.record_file import Record, read_records

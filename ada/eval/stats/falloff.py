@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ada.eval.accuracy import Accuracy, Difference, together
-from ada.eval.results import Row, own_planners
+from ada.eval.stats.accuracy import Accuracy, Difference, together
+from ada.eval.stats.results import Row, own_planners
 
 LEAST_FALL = 0.05  # in accuracy; less is not worth a warning
 MOST_CHANCE = 0.01  # McNemar's p-value of a fall that is warned of

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 
-from ada.eval.results import Row
+from ada.eval.stats.results import Row
 
 LARGEST = 320  # pixels of a shown picture, on its longer side
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ada.eval.answer_file import AnswerFile, GivenTimes
-from ada.eval.batches import Answerer
-from ada.eval.contestants import Run
-from ada.eval.question_set import QuestionSet
+from ada.eval.answering.answer_file import AnswerFile, GivenTimes
+from ada.eval.answering.batches import Answerer
+from ada.eval.answering.model_specs import Run
+from ada.eval.questions.question_set import QuestionSet
 
 WARM_UP = 3  # questions that are asked first, and not counted
 TOKENS = 9  # of every timed answer: the first, and eight behind it

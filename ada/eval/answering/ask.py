@@ -10,12 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ada.eval.answer_file import AnswerFile, check_source, note_source
-from ada.eval.batches import Answerer
-from ada.eval.contestants import Contestant, Run
-from ada.eval.question_set import QuestionSet
-from ada.eval.results import Part
-from ada.eval.times import TOKENS, Times, measure
+from ada.eval.answering.answer_file import AnswerFile, check_source, note_source
+from ada.eval.answering.batches import Answerer
+from ada.eval.answering.latency_samples import TOKENS, Times, measure
+from ada.eval.answering.model_specs import Contestant, Run
+from ada.eval.questions.question_set import QuestionSet
+from ada.eval.stats.results import Part
 from ada.latency.device_profile import Surroundings
 from ada.overlay import prepare_model
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ada.eval.benchmarks import BENCHMARKS, read_benchmark
-from ada.eval.question_file import read_question_file
-from ada.eval.question_set import QuestionSet
+from ada.eval.questions.benchmarks import BENCHMARKS, read_benchmark
+from ada.eval.questions.question_file import read_question_file
+from ada.eval.questions.question_set import QuestionSet
 from llava.errors import DataError, OptionError
 
 SUITES = ("shapes",)

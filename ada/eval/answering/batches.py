@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ada.budget import LatencyBudget
-from ada.eval.answer_file import GivenAnswer, GivenTimes
-from ada.eval.question_set import Item
+from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
+from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
 from llava.eval import batches
 from llava.generation import Sampling, TokenClock, conversation_for

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ada.eval.benchmarks_open import gqa, textvqa, vizwiz, vqav2
-from ada.eval.question_set import Figures, Item, QuestionSet, asked_by
+from ada.eval.questions.benchmarks_open import gqa, textvqa, vizwiz, vqav2
+from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
 from llava.errors import DataError
 from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.eval_mmbench import chosen, mmbench_scores

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ada.eval.question_set import Item
+from ada.eval.questions.question_set import Item
 
 Z = 1.959964  # standard deviations on each side that hold 95 % of a normal distribution
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ada.eval.accuracy import Accuracy
-from ada.eval.markdown import constant_share
-from ada.eval.panels import below, panels
-from ada.eval.results import Row, by_name
+from ada.eval.report.markdown import constant_share
+from ada.eval.report.panels import below, panels
+from ada.eval.stats.accuracy import Accuracy
+from ada.eval.stats.results import Row, by_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ada.eval.panels import panels
-from ada.eval.plan_counts import ALL
-from ada.eval.results import Row, by_name
+from ada.eval.report.panels import panels
+from ada.eval.stats.plan_counts import ALL
+from ada.eval.stats.results import Row, by_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
