@@ -18,10 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ada.cost.as_published import Setting, published_figures
 from ada.cost.estimate import Estimate, estimate, total
 from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
 from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
+from ada.cost.published import Setting, published_figures
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError

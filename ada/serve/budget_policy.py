@@ -14,9 +14,9 @@ from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.flops import decode_flops, decoder_flops
 from ada.latency.grant import refuse_unreachable
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.serve.budget_law import BudgetLaw
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptive
+from ada.serve.load_controller import BudgetLaw
 from llava.errors import OptionError
 from llava.serve.job import Finished
 from llava.serve.job_queue import Load

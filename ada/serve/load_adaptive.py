@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ada.serve.budget_law import BudgetLaw
+from ada.serve.load_controller import BudgetLaw
 from llava.serve.job_queue import Load
 
 

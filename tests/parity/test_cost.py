@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ada.cost.__main__ import parse_arguments, report
-from ada.cost.as_published import Setting, layer_step, published_figures
+from ada.cost.published import Setting, layer_step, published_figures
 from llava.errors import OptionError
 
 MODELS = {"7b": "llama-7b", "13b": "llama-13b", "gqa-8kv": "analyzer_configs/llama-gqa-8kv"}  # name, or folder

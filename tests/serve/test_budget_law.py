@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ada.serve.budget_law import BudgetLaw
 from ada.serve.load_adaptive import LoadAdaptive
+from ada.serve.load_controller import BudgetLaw
 from llava.errors import OptionError
 from llava.serve.job_queue import Load
 

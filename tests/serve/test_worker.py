@@ -6,7 +6,7 @@ import itertools
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ada.serve.budget_law import BudgetLaw
+from ada.serve.load_controller import BudgetLaw
 from llava.conversation import conv_templates
 from llava.generation import Sampling, answer
 from llava.mm_utils import load_image
