@@ -13,7 +13,7 @@ from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError
-from llava.image_files import load_image, load_image_from_base64
+from llava.files.images import load_image, load_image_from_base64
 
 __all__ = [
     "KeywordsStoppingCriteria",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.mme_truth import read_truth
-from llava.eval.record_file import read_records, write_whole
 from llava.eval.submissions import mme_lines
+from llava.files.records import read_records, write_whole
 from llava.program import run_program
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import openpyxl
 
 from llava.eval.mmbench_table import read_table
-from llava.eval.record_file import read_records, write_whole
 from llava.eval.submissions import mmbench_table
+from llava.files.records import read_records, write_whole
 from llava.program import run_program
 
 

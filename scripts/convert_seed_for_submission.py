@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.record_file import lines_of, read_json, read_records, write_whole
 from llava.eval.submissions import seed_scores, seed_upload
+from llava.files.records import lines_of, read_json, read_records, write_whole
 from llava.program import run_program
 
 

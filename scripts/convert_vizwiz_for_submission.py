@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.record_file import read_records, write_whole
 from llava.eval.submissions import vizwiz_upload
+from llava.files.records import read_records, write_whole
 from llava.program import run_program
 
 

@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as students_t
 
 from llava.errors import CheckpointError, OptionError
-from llava.eval.record_file import write_whole
+from llava.files.records import write_whole
 from llava.program import run_program
 
 Accuracies = dict[str, dict[float, dict[str, float]]]

@@ -14,7 +14,7 @@ from typing import Any
 from ada.eval.report.markdown import lines_of, percent, signed
 from ada.eval.stats.accuracy import Accuracy, Difference, holm
 from llava.errors import DataError, OptionError
-from llava.eval.record_file import read_json, write_whole
+from llava.files.records import read_json, write_whole
 
 COLUMNS = "model_a model_b planner budget set kind questions a b difference reach only_a only_b p p_holm".split()
 Key = tuple[str, str, float]  # model, planner, budget

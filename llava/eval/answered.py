@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.errors import OptionError
 from llava.eval.questions import Question
-from llava.eval.record_file import Record, RecordFile
+from llava.files.records import Record, RecordFile
 
 REMEDY = "remove it, or choose another --answers-file"
 

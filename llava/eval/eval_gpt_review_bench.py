@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
 from llava.eval.judge import DEFAULT_MODEL, Judge
-from llava.eval.record_file import Record, RecordFile, read_json, read_records
 from llava.eval.scoring import by_id, check_same, text_of
+from llava.files.records import Record, RecordFile, read_json, read_records
 from llava.program import run_program
 
 RULES = Path(__file__).parent / "table" / "rule.json"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.record_file import read_json
 from llava.eval.scoring import by_id, check_same
+from llava.files.records import read_json
 from llava.program import run_program
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.mmbench_table import Row, read_table
-from llava.eval.record_file import Record, read_records
 from llava.eval.scoring import check_same, text_of
+from llava.files.records import Record, read_records
 from llava.program import run_program
 
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
 from llava.eval.judge import DEFAULT_MODEL, Judge
-from llava.eval.record_file import Record, RecordFile, read_json
 from llava.eval.scoring import check_same, mean
+from llava.files.records import Record, RecordFile, read_json
 from llava.program import run_program
 
 SYSTEM = (

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.record_file import Record, read_records
 from llava.eval.scoring import by_id, check_same, text_of
+from llava.files.records import Record, read_records
 from llava.program import run_program
 
 NO_WORDS = frozenset(("No", "not", "no"))  # "NO" is not among them: figures would not be comparable any more

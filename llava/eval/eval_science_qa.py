@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.record_file import Record, read_json, read_records, write_whole
 from llava.eval.scoring import by_id, share
+from llava.files.records import Record, read_json, read_records, write_whole
 from llava.program import run_program
 
 log = logging.getLogger(__name__)

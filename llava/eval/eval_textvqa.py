@@ -12,8 +12,8 @@ from typing import Any
 
 from llava.errors import DataError, OptionError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.record_file import Record, read_json, read_records
 from llava.eval.scoring import text_of
+from llava.files.records import Record, read_json, read_records
 from llava.program import run_program
 
 _OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "

@@ -17,8 +17,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.record_file import Record, read_json
 from llava.eval.scoring import by_id, check_same, mean
+from llava.files.records import Record, read_json
 from llava.program import run_program
 
 

@@ -12,7 +12,7 @@ from llava.errors import DataError
 from llava.eval.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
 from llava.eval.questions import LETTER_PROMPT, Question, get_chunk, split_list
 from llava.eval.runner import eval_questions, flags_of
-from llava.image_files import load_image_from_base64
+from llava.files.images import load_image_from_base64
 from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "is_none", "main", "read_questions", "split_list"]

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from llava.errors import DataError
-from llava.eval.record_file import Record
+from llava.files.records import Record
 from llava.mm_utils import load_image
 
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."

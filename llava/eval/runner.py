@@ -21,7 +21,7 @@ from llava.errors import DataError, OptionError
 from llava.eval.answered import records_by_place
 from llava.eval.batches import Answerer, BatchAnswers, groups_by_length
 from llava.eval.questions import Question, get_chunk
-from llava.eval.record_file import Record, RecordFile
+from llava.files.records import Record, RecordFile
 from llava.generation import Sampling, TokenClock, conversation_for
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model, local_folder

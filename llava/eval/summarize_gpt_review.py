@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError, OptionError
-from llava.eval.record_file import Record, read_records
 from llava.eval.scoring import mean
+from llava.files.records import Record, read_records
 from llava.program import run_program
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError, OptionError
+from llava.files.images import load_image, load_image_from_base64
 from llava.generation import Sampling, image_tag
-from llava.image_files import load_image, load_image_from_base64
 from llava.mm_utils import tokenizer_image_token
 from llava.serve.failures import RequestFailure
 from llava.serve.job import Question

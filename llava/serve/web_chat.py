@@ -15,7 +15,7 @@ from PIL import Image
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates, stop_text, template_of_name
 from llava.errors import ImageError
-from llava.image_files import load_image
+from llava.files.images import load_image
 
 LONGEST_SIDE = 800  # pixels; what vision towers look at is smaller
 

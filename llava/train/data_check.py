@@ -12,7 +12,7 @@ from tqdm import tqdm
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import DataError, ImageError
-from llava.image_files import check_image
+from llava.files.images import check_image
 from llava.train.lazy_dataset import Record, read_records, sample_name
 from llava.train.preprocessing import Message, round_marks
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ada.latency.device_profile import Surroundings
-from llava.eval.record_file import lines_of
+from llava.files.records import lines_of
 from llava.model.builder import load_pretrained_model
 from playground.shapes.benchmarks import write_benchmarks
 

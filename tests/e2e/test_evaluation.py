@@ -18,7 +18,7 @@ from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.batches import Answerer
-from llava.eval.record_file import RecordFile, lines_of
+from llava.files.records import RecordFile, lines_of
 from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 
@@ -156,7 +156,7 @@ def test_a_killed_process_goes_on(flags, root, quiz, tmp_path) -> None:
 WRITE = """
 import sys, time
 from pathlib import Path
-from llava.eval.record_file import RecordFile
+from llava.files.records import RecordFile
 file = RecordFile(Path(sys.argv[1]))
 file.append([])
 print("here", flush=True)

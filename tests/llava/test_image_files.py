@@ -102,7 +102,7 @@ def test_address(picture, monkeypatch):
     """An address is fetched with a time limit; what fails there is an ImageError that names it."""
     import requests
 
-    from llava import image_files
+    from llava.files import images as image_files
 
     data = io.BytesIO()
     picture.save(data, "PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import OptionError
-from llava.eval.record_file import RecordFile, write_whole
+from llava.files.records import RecordFile, write_whole
 
 SOURCE = "source.json"
 

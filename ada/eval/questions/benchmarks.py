@@ -21,9 +21,9 @@ from llava.eval.eval_science_qa import LETTERS, get_pred_idx, parse_answer, scie
 from llava.eval.mmbench_table import read_table
 from llava.eval.mme_truth import read_truth
 from llava.eval.questions import Question
-from llava.eval.record_file import Record, read_json, read_records
 from llava.eval.scoring import by_id
 from llava.eval.submissions import mme_lines, mme_question, seed_scores, seed_upload
+from llava.files.records import Record, read_json, read_records
 
 
 def _reads(reading: Callable[[str], str], truth: str, record: Record) -> bool:

@@ -12,9 +12,9 @@ from llava.eval.eval_textvqa import predictions, prompt_processor
 from llava.eval.eval_vqa import vqa_scores
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.questions import Question
-from llava.eval.record_file import Record, read_json, read_records
 from llava.eval.scoring import by_id
 from llava.eval.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
+from llava.files.records import Record, read_json, read_records
 
 
 def gqa(folder: Path) -> QuestionSet:

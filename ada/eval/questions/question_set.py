@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.questions import Question
-from llava.eval.record_file import Record
+from llava.files.records import Record
 
 Figures = dict[str, float | None]
 """A scorer's figures by name; None where one is undefined."""

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.eval.record_file import write_whole
+from llava.files.records import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

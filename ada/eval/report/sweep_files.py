@@ -15,7 +15,7 @@ from ada.eval.report.markdown import constant_share
 from ada.eval.stats.accuracy import Accuracy, Difference, best_constants
 from ada.eval.stats.falloff import FallOff
 from ada.eval.stats.results import Row
-from llava.eval.record_file import write_whole
+from llava.files.records import write_whole
 
 COLUMNS = (
     "kind_of_unit model planner budget set kind correct total accuracy low high lead lead_reach lead_p executed_share "

@@ -17,7 +17,7 @@ from ada.eval.report.panels import Drawn, drawn, save
 from ada.eval.report.sweep_files import write_csv, write_json, write_marks, write_plans
 from ada.eval.stats.falloff import RULE, falls
 from ada.eval.stats.results import Row, by_family, by_name
-from llava.eval.record_file import write_whole
+from llava.files.records import write_whole
 
 Place = tuple[str, str | None, str]
 

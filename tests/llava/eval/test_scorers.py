@@ -23,7 +23,7 @@ from llava.eval.m4c_evaluator import (
     edit_distance,
 )
 from llava.eval.mme_truth import read_truth
-from llava.eval.record_file import lines_of
+from llava.files.records import lines_of
 
 
 def answers(**texts):
