@@ -152,7 +152,7 @@ def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:  # type:
 def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
     """What a plug-in does for the requests of one worker: a ``llava.serve.policy.ServingPolicy``, or None.
 
-    ``loaded``: the ``llava.serve.loaded_model.LoadedModel``; ``options``: the worker's flags by name; ``registry``: the
+    ``loaded``: the ``llava.model.loaded_model.LoadedModel``; ``options``: the worker's flags by name; ``registry``: the
     prometheus ``CollectorRegistry`` to put metrics in. The policy checks fields before a request waits, grants options
     by load when its turn comes, and adds to the answer's last chunk.
     """

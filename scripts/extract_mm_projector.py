@@ -12,8 +12,8 @@ import torch
 
 from llava.errors import CheckpointError
 from llava.model.builder import in_projector_file, local_folder
-from llava.model.checkpoint_files import run_and_tell
-from llava.model.hf_layout import open_weights
+from llava.model.checkpoint.checkpoint_tools import run_and_tell
+from llava.model.checkpoint.hf_layout import open_weights
 
 
 def extract(model_path: str, output: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from llava.errors import CheckpointError
 from llava.mm_utils import get_model_name_from_path
-from llava.model.adapters import is_adapter
 from llava.model.builder import load_pretrained_model, local_folder, read_fields
-from llava.model.checkpoint_files import refuse_used, run_and_tell
-from llava.model.checkpoints import moved_when_whole
+from llava.model.checkpoint.checkpoint_tools import refuse_used, run_and_tell
+from llava.model.checkpoint.lora import is_adapter
+from llava.model.checkpoint.weights_io import moved_when_whole
 
 
 def merge_lora(model_path: str, model_base: str, save_model_path: Path) -> None:

@@ -41,8 +41,8 @@ from ada.latency.measure import Timer, calibrate, draw_points, relative_errors, 
 from ada.latency.ttft_predictor import DeviceLatency
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
+from llava.model.loaded_model import open_model
 from llava.program import run_program
-from llava.serve.loaded_model import open_model
 
 LEAST_TOKENS = 64
 SETTLE = 20  # requests under load that the correction may take

@@ -19,8 +19,8 @@ from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from ada.latency.measure import Timed, calibrate
 from ada.latency.ttft_predictor import DeviceLatency
 from llava.errors import OptionError
+from llava.model.loaded_model import open_model
 from llava.program import run_program
-from llava.serve.loaded_model import open_model
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from ada.execution.narrow_layers import can_cut
 from ada.latency.latency_model import NOTHING_YET, Gone, Point
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.multimodal_inputs import features_by_row
+from llava.model.multimodal.merge_inputs import features_by_row
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ada.train.recipe import Recipe, distance
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.multimodal_inputs import pad_left
+from llava.model.multimodal.merge_inputs import pad_left
 
 Budget = LatencyBudget | TimeBudget | float | int | str
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model

@@ -18,9 +18,9 @@ from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptive
 from ada.serve.load_controller import BudgetLaw
 from llava.errors import OptionError
+from llava.model.loaded_model import LoadedModel
 from llava.serve.job import Finished
 from llava.serve.job_queue import Load
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import ServingPolicy
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from llava.files.records import Record, RecordFile
 from llava.generation import Sampling, TokenClock, conversation_for
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model, local_folder
-from llava.model.checkpoints import find_weight_files
+from llava.model.checkpoint.weights_io import find_weight_files
 from llava.plugins import hooks, merged
 from llava.utils import pick_device, progress_only_on_terminals
 

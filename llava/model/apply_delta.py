@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llava.model.checkpoint_files import run_and_tell
-from llava.model.weight_delta import write_combined
+from llava.model.checkpoint.checkpoint_tools import run_and_tell
+from llava.model.checkpoint.weight_delta import write_combined
 
 
 def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -> None:

@@ -15,9 +15,10 @@ from transformers.utils import logging as transformers_logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
-from llava.model import hf_layout
-from llava.model.adapters import apply_adapter, fill, is_adapter, trained_in_full
-from llava.model.checkpoints import (
+from llava.model.checkpoint import hf_layout
+from llava.model.checkpoint.hf_layout import open_weights
+from llava.model.checkpoint.lora import apply_adapter, fill, is_adapter, trained_in_full
+from llava.model.checkpoint.weights_io import (
     find_weight_files,
     first_line,
     listed,
@@ -28,7 +29,6 @@ from llava.model.checkpoints import (
     settings_of,
 )
 from llava.model.families import FAMILIES, llava_classes
-from llava.model.hf_layout import open_weights
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llava.errors import CheckpointError
 from llava.model.builder import known_classes, local_folder
-from llava.model.checkpoint_files import (
+from llava.model.checkpoint.checkpoint_tools import (
     GENERATION_FILE,
     TOKENIZER_FILES,
     check_complete,
@@ -21,9 +21,9 @@ from llava.model.checkpoint_files import (
     save_tensors,
     write_json,
 )
-from llava.model.checkpoints import CheckpointWeights, find_weight_files, moved_when_whole, read_json
+from llava.model.checkpoint.hf_layout import is_hub_layout
+from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files, moved_when_whole, read_json
 from llava.model.families import FAMILIES
-from llava.model.hf_layout import is_hub_layout
 
 
 def consolidate_ckpt(src_path: str, dst_path: str) -> None:

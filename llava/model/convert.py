@@ -26,9 +26,9 @@ from transformers import (
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import CheckpointError
 from llava.mm_utils import grid_resolutions
-from llava.model import hf_layout
 from llava.model.builder import local_folder, read_config, read_fields
-from llava.model.checkpoint_files import (
+from llava.model.checkpoint import hf_layout
+from llava.model.checkpoint.checkpoint_tools import (
     GENERATION_FILE,
     TABLES,
     TOKENIZER_FILES,
@@ -39,7 +39,7 @@ from llava.model.checkpoint_files import (
     save_tensors,
     write_json,
 )
-from llava.model.checkpoints import Tensors, moved_when_whole, read_json, report_misfits, settings_of
+from llava.model.checkpoint.weights_io import Tensors, moved_when_whole, read_json, report_misfits, settings_of
 from llava.model.families import FAMILIES, Family, llava_classes
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER, CLIPVisionTower, read_tower

@@ -18,13 +18,13 @@ from llava.constants import (
 )
 from llava.errors import CheckpointError, ImageError
 from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.checkpoints import load_exactly, read_weights, report_misfits
-from llava.model.dealt_weights import whole
+from llava.model.checkpoint.weights_io import load_exactly, read_weights, report_misfits
+from llava.model.checkpoint.zero3 import whole
+from llava.model.multimodal.anyres_merge import merge_crops
+from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.model.multimodal_inputs import splice
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.patch_merge import merge_crops
 
 
 class LlavaMetaModel:

@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from llava.errors import CheckpointError
-from llava.model.checkpoint_files import run_and_tell
-from llava.model.checkpoints import first_line
-from llava.model.weight_delta import write_combined
+from llava.model.checkpoint.checkpoint_tools import run_and_tell
+from llava.model.checkpoint.weight_delta import write_combined
+from llava.model.checkpoint.weights_io import first_line
 
 
 def make_delta(base_model_path: str, target_model_path: str, delta_path: str, hub_repo_id: str | None = None) -> None:

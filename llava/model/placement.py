@@ -10,7 +10,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from llava.errors import OptionError
-from llava.model.checkpoints import find_weight_files
+from llava.model.checkpoint.weights_io import find_weight_files
 from llava.utils import device_available
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from llava.errors import OptionError
+from llava.model.loaded_model import LoadedModel
 from llava.serve.batch_cache import join_rows, take_row
 from llava.serve.batch_row import BatchRow, together
 from llava.serve.job import Job
 from llava.serve.job_queue import JobQueue
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import ServingPolicy
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from llava.generation import Sampling, TokenClock, end_ids, finished_answer, generation_inputs
+from llava.model.loaded_model import LoadedModel
 from llava.plugins import hooks
 from llava.serve.batch_cache import RowCache, Together, take_row
 from llava.serve.job import Finished, Job
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.text_stream import TextStream
 
 SEEDS = 2**63

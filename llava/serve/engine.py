@@ -7,9 +7,9 @@ import threading
 from typing import Protocol
 
 from llava.generation import answer
+from llava.model.loaded_model import LoadedModel
 from llava.serve.job import ABORT, STOP, Finished, Job, Outcome
 from llava.serve.job_queue import JobQueue
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import ServingPolicy
 from llava.serve.text_stream import TextStream, TokenStreamer
 

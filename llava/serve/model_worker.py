@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from llava.constants import WORKER_HEART_BEAT_INTERVAL
 from llava.errors import OptionError
+from llava.model.loaded_model import open_model
 from llava.plugins import hooks
 from llava.program import run_program
 from llava.serve import body_limits, registration_token, request_limits
@@ -20,7 +21,6 @@ from llava.serve.batch_engine import BatchEngine
 from llava.serve.drain import GRACE_S, Drain, DrainingServer
 from llava.serve.engine import ThreadsEngine
 from llava.serve.heart_beat import HeartBeat
-from llava.serve.loaded_model import open_model
 from llava.serve.policy import Policies
 from llava.serve.server_log import set_up_logging
 from llava.serve.worker_app import create_app

@@ -11,9 +11,9 @@ from llava.errors import ImageError, OptionError
 from llava.files.images import load_image, load_image_from_base64
 from llava.generation import Sampling, image_tag
 from llava.mm_utils import tokenizer_image_token
+from llava.model.loaded_model import LoadedModel
 from llava.serve.failures import RequestFailure
 from llava.serve.job import Question
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import ServingPolicy
 from llava.serve.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 from llava.serve.wire import GenerationBody

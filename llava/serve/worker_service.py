@@ -10,12 +10,12 @@ import anyio.to_thread
 from prometheus_client import CollectorRegistry
 
 from llava.errors import LlavaError
+from llava.model.loaded_model import LoadedModel
 from llava.serve.answer_stream import SHUTDOWN, AnswerStream, log_end
 from llava.serve.engine import Engine, ThreadsEngine
 from llava.serve.failures import RequestFailure
 from llava.serve.job import Job, Outcome
 from llava.serve.job_queue import JobQueue
-from llava.serve.loaded_model import LoadedModel
 from llava.serve.policy import Policies, ServingPolicy
 from llava.serve.questions import read_question
 from llava.serve.request_limits import RequestLimits

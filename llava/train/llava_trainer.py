@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from llava.errors import CheckpointError
-from llava.model.adapters import is_adapter
+from llava.model.checkpoint.lora import is_adapter
 from llava.plugins import hooks, merged
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.processes import of_all

@@ -10,8 +10,16 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.adapters import CONFIG_FILE, OTHERS_FILE, PREFIX, WEIGHT_FILES, fill, require_peft, trained_in_full
-from llava.model.checkpoints import CheckpointWeights, moved_when_whole, read_json
+from llava.model.checkpoint.lora import (
+    CONFIG_FILE,
+    OTHERS_FILE,
+    PREFIX,
+    WEIGHT_FILES,
+    fill,
+    require_peft,
+    trained_in_full,
+)
+from llava.model.checkpoint.weights_io import CheckpointWeights, moved_when_whole, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
 

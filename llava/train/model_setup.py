@@ -19,7 +19,7 @@ from llava.model.builder import (
     read_fields,
     read_model,
 )
-from llava.model.dealt_weights import is_dealt, match_dtype
+from llava.model.checkpoint.zero3 import is_dealt, match_dtype
 from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import fill_new_rows

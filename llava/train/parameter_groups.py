@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llava.model.dealt_weights import size
+from llava.model.checkpoint.zero3 import size
 
 PARTS = (
     ("LoRA adapters", ("lora_",)),

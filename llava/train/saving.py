@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llava.model.checkpoints import moved_when_whole
+from llava.model.checkpoint.weights_io import moved_when_whole
 
 PROJECTOR_FILE = "mm_projector.bin"
 PROJECTOR_KEYS = ("mm_projector", "vision_resampler")

@@ -15,7 +15,7 @@ import transformers
 
 from llava.conversation import SeparatorStyle
 from llava.errors import OptionError
-from llava.model.dealt_weights import size
+from llava.model.checkpoint.zero3 import size
 from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags

@@ -18,7 +18,7 @@ from llava.mm_utils import (
     resize_and_pad_image,
     select_best_resolution,
 )
-from llava.model.patch_merge import unpad_image
+from llava.model.multimodal.anyres_merge import unpad_image
 
 # Resampling is Pillow's, in 8 bits: another release may round a channel by one step, 1/255 over a deviation of 0.26.
 PIXEL_TOLERANCE = 0.02

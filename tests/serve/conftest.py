@@ -19,11 +19,11 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from ada.serve.budget_policy import BudgetPolicy
+from llava.model.loaded_model import LoadedModel, open_model
 from llava.serve import openai_api
 from llava.serve.controller import create_app as create_controller
 from llava.serve.controller import new_client
 from llava.serve.controller_client import ControllerClient
-from llava.serve.loaded_model import LoadedModel, open_model
 from llava.serve.request_limits import RequestLimits
 from llava.serve.worker_app import create_app
 from llava.serve.worker_service import WorkerService

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.serve.loaded_model import open_model
+from llava.model.loaded_model import open_model
 from llava.serve.policy import ServingPolicy
 from llava.serve.questions import count_tokens, read_question
 from llava.serve.request_limits import RequestLimits

@@ -13,7 +13,7 @@ from ada.budget import LatencyBudget
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
 from llava.model.builder import local_folder
-from llava.model.checkpoints import find_weight_files, read_json
+from llava.model.checkpoint.weights_io import find_weight_files, read_json
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from llava.errors import OptionError
 from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.multimodal.merge_inputs import pad_left
 from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
-from llava.model.multimodal_inputs import pad_left
 
 if TYPE_CHECKING:  # what the classes below are mixed in front of
     from transformers import PreTrainedConfig, PreTrainedModel

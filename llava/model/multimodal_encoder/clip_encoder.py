@@ -11,8 +11,8 @@ from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from llava.errors import CheckpointError
-from llava.model.checkpoints import CheckpointWeights, load_exactly, report_misfits
-from llava.model.hf_layout import open_weights
+from llava.model.checkpoint.hf_layout import open_weights
+from llava.model.checkpoint.weights_io import CheckpointWeights, load_exactly, report_misfits
 
 IN_CHECKPOINT = "model.vision_tower."  # in front of the tower's tensors in a LLaVA checkpoint
 SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's

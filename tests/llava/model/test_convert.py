@@ -23,7 +23,7 @@ from llava.errors import CheckpointError
 from llava.mm_utils import process_images
 from llava.model import LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoints import CheckpointWeights, find_weight_files
+from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files
 from llava.model.convert import convert
 
 ANYRES = {

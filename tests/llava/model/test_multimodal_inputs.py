@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ImageError
-from llava.model.multimodal_inputs import features_by_row, pad_left, splice
+from llava.model.multimodal.merge_inputs import features_by_row, pad_left, splice
 
 HIDDEN = 3
 

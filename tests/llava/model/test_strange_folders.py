@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from llava.errors import CheckpointError
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoints import moved_when_whole
+from llava.model.checkpoint.weights_io import moved_when_whole
 from llava.model.consolidate import consolidate_ckpt
 from llava.model.convert import convert
 from llava.model.convert import main as convert_main

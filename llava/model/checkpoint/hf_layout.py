@@ -13,7 +13,7 @@ from transformers import LlavaNextConfig as HubLlavaNextConfig
 
 from llava.errors import CheckpointError
 from llava.mm_utils import grid_resolutions
-from llava.model.checkpoints import CheckpointWeights, find_weight_files, read_json, settings_of
+from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files, read_json, settings_of
 
 HUB_CONFIGS = {kind.model_type: kind for kind in (HubLlavaConfig, HubLlavaNextConfig)}
 TOWER = "model.vision_tower.vision_tower.vision_model."

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from llava.errors import CheckpointError
 from llava.model.builder import known_classes
-from llava.model.checkpoints import UNFINISHED, Tensors, report_misfits, settings_of
+from llava.model.checkpoint.weights_io import UNFINISHED, Tensors, report_misfits, settings_of
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
 from llava.program import run_program
 

@@ -12,7 +12,7 @@ import torch
 
 from llava.errors import CheckpointError
 from llava.model.builder import local_folder
-from llava.model.checkpoint_files import (
+from llava.model.checkpoint.checkpoint_tools import (
     GENERATION_FILE,
     TABLES,
     TOKENIZER_FILES,
@@ -21,8 +21,8 @@ from llava.model.checkpoint_files import (
     refuse_used,
     save_tensors,
 )
-from llava.model.checkpoints import Tensors, moved_when_whole, read_json
-from llava.model.hf_layout import is_hub_layout, open_weights
+from llava.model.checkpoint.hf_layout import is_hub_layout, open_weights
+from llava.model.checkpoint.weights_io import Tensors, moved_when_whole, read_json
 
 ADDED = ("model.mm_projector.", "model.vision_tower.", "model.image_newline", "scheduler.")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.checkpoints import Tensors, first_line, listed, read_json, read_weights
-from llava.model.dealt_weights import whole
+from llava.model.checkpoint.weights_io import Tensors, first_line, listed, read_json, read_weights
+from llava.model.checkpoint.zero3 import whole
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from llava.errors import CheckpointError
-from llava.model.dealt_weights import whole
+from llava.model.checkpoint.zero3 import whole
 
 Tensors = dict[str, torch.Tensor]
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
