@@ -16,11 +16,11 @@ from transformers import Trainer
 from llava.errors import CheckpointError
 from llava.model.checkpoint.lora import is_adapter
 from llava.plugins import hooks, merged
+from llava.train.data.samplers import LengthGroupedSampler
 from llava.train.lora import is_adapted, load_adapter, save_adapter
-from llava.train.processes import of_all
-from llava.train.resuming import part_groups
-from llava.train.samplers import LengthGroupedSampler
-from llava.train.saving import PROJECTOR_FILE, save_model, save_projector
+from llava.train.runtime.distributed import of_all
+from llava.train.runtime.resume import part_groups
+from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
 
 
 class LLaVATrainer(Trainer):

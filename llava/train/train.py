@@ -19,11 +19,11 @@ from llava.model.checkpoint.zero3 import size
 from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
-from llava.train.collator import DataCollatorForSupervisedDataset
-from llava.train.data_check import check_data
-from llava.train.lazy_dataset import LazySupervisedDataset
+from llava.train.data.collator import DataCollatorForSupervisedDataset
+from llava.train.data.dataset import LazySupervisedDataset
+from llava.train.data.preprocessing import mode_of, template_of
+from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.memory import GiveMemoryBack
 from llava.train.model_setup import (
     Arguments,
     add_vision,
@@ -31,10 +31,10 @@ from llava.train.model_setup import (
     make_model,
     make_tokenizer,
 )
-from llava.train.parameter_groups import learning_by_part
-from llava.train.preprocessing import mode_of, template_of
-from llava.train.processes import join, leave
-from llava.train.resuming import last_checkpoint
+from llava.train.runtime.distributed import join, leave
+from llava.train.runtime.malloc_trim import GiveMemoryBack
+from llava.train.runtime.resume import last_checkpoint
+from llava.train.runtime.trainable_parameters import learning_by_part
 
 log = logging.getLogger("llava.train")
 

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 
 from llava.conversation import SeparatorStyle, conv_templates
 from llava.errors import DataError
-from llava.train.collator import DataCollatorForSupervisedDataset
-from llava.train.lazy_dataset import LazySupervisedDataset
-from llava.train.preprocessing import preprocess, preprocess_multimodal, template_of
+from llava.train.data.collator import DataCollatorForSupervisedDataset
+from llava.train.data.dataset import LazySupervisedDataset
+from llava.train.data.preprocessing import preprocess, preprocess_multimodal, template_of
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from ada.eval.questions.question_file import read_question_file
-from llava.train.data_check import check_data
-from llava.train.preprocessing import template_of
+from llava.train.data.preprocessing import template_of
+from llava.train.data.validate import check_data
 from playground.easy_vqa import convert
 
 COLOURS = {"red": (255, 0, 0), "teal": (0, 128, 128), "gray": (128, 128, 128)}

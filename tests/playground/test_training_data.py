@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import conv_templates
-from llava.train.data_check import check_data
-from llava.train.preprocessing import preprocess, template_of
+from llava.train.data.preprocessing import preprocess, template_of
+from llava.train.data.validate import check_data
 from playground.shapes.questions import EXPLAIN, LETTER, SHORT
 
 

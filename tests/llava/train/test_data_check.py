@@ -10,8 +10,8 @@ from PIL import Image
 
 from llava.errors import DataError
 from llava.train import train as program
-from llava.train.data_check import check_data
-from llava.train.preprocessing import template_of
+from llava.train.data.preprocessing import template_of
+from llava.train.data.validate import check_data
 
 
 def turns(*texts):

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, SeparatorStyle, conv_templates
 from llava.errors import DataError
-from llava.train.preprocessing import preprocess, template_of
+from llava.train.data.preprocessing import preprocess, template_of
 
 V1 = Conversation("S", ("USER", "ASSISTANT"), [], 0, SeparatorStyle.TWO, " ", "</s>", "v1")
 WORDS = ["S", "USER", "ASSISTANT", ":", "a", "b", "c", "d", "e", "[", "INST", "]", "/", "<<", "SYS", ">>", "</"]

@@ -11,9 +11,9 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import DataError, ImageError
 from llava.mm_utils import process_images
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.train.collator import DataCollatorForSupervisedDataset
-from llava.train.lazy_dataset import LazySupervisedDataset, read_records, sample_name
-from llava.train.preprocessing import template_of
+from llava.train.data.collator import DataCollatorForSupervisedDataset
+from llava.train.data.dataset import LazySupervisedDataset, read_records, sample_name
+from llava.train.data.preprocessing import template_of
 
 SIDE = 16
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.train.samplers import LengthGroupedSampler
+from llava.train.data.samplers import LengthGroupedSampler
 from llava.train.train import make_trainer, parse_arguments
 
 

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, types
-from llava.train.memory import EVERY, GiveMemoryBack
+from llava.train.runtime.malloc_trim import EVERY, GiveMemoryBack
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

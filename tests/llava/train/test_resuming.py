@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import CheckpointError
-from llava.train.resuming import complete_checkpoints, last_checkpoint, part_groups
+from llava.train.runtime.resume import complete_checkpoints, last_checkpoint, part_groups
 
 
 def write(folder, processes=0, universal=False):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava.train.samplers import LengthGroupedSampler, grouped_by_length, grouped_by_modality
+from llava.train.data.samplers import LengthGroupedSampler, grouped_by_length, grouped_by_modality
 
 batches = st.integers(1, 7)
 seeds = st.integers(0, 1000)

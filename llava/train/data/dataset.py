@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import expand2square, load_image, process_anyres_image
-from llava.train.preprocessing import preprocess, preprocess_multimodal
+from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 
 Record = dict[str, Any]
 

@@ -13,8 +13,8 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import DataError, ImageError
 from llava.files.images import check_image
-from llava.train.lazy_dataset import Record, read_records, sample_name
-from llava.train.preprocessing import Message, round_marks
+from llava.train.data.dataset import Record, read_records, sample_name
+from llava.train.data.preprocessing import Message, round_marks
 
 
 def check_data(data_path: str, image_folder: str | None, template: Conversation) -> int:

@@ -12,8 +12,8 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conversation
 from llava.errors import DataError
 from llava.mm_utils import tokenizer_image_token
-from llava.train.chatml_labels import check_turns, mask_answers, upstream_labels
-from llava.train.label_masks import mask_messages, mask_rounds
+from llava.train.data.chatml_label_masks import check_turns, mask_answers, upstream_labels
+from llava.train.data.label_masks import mask_messages, mask_rounds
 
 Message = dict[str, str]
 Sample = dict[str, torch.Tensor]
