@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.mme_truth import read_truth
-from llava.eval.submissions import mme_lines
+from llava.eval.scoring.mme_ground_truth import read_truth
+from llava.eval.scoring.submissions import mme_lines
 from llava.files.records import read_records, write_whole
 from llava.program import run_program
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import openpyxl
 
-from llava.eval.mmbench_table import read_table
-from llava.eval.submissions import mmbench_table
+from llava.eval.scoring.mmbench_table import read_table
+from llava.eval.scoring.submissions import mmbench_table
 from llava.files.records import read_records, write_whole
 from llava.program import run_program
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.submissions import mmvet_results
+from llava.eval.scoring.submissions import mmvet_results
 from llava.files.records import read_records, write_whole
 from llava.program import run_program
 

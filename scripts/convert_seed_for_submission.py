@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.submissions import seed_scores, seed_upload
+from llava.eval.scoring.submissions import seed_scores, seed_upload
 from llava.files.records import lines_of, read_json, read_records, write_whole
 from llava.program import run_program
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.submissions import vqav2_upload
+from llava.eval.scoring.submissions import vqav2_upload
 from llava.files.records import read_records, write_whole
 from llava.program import run_program
 

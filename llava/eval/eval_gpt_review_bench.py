@@ -16,8 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
-from llava.eval.judge import DEFAULT_MODEL, Judge
-from llava.eval.scoring import by_id, check_same, text_of
+from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
+from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.files.records import Record, RecordFile, read_json, read_records
 from llava.program import run_program
 

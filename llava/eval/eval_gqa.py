@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring import by_id, check_same
+from llava.eval.scoring.matching import by_id, check_same
 from llava.files.records import read_json
 from llava.program import run_program
 

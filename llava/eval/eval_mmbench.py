@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.mmbench_table import Row, read_table
-from llava.eval.scoring import check_same, text_of
+from llava.eval.scoring.matching import check_same, text_of
+from llava.eval.scoring.mmbench_table import Row, read_table
 from llava.files.records import Record, read_records
 from llava.program import run_program
 

@@ -18,8 +18,8 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
-from llava.eval.judge import DEFAULT_MODEL, Judge
-from llava.eval.scoring import check_same, mean
+from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
+from llava.eval.scoring.matching import check_same, mean
 from llava.files.records import Record, RecordFile, read_json
 from llava.program import run_program
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring import by_id, check_same, text_of
+from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.files.records import Record, read_records
 from llava.program import run_program
 

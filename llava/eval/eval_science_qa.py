@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring import by_id, share
+from llava.eval.scoring.matching import by_id, share
 from llava.files.records import Record, read_json, read_records, write_whole
 from llava.program import run_program
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from llava.errors import DataError, OptionError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.scoring import text_of
+from llava.eval.scoring.matching import text_of
 from llava.files.records import Record, read_json, read_records
 from llava.program import run_program
 

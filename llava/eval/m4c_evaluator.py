@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring import mean
+from llava.eval.scoring.matching import mean
 
 ARTICLES = frozenset(("a", "an", "the"))
 NUMBERS = {name: str(n) for n, name in enumerate("zero one two three four five six seven eight nine ten".split())}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llava.eval.questions import Question, field_of, get_chunk, picture_file, split_list
-from llava.eval.runner import eval_questions, flags_of
+from llava.eval.answering.questions import Question, field_of, get_chunk, picture_file, split_list
+from llava.eval.answering.runner import eval_questions, flags_of
 from llava.files.records import read_records
 from llava.program import run_program
 

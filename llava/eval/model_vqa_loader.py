@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llava.eval.answering.runner import flags_of
 from llava.eval.model_vqa import eval_model, get_chunk, split_list
-from llava.eval.runner import flags_of
 from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "split_list"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from llava.errors import DataError
-from llava.eval.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
-from llava.eval.questions import LETTER_PROMPT, Question, get_chunk, split_list
-from llava.eval.runner import eval_questions, flags_of
+from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, split_list
+from llava.eval.answering.runner import eval_questions, flags_of
+from llava.eval.scoring.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
 from llava.files.images import load_image_from_base64
 from llava.program import run_program
 

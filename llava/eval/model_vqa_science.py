@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
-from llava.eval.questions import LETTER_PROMPT, Question, field_of, get_chunk, picture_file, split_list
-from llava.eval.runner import eval_questions, flags_of
+from llava.eval.answering.questions import LETTER_PROMPT, Question, field_of, get_chunk, picture_file, split_list
+from llava.eval.answering.runner import eval_questions, flags_of
 from llava.files.records import read_json
 from llava.program import run_program
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError, OptionError
-from llava.eval.scoring import mean
+from llava.eval.scoring.matching import mean
 from llava.files.records import Record, read_records
 from llava.program import run_program
 

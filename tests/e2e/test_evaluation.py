@@ -17,7 +17,7 @@ from PIL import Image
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
-from llava.eval.batches import Answerer
+from llava.eval.answering.batched_generation import Answerer
 from llava.files.records import RecordFile, lines_of
 from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model

@@ -25,10 +25,10 @@ from llava.eval import (
     model_vqa,
     model_vqa_mmbench,
     model_vqa_science,
-    submissions,
 )
-from llava.eval.mmbench_table import read_table
-from llava.eval.mme_truth import read_truth
+from llava.eval.scoring import submissions
+from llava.eval.scoring.mmbench_table import read_table
+from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.files.records import lines_of, read_records
 from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench

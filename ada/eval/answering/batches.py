@@ -12,7 +12,7 @@ from ada.budget import LatencyBudget
 from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
-from llava.eval import batches
+from llava.eval.answering import batched_generation as batches
 from llava.generation import Sampling, TokenClock, conversation_for
 from llava.model.builder import load_pretrained_model
 from llava.utils import pick_device

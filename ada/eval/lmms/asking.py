@@ -14,8 +14,8 @@ from PIL import Image
 from ada.eval.lmms.settings import Generation
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
-from llava.eval.batches import Answerer, groups_by_length
-from llava.eval.runner import facts_of_row
+from llava.eval.answering.batched_generation import Answerer, groups_by_length
+from llava.eval.answering.runner import facts_of_row
 from llava.generation import TokenClock, image_tag
 
 REPEAT = 1_000_003  # between the seeds of a question's first and second draw: above the numbers of questions

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ada.eval.lmms.asking import prompt_of
 from llava.constants import IGNORE_INDEX
 from llava.errors import DataError, OptionError
-from llava.eval.batches import Answerer
+from llava.eval.answering.batched_generation import Answerer
 
 
 @torch.inference_mode()

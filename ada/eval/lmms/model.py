@@ -27,7 +27,7 @@ from ada.eval.lmms.figures import figures_of, means_by_task
 from ada.eval.lmms.likelihood import answer_loss
 from ada.eval.lmms.settings import batch_size_of, dtype_named, generation_of, plugin_options
 from llava.errors import OptionError
-from llava.eval.runner import chosen_model, load_answerer
+from llava.eval.answering.runner import chosen_model, load_answerer
 from llava.plugins import hooks, merged
 
 

@@ -14,15 +14,15 @@ from ada.eval.questions.benchmarks_open import gqa, textvqa, vizwiz, vqav2
 from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
 from llava.errors import DataError
 from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
+from llava.eval.answering.questions import Question
 from llava.eval.eval_mmbench import chosen, mmbench_scores
 from llava.eval.eval_mme import mme_scores, parse_pred_ans
 from llava.eval.eval_pope import PREFIX, SUFFIX, pope_scores, yes_or_no
 from llava.eval.eval_science_qa import LETTERS, get_pred_idx, parse_answer, science_scores
-from llava.eval.mmbench_table import read_table
-from llava.eval.mme_truth import read_truth
-from llava.eval.questions import Question
-from llava.eval.scoring import by_id
-from llava.eval.submissions import mme_lines, mme_question, seed_scores, seed_upload
+from llava.eval.scoring.matching import by_id
+from llava.eval.scoring.mmbench_table import read_table
+from llava.eval.scoring.mme_ground_truth import read_truth
+from llava.eval.scoring.submissions import mme_lines, mme_question, seed_scores, seed_upload
 from llava.files.records import Record, read_json, read_records
 
 

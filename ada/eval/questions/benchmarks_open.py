@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
 from llava.eval import model_vqa
+from llava.eval.answering.questions import Question
 from llava.eval.eval_gqa import gqa_scores
 from llava.eval.eval_textvqa import predictions, prompt_processor
 from llava.eval.eval_vqa import vqa_scores
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.questions import Question
-from llava.eval.scoring import by_id
-from llava.eval.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
+from llava.eval.scoring.matching import by_id
+from llava.eval.scoring.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
 from llava.files.records import Record, read_json, read_records
 
 

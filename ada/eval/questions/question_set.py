@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.questions import Question
+from llava.eval.answering.questions import Question
 from llava.files.records import Record
 
 Figures = dict[str, float | None]

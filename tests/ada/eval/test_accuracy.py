@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ada.eval.questions.question_set import Item
 from ada.eval.stats.accuracy import Accuracy, Difference, best_constants, holm, is_right, tally, together
-from llava.eval.questions import Question
+from llava.eval.answering.questions import Question
 
 
 def question(kind: str, answer: str, number: int = 0) -> Item:

@@ -16,7 +16,7 @@ from ada.eval.lmms.likelihood import answer_loss
 from ada.eval.lmms.settings import Generation, generation_of
 from llava.errors import DataError, OptionError
 from llava.eval import model_vqa_loader
-from llava.eval.runner import load_answerer
+from llava.eval.answering.runner import load_answerer
 from llava.generation import Sampling
 from llava.plugins import hooks, merged
 

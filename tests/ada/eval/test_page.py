@@ -21,7 +21,7 @@ from ada.eval.report.write_report import draw
 from ada.eval.stats.falloff import falls
 from ada.eval.stats.results import Part, make_rows
 from ada.scheduling.execution_plan import ExecutionPlan
-from llava.eval.questions import Question
+from llava.eval.answering.questions import Question
 
 NOTES = Notes("python -m ada.eval.sweep", "2026-01-01", "a device", ["<b>how</b> & why"])
 

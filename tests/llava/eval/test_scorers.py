@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava.errors import DataError
-from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_vqa, submissions
+from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_vqa
 from llava.eval.eval_textvqa import prompt_processor
 from llava.eval.m4c_evaluator import (
     CONTRACTIONS,
@@ -22,7 +22,8 @@ from llava.eval.m4c_evaluator import (
     TextVQAAccuracyEvaluator,
     edit_distance,
 )
-from llava.eval.mme_truth import read_truth
+from llava.eval.scoring import submissions
+from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.files.records import lines_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llava.errors import DataError
-from llava.eval.submissions import MmeTruth, mme_question
+from llava.eval.scoring.submissions import MmeTruth, mme_question
 from llava.files.records import read_text
 
 TEXTS, PICTURES = "questions_answers_YN", "images"  # folders inside some of the categories

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava.errors import OptionError
-from llava.eval.questions import Question
+from llava.eval.answering.questions import Question
 from llava.files.records import Record, RecordFile
 
 REMEDY = "remove it, or choose another --answers-file"

@@ -9,8 +9,8 @@ from typing import Any
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.m4c_evaluator import EvalAIAnswerProcessor
-from llava.eval.mmbench_table import Row
-from llava.eval.scoring import by_id, check_same, text_of
+from llava.eval.scoring.matching import by_id, check_same, text_of
+from llava.eval.scoring.mmbench_table import Row
 from llava.files.records import Record
 
 SHORT_PROMPT = "Answer the question using a single word or phrase."

@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
-from llava.eval.answered import records_by_place
-from llava.eval.batches import Answerer, BatchAnswers, groups_by_length
-from llava.eval.questions import Question, get_chunk
+from llava.eval.answering.batched_generation import Answerer, BatchAnswers, groups_by_length
+from llava.eval.answering.questions import Question, get_chunk
+from llava.eval.answering.resume import records_by_place
 from llava.files.records import Record, RecordFile
 from llava.generation import Sampling, TokenClock, conversation_for
 from llava.mm_utils import get_model_name_from_path
