@@ -25,7 +25,7 @@ from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.plugins import hooks, merged
-from llava.seeded_choice import SeededChoice
+from llava.seeded_sampler import SeededChoice
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from llava.errors import OptionError
 from llava.generation import Sampling, answer
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from llava.seeded_choice import SeededChoice
+from llava.seeded_sampler import SeededChoice
 
 SCORES = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
