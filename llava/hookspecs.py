@@ -68,7 +68,7 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # typ
 @hookspec(firstresult=True)
 def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
     """How the next tokens of several generations of one row each are decoded as one batch: a
-    ``llava.serve.batch_cache.Together``, or None for the model as it is.
+    ``llava.kv_cache.Together``, or None for the model as it is.
 
     ``outputs`` are what ``generate(..., return_dict_in_generate=True)`` returned for each.
     """
@@ -150,7 +150,7 @@ def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:  # type:
 
 @hookspec
 def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
-    """What a plug-in does for the requests of one worker: a ``llava.serve.policy.ServingPolicy``, or None.
+    """What a plug-in does for the requests of one worker: a ``llava.serve.engine.policy.ServingPolicy``, or None.
 
     ``loaded``: the ``llava.model.loaded_model.LoadedModel``; ``options``: the worker's flags by name; ``registry``: the
     prometheus ``CollectorRegistry`` to put metrics in. The policy checks fields before a request waits, grants options
@@ -160,4 +160,4 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
 
 @hookspec
 def demo_parts() -> Sequence[Any]:  # type: ignore[empty-body]
-    """Controls and panels for the web demo: ``llava.serve.demo_part.DemoPart``s."""
+    """Controls and panels for the web demo: ``llava.serve.web.demo_part.DemoPart``s."""

@@ -28,8 +28,8 @@ from tqdm import tqdm
 from ada.execution.mixed_batch import decode_together
 from ada.scheduling.latency_token import Sequence as Prompt
 from llava.errors import OptionError
+from llava.kv_cache import RowCache, join_rows, take_row
 from llava.program import run_program
-from llava.serve.batch_cache import RowCache, join_rows, take_row
 
 OWN = (1.0, 0.85, 0.75, 0.6, 0.5)
 CASES = {"whole model": (1.0,), "one plan (0.6)": (0.6,), "own plans (1 to 0.5)": OWN}

@@ -14,7 +14,7 @@ import torch
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
-from llava.serve.batch_cache import Heads, Together
+from llava.kv_cache import Heads, Together
 
 
 def decode_together(model: Any, plans: Sequence[ExecutionPlan]) -> Together:

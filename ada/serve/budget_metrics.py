@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from llava.serve.worker_metrics import LABEL, PREFIX
+from llava.serve.worker.metrics import LABEL, PREFIX
 
 SHARES = tuple(step / 20 for step in range(1, 21))
 

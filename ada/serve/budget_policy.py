@@ -19,9 +19,9 @@ from ada.serve.load_adaptive import LoadAdaptive
 from ada.serve.load_controller import BudgetLaw
 from llava.errors import OptionError
 from llava.model.loaded_model import LoadedModel
-from llava.serve.job import Finished
-from llava.serve.job_queue import Load
-from llava.serve.policy import ServingPolicy
+from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.request import Finished
+from llava.serve.engine.request_queue import Load
 
 log = logging.getLogger(__name__)
 

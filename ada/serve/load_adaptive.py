@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ada.serve.load_controller import BudgetLaw
-from llava.serve.job_queue import Load
+from llava.serve.engine.request_queue import Load
 
 
 class LoadAdaptive:

@@ -17,7 +17,7 @@ from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks, merged
 from llava.program import run_program
-from llava.serve.chat import ChatSession
+from llava.serve.chat_session import ChatSession
 from llava.utils import pick_device, progress_only_on_terminals
 
 BUNDLED_PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"

@@ -14,16 +14,17 @@ from fastapi import FastAPI, Request
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import OptionError
 from llava.program import run_program
-from llava.serve import body_limits, failures, registration_token
-from llava.serve.body_limits import BodyLimits, LimitedBodies
-from llava.serve.closing_stream import ClosingStream
-from llava.serve.failures import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
-from llava.serve.relay import Relay, ask_status
-from llava.serve.request_ids import RequestIds
-from llava.serve.server_log import set_up_logging
-from llava.serve.wire import Departure, HeartBeat, ModelQuestion, Registration, RoutedRequest, WorkerStatus
-from llava.serve.worker_address import checked_address
-from llava.serve.worker_registry import DISPATCH_METHODS, SHORTEST_QUEUE, WorkerRegistry
+from llava.serve.middleware import body_limits, registration_token
+from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.middleware.closing_stream import ClosingStream
+from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.protocol import errors as failures
+from llava.serve.protocol.errors import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
+from llava.serve.protocol.schemas import Departure, HeartBeat, ModelQuestion, Registration, RoutedRequest, WorkerStatus
+from llava.serve.routing.relay import Relay, ask_status
+from llava.serve.routing.worker_address import checked_address
+from llava.serve.routing.worker_registry import DISPATCH_METHODS, SHORTEST_QUEUE, WorkerRegistry
 
 QUIET = ("/receive_heart_beat", "/health", "/worker_get_status")
 

@@ -16,9 +16,9 @@ import gradio as gr
 from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
-from llava.serve.vote_log import VoteLog
-from llava.serve.web_client import WebClient
-from llava.serve.web_page import CSS, Page, build
+from llava.serve.web.client import WebClient
+from llava.serve.web.page import CSS, Page, build
+from llava.serve.web.vote_log import VoteLog
 
 FONTS = ("system-ui", "sans-serif")  # none is fetched
 MAX_UPLOAD = "20mb"

@@ -16,15 +16,16 @@ from llava.errors import OptionError
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks
 from llava.program import run_program
-from llava.serve import body_limits, registration_token, request_limits
-from llava.serve.batch_engine import BatchEngine
-from llava.serve.drain import GRACE_S, Drain, DrainingServer
-from llava.serve.engine import ThreadsEngine
-from llava.serve.heart_beat import HeartBeat
-from llava.serve.policy import Policies
-from llava.serve.server_log import set_up_logging
-from llava.serve.worker_app import create_app
-from llava.serve.worker_service import EngineMaker, WorkerService
+from llava.serve.engine.batch_engine import BatchEngine
+from llava.serve.engine.policy import Policies
+from llava.serve.engine.threads_engine import ThreadsEngine
+from llava.serve.middleware import body_limits, registration_token
+from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.worker import request_limits
+from llava.serve.worker.app import create_app
+from llava.serve.worker.drain import GRACE_S, Drain, DrainingServer
+from llava.serve.worker.heartbeat import HeartBeat
+from llava.serve.worker.service import EngineMaker, WorkerService
 from llava.utils import progress_only_on_terminals
 
 log = logging.getLogger(__name__)

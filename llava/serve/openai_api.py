@@ -16,21 +16,22 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
 from llava.program import run_program
-from llava.serve import api_keys, body_limits, failures
-from llava.serve.api_keys import ApiKeys
-from llava.serve.body_limits import BodyLimits, LimitedBodies
-from llava.serve.chat_answer import ChatAnswer
-from llava.serve.chat_request import generation_body
-from llava.serve.closing_stream import ClosingStream
 from llava.serve.controller import new_client
-from llava.serve.controller_client import ControllerClient
-from llava.serve.failures import RequestFailure, request_id_of
-from llava.serve.image_addresses import ImageAddresses
-from llava.serve.openai_bodies import ChatBody, Completion, Model, ModelList, chat_model
-from llava.serve.openai_errors import REPLIES, error_response
-from llava.serve.public_fetch import PublicFetcher
-from llava.serve.request_ids import RequestIds
-from llava.serve.server_log import set_up_logging
+from llava.serve.middleware import api_keys, body_limits
+from llava.serve.middleware.api_keys import ApiKeys
+from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.middleware.closing_stream import ClosingStream
+from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.openai_compat.controller_client import ControllerClient
+from llava.serve.openai_compat.errors import REPLIES, error_response
+from llava.serve.openai_compat.image_urls import ImageAddresses
+from llava.serve.openai_compat.request import generation_body
+from llava.serve.openai_compat.response import ChatAnswer
+from llava.serve.openai_compat.safe_fetch import PublicFetcher
+from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
+from llava.serve.protocol import errors as failures
+from llava.serve.protocol.errors import RequestFailure, request_id_of
 
 HEALTH = "/health"
 COMPLETIONS: dict[int | str, dict[str, Any]] = {

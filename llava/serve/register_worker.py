@@ -8,7 +8,7 @@ import sys
 import httpx
 
 from llava.errors import LlavaError
-from llava.serve import registration_token
+from llava.serve.middleware import registration_token
 
 TIMEOUT_S = 30.0  # the controller asks the worker for its status meanwhile
 

@@ -11,8 +11,8 @@ import httpx
 
 from llava.conversation import conv_templates
 from llava.errors import LlavaError, OptionError
-from llava.serve.answer_reader import objects
-from llava.serve.wire import OK
+from llava.serve.protocol.framing import objects
+from llava.serve.protocol.schemas import OK
 
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 HEADERS = {"User-Agent": "LLaVA Client"}

@@ -23,10 +23,10 @@ from llava.model.loaded_model import LoadedModel, open_model
 from llava.serve import openai_api
 from llava.serve.controller import create_app as create_controller
 from llava.serve.controller import new_client
-from llava.serve.controller_client import ControllerClient
-from llava.serve.request_limits import RequestLimits
-from llava.serve.worker_app import create_app
-from llava.serve.worker_service import WorkerService
+from llava.serve.openai_compat.controller_client import ControllerClient
+from llava.serve.worker.app import create_app
+from llava.serve.worker.request_limits import RequestLimits
+from llava.serve.worker.service import WorkerService
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def slow_engine():
     import threading
 
     from llava.generation import Answer
-    from llava.serve.job import Finished
+    from llava.serve.engine.request import Finished
 
     control = SimpleNamespace(tokens=threading.Semaphore(0), jobs=[], fail=None)
 

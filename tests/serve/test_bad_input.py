@@ -10,10 +10,10 @@ import zlib
 import pytest
 from PIL import Image
 
-from llava.serve.body_limits import BodyLimits, check_depth
 from llava.serve.controller import create_app as create_controller
-from llava.serve.failures import RequestFailure
-from llava.serve.request_limits import RequestLimits
+from llava.serve.middleware.body_limits import BodyLimits, check_depth
+from llava.serve.protocol.errors import RequestFailure
+from llava.serve.worker.request_limits import RequestLimits
 
 pytestmark = pytest.mark.anyio
 LIMITS = BodyLimits(max_bytes=200_000, max_depth=8)

@@ -13,13 +13,13 @@ from transformers import DynamicCache
 
 from llava.errors import OptionError
 from llava.generation import Sampling, answer
+from llava.kv_cache import join_rows, take_row
 from llava.mm_utils import load_image
 from llava.model.loaded_model import open_model
-from llava.serve.batch_cache import join_rows, take_row
-from llava.serve.batch_engine import BatchEngine, refuse_unbatchable
-from llava.serve.job import Finished, Job, Question
-from llava.serve.job_queue import JobQueue
-from llava.serve.policy import ServingPolicy
+from llava.serve.engine.batch_engine import BatchEngine, refuse_unbatchable
+from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.request import Finished, Job, Question
+from llava.serve.engine.request_queue import JobQueue
 
 WAIT_S = 120
 

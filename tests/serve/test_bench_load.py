@@ -23,8 +23,8 @@ from llava.conversation import conv_templates
 from llava.serve.controller import create_app as create_controller
 from llava.serve.model_worker import ENGINES
 from llava.serve.model_worker import parse_arguments as parse_worker_arguments
-from llava.serve.worker_app import create_app as create_worker
-from llava.serve.worker_service import WorkerService
+from llava.serve.worker.app import create_app as create_worker
+from llava.serve.worker.service import WorkerService
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.sampled_from([0.5, 0.95, 1.0]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ada.serve.load_adaptive import LoadAdaptive
 from ada.serve.load_controller import BudgetLaw
 from llava.errors import OptionError
-from llava.serve.job_queue import Load
+from llava.serve.engine.request_queue import Load
 
 LAW = BudgetLaw(0.5, patience_s=2.0, recovery_s=10.0)
 

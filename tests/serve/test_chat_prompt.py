@@ -4,8 +4,8 @@ import pytest
 
 from llava.conversation import conv_templates
 from llava.errors import OptionError
-from llava.serve.chat_prompt import worded
-from llava.serve.openai_bodies import Message
+from llava.serve.openai_compat.prompt import worded
+from llava.serve.openai_compat.schemas import Message
 
 URL = "data:image/png;base64,AAAA"
 USER = (

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from llava.serve.controller import Controller, create_app
-from llava.serve.wire import chunk
-from llava.serve.worker_registry import WorkerRegistry
+from llava.serve.protocol.schemas import chunk
+from llava.serve.routing.worker_registry import WorkerRegistry
 
 pytestmark = pytest.mark.anyio
 STATUS = {"model_names": ["tiny"], "speed": 1, "queue_length": 0}
@@ -275,7 +275,8 @@ async def test_without_a_token_only_this_machine_may_register(setup):
 
 
 def test_flags_and_environment(monkeypatch, capsys):
-    from llava.serve import controller, registration_token
+    from llava.serve import controller
+    from llava.serve.middleware import registration_token
 
     args = controller.parse_arguments([])
     assert (args.host, args.port, args.dispatch_method) == ("localhost", 21001, "shortest_queue")

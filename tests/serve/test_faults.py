@@ -9,11 +9,11 @@ import torch
 
 from llava.errors import OptionError
 from llava.generation import Sampling
-from llava.serve.answer_stream import AnswerStream
-from llava.serve.body_limits import BodyLimits
-from llava.serve.job import Question
-from llava.serve.request_limits import RequestLimits
-from llava.serve.worker_app import create_app
+from llava.serve.engine.request import Question
+from llava.serve.middleware.body_limits import BodyLimits
+from llava.serve.worker.app import create_app
+from llava.serve.worker.request_limits import RequestLimits
+from llava.serve.worker.response_stream import AnswerStream
 
 pytestmark = pytest.mark.anyio
 

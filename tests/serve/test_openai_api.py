@@ -10,15 +10,15 @@ import httpx
 import pytest
 
 from llava.errors import OptionError
-from llava.serve import api_keys
 from llava.serve.controller import create_app as create_controller
 from llava.serve.controller import new_client
-from llava.serve.controller_client import ControllerClient
+from llava.serve.middleware import api_keys
 from llava.serve.openai_api import ChatApi, create_app, parse_arguments
-from llava.serve.request_limits import RequestLimits
-from llava.serve.wire import chunk
-from llava.serve.worker_app import create_app as create_worker
-from llava.serve.worker_service import WorkerService
+from llava.serve.openai_compat.controller_client import ControllerClient
+from llava.serve.protocol.schemas import chunk
+from llava.serve.worker.app import create_app as create_worker
+from llava.serve.worker.request_limits import RequestLimits
+from llava.serve.worker.service import WorkerService
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "temperature": 0, "max_tokens": 20}
 WAIT = 120  # seconds

@@ -7,12 +7,12 @@ import json
 import httpx
 import pytest
 
-from llava.serve.body_limits import BodyLimits
 from llava.serve.controller import new_client
-from llava.serve.controller_client import ControllerClient
-from llava.serve.image_addresses import ImageAddresses
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.openai_api import ChatApi, create_app
-from llava.serve.public_fetch import PublicFetcher
+from llava.serve.openai_compat.controller_client import ControllerClient
+from llava.serve.openai_compat.image_urls import ImageAddresses
+from llava.serve.openai_compat.safe_fetch import PublicFetcher
 
 JSON = {"Content-Type": "application/json"}
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from llava.errors import ImageError
-from llava.serve.public_address import is_public
-from llava.serve.public_fetch import MAX_REDIRECTS, PublicFetcher
+from llava.serve.openai_compat.public_ip import is_public
+from llava.serve.openai_compat.safe_fetch import MAX_REDIRECTS, PublicFetcher
 
 pytestmark = pytest.mark.anyio
 PICTURE = b"picture" * 10

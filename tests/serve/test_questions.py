@@ -5,10 +5,10 @@ from PIL import Image
 
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.loaded_model import open_model
-from llava.serve.policy import ServingPolicy
-from llava.serve.questions import count_tokens, read_question
-from llava.serve.request_limits import RequestLimits
-from llava.serve.wire import GenerationBody
+from llava.serve.engine.policy import ServingPolicy
+from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.worker.parse_request import count_tokens, read_question
+from llava.serve.worker.request_limits import RequestLimits
 
 PROMPT = "w5 <image>\nw6 <image> w7"
 SIZES = ((16, 16), (40, 10), (9, 50))

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from llava.errors import OptionError
-from llava.serve.wire import WorkerStatus
-from llava.serve.worker_address import checked_address
-from llava.serve.worker_registry import WorkerRegistry
+from llava.serve.protocol.schemas import WorkerStatus
+from llava.serve.routing.worker_address import checked_address
+from llava.serve.routing.worker_registry import WorkerRegistry
 
 
 @pytest.fixture

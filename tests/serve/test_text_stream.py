@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from llava.serve.text_stream import TextStream, cut_at_stop, possible_stop
+from llava.serve.engine.detokenizer import TextStream, cut_at_stop, possible_stop
 
 WORDS = ["▁the", "▁cat", "s", "▁", ".", "é", "▁END", "EN", "D"]
 

@@ -12,10 +12,10 @@ from PIL import Image
 from ada.serve.demo_panel import NO_BUDGET, START, BudgetPanel
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
-from llava.serve import vote_log
-from llava.serve.vote_log import VoteLog
-from llava.serve.web_chat import LONGEST_SIDE, WebChat
-from llava.serve.web_client import ServingError, WebClient
+from llava.serve.web import vote_log
+from llava.serve.web.client import ServingError, WebClient
+from llava.serve.web.conversation_state import LONGEST_SIDE, WebChat
+from llava.serve.web.vote_log import VoteLog
 
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
 

@@ -10,7 +10,7 @@ from ada.serve.load_controller import BudgetLaw
 from llava.conversation import conv_templates
 from llava.generation import Sampling, answer
 from llava.mm_utils import load_image
-from llava.serve.wire import OK
+from llava.serve.protocol.schemas import OK
 
 pytestmark = pytest.mark.anyio
 PROMPT = "A chat . USER: <image>\nw5 w6 ASSISTANT:"
@@ -88,7 +88,7 @@ async def test_stop_text_ends_the_answer_and_is_not_in_it(loaded, make_service, 
 
 
 async def test_answers_are_cut_to_the_limits(make_service, client_of, loaded):
-    from llava.serve.request_limits import RequestLimits
+    from llava.serve.worker.request_limits import RequestLimits
 
     async with client_of(make_service(limits=RequestLimits(max_output_tokens=3))) as client:
         assert (await client.ask(max_new_tokens=50))[-1]["usage"]["completion_tokens"] == 3

@@ -14,7 +14,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from llava.serve.controller import new_client
-from llava.serve.wire import END, OK
+from llava.serve.protocol.schemas import END, OK
 
 TIMEOUT_S = 600.0
 SAMPLE_S = 0.1  # between two looks at the worker's metrics

@@ -1,0 +1,60 @@
+"""Failures in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from llava.serve.openai_compat.schemas import ErrorReply
+from llava.serve.protocol.errors import RequestFailure
+
+CODES = {"no_such_model": "model_not_found", "queue_full": "rate_limit_exceeded"}  # where OpenAI has a word of its own
+# HTTP status of failures that come inside a worker's stream, by their reason.
+STATUSES = {"bad_request": 400, "timeout": 504, "out_of_memory": 503, "shutting_down": 503, "worker_lost": 502}
+
+REPLIES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": description}
+    for status, description in {
+        400: "the body is not JSON, or what it asks for cannot be done",
+        401: "the API key is missing or wrong",
+        404: "no such model",
+        408: "the body took too long to arrive",
+        413: "the body is too large",
+        429: "the queue is full; Retry-After says when to come again",
+        500: "the worker failed",
+        502: "the controller or the worker cannot be reached, or was lost",
+        503: "no worker, or one that is shutting down",
+        504: "the answer took too long",
+    }.items()
+}
+REPLIES["4XX"] = REPLIES[400]  # in place of the 422 that FastAPI would document
+
+
+def error_body(failure: RequestFailure) -> dict[str, Any]:
+    """The reply's fields."""
+    said = {
+        "message": failure.message,
+        "type": _type(failure.status),
+        "param": failure.param,
+        "code": CODES.get(failure.reason, failure.reason),
+    }
+    return {"error": said}
+
+
+def error_response(failure: RequestFailure, request_id: str | None) -> JSONResponse:
+    """A reply of its own; the request's id is in its header. What is 422 elsewhere is 400 here, as OpenAI's."""
+    status = 400 if failure.status == 422 else failure.status
+    return JSONResponse(error_body(failure), status, failure.all_headers())
+
+
+def failure_in_stream(said: dict[str, Any]) -> RequestFailure:
+    """The failure that a worker's or controller's object tells of."""
+    reason = str(said.get("reason", "worker_failed"))
+    return RequestFailure(STATUSES.get(reason, 500), reason, str(said.get("text", "the worker failed")))
+
+
+def _type(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"

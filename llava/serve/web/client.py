@@ -1,0 +1,74 @@
+"""What a program asks of a controller: which models there are, and answers, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import httpx
+
+from llava.errors import LlavaError
+from llava.serve.protocol.framing import objects
+from llava.serve.protocol.schemas import OK
+
+HEADERS = {"User-Agent": "LLaVA Client"}
+
+
+class ServingError(LlavaError):
+    """No answer, and why, in words for the user."""
+
+
+class WebClient:
+    """Talks to the controller at ``address``. ``answer_timeout_s``: the longest silence within an answer."""
+
+    def __init__(self, address: str, answer_timeout_s: float = 120.0) -> None:
+        self.address = address.rstrip("/")
+        timeout = httpx.Timeout(answer_timeout_s, connect=5.0)
+        self._client = httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)
+
+    def models(self, refresh: bool = True) -> list[str]:
+        """Names of the models that workers serve, sorted; ``refresh``: after the controller has looked for itself.
+        Raises ``ServingError``."""
+        if refresh:
+            self._post("/refresh_all_workers")
+        return sorted(self._post("/list_models")["models"])
+
+    def conv_mode(self, model: str) -> str | None:
+        """The prompt template that a worker says its model was trained with; None where it names none, as upstream's
+        workers do. Raises ``ServingError`` where no worker serves the model."""
+        worker = self._post("/get_worker_address", {"model": model})["address"]
+        if not worker:
+            raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
+        try:
+            facts = self._client.get(f"{worker}/ready").json()
+        except (httpx.HTTPError, ValueError):
+            return None
+        return facts.get("conv_mode") if isinstance(facts, dict) else None
+
+    def answer(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
+        try:
+            with self._client.stream("POST", f"{self.address}/worker_generate_stream", json=dict(body)) as reply:
+                for part in objects(reply.iter_bytes()):
+                    if part.get("error_code") != OK:
+                        raise ServingError(f"{part.get('text')} (error {part.get('error_code')})")
+                    yield part
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        except ValueError as error:
+            raise ServingError(f"the controller at {self.address} sent what is no answer: {error}") from error
+
+    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        try:
+            reply = self._client.post(self.address + path, json=dict(body or {}))
+            reply.raise_for_status()
+            return reply.json()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServingError:
+        why = str(error) or type(error).__name__
+        return ServingError(
+            f"the controller at {self.address} cannot be reached ({why}); start it with "
+            "`python -m llava.serve.controller`, or name it with --controller-url"
+        )

@@ -1,0 +1,105 @@
+"""A request's body -> a question that the engine can answer, or the reason why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import ImageError, OptionError
+from llava.files.images import load_image, load_image_from_base64
+from llava.generation import Sampling, image_tag
+from llava.mm_utils import tokenizer_image_token
+from llava.model.loaded_model import LoadedModel
+from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.request import Question
+from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+GREEDY = 1e-3  # temperatures up to here, as upstream
+
+
+def read_question(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, policy: ServingPolicy) -> Question:
+    """Check a request and decode its pictures; takes a while, so not in the server's loop.
+
+    Raises a ``LlavaError`` or a RequestFailure that says what cannot be done.
+    """
+    if body.model and body.model != loaded.name:
+        raise RequestFailure(
+            404, "no_such_model", f"this worker serves model {loaded.name!r}, not {body.model[:100]!r}"
+        )
+    if len(body.prompt) > limits.max_prompt_characters:
+        raise OptionError(
+            f"the prompt has {len(body.prompt):,} characters; at most {limits.max_prompt_characters:,} are read"
+        )
+    stops = read_stops(body.stop)
+    fields = body.model_dump(exclude={"prompt", "images"})
+    policy.check(fields)
+    images = read_images(body, loaded, limits)
+    prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
+    prompt_tokens = count_tokens(prompt, images, loaded)
+    room = loaded.context_length - prompt_tokens
+    most = min(limits.max_prompt_tokens or loaded.context_length - 1, loaded.context_length - 1)
+    if prompt_tokens > most:
+        raise OptionError(
+            f"the prompt has {prompt_tokens:,} tokens, pictures included; at most {most:,} fit here. Ask a shorter "
+            "question, or start a new conversation"
+        )
+    wanted = min(body.max_new_tokens, limits.max_output_tokens, room)
+    return Question(prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens, echo=body.prompt)
+
+
+def read_sampling(body: GenerationBody, max_new_tokens: int) -> Sampling:
+    """Temperatures near 0, and a nucleus of 0, are greedy."""
+    if body.temperature <= GREEDY or body.top_p == 0:
+        return Sampling(max_new_tokens=max_new_tokens)
+    return Sampling(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
+
+
+def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Stop texts, without empty ones."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > MAX_STOPS or any(len(text) > MAX_STOP_CHARACTERS for text in stops):
+        raise OptionError(
+            f"stop has {len(stops)} texts; expected at most {MAX_STOPS} of at most {MAX_STOP_CHARACTERS} characters"
+        )
+    return tuple(text for text in stops if text)
+
+
+def read_images(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits) -> tuple[Image.Image, ...]:
+    """The pictures, as many as the prompt has tags, RGB. Numbers are checked before any is decoded."""
+    given = body.images or []
+    tags = body.prompt.count(DEFAULT_IMAGE_TOKEN)
+    if len(given) != tags:
+        raise ImageError(
+            f"{len(given)} image(s) given, but {tags} {DEFAULT_IMAGE_TOKEN} tag(s) in the prompt; "
+            "there must be one for each"
+        )
+    if len(given) > limits.max_images:
+        raise ImageError(f"{len(given)} images given; at most {limits.max_images} are read")
+    if given and not loaded.takes_images:
+        raise ImageError(f"model {loaded.name!r} has no vision tower; ask it without images")
+    return tuple(_read_image(text, number, limits) for number, text in enumerate(given, start=1))
+
+
+def _read_image(text: str, number: int, limits: RequestLimits) -> Image.Image:
+    try:
+        image = load_image_from_base64(
+            text,
+            max_pixels=limits.max_image_pixels,
+            max_bytes=limits.max_image_bytes,
+            formats=FORMATS,
+            strict=True,
+        )
+        return load_image(image, limits.max_image_pixels)
+    except ImageError as error:
+        raise ImageError(f"image {number}: {error}") from error
+
+
+def count_tokens(prompt: str, images: tuple[Image.Image, ...], loaded: LoadedModel) -> int:
+    """Positions that a prompt takes in the sequence; a picture's at most."""
+    ids: list[Any] = tokenizer_image_token(prompt, loaded.tokenizer)
+    return len(ids) - len(images) + sum(loaded.image_positions(image.size) for image in images)

@@ -1,0 +1,105 @@
+"""A worker without its network: takes checked requests in, and knows when to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+from prometheus_client import CollectorRegistry
+
+from llava.errors import LlavaError
+from llava.model.loaded_model import LoadedModel
+from llava.serve.engine.policy import Policies, ServingPolicy
+from llava.serve.engine.request import Job, Outcome
+from llava.serve.engine.request_queue import JobQueue
+from llava.serve.engine.threads_engine import Engine, ThreadsEngine
+from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
+from llava.serve.worker.metrics import WorkerMetrics
+from llava.serve.worker.parse_request import read_question
+from llava.serve.worker.request_limits import RequestLimits
+from llava.serve.worker.response_stream import SHUTDOWN, AnswerStream, log_end
+
+log = logging.getLogger(__name__)
+
+EngineMaker = Callable[[LoadedModel, JobQueue, ServingPolicy], Engine]
+
+
+@dataclass
+class WorkerService:
+    """What a worker's endpoints share. ``on_change`` is called, from any thread, as requests come and go."""
+
+    loaded: LoadedModel
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    policy: ServingPolicy = field(default_factory=Policies)
+    slots: int = 1
+    max_waiting: int = 32
+    stream_interval: int = 1
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    make_engine: EngineMaker = ThreadsEngine
+    on_change: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.queue = JobQueue(self.slots, self.max_waiting, self._ended)
+        self.metrics = WorkerMetrics(self.registry, self.loaded.name, self.queue.load)
+        self.engine = self.make_engine(self.loaded, self.queue, self.policy)
+
+    def status(self) -> WorkerStatus:
+        """As the controller wants it."""
+        load = self.queue.load()
+        return WorkerStatus(model_names=[self.loaded.name], speed=1, queue_length=load.waiting + load.running)
+
+    def not_ready(self) -> str | None:
+        """Why no request should be sent here; None where one may be."""
+        if self.queue.closed:
+            return "it is shutting down"
+        return None if self.engine.alive else "its engine has died; restart it"
+
+    async def accept(self, body: GenerationBody, request_id: str) -> AnswerStream:
+        """Check a request and line it up. Raises RequestFailure."""
+        try:
+            if (why := self.not_ready()) is not None:
+                raise RequestFailure(503, "not_ready", f"this worker takes no requests: {why}", retry_after=1)
+            self.queue.refuse_if_full()  # before any work is done for it
+            question = await anyio.to_thread.run_sync(read_question, body, self.loaded, self.limits, self.policy)
+            stream = AnswerStream(question, request_id, self.queue, self.limits, self.stream_interval)
+            self.queue.put(stream.job)
+        except LlavaError as error:
+            failure = RequestFailure(400, "bad_request", str(error))
+            self._refused(failure, request_id)
+            raise failure from error
+        except RequestFailure as failure:
+            self._refused(failure, request_id)
+            raise
+        self.on_change()
+        return stream
+
+    async def close(self, stream: AnswerStream) -> None:
+        """A reply has ended, however it did."""
+        if stream.close():
+            log.info("request %s: the client has gone", stream.job.request_id)
+        self.on_change()
+
+    def drain(self) -> None:
+        """Take nothing more in; what is in is answered."""
+        log.info("draining: %s", self.queue.load())
+        self.queue.close()
+        self.on_change()
+
+    def abandon(self) -> None:
+        """Stop what is still in, and tell the clients."""
+        for job in self.queue.jobs():
+            job.halt(SHUTDOWN)
+            if self.queue.drop(job):
+                job.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        self.metrics.ended(job, outcome)
+        log_end(job, outcome)
+        self.on_change()
+
+    def _refused(self, failure: RequestFailure, request_id: str) -> None:
+        self.metrics.refused(failure.status)
+        log.warning("request %s: refused with %d: %s", request_id, failure.status, failure.message)
