@@ -1,6 +1,6 @@
 """What controller, worker and API say of themselves, asked at random by schemathesis: nothing ends in a 500.
 
-SCHEMATHESIS_EXAMPLES=200 python -m pytest tests/serve/test_openapi_documents.py    # longer
+SCHEMATHESIS_EXAMPLES=200 python -m pytest tests/llava/serve/openai_compat/test_openapi_documents.py    # longer
 """
 
 import os
