@@ -170,7 +170,7 @@ def models(args: argparse.Namespace) -> Iterator[Any]:
         yield open_model(vars(args)).model
         return
     for kind in args.kinds:
-        bundled = Path(__file__).parent / "checkpoints" / f"shapes-{kind}"
+        bundled = Path(__file__).parents[1] / "checkpoints" / f"shapes-{kind}"
         yield random_billion(kind) if args.random_1b else open_model({**vars(args), "model_path": str(bundled)}).model
 
 

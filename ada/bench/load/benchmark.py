@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 TOGETHER, ADAPTIVE = "together", "adaptive"
 BATCH = "batch"
 MORE_THAN_ALL = 10_000  # places in the queue: nobody is refused
-PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
+PICTURE = Path(__file__).parents[3] / "playground" / "shapes" / "demo.png"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
