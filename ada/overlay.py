@@ -10,6 +10,7 @@ from typing import Any
 
 from ada.budget import TimeBudget, read_budget
 from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
+from ada.protocols import is_adaptive
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
 from llava.hookspecs import hookimpl
@@ -67,13 +68,13 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
             f"--batch-size is {options['batch_size']} and --latency-budget {read}: a time holds for one question at a "
             "time; leave --batch-size at 1, or give a share such as 0.5"
         )
-    if not hasattr(model, "units") and (budget is not None or planner is not None):
+    if not is_adaptive(model) and (budget is not None or planner is not None):
         if planner not in UNTRAINED:
             raise _no_scheduler(model)
-        from ada.model.families import adopt
+        from ada.model.families import make_adaptive
 
-        adopt(model)
-    if hasattr(model, "units"):
+        make_adaptive(model)
+    if is_adaptive(model):
         _know_times(model, options, wanted=isinstance(read, TimeBudget))
 
 
@@ -100,7 +101,7 @@ def _no_scheduler(model: Any) -> OptionError:
 def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """``latency_budget``, ``planner`` and ``strict_latency_budget`` for ``generate``."""
     budget = options.get("latency_budget")
-    if not hasattr(model, "units"):
+    if not is_adaptive(model):
         if budget is None:
             return {}
         raise _no_scheduler(model)  # a request's budget, on a model that was loaded without one
@@ -140,13 +141,13 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
 
 
 @hookimpl
-def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
+def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
     """Rows under their plans; None where no row has one."""
-    from ada.execution.mixed_batch import decode_together
+    from ada.execution.mixed_batch import mixed_plan_batch
 
-    if not hasattr(model, "units"):
+    if not is_adaptive(model):
         return None
-    return decode_together(model, [output.execution_plan for output in outputs])
+    return mixed_plan_batch(model, [output.execution_plan for output in outputs])
 
 
 @hookimpl
@@ -219,7 +220,7 @@ def _show_plan(session: Any) -> str:
     from ada.scheduling.execution_plan import ExecutionPlan
     from ada.scheduling.plan_plot import blocks
 
-    plan = (session.last_facts or {}).get("plan")
+    plan = (session.last_metadata or {}).get("plan")
     return "no plan yet: ask something first" if plan is None else blocks(ExecutionPlan.from_json(plan))
 
 
@@ -283,7 +284,7 @@ def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str
     """The random numbers of the batch's budgets and choices."""
     from ada.scheduling.sample_rng import Draws
 
-    return {"draws": Draws(seed, step, first)} if hasattr(model, "units") else {}
+    return {"draws": Draws(seed, step, first)} if is_adaptive(model) else {}
 
 
 @hookimpl

@@ -25,11 +25,11 @@ from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.plugins import hooks, merged
-from llava.seeded_sampler import SeededChoice
+from llava.seeded_sampler import SeededSampler
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How tokens are chosen; a temperature of 0 is greedy. Above 0, the same ``seed`` draws the same tokens again."""
 
     temperature: float = 0.0
@@ -57,7 +57,7 @@ class Sampling:
             return {"do_sample": True, **settings, "temperature": self.temperature, "top_p": self.top_p}
         if self.num_beams > 1:
             raise OptionError(f"seed is {self.seed} and --num_beams {self.num_beams}; a seed needs a single beam")
-        choice = SeededChoice(self.seed, self.temperature, self.top_p, top_k)
+        choice = SeededSampler(self.seed, self.temperature, self.top_p, top_k)
         return {"do_sample": False, **settings, "logits_processor": LogitsProcessorList([choice])}
 
 
@@ -120,7 +120,7 @@ def answer(
     prompt: str,
     images: Sequence[Image.Image] = (),
     *,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     options: Mapping[str, Any] | None = None,
     stop: str | Sequence[str] | None = None,
     streamer: Any = None,
@@ -132,7 +132,7 @@ def answer(
     to the first token runs from here on: pixels, vision tower and prefill.
     """
     clock = TokenClock(cancelled)
-    sampling = sampling or Sampling()
+    sampling = sampling or SamplingParams()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
     keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
     criteria: list[StoppingCriteria] = [clock]
@@ -172,7 +172,13 @@ def generation_inputs(
 
 
 def finished_answer(
-    model: Any, tokenizer: Any, output: Any, new: list[int], clock: TokenClock, sampling: Sampling, stops: Sequence[str]
+    model: Any,
+    tokenizer: Any,
+    output: Any,
+    new: list[int],
+    clock: TokenClock,
+    sampling: SamplingParams,
+    stops: Sequence[str],
 ) -> Answer:
     """The new tokens as an answer. output: what ``generate`` returned, for the plug-ins' facts."""
     text = tokenizer.decode(new, skip_special_tokens=True).strip()

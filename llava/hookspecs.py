@@ -66,7 +66,7 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # typ
 
 
 @hookspec(firstresult=True)
-def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
+def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
     """How the next tokens of several generations of one row each are decoded as one batch: a
     ``llava.kv_cache.Together``, or None for the model as it is.
 
@@ -78,7 +78,7 @@ def decoding_together(model: Any, outputs: Sequence[Any]) -> Any:
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """Answer a ``/command argument`` of the CLI's chat, or None where the command is not known here.
 
-    ``session`` is a ``llava.serve.cli.ChatSession``: ``options`` (mutable dict), ``last_facts``, ``model``.
+    ``session`` is a ``llava.serve.cli.ChatSession``: ``options`` (mutable dict), ``last_metadata``, ``model``.
     """
 
 

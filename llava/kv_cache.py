@@ -19,7 +19,7 @@ Heads = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Together:
+class DecodingBatch:
     """heads: what a cache holds of each layer; keywords: of ``model.forward``, for the batch's steps."""
 
     heads: Sequence[Heads]

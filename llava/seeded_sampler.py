@@ -16,7 +16,7 @@ from transformers import (
 TOP_K = 50  # what ``generate`` samples from where the model's generation config has no top_k
 
 
-class SeededChoice(LogitsProcessor):
+class SeededSampler(LogitsProcessor):
     """Leaves one token of each row possible, drawn as ``generate`` would draw it; for a greedy ``generate``.
 
     ``generate`` itself draws from torch's one generator, which threads that answer side by side share. The generator

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.eval.scoring.submissions import mme_lines
-from llava.files.records import read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = mme_lines(answers, read_truth(args.dir / "MME_Benchmark_release_version"))
         folder = args.dir / "eval_tool" / "answers" / args.experiment
         for category, own in lines.items():
-            write_whole(folder / f"{category}.txt", "".join(f"{line}\n" for line in own))
+            atomic_write(folder / f"{category}.txt", "".join(f"{line}\n" for line in own))
 
     return run_program(convert)
 

@@ -15,7 +15,8 @@ import openpyxl
 
 from llava.eval.scoring.mmbench_table import read_table
 from llava.eval.scoring.submissions import mmbench_table
-from llava.files.records import read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             book.active.append(line)
         buffer = io.BytesIO()
         book.save(buffer)
-        write_whole(args.upload_dir / f"{args.experiment}.xlsx", buffer.getvalue())
+        atomic_write(args.upload_dir / f"{args.experiment}.xlsx", buffer.getvalue())
 
     return run_program(convert)
 

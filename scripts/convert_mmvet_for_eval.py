@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.scoring.submissions import mmvet_results
-from llava.files.records import read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     def convert() -> None:
-        write_whole(args.dst, json.dumps(mmvet_results(read_records(args.src, "--src")), indent=2) + "\n")
+        atomic_write(args.dst, json.dumps(mmvet_results(read_records(args.src, "--src")), indent=2) + "\n")
 
     return run_program(convert)
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.scoring.submissions import seed_scores, seed_upload
-from llava.files.records import lines_of, read_json, read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import lines_of, read_json, read_records
 from llava.program import run_program
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         annotation = read_json(args.annotation_file, "--annotation-file")
         answers = read_records(args.result_file, "--result-file")
         scores = seed_scores(answers, annotation)
-        write_whole(args.result_upload_file, lines_of(seed_upload(answers, annotation["questions"])))
+        atomic_write(args.result_upload_file, lines_of(seed_upload(answers, annotation["questions"])))
         print(f"Total accuracy: {scores['total']:.2f}%")
         for name, accuracy in {**scores["by_data"], **scores["by_type"]}.items():
             print(f"{name}: {accuracy:.2f}%")

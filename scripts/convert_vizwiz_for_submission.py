@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.scoring.submissions import vizwiz_upload
-from llava.files.records import read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def convert() -> None:
         questions = read_records(args.annotation_file, "--annotation-file")
         rows = vizwiz_upload(read_records(args.result_file, "--result-file"), questions)
-        write_whole(args.result_upload_file, json.dumps(rows))
+        atomic_write(args.result_upload_file, json.dumps(rows))
 
     return run_program(convert)
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.scoring.submissions import vqav2_upload
-from llava.files.records import read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answers = read_records(args.dir / "answers" / args.split / args.ckpt / "merge.jsonl", "the answers file")
         questions = read_records(args.dir / "llava_vqav2_mscoco_test2015.jsonl", "the test split")
         upload = args.dir / "answers_upload" / args.split / f"{args.ckpt}.json"
-        write_whole(upload, json.dumps(vqav2_upload(answers, questions)))
+        atomic_write(upload, json.dumps(vqav2_upload(answers, questions)))
 
     return run_program(convert)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 GLOBAL_BATCH = 4  # samples a step, over all processes
 # Samples of four steps: P with a picture, T without. In two processes, the first two of each go to the first one.
-PATTERN = "TTPP" "PPTT" "TPPT" "TTTT" "PPPP"
+PATTERN = "TTPPPPTTTPPTTTTTPPPP"
 TOLERANCE = 1e-3
 FLAGS = """--bf16 False --logging_steps 1 --train_sampling_strategy sequential --group_by_modality_length False
     --save_total_limit 2 --check_data False --dataloader_num_workers 0 --dataloader_persistent_workers False

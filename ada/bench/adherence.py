@@ -36,10 +36,11 @@ from tqdm import tqdm
 
 from ada.budget import TimeBudget
 from ada.config import AdaLlavaConfig
-from ada.latency.latency_model import Point
+from ada.latency.latency_model import Workload
 from ada.latency.measure import Timer, calibrate, draw_points, relative_errors, timer_of
-from ada.latency.ttft_predictor import DeviceLatency
+from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
+from ada.protocols import is_adaptive
 from llava.errors import OptionError
 from llava.model.loaded_model import open_model
 from llava.program import run_program
@@ -60,7 +61,7 @@ BUSY = "import os\nparent = os.getppid()\nprint(flush=True)\nwhile os.getppid() 
 
 
 @dataclass(frozen=True)
-class Kept:
+class RequestOutcome:
     """One request, in milliseconds: its budget; the time to first token, predicted (p95) and measured; whether the
     device was busy; measured over predicted in the middle, of the first token and of the others."""
 
@@ -77,7 +78,7 @@ class Kept:
         return self.measured_ms <= self.budget_ms
 
 
-def summary(kept: Sequence[Kept]) -> dict[str, float | int | None]:
+def summary(kept: Sequence[RequestOutcome]) -> dict[str, float | int | None]:
     """Shares in [0, 1]; None where there are no requests."""
     if not kept:
         return {"requests": 0, "met": None, "planned": None, "used": None}
@@ -108,27 +109,29 @@ def one_core_busy() -> Iterator[None]:
             process.kill()
 
 
-def slowdown(calibrated: DeviceLatency, points: Sequence[Point], timer: Timer) -> float:
+def slowdown(calibrated: TTFTPredictor, points: Sequence[Workload], timer: Timer) -> float:
     """How many times the calibration's p95 the p95 of first tokens is now; at least 1."""
     ratios = [timer(point).times.first / calibrated.first_token_ms(point) for point in points]
     return max(1.0, float(np.percentile(ratios, 95)))
 
 
-def ask(model: Any, point: Point, budget: TimeBudget, times: DeviceLatency, timer: Timer, busy: bool) -> Kept:
+def ask(
+    model: Any, point: Workload, budget: TimeBudget, times: TTFTPredictor, timer: Timer, busy: bool
+) -> RequestOutcome:
     """One request under one calibration, which learns from it."""
     model.latency = times
     ran = timer(point, budget)
     point = replace(point, tunable=ran.tunable)
     first_ratio, token_ratio = ran.times.first / times.expected(point).first, ran.token_ms / times.token_ms(point)
-    return Kept(budget.milliseconds, ran.predicted_ms or 0.0, ran.times.first, busy, first_ratio, token_ratio)
+    return RequestOutcome(budget.milliseconds, ran.predicted_ms or 0.0, ran.times.first, busy, first_ratio, token_ratio)
 
 
 def measure(
-    model: Any, points: Sequence[Point], latency: DeviceLatency, timer: Timer, busy_from: int
-) -> tuple[dict[str, list[Kept]], float]:
+    model: Any, points: Sequence[Workload], latency: TTFTPredictor, timer: Timer, busy_from: int
+) -> tuple[dict[str, list[RequestOutcome]], float]:
     """All requests, and how many times slower the load made the device."""
     fixed, slower = latency.fixed(), 1.0
-    kept: dict[str, list[Kept]] = {"corrected": [], "fixed": []}
+    kept: dict[str, list[RequestOutcome]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
     with contextlib.ExitStack() as load, tqdm(points, desc="requests", file=sys.stderr) as bar:
         for number, point in enumerate(bar):
@@ -137,7 +140,7 @@ def measure(
                 load.enter_context(one_core_busy())
                 model.latency = fixed  # the probes teach nothing
                 slower = slowdown(fixed, points[:PROBES], timer)
-            ends = (Point(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
+            ends = (Workload(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
             kept["corrected"].append(ask(model, point, budget, latency, timer, busy))
             if busy:
@@ -147,7 +150,7 @@ def measure(
     return kept, slower
 
 
-def report(kept: dict[str, list[Kept]]) -> dict[str, Any]:
+def report(kept: dict[str, list[RequestOutcome]]) -> dict[str, Any]:
     """By calibration and load; what comes within ``SETTLE`` requests of the load is left out of its part."""
     found: dict[str, Any] = {"quiet": summary([one for one in kept["corrected"] if not one.busy])}
     for name, of in kept.items():
@@ -155,7 +158,7 @@ def report(kept: dict[str, list[Kept]]) -> dict[str, Any]:
     return found
 
 
-def request_errors(kept: dict[str, list[Kept]]) -> dict[str, Any] | None:
+def request_errors(kept: dict[str, list[RequestOutcome]]) -> dict[str, Any] | None:
     """Errors of the calibration on the quiet requests; None where there are none."""
     quiet = [one for one in kept["corrected"] if not one.busy]
     if not quiet:
@@ -178,7 +181,7 @@ def figures(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Calibrate, ask, and report on one model."""
     profile, _ = calibrate(model, args.points)
     points = draw_points(model, args.requests, seed=2, least_tokens=LEAST_TOKENS)
-    latency = DeviceLatency(profile, model.units)
+    latency = TTFTPredictor(profile, model.units)
     busy_from = args.requests if args.busy_from is None else args.busy_from
     kept, slower = measure(model, points, latency, timer_of(model, seed=2), busy_from)
     lengths = [point.tokens for point in points]
@@ -217,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise OptionError("--model-path and --random-1b are both given; expected one of them")
         found = {}
         for model in models(args):
-            if not hasattr(model, "units"):
+            if not is_adaptive(model):
                 raise OptionError(f"{args.model_path} has no scheduler, and so no budgets to keep")
             found[model.units.kind] = figures(model, args)
         name = args.model_path or ("random, 1B" if args.random_1b else "bundled")

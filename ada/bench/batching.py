@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ada.execution.mixed_batch import decode_together
-from ada.scheduling.latency_token import Sequence as Prompt
+from ada.execution.mixed_batch import mixed_plan_batch
+from ada.scheduling.latency_token import EmbeddedBatch as Prompt
 from llava.errors import OptionError
 from llava.kv_cache import RowCache, join_rows, take_row
 from llava.program import run_program
@@ -42,7 +42,7 @@ class Request:
     def __init__(self, model: Any, embeds: torch.Tensor, budget: float) -> None:
         self.embeds, self.output, self.execution = embeds, *_read(model, embeds, budget)
         self.plan = self.execution.finish(1)[0]
-        heads = decode_together(model, [self.plan]).heads
+        heads = mixed_plan_batch(model, [self.plan]).heads
         cache = self.output.past_key_values
         self.row: RowCache = take_row(cache, 0, cache.get_seq_length(), heads, heads)
 
@@ -65,7 +65,7 @@ def prefills(model: Any, requests: Sequence[Request], budget: float) -> dict[str
 
 def steps(model: Any, requests: Sequence[Request]) -> dict[str, Way]:
     """Decoding a token of each, in two ways. Caches grow by a position with every call, in both alike."""
-    way = decode_together(model, [request.plan for request in requests])
+    way = mixed_plan_batch(model, [request.plan for request in requests])
     cache = join_rows([request.row for request in requests], way.heads, model.config.num_key_value_heads)
     tokens = torch.zeros(len(requests), 1, dtype=torch.long)
 

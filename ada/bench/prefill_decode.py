@@ -36,7 +36,7 @@ from ada.bench import quantized as bench_quantised
 from ada.bench.selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
-from ada.scheduling.latency_token import Sequence
+from ada.scheduling.latency_token import EmbeddedBatch
 
 SHAPES_7B = {
     "hidden_size": 4096,
@@ -107,7 +107,7 @@ class Budgeted:
 
     def prefill(self, embeds: torch.Tensor) -> Any:
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
-        sequence, self.execution = self.model.begin(Sequence(embeds, mask, None, None), self.granted)
+        sequence, self.execution = self.model.begin(EmbeddedBatch(embeds, mask, None, None), self.granted)
         return self.model.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True)
 
     def decode(self, state: Any, token: torch.Tensor) -> Any:

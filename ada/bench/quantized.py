@@ -27,7 +27,7 @@ from rich.table import Table
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from ada.execution.call_state import LayerWork
+from ada.execution.call_state import LayerAction
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import cut_projections, narrow_layer, projection_bytes
 from ada.scheduling.execution_plan import LayerPlan
@@ -84,9 +84,9 @@ def ways(whole: Any, values: Any, plan: LayerPlan) -> tuple[dict[str, Way], floa
     seconds, narrow = time.perf_counter() - start, narrow_layer(values, plan, cuts)
     gates = torch.zeros(1, 2, SWITCHES)
     gates[0, 0, list(plan.heads)] = gates[0, 1, list(plan.neuron_groups)] = 1
-    works = {"masked": LayerWork(gates=gates), "cut": LayerWork(narrow=narrow)}
+    works = {"masked": LayerAction(gates=gates), "cut": LayerAction(narrow=narrow)}
 
-    def run(work: LayerWork) -> Way:
+    def run(work: LayerAction) -> Way:
         return lambda hidden, rotary: whole.forward(
             hidden, work.gates, work=work, position_embeddings=rotary, attention_mask=None
         )

@@ -69,9 +69,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     for name, least in counts.items():
         if getattr(args, name) < least:
             raise OptionError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {least} or more")
-    setting = Setting(
-        args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention
-    )
+    setting = Setting(args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention)
     if setting != Setting() and not args.as_published:
         raise OptionError("--batch-size, --*-bits and --flash-attention are settings of --as-published alone")
     sizes = sizes_of(args.model, args.scheduler_type)

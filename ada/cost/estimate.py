@@ -101,9 +101,7 @@ def _memory(sizes: Sizes, plan: ExecutionPlan, prompt_tokens: int, gen_tokens: i
         "vision_tower": 0 if sizes.vision is None else _tower_weights(sizes.vision),
         "projector": 0 if sizes.projector is None else sum(p.numel() for p in sizes.projector.parameters()),
         "narrow_layers": sum(
-            _weights(config, plan, i)
-            for i, x in enumerate(plan.layers)
-            if not x.is_empty and not plan.is_full(i)
+            _weights(config, plan, i) for i, x in enumerate(plan.layers) if not x.is_empty and not plan.is_full(i)
         ),
     }
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -27,9 +27,7 @@ def layer_flops(config: Any, plan: LayerPlan, num_switches: int, queries: int, k
     return projections + 2 * 2 * queries * keys * query_width
 
 
-def decoder_flops(
-    config: Any, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
-) -> Flops:
+def decoder_flops(config: Any, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1) -> Flops:
     """The decoder's layers, split at layer P, and the head for ``scored`` positions."""
     each = [layer_flops(config, layer, plan.num_switches, queries, keys) for layer in plan.layers]
     first = units.num_prefix_layers

@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as students_t
 
 from llava.errors import CheckpointError, OptionError
-from llava.files.records import write_whole
+from llava.files.atomic_write import atomic_write
 from llava.program import run_program
 
 Accuracies = dict[str, dict[float, dict[str, float]]]
@@ -93,7 +93,7 @@ def main() -> int:
     def work() -> None:
         text = table(read_accuracies(args.sweep), args.against)
         if args.out is not None:
-            write_whole(args.out, text)
+            atomic_write(args.out, text)
         print(text, end="")
 
     return run_program(work)

@@ -14,7 +14,8 @@ from typing import Any
 from ada.eval.report.markdown import lines_of, percent, signed
 from ada.eval.stats.accuracy import Accuracy, Difference, holm
 from llava.errors import DataError, OptionError
-from llava.files.records import read_json, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import read_json
 
 COLUMNS = "model_a model_b planner budget set kind questions a b difference reach only_a only_b p p_holm".split()
 Key = tuple[str, str, float]  # model, planner, budget
@@ -173,6 +174,6 @@ def _write(folder: Path, pairs: list[Pair], markdown: str) -> None:
     table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(pair.cells() for pair in pairs)
-    write_whole(folder / "compare.csv", buffer.getvalue())
-    write_whole(folder / "compare.json", json.dumps([pair.cells() for pair in pairs], indent=1) + "\n")
-    write_whole(folder / "compare.md", markdown)
+    atomic_write(folder / "compare.csv", buffer.getvalue())
+    atomic_write(folder / "compare.json", json.dumps([pair.cells() for pair in pairs], indent=1) + "\n")
+    atomic_write(folder / "compare.md", markdown)

@@ -23,7 +23,7 @@ Choose = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class LayerWork:
+class LayerAction:
     """What one layer is to do: run as it is (all None), skip, run a narrow twin, or scale by gates (B, 2, A)."""
 
     skip: bool = False
@@ -31,7 +31,7 @@ class LayerWork:
     gates: torch.Tensor | None = None
 
 
-AS_IT_IS, SKIP = LayerWork(), LayerWork(skip=True)
+RUN_DENSE, SKIP = LayerAction(), LayerAction(skip=True)
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Execution:
     """``rows`` sequences (more where beams repeat them): tunable units ``granted`` (rows,), ``choose``, and their
     latency tokens' ``place`` (rows,).
 
-    Without ``narrow_cache`` layers are masked instead of cut. ``train`` keeps the gates' gradient. ``regrant`` tells
-    what is granted by the time the plan is made, as ``clock`` has seen it.
+    Without ``narrow_cache`` layers are masked instead of cut. ``train`` keeps the gates' gradient.
+    ``recompute_granted_units`` returns what is granted by the time the plan is made, as ``clock`` has seen it.
     """
 
     units: Units
@@ -50,21 +50,21 @@ class Execution:
     narrow_cache: NarrowCache | None = None
     train: bool = False
     clock: CallClock | None = None
-    regrant: Callable[[], torch.Tensor] | None = None
+    recompute_granted_units: Callable[[], torch.Tensor] | None = None
     gates: torch.Tensor | None = None  # (rows, N, 2, A), once decided
     plans: list[ExecutionPlan] | None = None  # one per row, once decided
-    _work: dict[int, LayerWork] = field(default_factory=dict)
+    _work: dict[int, LayerAction] = field(default_factory=dict)
 
-    def work(self, layer: Any, hidden: torch.Tensor) -> LayerWork:
+    def work(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
         """What ``layer`` is to do with ``hidden`` (B, T, D); the plan is chosen when layer P first asks."""
         index = layer.self_attn.layer_idx
         tunable = index - self.units.num_prefix_layers
         if tunable < 0:
-            return AS_IT_IS
+            return RUN_DENSE
         if self.gates is None:
             self._decide(hidden)
         if self.train:
-            return LayerWork(gates=self.gates[:, tunable])  # type: ignore[index]
+            return LayerAction(gates=self.gates[:, tunable])  # type: ignore[index]
         if index not in self._work:
             self._work[index] = self._plan_work(index, layer)
         return self._per_beam(self._work[index], hidden.shape[0])
@@ -88,31 +88,31 @@ class Execution:
             state = hidden[rows * beams, self.place.to(hidden.device)]
         if self.clock is not None:
             self.clock.plan_is_due(hidden)
-        if self.regrant is not None:
-            self.granted = self.regrant()
+        if self.recompute_granted_units is not None:
+            self.granted = self.recompute_granted_units()
         self.gates = self.choose(state, self.granted)
         if not self.train:
             self.plans = plans_of(self.gates, self.units)
 
-    def _plan_work(self, index: int, layer: Any) -> LayerWork:
+    def _plan_work(self, index: int, layer: Any) -> LayerAction:
         """The same work for every row where their plans agree on this layer; gates per row where not."""
         plans = self.plans or []
         first = plans[0].layers[index]
         if all(plan.layers[index] == first for plan in plans):
             if plans[0].is_full(index):
-                return AS_IT_IS
+                return RUN_DENSE
             if first.is_empty:
                 return SKIP
             if self.narrow_cache is not None and can_cut(layer):
-                return LayerWork(narrow=self.narrow_cache.get(index, layer, first, self.units.num_switches))
+                return LayerAction(narrow=self.narrow_cache.get(index, layer, first, self.units.num_switches))
         tunable = index - self.units.num_prefix_layers
-        return LayerWork(gates=self.gates[:, tunable].detach())  # type: ignore[index]
+        return LayerAction(gates=self.gates[:, tunable].detach())  # type: ignore[index]
 
     @staticmethod
-    def _per_beam(work: LayerWork, batch: int) -> LayerWork:
+    def _per_beam(work: LayerAction, batch: int) -> LayerAction:
         if work.gates is None or len(work.gates) == batch:
             return work
-        return LayerWork(gates=work.gates.repeat_interleave(batch // len(work.gates), dim=0))
+        return LayerAction(gates=work.gates.repeat_interleave(batch // len(work.gates), dim=0))
 
 
 def plans_of(gates: torch.Tensor, units: Units) -> list[ExecutionPlan]:

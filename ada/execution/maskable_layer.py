@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ada.execution.call_state import AS_IT_IS, Execution, LayerWork
+from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
 from ada.execution.module_view import layer_view
 from ada.scheduling.execution_plan import group_bounds
 
@@ -43,7 +43,7 @@ class MaskableLayer(nn.Module):
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, execution: Execution | None = None, **kwargs: Any):
         # Outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
-        work = AS_IT_IS if execution is None else execution.work(self, hidden_states)
+        work = RUN_DENSE if execution is None else execution.work(self, hidden_states)
         # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.
         return super().__call__(hidden_states, work.gates, *args, work=work, **kwargs)
 
@@ -52,7 +52,7 @@ class MaskableLayer(nn.Module):
         hidden_states: torch.Tensor,
         gates: torch.Tensor | None = None,
         *args: Any,
-        work: LayerWork = AS_IT_IS,
+        work: LayerAction = RUN_DENSE,
         **kwargs: Any,
     ) -> torch.Tensor:
         """The layer as ``work`` says; ``gates`` (B, 2, A) are its tensor, given apart."""

@@ -14,16 +14,18 @@ import torch
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
-from llava.kv_cache import Heads, Together
+from llava.kv_cache import DecodingBatch, Heads
 
 
-def decode_together(model: Any, plans: Sequence[ExecutionPlan]) -> Together:
+def mixed_plan_batch(model: Any, plans: Sequence[ExecutionPlan]) -> DecodingBatch:
     """The execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
     prefix = model.units.num_prefix_layers
     gates = torch.stack([plan.gates()[prefix:] for plan in plans]).to(model.device)  # (rows, N, 2, A)
     granted = model.grant(None, len(plans))  # nothing is chosen by it: the plans are made
     execution = Execution(model.units, granted, lambda *_: gates, None, model.narrow_cache)
-    return Together([_heads(model, plans, index) for index in range(model.units.num_layers)], {"execution": execution})
+    return DecodingBatch(
+        [_heads(model, plans, index) for index in range(model.units.num_layers)], {"execution": execution}
+    )
 
 
 def _heads(model: Any, plans: Sequence[ExecutionPlan], index: int) -> Heads:

@@ -10,7 +10,7 @@ from torch import nn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def view(module: ModuleT, **children: Any) -> ModuleT:
+def shallow_copy_with(module: ModuleT, **children: Any) -> ModuleT:
     """A twin of ``module`` that shares everything with it but the named children.
 
     Making one costs microseconds and changes nothing on the original, so each call, thread and plan has its own;
@@ -34,5 +34,5 @@ def layer_view(layer: Any, projections: dict[str, Any]) -> Any:
         part = layer._modules[block]
         replaced = {name: p for name, p in projections.items() if name in part._modules}
         if replaced:
-            children[block] = view(part, **replaced)
-    return view(layer, **children)
+            children[block] = shallow_copy_with(part, **replaced)
+    return shallow_copy_with(layer, **children)

@@ -30,7 +30,7 @@ class CutLinear(nn.Module):
         return functional.linear(x, self.weight, self.bias)
 
 
-class Nothing(nn.Module):
+class ZeroBlock(nn.Module):
     """Stands for an attention or MLP block of which nothing runs."""
 
     def __init__(self, returns_weights: bool) -> None:
@@ -115,9 +115,9 @@ def narrow_layer(layer: Any, plan: LayerPlan, cuts: dict[str, CutLinear]) -> Any
     """The layer cut to ``plan``: same class, same forward, smaller matrices."""
     narrow = layer_view(layer, cuts)
     if not plan.heads:
-        narrow._modules["self_attn"] = Nothing(returns_weights=True)
+        narrow._modules["self_attn"] = ZeroBlock(returns_weights=True)
     if not plan.neuron_groups:
-        narrow._modules["mlp"] = Nothing(returns_weights=False)
+        narrow._modules["mlp"] = ZeroBlock(returns_weights=False)
     return narrow
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ada.latency.device_profile import Surroundings
+from ada.latency.device_profile import DeviceFingerprint
 from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
-from ada.latency.measure import Timed, calibrate
-from ada.latency.ttft_predictor import DeviceLatency
+from ada.latency.measure import MeasuredWorkload, calibrate
+from ada.latency.ttft_predictor import TTFTPredictor
+from ada.protocols import is_adaptive
 from llava.errors import OptionError
 from llava.model.loaded_model import open_model
 from llava.program import run_program
@@ -43,7 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show(latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
+def show(latency: TTFTPredictor, held_out: Sequence[MeasuredWorkload]) -> None:
     """Coefficients, and the points that were not fitted."""
     console, profile, units = Console(width=100), latency.profile, latency.units
     parts = {
@@ -82,7 +83,7 @@ def show(latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
     console.print(f"and from the plan on, at the pace of the time up to it: {profile.rest_spread:.2f}")
 
 
-def draw(path: Path, latency: DeviceLatency, held_out: Sequence[Timed]) -> None:
+def draw(path: Path, latency: TTFTPredictor, held_out: Sequence[MeasuredWorkload]) -> None:
     """Predicted against measured, both phases, as a PNG."""
     from matplotlib.figure import Figure
 
@@ -107,14 +108,14 @@ def run(args: argparse.Namespace) -> None:
     if args.points < 16:
         raise OptionError(f"--points is {args.points}; expected 16 or more, of which a fourth is held out")
     model = open_model(vars(args)).model
-    if not hasattr(model, "units"):
+    if not is_adaptive(model):
         raise OptionError("this checkpoint has no scheduler, and so no budgets to calibrate; give --planner even")
     profile, held_out = calibrate(model, args.points, seed=args.seed)
-    latency = DeviceLatency(profile, model.units)
+    latency = TTFTPredictor(profile, model.units)
     show(latency, held_out)
     if args.plot is not None:
         draw(args.plot, latency, held_out)
-    path = Surroundings.of(model).path
+    path = DeviceFingerprint.of(model).path
     profile.save(path)
     print(f"wrote {path}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ada.latency.latency_model import Gone, Times
+from ada.latency.latency_model import Elapsed, PrefillTiming
 from llava.generation import TokenClock
 
 
@@ -29,17 +29,17 @@ class CallClock:
         return cls(started, next((one for one in stopping_criteria or () if isinstance(one, TokenClock)), None))
 
     @property
-    def gone(self) -> Gone:
+    def gone(self) -> Elapsed:
         """Until the start, reading words and pictures; and until the plan, once that is due."""
-        return Gone(0.0 if self.tokens is None else 1000 * (self.started - self.tokens.start), self.plan_ms)
+        return Elapsed(0.0 if self.tokens is None else 1000 * (self.started - self.tokens.start), self.plan_ms)
 
     def plan_is_due(self, hidden: torch.Tensor) -> None:
         """``hidden`` (B, T, D) is what the plan is made in front of."""
         hidden[0, 0, 0].item()  # a GPU has only been told so far: wait until it has come here
         self.plan_ms = 1000 * (time.perf_counter() - self.started)
 
-    def times(self) -> Times | None:
+    def times(self) -> PrefillTiming | None:
         """What the call took; None where there was no plan to make, or nobody noted when the first token came."""
         if self.plan_ms is None or self.tokens is None or not self.tokens.stamps:
             return None
-        return Times(self.plan_ms, 1000 * (self.tokens.stamps[0] - self.started))
+        return PrefillTiming(self.plan_ms, 1000 * (self.tokens.stamps[0] - self.started))

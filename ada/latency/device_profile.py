@@ -18,7 +18,9 @@ from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from llava.errors import OptionError
 
 VERSION = 2
-AIM = 0.96  # of times to first token below the predicted p95: a little over 95 %, so that it is not left to luck
+TARGET_QUANTILE = (
+    0.96  # of times to first token below the predicted p95: a little over 95 %, so that it is not left to luck
+)
 SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -30,7 +32,7 @@ SIZES = (
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DeviceFingerprint:
     """On what the times depend. ``model``: sizes, unit grid, vision tower, how weights are stored, and attention."""
 
     model: str
@@ -41,7 +43,7 @@ class Surroundings:
     transformers: str
 
     @classmethod
-    def of(cls, model: Any) -> Surroundings:
+    def of(cls, model: Any) -> DeviceFingerprint:
         """This process's, for a loaded adaptive model."""
         tower = model.get_vision_tower()
         sizes = {name: getattr(model.config, name) for name in SIZES}
@@ -78,11 +80,11 @@ def _device_name(device: torch.device) -> str:
 @dataclass(frozen=True)
 class Profile:
     """Coefficients of ``latency_model``, in milliseconds. spread: of measured over predicted time to first token, what
-    ``AIM`` of them are below; rest_spread: the same of the time behind the plan, predicted at the pace of the time up
-    to it. errors: relative, on points that were not fitted: ``{"prefill": {"median", "p95"}, "decode": ...}``.
+    ``TARGET_QUANTILE`` of them are below; rest_spread: the same of the time after the plan, predicted at the pace of
+    the time up to it. errors: relative, on workloads that were not fitted: ``{"prefill": {"median", "p95"}, ...}``.
     """
 
-    surroundings: Surroundings
+    surroundings: DeviceFingerprint
     date: str
     plan: list[float]
     rest: list[float]
@@ -100,7 +102,7 @@ class Profile:
         os.replace(part.name, path)
 
 
-def load_profile(path: Path, here: Surroundings) -> Profile:
+def load_profile(path: Path, here: DeviceFingerprint) -> Profile:
     """Raises OptionError, which names what differs, for a profile of other surroundings or no profile."""
     again = "calibrate again: python -m ada.calibrate"
     try:
@@ -110,7 +112,7 @@ def load_profile(path: Path, here: Surroundings) -> Profile:
     try:
         if fields["version"] != VERSION:
             raise OptionError(f"{path} has version {fields['version']}, this program reads {VERSION}; {again}")
-        made = Surroundings(**fields["surroundings"])
+        made = DeviceFingerprint(**fields["surroundings"])
         profile = Profile(**{**fields, "surroundings": made})
         found, wanted = (profile.plan, profile.rest, profile.decode), (PLAN_TERMS, REST_TERMS, DECODE_TERMS)
         whole = [*map(len, found)] == [*map(len, wanted)]

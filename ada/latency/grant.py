@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from ada.budget import LatencyBudget, TimeBudget
-from ada.latency.latency_model import NOTHING_YET, Gone, Point
-from ada.latency.ttft_predictor import DeviceLatency
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
+from ada.latency.ttft_predictor import TTFTPredictor
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 
 def granted_units(
     units: Units,
-    latency: DeviceLatency | None,
+    latency: TTFTPredictor | None,
     budget: LatencyBudget | TimeBudget,
     tokens: int,
     pictures: int,
     strict: bool = False,
-    gone: Gone = NOTHING_YET,
+    gone: Elapsed = NO_TIME_ELAPSED,
 ) -> int:
     """Tunable units under one budget: as many as fit, or none where not even the prefix does.
 
@@ -31,7 +31,7 @@ def granted_units(
         raise OptionError(
             f"--latency-budget is {budget}: a time needs a calibration of this device; run python -m ada.calibrate"
         )
-    least = latency.first_token_ms(Point(tokens, 0, pictures), gone)
+    least = latency.first_token_ms(Workload(tokens, 0, pictures), gone)
     if strict and least > budget.milliseconds:
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes {least:.4g} ms at "

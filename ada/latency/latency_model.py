@@ -31,7 +31,7 @@ DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
 
 
 @dataclass(frozen=True)
-class Point:
+class Workload:
     """What is run: ``tokens`` positions, pictures' and the latency token's too, ``tunable`` units beside the prefix,
     and ``pictures``."""
 
@@ -40,47 +40,47 @@ class Point:
     pictures: int
 
 
-class Times(NamedTuple):
+class PrefillTiming(NamedTuple):
     """Milliseconds from the call on: until the plan is made, and to the first token."""
 
     plan: float
     first: float
 
 
-class Gone(NamedTuple):
+class Elapsed(NamedTuple):
     """Milliseconds that have gone by: from the question to the call, and from there to its plan, once that is due."""
 
     before: float = 0.0
     plan: float | None = None
 
 
-NOTHING_YET = Gone()
+NO_TIME_ELAPSED = Elapsed()
 
 
-def plan_terms(point: Point) -> list[float]:
+def plan_terms(point: Workload) -> list[float]:
     """The factors of ``PLAN_TERMS``' coefficients."""
     return [1.0, point.pictures, point.tokens, point.tokens**2]
 
 
-def rest_terms(point: Point, units: Units) -> list[float]:
+def rest_terms(point: Workload, units: Units) -> list[float]:
     """The factors of ``REST_TERMS``' coefficients."""
     tokens, share = point.tokens, point.tunable / units.total
     return [1.0, tokens, _layers(point, units), share, tokens * share, tokens**2 * share, _narrow(point, units)]
 
 
-def decode_terms(point: Point, units: Units) -> list[float]:
+def decode_terms(point: Workload, units: Units) -> list[float]:
     """The factors of ``DECODE_TERMS``' coefficients; ``point.tokens`` is the context."""
     share = units.fraction(point.tunable)
     layers = units.num_prefix_layers + _layers(point, units)
     return [1.0, layers, share, point.tokens * share, _narrow(point, units)]
 
 
-def _layers(point: Point, units: Units) -> int:
+def _layers(point: Workload, units: Units) -> int:
     """Tunable layers that run: as many as there are units for. A plan that has its units in fewer is faster."""
     return min(point.tunable, units.num_tunable_layers)
 
 
-def _narrow(point: Point, units: Units) -> float:
+def _narrow(point: Workload, units: Units) -> float:
     """The decoder's share in narrow layers: none where all or nothing of the tunable layers runs."""
     cut = units.kind == "H" and 0 < point.tunable < units.tunable
     return point.tunable / units.total if cut else 0.0

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
-from ada.latency.device_profile import AIM, Profile, Surroundings
-from ada.latency.latency_model import Point, Times, decode_terms, fit, plan_terms, rest_terms
-from ada.latency.ttft_predictor import DeviceLatency, rest_ratio, tells_of_the_rest
+from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
+from ada.latency.latency_model import PrefillTiming, Workload, decode_terms, fit, plan_terms, rest_terms
+from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.generation import TokenClock
@@ -29,36 +29,36 @@ ROUNDS, SECONDS = (2, 6), 12.0
 
 
 @dataclass(frozen=True)
-class Timed:
+class MeasuredWorkload:
     """The prefill of each run, and the least milliseconds of a decode step. The fastest run is what the device
     can do; what disturbs it is the spread's concern."""
 
-    point: Point
-    runs: tuple[Times, ...]
+    point: Workload
+    runs: tuple[PrefillTiming, ...]
     token_ms: float
 
     @property
-    def fastest(self) -> Times:
+    def fastest(self) -> PrefillTiming:
         """The run whose first token came first."""
         return min(self.runs, key=lambda times: times.first)
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunTiming:
     """One run: its prefill, milliseconds of a decode step, tunable units that were granted, and, of a calibrated model,
     the predicted p95 of the time to first token."""
 
-    times: Times
+    times: PrefillTiming
     token_ms: float
     tunable: int
     predicted_ms: float | None
 
 
-Timer = Callable[..., Ran]
+Timer = Callable[..., RunTiming]
 """``timer(point, budget=None)`` runs a point once, on a new prompt, under ``budget`` or the point's own units."""
 
 
-def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Point]:
+def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Workload]:
     """Lengths from ``least_tokens`` on, even on a logarithmic scale, units and pictures even; the same for the same
     seed. They end at the model's last position, with a picture where it cuts a prompt off. One in eight has no units
     and one all of them: no fit has to guess the ends."""
@@ -75,7 +75,7 @@ def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST
         least, end = (max(least_tokens, LEAST_TOKENS + picture), most_with) if pictures else (least_tokens, most)
         tokens = round(least * (end / least) ** chance.random())
         drawn = chance.randint(0, units.tunable)
-        points.append(Point(tokens, {1: 0, 5: units.tunable}.get(number % 8, drawn), pictures))
+        points.append(Workload(tokens, {1: 0, 5: units.tunable}.get(number % 8, drawn), pictures))
     return points
 
 
@@ -86,7 +86,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     place = 0 if tower is None else tower.num_patches
     latency_token = int(model.scheduler is not None)
 
-    def run(point: Point, budget: TimeBudget | None = None) -> Ran:
+    def run(point: Workload, budget: TimeBudget | None = None) -> RunTiming:
         words = point.tokens - point.pictures * place - latency_token
         ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
         pixels = None
@@ -108,8 +108,11 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             return_dict_in_generate=True,
         )
         first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
-        times, tunable = Times(report.plan_ms, first_ms - report.before_ms), model.units.tunable_of(report.granted)
-        return Ran(times, float(np.median(clock.token_ms())), tunable, report.predicted_ms)
+        times, tunable = (
+            PrefillTiming(report.plan_ms, first_ms - report.before_ms),
+            model.units.tunable_of(report.granted),
+        )
+        return RunTiming(times, float(np.median(clock.token_ms())), tunable, report.predicted_ms)
 
     return run
 
@@ -120,15 +123,15 @@ def warm_up(model: Any) -> None:
     tower = model.get_vision_tower()
     pictures = int(tower is not None)
     tokens = LEAST_TOKENS + (tower.num_patches if pictures else 0)
-    timer_of(model)(Point(tokens, model.units.tunable, pictures))
+    timer_of(model)(Workload(tokens, model.units.tunable, pictures))
 
 
-def time_points(points: Sequence[Point], timer: Timer) -> list[Timed]:
+def time_points(points: Sequence[Workload], timer: Timer) -> list[MeasuredWorkload]:
     """Each point at least ``ROUNDS[0]`` times, one round of all points after the other; where rounds are short, up to
     ``ROUNDS[1]`` times within ``SECONDS``."""
     for point in points[:3]:
         timer(point)  # warm up
-    found: list[list[Ran]] = [[] for _ in points]
+    found: list[list[RunTiming]] = [[] for _ in points]
     least, most = ROUNDS
     start = time.monotonic()
     with tqdm(total=least * len(points), desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
@@ -141,17 +144,17 @@ def time_points(points: Sequence[Point], timer: Timer) -> list[Timed]:
                 found[place].append(timer(point))
                 bar.update()
     return [
-        Timed(point, tuple(ran.times for ran in all_of), min(ran.token_ms for ran in all_of))
+        MeasuredWorkload(point, tuple(ran.times for ran in all_of), min(ran.token_ms for ran in all_of))
         for point, all_of in zip(points, found, strict=True)
     ]
 
 
-def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) -> Profile:
+def profile_of(model: Any, timed: Sequence[MeasuredWorkload], held_out: Sequence[MeasuredWorkload]) -> Profile:
     """Fit on ``timed``; errors are those of ``held_out``, and the spreads those of all single runs."""
     units = model.units
     fastest = [t.fastest for t in timed]
     profile = Profile(
-        surroundings=Surroundings.of(model),
+        surroundings=DeviceFingerprint.of(model),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         plan=fit([plan_terms(t.point) for t in timed], [times.plan for times in fastest]),
         rest=fit([rest_terms(t.point, units) for t in timed], [times.first - times.plan for times in fastest]),
@@ -160,10 +163,10 @@ def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) ->
         rest_spread=1.0,
         errors={},
     )
-    latency = DeviceLatency(profile, units)
+    latency = TTFTPredictor(profile, units)
     runs = [(latency.expected(t.point), times) for t in (*timed, *held_out) for times in t.runs]
     first_ratios = [times.first / expected.first for expected, times in runs]
-    rest_ratios = [rest_ratio(*pair) for pair in runs if tells_of_the_rest(pair[0])]
+    rest_ratios = [rest_ratio(*pair) for pair in runs if is_remainder_significant(pair[0])]
     return replace(
         profile,
         spread=_high(first_ratios),
@@ -176,8 +179,8 @@ def profile_of(model: Any, timed: Sequence[Timed], held_out: Sequence[Timed]) ->
 
 
 def _high(ratios: Sequence[float]) -> float:
-    """What ``AIM`` of them are below."""
-    return float(np.percentile(ratios, 100 * AIM))
+    """What ``TARGET_QUANTILE`` of them are below."""
+    return float(np.percentile(ratios, 100 * TARGET_QUANTILE))
 
 
 def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
@@ -186,7 +189,9 @@ def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95))}
 
 
-def calibrate(model: Any, points: int, timer: Timer | None = None, seed: int = 0) -> tuple[Profile, list[Timed]]:
+def calibrate(
+    model: Any, points: int, timer: Timer | None = None, seed: int = 0
+) -> tuple[Profile, list[MeasuredWorkload]]:
     """Measure ``points`` points, every fourth held out of the fit; the profile, and the held-out times. Raises
     OptionError for a model that has nothing to leave out."""
     if not model.units.tunable:

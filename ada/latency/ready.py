@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ada.latency.device_profile import Surroundings, load_profile
+from ada.latency.device_profile import DeviceFingerprint, load_profile
 from ada.latency.measure import calibrate, warm_up
-from ada.latency.ttft_predictor import DeviceLatency
+from ada.latency.ttft_predictor import TTFTPredictor
 from llava.errors import OptionError
 
 log = logging.getLogger(__name__)
@@ -15,21 +15,21 @@ log = logging.getLogger(__name__)
 SHORT = 24  # points of an automatic calibration
 
 
-def stored_latency(model: Any) -> DeviceLatency | None:
+def stored_latency(model: Any) -> TTFTPredictor | None:
     """The profile in the cache folder, where there is one that fits."""
     try:
-        return _read(model, Surroundings.of(model))
+        return _read(model, DeviceFingerprint.of(model))
     except OptionError as missing:
         log.info("%s", missing)
         return None
 
 
-def ready_latency(model: Any, automatic: bool = True) -> DeviceLatency:
+def ready_latency(model: Any, automatic: bool = True) -> TTFTPredictor:
     """The profile in the cache folder; where there is none that fits, one is measured now and stored.
 
     Raises OptionError instead where ``automatic`` is off.
     """
-    here = Surroundings.of(model)
+    here = DeviceFingerprint.of(model)
     try:
         stored = _read(model, here)
         warm_up(model)
@@ -40,10 +40,10 @@ def ready_latency(model: Any, automatic: bool = True) -> DeviceLatency:
         log.warning("%s. A short calibration runs first; python -m ada.calibrate makes a better one", missing)
     profile, _ = calibrate(model, SHORT)
     profile.save(here.path)
-    return DeviceLatency(profile, model.units)
+    return TTFTPredictor(profile, model.units)
 
 
-def _read(model: Any, here: Surroundings) -> DeviceLatency:
+def _read(model: Any, here: DeviceFingerprint) -> TTFTPredictor:
     if not here.path.exists():
         raise OptionError(f"there is no calibration of this model on {here.device} ({here.dtype})")
-    return DeviceLatency(load_profile(here.path, here), model.units)
+    return TTFTPredictor(load_profile(here.path, here), model.units)

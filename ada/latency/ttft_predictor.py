@@ -5,10 +5,11 @@ made, the time that the call has taken tells how fast the device is now, as no e
 of that part, and p95 = taken + rest_factor * pace * expected of the rest. So a call that went slowly is granted less,
 and one that went well gets what is left.
 
-Both factors are what ``AIM`` of the last ``WINDOW`` answers' measured over expected times were below, the windows being
-filled with the profile's spreads at first: with 50 answers the second greatest. So one slow answer changes nothing, two
-tell that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers after it. Where little is
-left to do behind the plan, its time is mostly noise and says nothing of other plans': it teaches ``factor`` alone. A
+Both factors are what ``TARGET_QUANTILE`` of the last ``WINDOW`` answers' measured over expected times were below, the
+windows being filled with the profile's spreads at first: with 50 answers the second greatest. So one slow answer
+changes nothing, two show that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers
+later. Where little is left to do after the plan, its time is mostly noise and says nothing of other plans': it teaches
+``factor`` alone. A
 factor stays within ``BOUNDS`` of its spread; ``reset`` takes both back.
 """
 
@@ -18,12 +19,23 @@ import math
 import threading
 from collections import deque
 
-from ada.latency.device_profile import AIM, Profile
-from ada.latency.latency_model import NOTHING_YET, Gone, Point, Times, decode_terms, plan_terms, predict, rest_terms
+from ada.latency.device_profile import TARGET_QUANTILE, Profile
+from ada.latency.latency_model import (
+    NO_TIME_ELAPSED,
+    Elapsed,
+    PrefillTiming,
+    Workload,
+    decode_terms,
+    plan_terms,
+    predict,
+    rest_terms,
+)
 from ada.scheduling.units import Units
 
 WINDOW = 50  # answers
-RANK = math.ceil(AIM * (WINDOW + 1))  # the next answer is below this one of the window, in order, AIM of the time
+RANK = math.ceil(
+    TARGET_QUANTILE * (WINDOW + 1)
+)  # the next answer is below this one of the window, in order, TARGET_QUANTILE of the time
 BOUNDS = (0.5, 10.0)
 LEAST_REST = 0.2  # of the expected time to first token
 
@@ -42,7 +54,7 @@ class Correction:
         self.factor = min(self.most, max(self.least, sorted(self.ratios)[RANK - 1]))
 
 
-class DeviceLatency:
+class TTFTPredictor:
     """Safe between threads."""
 
     def __init__(self, profile: Profile, units: Units) -> None:
@@ -59,61 +71,61 @@ class DeviceLatency:
         """Predicted p95 over expected time to first token, before a call."""
         return self._first.factor
 
-    def fixed(self) -> FixedLatency:
+    def fixed(self) -> FixedTTFTPredictor:
         """The calibration as it is."""
-        return FixedLatency(self.profile, self.units)
+        return FixedTTFTPredictor(self.profile, self.units)
 
-    def expected(self, point: Point) -> Times:
+    def expected(self, point: Workload) -> PrefillTiming:
         """What a call takes on the calibrated device, vision tower included, in the middle."""
         plan = predict(self.profile.plan, plan_terms(point))
-        return Times(plan, plan + predict(self.profile.rest, rest_terms(point, self.units)))
+        return PrefillTiming(plan, plan + predict(self.profile.rest, rest_terms(point, self.units)))
 
-    def first_token_ms(self, point: Point, gone: Gone = NOTHING_YET) -> float:
+    def first_token_ms(self, point: Workload, gone: Elapsed = NO_TIME_ELAPSED) -> float:
         """Predicted p95 of the time from the question to the first token, as the device is now."""
         expected = self.expected(point)
         if gone.plan is None:
             return gone.before + self._first.factor * expected.first
         return gone.before + gone.plan + self._rest.factor * _at_pace(expected, gone.plan)
 
-    def token_ms(self, point: Point) -> float:
+    def token_ms(self, point: Workload) -> float:
         """Predicted time of a decode step, in the middle; ``point.tokens`` is the context."""
         return predict(self.profile.decode, decode_terms(point, self.units))
 
-    def units_within(self, milliseconds: float, tokens: int, pictures: int, gone: Gone = NOTHING_YET) -> int:
+    def units_within(self, milliseconds: float, tokens: int, pictures: int, gone: Elapsed = NO_TIME_ELAPSED) -> int:
         """The most tunable units whose predicted p95 fits; 0 where not even the prefix does."""
         grid = range(self.units.tunable, 0, -1)
-        fits = (n for n in grid if self.first_token_ms(Point(tokens, n, pictures), gone) <= milliseconds)
+        fits = (n for n in grid if self.first_token_ms(Workload(tokens, n, pictures), gone) <= milliseconds)
         return next(fits, 0)
 
-    def observe(self, expected: Times, measured: Times) -> None:
+    def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
         """An answer came; ``expected`` is what the calibration makes of it."""
         with self._lock:
             self._first.observe(measured.first / expected.first)
-            if tells_of_the_rest(expected):
+            if is_remainder_significant(expected):
                 self._rest.observe(rest_ratio(expected, measured))
 
 
-class FixedLatency(DeviceLatency):
+class FixedTTFTPredictor(TTFTPredictor):
     """The calibration as it is: neither a call's own clock nor earlier calls change what is granted."""
 
-    def first_token_ms(self, point: Point, gone: Gone = NOTHING_YET) -> float:
+    def first_token_ms(self, point: Workload, gone: Elapsed = NO_TIME_ELAPSED) -> float:
         """Predicted p95 of the time to first token."""
         return super().first_token_ms(point)
 
-    def observe(self, expected: Times, measured: Times) -> None:
+    def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
         """Learn nothing."""
 
 
-def _at_pace(expected: Times, plan_ms: float) -> float:
+def _at_pace(expected: PrefillTiming, plan_ms: float) -> float:
     """Expected milliseconds behind the plan, at the pace of those in front of it."""
     return plan_ms / expected.plan * (expected.first - expected.plan)
 
 
-def tells_of_the_rest(expected: Times) -> bool:
+def is_remainder_significant(expected: PrefillTiming) -> bool:
     """Whether so much is expected behind the plan that its time can be told from noise."""
     return expected.first - expected.plan >= LEAST_REST * expected.first
 
 
-def rest_ratio(expected: Times, measured: Times) -> float:
+def rest_ratio(expected: PrefillTiming, measured: PrefillTiming) -> float:
     """Measured over expected time behind the plan, at the pace of the time in front of it."""
     return (measured.first - measured.plan) / _at_pace(expected, measured.plan)

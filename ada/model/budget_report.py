@@ -11,7 +11,7 @@ from ada.budget import LatencyBudget, TimeBudget
 from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
-from ada.latency.latency_model import NOTHING_YET, Gone, Point
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.multimodal.merge_inputs import features_by_row
@@ -88,7 +88,7 @@ def report(
     config, units = model.config, model.units
     plan, masked = execution.finish(row + 1)[row], execution.masked_layers
     granted, clock = int(execution.granted[row]), execution.clock
-    gone = NOTHING_YET if clock is None else clock.gone
+    gone = NO_TIME_ELAPSED if clock is None else clock.gone
     ran = plan.with_whole(masked)
     tower = model.get_vision_tower() if pictures else None
     switches = plan.num_switches * len(plan.layers)
@@ -108,7 +108,7 @@ def report(
     fraction, width = units.fraction(granted), config.intermediate_size
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(model, Point(prompt_tokens, granted, pictures), gone)
+    times = _times(model, Workload(prompt_tokens, granted, pictures), gone)
     met = (share is None or fraction <= share) and (time is None or (times["predicted_ms"] or 0.0) <= time)
     return BudgetReport(
         requested=share,
@@ -132,7 +132,7 @@ def report(
     )
 
 
-def _times(model: Any, point: Point, gone: Gone) -> dict[str, Any]:
+def _times(model: Any, point: Workload, gone: Elapsed) -> dict[str, Any]:
     """The report's milliseconds of a calibrated device; None of another."""
     latency = model.latency
     return {
@@ -162,7 +162,7 @@ def asked_alone(model: Any, report: BudgetReport, plan: ExecutionPlan) -> Budget
         padding=0,
         before_ms=0.0,
         plan_ms=None,
-        **_times(model, Point(tokens, units.tunable_of(report.granted), report.pictures), NOTHING_YET),
+        **_times(model, Workload(tokens, units.tunable_of(report.granted), report.pictures), NO_TIME_ELAPSED),
     )
 
 

@@ -32,7 +32,7 @@ ADAPTIVE_MODELS: dict[type, Any] = {
 }
 
 
-def adopt(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
+def make_adaptive(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
     """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
     adaptive = ADAPTIVE_MODELS.get(type(model))
     if adaptive is None:

@@ -14,11 +14,11 @@ from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
-from ada.latency.latency_model import NOTHING_YET, Gone, Point
-from ada.latency.ttft_predictor import DeviceLatency
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
+from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import pictures_of_rows, report
 from ada.model.output import BudgetedOutput
-from ada.scheduling.latency_token import Sequence, insert, token_place
+from ada.scheduling.latency_token import EmbeddedBatch, insert, token_place
 from ada.scheduling.planners import planner_named
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.scheduler import Scheduler
@@ -33,7 +33,7 @@ from llava.model.multimodal.merge_inputs import pad_left
 Budget = LatencyBudget | TimeBudget | float | int | str
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
 # keeps many plans.
-LEAST_CACHE_BYTES = 256 << 20
+MIN_CACHE_BYTES = 256 << 20
 
 
 class AdaLlavaCausalLM(LlavaCausalLM):
@@ -52,9 +52,9 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         check_layer_kinds(self.config)
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
-        self.narrow_cache = NarrowCache(max(LEAST_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
+        self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
         self.recipe = Recipe((self.units.fraction(0), 1.0))  # of training
-        self.latency: DeviceLatency | None = None  # what budgets in time go by, once the device is calibrated
+        self.latency: TTFTPredictor | None = None  # what budgets in time go by, once the device is calibrated
         install(self.model.layers)
 
     def forward(
@@ -154,19 +154,19 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         rows, width = embeds.shape[:2]
         pictures = self._pictures(input_ids, mask, images)
         granted = self.grant(latency_budget, rows, width, pictures, strict_latency_budget, clock.gone)
-        sequence, execution = self.begin(Sequence(embeds, padding, None, None), granted, planner, train=False)
+        sequence, execution = self.begin(EmbeddedBatch(embeds, padding, None, None), granted, planner, train=False)
         execution.clock = clock
-        execution.regrant = lambda: self.grant(latency_budget, rows, width, pictures, gone=clock.gone)
+        execution.recompute_granted_units = lambda: self.grant(latency_budget, rows, width, pictures, gone=clock.gone)
         output = super(LlavaCausalLM, self).generate(
             inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
         )
         if not isinstance(output, torch.Tensor):
             self._describe(output, latency_budget, execution, sequence, pictures)
         if rows == 1:
-            self._learn_from(clock, Point(sequence.width, int(execution.granted[0]), pictures[0]))
+            self._learn_from(clock, Workload(sequence.width, int(execution.granted[0]), pictures[0]))
         return output
 
-    def _learn_from(self, clock: CallClock, ran: Point) -> None:
+    def _learn_from(self, clock: CallClock, ran: Workload) -> None:
         """Correct the calibration by what a call took."""
         measured = clock.times()
         if self.latency is not None and measured is not None:
@@ -179,7 +179,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         tokens: int = 0,
         pictures: Rows[int] | None = None,
         strict: bool = False,
-        gone: Gone = NOTHING_YET,
+        gone: Elapsed = NO_TIME_ELAPSED,
     ) -> torch.Tensor:
         """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given.
 
@@ -196,14 +196,14 @@ class AdaLlavaCausalLM(LlavaCausalLM):
 
     def begin(
         self,
-        sequence: Sequence,
+        sequence: EmbeddedBatch,
         granted: torch.Tensor,
         planner: str | None = None,
         noise: Noise | None = None,
         narrow: bool = True,
         train: bool | None = None,
         draws: Draws | None = None,
-    ) -> tuple[Sequence, Execution]:
+    ) -> tuple[EmbeddedBatch, Execution]:
         """Put the latency token in, where the model has a scheduler, and set up one call's execution.
 
         sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
@@ -235,7 +235,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         output: Any,
         budget: Budget | Rows[Budget] | None,
         execution: Execution,
-        sequence: Sequence,
+        sequence: EmbeddedBatch,
         pictures: list[int],
         scored: int = 1,
     ) -> None:
@@ -254,7 +254,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
 
     @torch.no_grad()
-    def _answer_in_full(self, sequence: Sequence) -> torch.Tensor:
+    def _answer_in_full(self, sequence: EmbeddedBatch) -> torch.Tensor:
         """The logits (B, T + 1, V) of the model as it is now, told that all of it may run."""
         everything = self.grant(None, len(sequence.embeds))
         sequence, execution = self.begin(sequence, everything, train=False)
@@ -270,10 +270,10 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         images: Any,
         image_sizes: Any,
         inputs_embeds: torch.Tensor | None = None,
-    ) -> Sequence:
+    ) -> EmbeddedBatch:
         """Token ids (B, t) with image tags and pictures -> the spliced sequence (B, T, D); embeddings as they are."""
         if inputs_embeds is not None:
-            return Sequence(inputs_embeds, attention_mask, position_ids, labels)
+            return EmbeddedBatch(inputs_embeds, attention_mask, position_ids, labels)
         if input_ids is None:
             raise OptionError("neither token ids nor inputs_embeds are given")
         _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
@@ -281,7 +281,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         )
         if embeds is None:  # text only
             embeds = self.get_input_embeddings()(input_ids)
-        return Sequence(embeds, attention_mask, position_ids, labels)
+        return EmbeddedBatch(embeds, attention_mask, position_ids, labels)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):

@@ -39,7 +39,7 @@ class LatencyEncoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sequence:
+class EmbeddedBatch:
     """A batch as it enters the decoder. ``T`` positions; masks are None where nothing is padded or labelled."""
 
     embeds: torch.Tensor  # (B, T, D)
@@ -68,7 +68,7 @@ def _row_end(mask: torch.Tensor) -> torch.Tensor:
     return width - mask.bool().flip(1).int().argmax(dim=1)
 
 
-def token_place(sequence: Sequence) -> torch.Tensor:
+def token_place(sequence: EmbeddedBatch) -> torch.Tensor:
     """(B,): where the latency token goes.
 
     With labels, right behind the last real position whose label is ignored, that is in front of the last answer,
@@ -84,7 +84,7 @@ def token_place(sequence: Sequence) -> torch.Tensor:
     return torch.where(ignored.any(dim=1), _row_end(ignored), first_real)
 
 
-def insert(sequence: Sequence, token: torch.Tensor, place: torch.Tensor) -> Sequence:
+def insert(sequence: EmbeddedBatch, token: torch.Tensor, place: torch.Tensor) -> EmbeddedBatch:
     """Put ``token`` (B, 1, D) at ``place`` (B,) of each row: T grows by one, its own label is ignored.
 
     The token's position is counted on from its neighbours: positions in front of it stay, those behind move by one.
@@ -110,5 +110,4 @@ def insert(sequence: Sequence, token: torch.Tensor, place: torch.Tensor) -> Sequ
         mask = widen(mask, one)
     if labels is not None:
         labels = widen(labels, one * IGNORE_INDEX)
-    return Sequence(widen(sequence.embeds, token), mask, positions, labels)
-
+    return EmbeddedBatch(widen(sequence.embeds, token), mask, positions, labels)

@@ -22,7 +22,7 @@ class Planner(Protocol):
     ) -> torch.Tensor: ...
 
 
-def learned(
+def learned_planner(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None, noise: Noise | None = None
 ) -> torch.Tensor:
     """What the scheduler scores best."""
@@ -33,15 +33,15 @@ def learned(
     return select_switches(logits, granted, units.rank, noise)
 
 
-def random(
+def random_planner(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None = None, noise: Noise | None = None
 ) -> torch.Tensor:
     """Uniform draws: the noise of training, else torch's global generator, which ``torch.manual_seed`` repeats."""
     shape = (len(granted), units.num_tunable_layers, *(() if units.kind == "L" else (2, units.num_switches)))
-    return learned(units, granted, (noise or gumbel(device=granted.device))(shape))
+    return learned_planner(units, granted, (noise or gumbel(device=granted.device))(shape))
 
 
-def even(
+def even_planner(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None = None, noise: Noise | None = None
 ) -> torch.Tensor:
     """Units spread evenly over the tunable layers, and heads and groups evenly within a layer."""
@@ -53,7 +53,7 @@ def even(
     return switches.view(len(granted), layers, 1, -1).expand(-1, -1, 2, -1).float()
 
 
-def last(
+def last_planner(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None = None, noise: Noise | None = None
 ) -> torch.Tensor:
     """The last layers are dropped: units fill the tunable layers from the first one on."""
@@ -66,7 +66,12 @@ def last(
     return switches[:, :, None].expand(-1, -1, 2, -1).float()
 
 
-PLANNERS: dict[str, Planner] = {"learned": learned, "even": even, "last": last, "random": random}
+PLANNERS: dict[str, Planner] = {
+    "learned": learned_planner,
+    "even": even_planner,
+    "last": last_planner,
+    "random": random_planner,
+}
 
 
 def planner_named(name: str) -> Planner:

@@ -57,9 +57,7 @@ def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None
     return _straight_through(on, soft.sum(dim=1))
 
 
-def select_switches(
-    logits: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None = None
-) -> torch.Tensor:
+def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None = None) -> torch.Tensor:
     """Kind H: once per unit, one switch among all that are off names a layer; there the ``rank`` best heads and
     the ``rank`` best neuron groups that are off go on.
 

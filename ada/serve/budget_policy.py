@@ -13,10 +13,11 @@ from pydantic import Field, StrictFloat
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.cost.flops import decode_flops, decoder_flops
 from ada.latency.grant import refuse_unreachable
+from ada.protocols import is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve.budget_metrics import BudgetMetrics
-from ada.serve.load_adaptive import LoadAdaptive
-from ada.serve.load_controller import BudgetLaw
+from ada.serve.load_adaptive import LoadAdaptiveBudget
+from ada.serve.load_controller import LoadController
 from llava.errors import OptionError
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import ServingPolicy
@@ -69,30 +70,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--adaptive-patience",
         type=float,
-        default=BudgetLaw.patience_s,
+        default=LoadController.patience_s,
         metavar="SECONDS",
         help="wait, measured or expected, at which MIN is granted",
     )
     group.add_argument(
         "--adaptive-recovery",
         type=float,
-        default=BudgetLaw.recovery_s,
+        default=LoadController.recovery_s,
         metavar="SECONDS",
         help="time from MIN back to full budgets once nobody waits",
     )
 
 
-def law_of(options: Mapping[str, Any], model: Any) -> BudgetLaw | None:
+def load_controller_from(options: Mapping[str, Any], model: Any) -> LoadController | None:
     """The law that the flags ask for; its least is no less than the model can do. Raises ``OptionError``."""
     least = options.get("adaptive_budget")
     if least is None:
         return None
-    law = BudgetLaw(
+    law = LoadController(
         least,
-        options.get("adaptive_patience", BudgetLaw.patience_s),
-        options.get("adaptive_recovery", BudgetLaw.recovery_s),
+        options.get("adaptive_patience", LoadController.patience_s),
+        options.get("adaptive_recovery", LoadController.recovery_s),
     )
-    if not hasattr(model, "units"):
+    if not is_adaptive(model):
         raise OptionError(
             "--adaptive-budget needs a model that takes latency budgets; give a checkpoint with a scheduler, or "
             "--planner even|last|random"
@@ -100,7 +101,7 @@ def law_of(options: Mapping[str, Any], model: Any) -> BudgetLaw | None:
     reachable = model.units.fraction(0)
     if least < reachable:
         log.warning("--adaptive-budget is %g; this model can do no less than %.3g, which is used", least, reachable)
-        law = BudgetLaw(reachable, law.patience_s, law.recovery_s)
+        law = LoadController(reachable, law.patience_s, law.recovery_s)
     return law
 
 
@@ -110,8 +111,8 @@ class BudgetPolicy(ServingPolicy):
     def __init__(self, loaded: LoadedModel, defaults: Mapping[str, Any], registry: CollectorRegistry) -> None:
         self.model = loaded.model
         self.defaults = defaults
-        law = law_of(defaults, loaded.model)
-        self.adaptive = None if law is None else LoadAdaptive(law)
+        law = load_controller_from(defaults, loaded.model)
+        self.adaptive = None if law is None else LoadAdaptiveBudget(law)
         self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
 
     def _multiplier(self) -> float:
@@ -119,7 +120,7 @@ class BudgetPolicy(ServingPolicy):
 
     def check(self, fields: Mapping[str, Any]) -> None:
         """Refuse a budget that is none, that this model cannot have, or, where strict, cannot keep to."""
-        if fields.get("latency_budget") is not None and not hasattr(self.model, "units"):
+        if fields.get("latency_budget") is not None and not is_adaptive(self.model):
             raise OptionError(
                 "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "
                 "worker with --planner even|last|random"

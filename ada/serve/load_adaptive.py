@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from ada.serve.load_controller import BudgetLaw
+from ada.serve.load_controller import LoadController
 from llava.serve.engine.request_queue import Load
 
 
-class LoadAdaptive:
+class LoadAdaptiveBudget:
     """Applies a law at every request whose turn comes. Safe between threads."""
 
-    def __init__(self, law: BudgetLaw, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, law: LoadController, clock: Callable[[], float] = time.monotonic) -> None:
         self.law = law
         self.multiplier = 1.0
         self._clock = clock

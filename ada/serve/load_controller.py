@@ -22,7 +22,7 @@ SLACK = 0.1  # of the patience
 
 
 @dataclass(frozen=True)
-class BudgetLaw:
+class LoadController:
     """least: the smallest multiplier, in (0, 1]. patience_s, recovery_s: see above, in seconds."""
 
     least: float

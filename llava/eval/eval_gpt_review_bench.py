@@ -18,7 +18,7 @@ from tqdm import tqdm
 from llava.errors import DataError, OptionError
 from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
 from llava.eval.scoring.matching import by_id, check_same, text_of
-from llava.files.records import Record, RecordFile, read_json, read_records
+from llava.files.jsonl import Record, RecordFile, read_json, read_records
 from llava.program import run_program
 
 RULES = Path(__file__).parent / "table" / "rule.json"

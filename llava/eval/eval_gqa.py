@@ -16,7 +16,7 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.scoring.matching import by_id, check_same
-from llava.files.records import read_json
+from llava.files.jsonl import read_json
 from llava.program import run_program
 
 

@@ -1,6 +1,6 @@
 """MMBench with known answers: share of questions right, and with --all-rounds answers right in every round.
 
-    python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file FILE
+python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file FILE
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from llava.errors import DataError
 from llava.eval.scoring.matching import check_same, text_of
 from llava.eval.scoring.mmbench_table import Row, read_table
-from llava.files.records import Record, read_records
+from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.files.records import read_text
+from llava.files.jsonl import read_text
 from llava.program import run_program
 
 CATEGORIES = {

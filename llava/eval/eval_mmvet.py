@@ -20,7 +20,7 @@ from tqdm import tqdm
 from llava.errors import DataError, OptionError
 from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
 from llava.eval.scoring.matching import check_same, mean
-from llava.files.records import Record, RecordFile, read_json
+from llava.files.jsonl import Record, RecordFile, read_json
 from llava.program import run_program
 
 SYSTEM = (

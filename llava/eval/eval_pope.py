@@ -1,6 +1,6 @@
 """POPE: are objects seen that are not there? Accuracy, precision, recall, F1 and the share of yes, by category.
 
-    python -m llava.eval.eval_pope --annotation-dir DIR --question-file FILE --result-file FILE
+python -m llava.eval.eval_pope --annotation-dir DIR --question-file FILE --result-file FILE
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.scoring.matching import by_id, check_same, text_of
-from llava.files.records import Record, read_records
+from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
 NO_WORDS = frozenset(("No", "not", "no"))  # "NO" is not among them: figures would not be comparable any more

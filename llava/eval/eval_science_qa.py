@@ -1,6 +1,6 @@
 """ScienceQA: multiple choice, with and without a picture.
 
-    python -m llava.eval.eval_science_qa --base-dir DIR --result-file FILE --output-file FILE --output-result FILE
+python -m llava.eval.eval_science_qa --base-dir DIR --result-file FILE --output-file FILE --output-result FILE
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.scoring.matching import by_id, share
-from llava.files.records import Record, read_json, read_records, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import Record, read_json, read_records
 from llava.program import run_program
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,7 @@ def summary(scores: Mapping[str, Any]) -> str:
     )
 
 
-def score(
-    base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = LETTERS
-) -> dict[str, Any]:
+def score(base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = LETTERS) -> dict[str, Any]:
     """The scores of a result file on one split of the problems in ``base_dir``."""
     splits = read_json(base_dir / "pid_splits.json", "--base-dir's")
     problems = read_json(base_dir / "problems.json", "--base-dir's")
@@ -134,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def show() -> None:
         scores = score(args.base_dir, args.result_file, args.split, args.options)
         kept = {name: scores[name] for name in ("acc", "correct", "count", "results", "outputs")}
-        write_whole(args.output_file, json.dumps(scores["analysis"], indent=2) + "\n")
-        write_whole(args.output_result, json.dumps(kept, indent=2) + "\n")
+        atomic_write(args.output_file, json.dumps(scores["analysis"], indent=2) + "\n")
+        atomic_write(args.output_result, json.dumps(kept, indent=2) + "\n")
         print(summary(scores))
 
     return run_program(show)

@@ -1,6 +1,6 @@
 """TextVQA: reading text in pictures, marked against ten people's answers.
 
-    python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --result-file FILE
+python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --result-file FILE
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from llava.errors import DataError, OptionError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import text_of
-from llava.files.records import Record, read_json, read_records
+from llava.files.jsonl import Record, read_json, read_records
 from llava.program import run_program
 
 _OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "

@@ -18,7 +18,7 @@ from typing import Any
 from llava.errors import DataError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import by_id, check_same, mean
-from llava.files.records import Record, read_json
+from llava.files.jsonl import Record, read_json
 from llava.program import run_program
 
 

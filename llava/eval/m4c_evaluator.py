@@ -34,10 +34,7 @@ _CONTRACTED = (
     "you've"
 ).split()
 CONTRACTIONS = {
-    word[:place] + word[place + 1 :]: word
-    for word in _CONTRACTED
-    for place, letter in enumerate(word)
-    if letter == "'"
+    word[:place] + word[place + 1 :]: word for word in _CONTRACTED for place, letter in enumerate(word) if letter == "'"
 }
 CONTRACTIONS["somebody'd"] = "somebodyd"
 

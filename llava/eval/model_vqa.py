@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llava.eval.answering.questions import Question, field_of, get_chunk, picture_file, split_list
 from llava.eval.answering.runner import eval_questions, flags_of
-from llava.files.records import read_records
+from llava.files.jsonl import read_records
 from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "read_questions", "split_list"]

@@ -34,9 +34,7 @@ def _rounds(row: Row, args: argparse.Namespace) -> Iterator[Question]:
     if not is_none(row.get("hint")):
         text = f"{row['hint']}\n{text}"
     for turn in range(len(options) if args.all_rounds else 1):
-        turned, letters = (
-            [*cells[turn:], *cells[:turn]] for cells in (options, list(OPTIONS[: len(options)]))
-        )
+        turned, letters = ([*cells[turn:], *cells[:turn]] for cells in (options, list(OPTIONS[: len(options)])))
         prompt = "\n".join([text, *(f"{a}. {b}" for a, b in zip(OPTIONS, turned, strict=False))])
         yield Question(
             int(row["index"] or 0),

@@ -9,7 +9,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.answering.questions import LETTER_PROMPT, Question, field_of, get_chunk, picture_file, split_list
 from llava.eval.answering.runner import eval_questions, flags_of
-from llava.files.records import read_json
+from llava.files.jsonl import read_json
 from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "main", "read_questions", "split_list"]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from llava.errors import OptionError
-from llava.generation import Answer, Sampling, answer, conversation_for, stop_text, with_image_tags
+from llava.generation import Answer, SamplingParams, answer, conversation_for, stop_text, with_image_tags
 from llava.mm_utils import get_model_name_from_path, load_image
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks
@@ -44,7 +44,7 @@ def eval_model(args: Any) -> Answer:
     model_path = options.get("model_path") or (defaults[0] if defaults else None)
     if model_path is None:
         raise OptionError("--model-path is missing, and no bundled model is installed")
-    sampling = Sampling(
+    sampling = SamplingParams(
         options.get("temperature") or 0.0,
         options.get("top_p"),
         options.get("num_beams") or 1,

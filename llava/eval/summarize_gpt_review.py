@@ -1,6 +1,6 @@
 """What LLaVA-Bench's reviews come to: by category, the model's marks in percent of the reference's.
 
-    python -m llava.eval.summarize_gpt_review -f REVIEWS.jsonl
+python -m llava.eval.summarize_gpt_review -f REVIEWS.jsonl
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from llava.errors import DataError, OptionError
 from llava.eval.scoring.matching import mean
-from llava.files.records import Record, read_records
+from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
 

@@ -19,7 +19,7 @@ from llava.constants import (
 from llava.errors import CheckpointError, ImageError
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.checkpoint.weights_io import load_exactly, read_weights, report_misfits
-from llava.model.checkpoint.zero3 import whole
+from llava.model.checkpoint.zero3 import gathered_parameters
 from llava.model.multimodal.anyres_merge import merge_crops
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -82,7 +82,7 @@ class LlavaMetaModel:
         load_exactly(self.mm_projector, found, str(path), f"model.{marker}")
         for key, value in tensors.items():
             if key.endswith("image_newline") and hasattr(self, "image_newline"):
-                with whole([self.image_newline]):
+                with gathered_parameters([self.image_newline]):
                     if value.shape != self.image_newline.shape:
                         report_misfits(str(path), wrong_shapes=[(key, value.shape, self.image_newline.shape)])
                     self.image_newline.data.copy_(value)
@@ -202,7 +202,7 @@ class LlavaMetaForCausalLM:
         if new:
             fill_new_rows((inputs, outputs), new)
             if model_args.pretrain_mm_mlp_adapter:
-                with whole([inputs]):
+                with gathered_parameters([inputs]):
                     copy_new_rows(inputs.data, new, Path(model_args.pretrain_mm_mlp_adapter))
         if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
@@ -212,7 +212,7 @@ class LlavaMetaForCausalLM:
 def fill_new_rows(tables: Iterable[nn.Parameter], new: int) -> None:
     """Let the last ``new`` rows of embedding tables start as the mean of the others."""
     for table in tables:
-        with whole([table]):
+        with gathered_parameters([table]):
             table.data[-new:] = table.data[:-new].mean(dim=0, keepdim=True)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import TextIteratorStreamer
 
 from llava.conversation import Conversation
-from llava.generation import Answer, Sampling, answer, stop_text, with_image_tags
+from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
 from llava.mm_utils import load_image
 
 
@@ -19,18 +19,18 @@ from llava.mm_utils import load_image
 class ChatSession:
     """What a chat holds; plug-ins' commands get it.
 
-    options: the program's flags by name, which plug-ins read for every answer. last_facts: theirs on the last one.
+    options: the program's flags by name, which plug-ins read for every answer. last_metadata: theirs on the last one.
     """
 
     model: Any
     tokenizer: Any
     image_processor: Any
     template: Conversation
-    sampling: Sampling
+    sampling: SamplingParams
     options: dict[str, Any] = field(default_factory=dict)
     images: list[Image.Image] = field(default_factory=list)
     conversation: Conversation = field(init=False)
-    last_facts: dict[str, Any] | None = None
+    last_metadata: dict[str, Any] | None = None
     last_prompt: str = ""
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class ChatSession:
             del self.conversation.messages[-2:]  # a question that failed was never asked
             raise
         self.conversation.messages[-1][1] = result.text
-        self.last_facts = result.facts
+        self.last_metadata = result.facts
         return result
 
     def _stream(self, prompt: str, show: Callable[[str], None]) -> Answer:

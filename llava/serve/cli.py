@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llava.errors import LlavaError, OptionError
-from llava.generation import Answer, Sampling, conversation_for
+from llava.generation import Answer, SamplingParams, conversation_for
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks, merged
@@ -60,7 +60,7 @@ def open_session(args: argparse.Namespace) -> ChatSession:
         raise OptionError("--model-path is missing, and no bundled model is installed")
     if args.image_file is None and args.model_path is None and BUNDLED_PICTURE.is_file():
         args.image_file = [str(BUNDLED_PICTURE)]
-    sampling = Sampling(args.temperature, args.top_p, 1, args.max_new_tokens)
+    sampling = SamplingParams(args.temperature, args.top_p, 1, args.max_new_tokens)
     sampling.keywords()  # refuse bad values before the model is read
     name = get_model_name_from_path(model_path)
     tokenizer, model, image_processor, _ = load_pretrained_model(

@@ -21,7 +21,14 @@ from llava.serve.middleware.request_ids import RequestIds
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.protocol import errors as failures
 from llava.serve.protocol.errors import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
-from llava.serve.protocol.schemas import Departure, HeartBeat, ModelQuestion, Registration, RoutedRequest, WorkerStatus
+from llava.serve.protocol.schemas import (
+    HeartBeat,
+    Registration,
+    RoutedRequest,
+    UnregisterRequest,
+    WorkerAddressRequest,
+    WorkerStatus,
+)
 from llava.serve.routing.relay import Relay, ask_status
 from llava.serve.routing.worker_address import checked_address
 from llava.serve.routing.worker_registry import DISPATCH_METHODS, SHORTEST_QUEUE, WorkerRegistry
@@ -92,10 +99,12 @@ def _add_worker_routes(app: FastAPI, controller: Controller, client: httpx.Async
     @app.post("/receive_heart_beat", responses=REPLIES)
     async def receive_heart_beat(body: HeartBeat, request: Request) -> dict[str, bool]:
         """Note that a worker lives; ``exist`` is false where it should register."""
-        return {"exist": registry.heard_of(controller.worker_name(request, body.worker_name), body.queue_length)}
+        return {
+            "exist": registry.receive_heartbeat(controller.worker_name(request, body.worker_name), body.queue_length)
+        }
 
     @app.post("/unregister_worker", responses=REPLIES)
-    async def unregister_worker(body: Departure, request: Request) -> dict[str, bool]:
+    async def unregister_worker(body: UnregisterRequest, request: Request) -> dict[str, bool]:
         """Send no more requests to a worker; ``exist`` tells whether it was known."""
         return {"exist": registry.forget(controller.worker_name(request, body.worker_name), "it is shutting down")}
 
@@ -119,7 +128,7 @@ def _add_client_routes(app: FastAPI, registry: WorkerRegistry, relay: Relay) -> 
         return {"models": registry.models()}
 
     @app.post("/get_worker_address", responses=REPLIES)
-    async def get_worker_address(body: ModelQuestion) -> dict[str, str]:
+    async def get_worker_address(body: WorkerAddressRequest) -> dict[str, str]:
         """The worker that a request for a model should go to; empty where there is none."""
         return {"address": registry.choose(body.model) or ""}
 

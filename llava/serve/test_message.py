@@ -26,7 +26,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-name", help="which model to ask; by default the first there is")
     parser.add_argument("--message", default="Tell me a story with more than 1000 words.", help="what to say")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="longest answer, in tokens")
-    parser.add_argument("--conv-mode", default="v1", choices=sorted(conv_templates), help="how the prompt is worded")
+    parser.add_argument("--conv-mode", default="v1", choices=sorted(conv_templates), help="how the prompt is rendered")
     parser.add_argument("--latency-budget", help="share of the model's compute, where the worker takes budgets")
     return parser.parse_args(arguments)
 

@@ -18,8 +18,8 @@ from llava.model.checkpoint.lora import is_adapter
 from llava.plugins import hooks, merged
 from llava.train.data.samplers import LengthGroupedSampler
 from llava.train.lora import is_adapted, load_adapter, save_adapter
-from llava.train.runtime.distributed import of_all
-from llava.train.runtime.resume import part_groups
+from llava.train.runtime.distributed import gather_metrics
+from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
 
 
@@ -75,7 +75,7 @@ class LLaVATrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.is_deepspeed_enabled:
-            part_groups(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
+            restore_param_group_settings(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The trainer's step, on the batch and what plug-ins add to it."""
@@ -99,7 +99,7 @@ class LLaVATrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means of the plug-ins' figures since the last line."""
         if "loss" in logs:
-            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(of_all(self._figures).items())})
+            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
 

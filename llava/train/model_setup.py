@@ -19,7 +19,7 @@ from llava.model.builder import (
     read_fields,
     read_model,
 )
-from llava.model.checkpoint.zero3 import is_dealt, match_dtype
+from llava.model.checkpoint.zero3 import is_zero3_sharded, match_dtype
 from llava.model.families import FAMILIES
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import fill_new_rows
@@ -94,7 +94,7 @@ def _loading(model_class: Any, arguments: Arguments) -> dict[str, Any]:
 
 
 def _mend_generation_config(model: Any) -> None:
-    """Sampling settings without sampling, as Vicuna's files have them, make every save fail: turn sampling on."""
+    """SamplingParams settings without sampling, as Vicuna's files have them, make every save fail: turn sampling on."""
     config = model.generation_config
     if not config.do_sample and (config.temperature not in (None, 1.0) or config.top_p not in (None, 1.0)):
         config.do_sample = True
@@ -176,7 +176,7 @@ def _keep_settings(config: Any, model_args: ModelArguments) -> None:
             setattr(model_args, name, getattr(config, name))
 
 
-def choose_what_learns(model: Any, arguments: Arguments) -> None:
+def set_trainable_parameters(model: Any, arguments: Arguments) -> None:
     """Freeze as the flags say; in stage 1 all but the projector. The vision tower is frozen when it is read."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     if model_args.freeze_backbone:
@@ -203,5 +203,5 @@ def _train_in_full_beside_adapters(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not name.startswith(_SHELL_MODULES):
             parameter.requires_grad_(True)
-        if parameter.requires_grad and not is_dealt(parameter):
+        if parameter.requires_grad and not is_zero3_sharded(parameter):
             parameter.data = parameter.data.float()

@@ -27,12 +27,12 @@ from llava.train.llava_trainer import LLaVATrainer
 from llava.train.model_setup import (
     Arguments,
     add_vision,
-    choose_what_learns,
     make_model,
     make_tokenizer,
+    set_trainable_parameters,
 )
-from llava.train.runtime.distributed import join, leave
-from llava.train.runtime.malloc_trim import GiveMemoryBack
+from llava.train.runtime.distributed import destroy_distributed, init_distributed
+from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
 from llava.train.runtime.trainable_parameters import learning_by_part
 
@@ -47,7 +47,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     )
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     check_logs(training_args.report_to)
-    join(training_args)
+    init_distributed(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
         count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
         log.info("%d records, none with a fault", count)
@@ -58,7 +58,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     trainer.save_result(training_args.output_dir)
-    leave()
+    destroy_distributed()
 
 
 def make_trainer(arguments: Arguments) -> LLaVATrainer:
@@ -71,7 +71,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     model = make_model(arguments)
     tokenizer = make_tokenizer(model, arguments)
     add_vision(model, tokenizer, arguments)
-    choose_what_learns(model, arguments)
+    set_trainable_parameters(model, arguments)
     if template.sep_style is not SeparatorStyle.PLAIN:  # stage 1's; nobody asks with it
         model.config.conv_mode = mode_of(model_args.version)
     parts = learning_by_part(model)
@@ -87,7 +87,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
         projector_only=model_args.tune_mm_mlp_adapter,
         learning_rates=_learning_rates(arguments),
         callbacks=[
-            *([GiveMemoryBack()] if training_args.use_cpu else []),
+            *([MallocTrimCallback()] if training_args.use_cpu else []),
             *(callback for part in hooks().training_callbacks(model=model, arguments=arguments) for callback in part),
         ],
     )

@@ -48,9 +48,7 @@ def pope(bench: Bench) -> None:
         bench.write_lines(f"coco/coco_pope_{category}.json", [{"question_id": n, **r} for n, r in enumerate(rows, 1)])
         for row in rows:
             text = f"{row['text']}\n{SHORT}"
-            questions.append(
-                {"question_id": len(questions), "image": row["image"], "text": text, "category": category}
-            )
+            questions.append({"question_id": len(questions), "image": row["image"], "text": text, "category": category})
     bench.write_lines("llava_pope_test.jsonl", questions)
 
 

@@ -105,9 +105,7 @@ def count(rng: random.Random, scene: Scene) -> Question:
 
 def count_two(rng: random.Random, scene: Scene) -> Question:
     """Counting by two attributes at once."""
-    options = [
-        (f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs
-    ]
+    options = [(f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs]
     options += [
         (f"{s} {plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
     ]

@@ -57,9 +57,7 @@ def _write(canvas: ImageDraw.ImageDraw, x: int, y: int, question: Question) -> N
         canvas.text((x, y + number * LINE), line, colour, font)
 
 
-def _wrapped(
-    canvas: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> list[str]:
+def _wrapped(canvas: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()

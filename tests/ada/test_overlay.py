@@ -16,9 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ada import overlay
 from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
-from ada.latency.device_profile import Profile, Surroundings
-from ada.latency.ttft_predictor import FixedLatency
-from ada.model.families import adopt
+from ada.latency.device_profile import DeviceFingerprint, Profile
+from ada.latency.ttft_predictor import FixedTTFTPredictor
+from ada.model.families import make_adaptive
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.plan_plot import blocks
@@ -101,7 +101,7 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
 @pytest.mark.parametrize("kind", ["H", "L"])
 def test_adopting_keeps_weights_and_takes_a_depth(plain, kind) -> None:
     keys = set(plain.state_dict())
-    adopt(plain, kind, num_prefix_layers=2)
+    make_adaptive(plain, kind, num_prefix_layers=2)
     assert set(plain.state_dict()) == keys
     assert (plain.units.kind, plain.units.num_prefix_layers, plain.units.rank) == (kind, 2, 8)
 
@@ -131,8 +131,8 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
     model = make_llava(kind)
     if calibrated:
         plan, rest = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
-        profile = Profile(Surroundings.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
-        model.latency = FixedLatency(profile, model.units)
+        profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
+        model.latency = FixedTTFTPredictor(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
     width = prompts[1].shape[1]
     ids = torch.cat([torch.nn.functional.pad(prompt, (width - prompt.shape[1], 0)) for prompt in prompts])
@@ -152,7 +152,9 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
 
 
 def test_chat_commands(make_llava, plain) -> None:
-    session = SimpleNamespace(model=make_llava("H"), options={"latency_budget": None, "planner": None}, last_facts=None)
+    session = SimpleNamespace(
+        model=make_llava("H"), options={"latency_budget": None, "planner": None}, last_metadata=None
+    )
 
     def say(command: str, argument: str = "") -> str | None:
         return overlay.chat_command(command=command, argument=argument, session=session)
@@ -165,7 +167,7 @@ def test_chat_commands(make_llava, plain) -> None:
         say("budget", "fast")
     assert float(session.options["latency_budget"]) == 0.99999999, "a wrong value changes nothing"
     plan = ExecutionPlan.full(2, 4)
-    session.last_facts = {"plan": plan.to_json()}
+    session.last_metadata = {"plan": plan.to_json()}
     assert say("plan") == blocks(plan) and say("weather") is None
     assert {usage.split()[0] for usage in overlay.chat_help()} == {"/budget", "/plan"}
     session.model, session.options = plain, {"planner": None}

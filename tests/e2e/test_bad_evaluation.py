@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ada.latency.device_profile import Surroundings
-from llava.files.records import lines_of
+from ada.latency.device_profile import DeviceFingerprint
+from llava.files.jsonl import lines_of
 from llava.model.builder import load_pretrained_model
 from playground.shapes.benchmarks import write_benchmarks
 
@@ -203,7 +203,7 @@ def stored(adaptive_checkpoint, tmp_path, monkeypatch):
     """``stored(**changes)``: a profile of the tiny model in a cache folder of its own, so changed; its path."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = load_pretrained_model(str(adaptive_checkpoint), None, "tiny", device="cpu")[1]
-    here = Surroundings.of(model)
+    here = DeviceFingerprint.of(model)
 
     def store(version: int = 2, **changes: object) -> Path:
         fields = {"plan": [1.0] * 4, "rest": [1.0] * 7, "decode": [1.0] * 5, "errors": {}, "date": "2026-01-01"}

@@ -13,9 +13,7 @@ import pytest
 
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks
 
-STAMP = (
-    "cat pyproject.toml constraints.txt <(echo \"$PWD[eval]\") | cksum | cut -d' ' -f1"  # as scripts/venv.sh has it
-)
+STAMP = "cat pyproject.toml constraints.txt <(echo \"$PWD[eval]\") | cksum | cut -d' ' -f1"  # as scripts/venv.sh has it
 SAYS = {
     "pope": r"Category: random, # samples: 2\nTP\tFP\tTN\tFN\t\n1\t1\t0\t0\nAccuracy: 0.5",
     "mme": r"total score: \d+\.\d\d",

@@ -18,8 +18,8 @@ from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.answering.batched_generation import Answerer
-from llava.files.records import RecordFile, lines_of
-from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
+from llava.files.jsonl import RecordFile, lines_of
+from llava.generation import SamplingParams, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 
 TIMES = ("time_to_first_token_ms", "tokens_per_second", "batch_size")
@@ -74,7 +74,7 @@ def test_answers_are_those_of_one_question_at_a_time(flags, quiz, adaptive_check
         alone = answer(
             model, tokenizer, processor, conversation.get_prompt(),
             [Image.open(quiz / question["image"]).convert("RGB")],
-            sampling=Sampling(max_new_tokens=4), options={"latency_budget": "0.75"}, stop=stop_text(conversation),
+            sampling=SamplingParams(max_new_tokens=4), options={"latency_budget": "0.75"}, stop=stop_text(conversation),
         )  # fmt: skip
         names = ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
         assert list(record) == names and record["model_id"] == "checkpoint"
@@ -156,7 +156,7 @@ def test_a_killed_process_goes_on(flags, root, quiz, tmp_path) -> None:
 WRITE = """
 import sys, time
 from pathlib import Path
-from llava.files.records import RecordFile
+from llava.files.jsonl import RecordFile
 file = RecordFile(Path(sys.argv[1]))
 file.append([])
 print("here", flush=True)

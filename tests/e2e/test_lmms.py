@@ -12,7 +12,7 @@ import pytest
 
 from ada.eval.stats.accuracy import is_right
 from llava.eval import model_vqa_loader
-from llava.files.records import lines_of, read_records
+from llava.files.jsonl import lines_of, read_records
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.benchmarks_lmms import QUESTIONS, lmms
 

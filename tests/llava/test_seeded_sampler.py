@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from llava.errors import OptionError
-from llava.generation import Sampling, answer
+from llava.generation import SamplingParams, answer
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from llava.seeded_sampler import SeededChoice
+from llava.seeded_sampler import SeededSampler
 
 SCORES = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
 
-def drawn(choice: SeededChoice, scores: torch.Tensor) -> list[int]:
+def drawn(choice: SeededSampler, scores: torch.Tensor) -> list[int]:
     left = choice(torch.zeros(len(scores), 1, dtype=torch.long), scores)
     assert left.shape == scores.shape and ((left == 0).sum(-1) == 1).all() and left.isinf().sum(-1).min() == 5
     return left.argmax(-1).tolist()
@@ -35,7 +35,7 @@ def slow_distribution(temperature: float, top_p: float, top_k: int) -> list[floa
 @pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1, 1, 50), (0.5, 1, 50), (2, 0.7, 50), (1, 0.9, 3)])
 def test_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
     rows = 20_000
-    tokens = drawn(SeededChoice(0, temperature, top_p, top_k), SCORES.expand(rows, -1))
+    tokens = drawn(SeededSampler(0, temperature, top_p, top_k), SCORES.expand(rows, -1))
     for token, expected in enumerate(slow_distribution(temperature, top_p, top_k)):
         share, deviation = tokens.count(token) / rows, (expected * (1 - expected) / rows) ** 0.5
         assert abs(share - expected) <= 4.5 * deviation, token
@@ -43,8 +43,8 @@ def test_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
 
 def test_two_at_once_draw_what_each_draws_alone() -> None:
     scores = SCORES.expand(1, -1)
-    alone = [[drawn(choice, scores) for _ in range(30)] for choice in (SeededChoice(1, 1), SeededChoice(2, 1))]
-    first, second = SeededChoice(1, 1), SeededChoice(2, 1)
+    alone = [[drawn(choice, scores) for _ in range(30)] for choice in (SeededSampler(1, 1), SeededSampler(2, 1))]
+    first, second = SeededSampler(1, 1), SeededSampler(2, 1)
     both = [(drawn(first, scores), drawn(second, scores)) for _ in range(30)]
     assert [list(tokens) for tokens in zip(*both, strict=True)] == alone and alone[0] != alone[1]
 
@@ -54,7 +54,7 @@ def test_answers_of_a_model(tiny_checkpoint) -> None:
     tokenizer, model, processor, _ = load_pretrained_model(path, None, get_model_name_from_path(path), device="cpu")
 
     def ask(seed: int | None) -> list[int]:
-        sampling = Sampling(temperature=1.5, top_p=0.95, max_new_tokens=12, seed=seed)
+        sampling = SamplingParams(temperature=1.5, top_p=0.95, max_new_tokens=12, seed=seed)
         return answer(model, tokenizer, processor, "w5 w6", sampling=sampling).token_ids
 
     state = torch.get_rng_state()
@@ -66,5 +66,5 @@ def test_answers_of_a_model(tiny_checkpoint) -> None:
 
 def test_a_seed_with_beams_is_refused() -> None:
     with pytest.raises(OptionError, match="seed is 3"):
-        Sampling(temperature=1, num_beams=2, seed=3).keywords()
-    assert "logits_processor" not in Sampling(temperature=0, seed=3).keywords(), "greedy answers need none"
+        SamplingParams(temperature=1, num_beams=2, seed=3).keywords()
+    assert "logits_processor" not in SamplingParams(temperature=0, seed=3).keywords(), "greedy answers need none"

@@ -12,7 +12,7 @@ import torch
 
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.scheduling.latency_token import Sequence, insert, sinusoid, token_place
+from ada.scheduling.latency_token import EmbeddedBatch, insert, sinusoid, token_place
 from ada.scheduling.sample_rng import Draws
 
 MODELS = ("tiny_ada_L", "tiny_ada_H", "tiny8_ada_L", "tiny8_ada_H")
@@ -158,7 +158,7 @@ def test_place_of_the_latency_token(edge) -> None:
     for case in edge[0]["insert_latency_token"]:
         given = {k: None if v is None else torch.tensor(v) for k, v in case["in"].items()}
         embeds = given["embeds_first_channel"][..., None].float()
-        sequence = Sequence(embeds, given["attention_mask"], given["position_ids"], given["labels"])
+        sequence = EmbeddedBatch(embeds, given["attention_mask"], given["position_ids"], given["labels"])
         token = given["latency_embedding_values"][:, None, None].float()
         place = token_place(sequence)
         out = insert(sequence, token, place)
@@ -177,18 +177,18 @@ def test_left_padding_which_the_reference_gets_wrong() -> None:
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
     positions = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]])
     labels = torch.tensor([[-100, -100, -100, 5, 6, 7], [-100, -100, -100, -100, 8, 9]])
-    sequence = Sequence(embeds, mask, positions, labels)
+    sequence = EmbeddedBatch(embeds, mask, positions, labels)
     out = insert(sequence, torch.full((2, 1, 1), -1.0), token_place(sequence))
     assert out.embeds[1, :, 0].tolist() == [6, 7, 8, 9, -1, 10, 11]
     assert out.attention_mask.tolist()[1] == [0, 0, 1, 1, 1, 1, 1]
     assert out.position_ids.tolist()[1] == [0, 0, 0, 1, 2, 3, 4]
-    assert token_place(Sequence(embeds, mask, positions, None)).tolist() == [6, 6]
+    assert token_place(EmbeddedBatch(embeds, mask, positions, None)).tolist() == [6, 6]
 
 
 def test_no_ignored_label_puts_the_token_first() -> None:
     """The reference fails on it."""
     labels = torch.tensor([[1, 2, 3]])
-    sequence = Sequence(torch.zeros(1, 3, 1), None, None, labels)
+    sequence = EmbeddedBatch(torch.zeros(1, 3, 1), None, None, labels)
     assert token_place(sequence).tolist() == [0]
 
 

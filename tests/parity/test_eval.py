@@ -16,7 +16,7 @@ from llava.conversation import conv_templates
 from llava.errors import DataError
 from llava.eval import eval_pope, eval_science_qa, eval_textvqa, m4c_evaluator, model_vqa_mmbench
 from llava.eval.model_vqa import get_chunk
-from llava.files.records import lines_of
+from llava.files.jsonl import lines_of
 
 COUNTS = ("TP", "FP", "TN", "FN")
 

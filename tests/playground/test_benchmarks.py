@@ -29,7 +29,7 @@ from llava.eval import (
 from llava.eval.scoring import submissions
 from llava.eval.scoring.mmbench_table import read_table
 from llava.eval.scoring.mme_ground_truth import read_truth
-from llava.files.records import lines_of, read_records
+from llava.files.jsonl import lines_of, read_records
 from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks

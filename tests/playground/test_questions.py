@@ -135,9 +135,7 @@ def test_every_test_question_is_right(world):
             assert answer_to(world.scenes[record["image"]], text) == answer, record
 
 
-@pytest.mark.parametrize(
-    ("name", "least"), [("conversations.json", 500), ("texts.json", 500), ("short.json", 100)]
-)
+@pytest.mark.parametrize(("name", "least"), [("conversations.json", 500), ("texts.json", 500), ("short.json", 100)])
 def test_every_training_turn_is_right(world, name, least):
     seen = bare = 0
     for record in world.records(name):

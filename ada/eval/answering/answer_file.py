@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import OptionError
-from llava.files.records import RecordFile, write_whole
+from llava.files.atomic_write import atomic_write
+from llava.files.jsonl import RecordFile
 
 SOURCE = "source.json"
 
@@ -76,4 +77,4 @@ def check_source(folder: Path, source: dict[str, Any]) -> None:
 
 def note_source(folder: Path, source: dict[str, Any]) -> None:
     """Note what the answers that ``folder`` is to hold come from."""
-    write_whole(folder / SOURCE, json.dumps(source, indent=1) + "\n")
+    atomic_write(folder / SOURCE, json.dumps(source, indent=1) + "\n")

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from ada.eval.answering.answer_file import AnswerFile, check_source, note_source
 from ada.eval.answering.batches import Answerer
-from ada.eval.answering.latency_samples import TOKENS, Times, measure
-from ada.eval.answering.model_specs import Contestant, Run
+from ada.eval.answering.latency_samples import TOKENS, LatencySamples, measure
+from ada.eval.answering.model_specs import ModelSpec, Run
 from ada.eval.questions.question_set import QuestionSet
 from ada.eval.stats.results import Part
-from ada.latency.device_profile import Surroundings
+from ada.latency.device_profile import DeviceFingerprint
 from ada.overlay import prepare_model
 
 
@@ -25,13 +25,13 @@ class Outcome:
     """One checkpoint's. ``family``: its kind of unit; ``parts`` by run and set; ``times`` by run, where taken."""
 
     family: str
-    surroundings: Surroundings
+    surroundings: DeviceFingerprint
     parts: dict[Run, dict[str, Part]]
-    times: dict[Run, Times]
+    times: dict[Run, LatencySamples]
 
 
 def ask(
-    contestant: Contestant, runs: Sequence[Run], sets: Sequence[QuestionSet], options: argparse.Namespace
+    contestant: ModelSpec, runs: Sequence[Run], sets: Sequence[QuestionSet], options: argparse.Namespace
 ) -> Outcome:
     """Answers to all questions in all runs, from ``--out`` where they are there."""
     checkpoint = contestant.fingerprint()
@@ -50,7 +50,7 @@ def ask(
         paths = {run: folder / questions.name / name for run, name in names.items()}
         for run, part in _answer_set(answerer, contestant.label, questions, paths, options).items():
             parts[run][questions.name] = part
-    surroundings, times = Surroundings.of(answerer.model), {}
+    surroundings, times = DeviceFingerprint.of(answerer.model), {}
     if options.timed_questions:
         here = {name: value for name, value in asdict(surroundings).items() if name != "model"}
         folder = options.out / "times" / contestant.slug

@@ -13,7 +13,7 @@ from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
 from llava.eval.answering import batched_generation as batches
-from llava.generation import Sampling, TokenClock, conversation_for
+from llava.generation import SamplingParams, TokenClock, conversation_for
 from llava.model.builder import load_pretrained_model
 from llava.utils import pick_device
 
@@ -41,7 +41,7 @@ class Answerer:
         )
         template = conversation_for(self.model, folder.name, conv_mode)
         self.asked = batches.Answerer(self.model, tokenizer, image_processor, template)
-        self.sampling = Sampling(max_new_tokens=max_new_tokens)
+        self.sampling = SamplingParams(max_new_tokens=max_new_tokens)
 
     def batches(self, items: Sequence[Item], size: int) -> list[Batch]:
         """All questions, sorted by the length of their prompts, so that little is padded."""
@@ -83,6 +83,6 @@ class Answerer:
             keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
             clocks.append(TokenClock(None))
             pixels = self.asked.pixels(images)
-            self.asked.answer(batch.prompts, pixels, sizes, Sampling(max_new_tokens=length), keywords, clocks[-1])
+            self.asked.answer(batch.prompts, pixels, sizes, SamplingParams(max_new_tokens=length), keywords, clocks[-1])
         first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
         return GivenTimes(batch.places[0], first, clocks[0].token_ms(), again)

@@ -26,7 +26,7 @@ TOKENS = 9  # of every timed answer: the first, and eight behind it
 
 
 @dataclass(frozen=True)
-class Times:
+class LatencySamples:
     """Milliseconds: to the first token, one for each timed answer; of every token behind it; and to the first token of
     the same answer given again."""
 
@@ -70,7 +70,7 @@ def sample(questions: QuestionSet, count: int, seed: int) -> list[int]:
 
 def measure(
     answerer: Answerer, questions: QuestionSet, paths: dict[Run, Path], count: int, seed: int
-) -> dict[Run, Times]:
+) -> dict[Run, LatencySamples]:
     """Times of every run; those that are on the disk already are not taken again. Runs with one path share them."""
     files = {path: AnswerFile(path, GivenTimes) for path in paths.values()}
     asked = {path: run for run, path in reversed(paths.items())}
@@ -94,8 +94,8 @@ def _warm_up(answerer: Answerer, batches: Sequence[Any], runs: Sequence[Run], se
             answerer.time(batch, run.planner, run.budget, seed, TOKENS)
 
 
-def _times(given: Sequence[GivenTimes]) -> Times:
-    return Times(
+def _times(given: Sequence[GivenTimes]) -> LatencySamples:
+    return LatencySamples(
         tuple(times.first_token_ms for times in given),
         tuple(ms for times in given for ms in times.token_ms),
         tuple(times.again_ms for times in given),

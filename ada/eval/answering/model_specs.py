@@ -17,7 +17,7 @@ from llava.model.checkpoint.weights_io import find_weight_files, read_json
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ModelSpec:
     """A checkpoint under a label; ``planner`` where it is to answer under that one alone."""
 
     label: str
@@ -25,7 +25,7 @@ class Contestant:
     planner: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Contestant:
+    def parse(cls, text: str) -> ModelSpec:
         """Read ``DIR``, ``LABEL=DIR``, ``LABEL=DIR:PLANNER``.
 
         A checkpoint that was trained under an untrained planner says so in its config, and answers under that one.
@@ -71,16 +71,16 @@ class Run:
         return f"{self.planner if free else 'any'}-{self.budget}.jsonl"
 
 
-def parse_contestants(texts: Sequence[str]) -> list[Contestant]:
+def parse_contestants(texts: Sequence[str]) -> list[ModelSpec]:
     """All of ``--model-path``. Raises ``OptionError`` where two would be one row."""
-    contestants = [Contestant.parse(text) for text in texts]
+    contestants = [ModelSpec.parse(text) for text in texts]
     slugs = [contestant.slug for contestant in contestants]
     if twice := [c.label for c in contestants if slugs.count(c.slug) > 1]:
         raise OptionError(f"--model-path names {twice[0]!r} twice; tell them apart as LABEL=DIR")
     return contestants
 
 
-def runs_of(contestant: Contestant, planners: Sequence[str], budgets: Sequence[LatencyBudget]) -> list[Run]:
+def runs_of(contestant: ModelSpec, planners: Sequence[str], budgets: Sequence[LatencyBudget]) -> list[Run]:
     """Every planner at every budget."""
     names = planners if contestant.planner is None else (contestant.planner,)
     return [Run(contestant.label, planner, budget) for planner in names for budget in budgets]

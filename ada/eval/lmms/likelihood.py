@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from ada.eval.lmms.asking import prompt_of
+from ada.protocols import is_adaptive
 from llava.constants import IGNORE_INDEX
 from llava.errors import DataError, OptionError
 from llava.eval.answering.batched_generation import Answerer
@@ -54,7 +55,7 @@ def answer_loss(
 
 def _forward_keywords(model: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """An adaptive model's budget and planner; without a budget the whole model, as in ``generate``."""
-    if not hasattr(model, "units"):
+    if not is_adaptive(model):
         return {}
     budget = keywords.get("latency_budget")
     return {"latency_budget": 1.0 if budget is None else budget, "planner": keywords.get("planner")}

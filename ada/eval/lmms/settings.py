@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llava.errors import OptionError
-from llava.generation import Sampling
+from llava.generation import SamplingParams
 from llava.plugins import hooks
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Generation:
     """How a task wants its answers: the choice of tokens, and the texts that end an answer."""
 
-    sampling: Sampling
+    sampling: SamplingParams
     stops: tuple[str, ...]
 
 
@@ -43,7 +43,7 @@ def generation_of(wanted: Mapping[str, Any]) -> Generation:
     temperature = float(given.get("temperature", 1.0 if given.get("do_sample") else 0.0))
     if not given.get("do_sample", True):
         temperature = 0.0
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=temperature,
         top_p=given.get("top_p") if temperature else None,  # tasks set 0, beside greedy
         num_beams=int(given.get("num_beams", 1)),

@@ -23,7 +23,7 @@ from llava.eval.scoring.matching import by_id
 from llava.eval.scoring.mmbench_table import read_table
 from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.eval.scoring.submissions import mme_lines, mme_question, seed_scores, seed_upload
-from llava.files.records import Record, read_json, read_records
+from llava.files.jsonl import Record, read_json, read_records
 
 
 def _reads(reading: Callable[[str], str], truth: str, record: Record) -> bool:
@@ -89,9 +89,7 @@ def science_qa(folder: Path) -> QuestionSet:
         problem = problems[question.question_id]
         answer, choices = problem["answer"], problem["choices"]
         kind = "with a picture" if question.picture else "told in words"
-        return Item(
-            question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer
-        )
+        return Item(question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer)
 
     def score(records: Sequence[Record]) -> Figures:
         return {"accuracy, %": science_scores(problems, by_id(records, "question_id", "the answers"))["acc"]}

@@ -14,7 +14,7 @@ from llava.eval.eval_vqa import vqa_scores
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import by_id
 from llava.eval.scoring.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
-from llava.files.records import Record, read_json, read_records
+from llava.files.jsonl import Record, read_json, read_records
 
 
 def gqa(folder: Path) -> QuestionSet:

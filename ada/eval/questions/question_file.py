@@ -9,7 +9,7 @@ from ada.eval.questions.question_set import Item, QuestionSet
 from ada.eval.stats.accuracy import is_right
 from llava.errors import DataError
 from llava.eval.answering.questions import Question, picture_file
-from llava.files.records import Record, read_records
+from llava.files.jsonl import Record, read_records
 
 FIELDS = ("question_id", "image", "text", "category", "answer")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answering.questions import Question
-from llava.files.records import Record
+from llava.files.jsonl import Record
 
 Figures = dict[str, float | None]
 """A scorer's figures by name; None where one is undefined."""

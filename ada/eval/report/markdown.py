@@ -47,9 +47,7 @@ def runs_table(groups: Sequence[Sequence[Row]], against: Callable[[Difference], 
         lines.append(["time per further token, ms", *(f"{row.times.token:.3g}" for row in leader if row.times)])
     lines.append(["kept, %", *(percent(row.accuracy.correct / whole) if whole else "" for row in leader)])
     for group in groups:
-        cells = [
-            with_interval(row.accuracy) + ("" if group is leader else f"<br>{against(row.lead)}") for row in group
-        ]
+        cells = [with_interval(row.accuracy) + ("" if group is leader else f"<br>{against(row.lead)}") for row in group]
         lines.append([group[0].name, *cells])
     return lines
 

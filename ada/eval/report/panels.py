@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.files.records import write_whole
+from llava.files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,4 +70,4 @@ def save(figures: dict[str, Drawn], folder: Path) -> None:
     """Each under its name, beside one another as PNG and SVG."""
     for name, forms in figures.items():
         for form, content in forms.items():
-            write_whole(folder / f"{name}.{form}", content)
+            atomic_write(folder / f"{name}.{form}", content)

@@ -15,7 +15,7 @@ from ada.eval.report.markdown import constant_share
 from ada.eval.stats.accuracy import Accuracy, Difference, best_constants
 from ada.eval.stats.falloff import FallOff
 from ada.eval.stats.results import Row
-from llava.files.records import write_whole
+from llava.files.atomic_write import atomic_write
 
 COLUMNS = (
     "kind_of_unit model planner budget set kind correct total accuracy low high lead lead_reach lead_p executed_share "
@@ -31,7 +31,7 @@ def write_json(path: Path, about: dict[str, Any], rows: Sequence[Row], falls: It
         "falls": [fall.sentence for fall in falls],
         "rows": [_row(row) for row in rows],
     }
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
 
 
 def _set(questions: QuestionSet) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def write_plans(path: Path, rows: Iterable[Row]) -> None:
         }
         for row in rows
     ]
-    write_whole(path, "[\n" + ",\n".join(json.dumps(run) for run in content) + "\n]\n")
+    atomic_write(path, "[\n" + ",\n".join(json.dumps(run) for run in content) + "\n]\n")
 
 
 def _layers(often: Any) -> list[dict[str, list[float]]]:
@@ -96,7 +96,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             table.writerow(_line(row, name, "all", part.accuracy, row.leads[name]))
             for kind, accuracy in part.kinds.items():
                 table.writerow(_line(row, name, kind, accuracy, None))
-    write_whole(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def _line(row: Row, name: str, kind: str, accuracy: Accuracy, lead: Difference | None) -> dict[str, Any]:
@@ -131,4 +131,4 @@ def write_marks(path: Path, rows: Sequence[Row]) -> None:
         }
         for row in rows
     ]
-    write_whole(path, json.dumps({"sets": sets, "runs": runs}) + "\n")
+    atomic_write(path, json.dumps({"sets": sets, "runs": runs}) + "\n")

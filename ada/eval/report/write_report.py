@@ -17,7 +17,7 @@ from ada.eval.report.panels import Drawn, drawn, save
 from ada.eval.report.sweep_files import write_csv, write_json, write_marks, write_plans
 from ada.eval.stats.falloff import RULE, falls
 from ada.eval.stats.results import Row, by_family, by_name
-from llava.files.records import write_whole
+from llava.files.atomic_write import atomic_write
 
 Place = tuple[str, str | None, str]
 
@@ -36,8 +36,8 @@ def write_report(rows: Sequence[Row], outcome: Outcome, options: argparse.Namesp
     for family, own in by_family(rows).items():
         figures |= draw(own, family)
     save(figures, options.out / "figures")
-    write_whole(options.out / "sweep.md", markdown)
-    write_whole(options.out / "sweep.html", page(rows, found, notes, figures))
+    atomic_write(options.out / "sweep.md", markdown)
+    atomic_write(options.out / "sweep.html", page(rows, found, notes, figures))
     for fall in found:
         print(f"warning: quality falls off: {fall.sentence}", file=sys.stderr)
     print(f"the page is {options.out / 'sweep.html'}", file=sys.stderr)

@@ -75,9 +75,11 @@ def _falls(group: Sequence[Row]) -> list[FallOff]:
 def _places(row: Row) -> dict[tuple[str, str | None], str]:
     main = row.main.questions
     kinds: dict[tuple[str, str | None], str] = {(main.name, kind): kind for kind in main.kinds}
-    return {(main.name, None): main.title} | kinds | {
-        (name, None): part.questions.title for name, part in row.parts.items() if part is not row.main
-    }
+    return (
+        {(main.name, None): main.title}
+        | kinds
+        | {(name, None): part.questions.title for name, part in row.parts.items() if part is not row.main}
+    )
 
 
 def _accuracy(row: Row, place: tuple[str, str | None]) -> Accuracy:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ada.eval.answering.answer_file import GivenAnswer
-from ada.eval.answering.latency_samples import Times
+from ada.eval.answering.latency_samples import LatencySamples
 from ada.eval.answering.model_specs import Run
 from ada.eval.questions.question_set import Figures, QuestionSet
 from ada.eval.stats.accuracy import Accuracy, Difference, tally, together
@@ -68,7 +68,7 @@ class Row:
     family: str
     parts: dict[str, Part]
     leads: dict[str, Difference]
-    times: Times | None
+    times: LatencySamples | None
 
     @property
     def main(self) -> Part:
@@ -92,7 +92,10 @@ class Row:
 
 
 def make_rows(
-    runs: Iterable[Run], families: Mapping[str, str], parts: Mapping[Run, dict[str, Part]], times: Mapping[Run, Times]
+    runs: Iterable[Run],
+    families: Mapping[str, str],
+    parts: Mapping[Run, dict[str, Part]],
+    times: Mapping[Run, LatencySamples],
 ) -> list[Row]:
     """One row a run, in order. families: a model's label -> its kind of unit."""
     rows: list[Row] = []

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llava.conversation import Conversation
-from llava.generation import Sampling, TokenClock, stop_text, with_image_tags
+from llava.generation import SamplingParams, TokenClock, stop_text, with_image_tags
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 
 Ids = Sequence[int]
@@ -77,7 +77,7 @@ class Answerer:
         prompts: Sequence[Ids],
         pixels: Sequence[torch.Tensor] | None,
         sizes: Sequence[tuple[int, int]] | None,
-        sampling: Sampling,
+        sampling: SamplingParams,
         keywords: Mapping[str, Any],
         clock: TokenClock | None = None,
         stops: Sequence[str] = (),

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from llava.errors import DataError
-from llava.files.records import Record
+from llava.files.jsonl import Record
 from llava.mm_utils import load_image
 
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."
@@ -35,7 +35,6 @@ class Question:
     def fields(self) -> dict[str, Any]:
         """The record's fields up to the answer."""
         return {"question_id": self.question_id, **self.before, "prompt": self.prompt}
-
 
 
 def split_list(lst: Sequence[Any], n: int) -> list[Sequence[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.errors import OptionError
 from llava.eval.answering.questions import Question
-from llava.files.records import Record, RecordFile
+from llava.files.jsonl import Record, RecordFile
 
 REMEDY = "remove it, or choose another --answers-file"
 

@@ -21,8 +21,8 @@ from llava.errors import DataError, OptionError
 from llava.eval.answering.batched_generation import Answerer, BatchAnswers, groups_by_length
 from llava.eval.answering.questions import Question, get_chunk
 from llava.eval.answering.resume import records_by_place
-from llava.files.records import Record, RecordFile
-from llava.generation import Sampling, TokenClock, conversation_for
+from llava.files.jsonl import Record, RecordFile
+from llava.generation import SamplingParams, TokenClock, conversation_for
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model, local_folder
 from llava.model.checkpoint.weights_io import find_weight_files
@@ -74,7 +74,7 @@ def answer_questions(questions: Sequence[Question], args: argparse.Namespace) ->
             f"--chunk-idx is {args.chunk_idx}, --num-chunks {args.num_chunks} and --batch-size {args.batch_size}; "
             "expected chunks counted from 0, and batches of 1 or more"
         )
-    sampling = Sampling(args.temperature, args.top_p, args.num_beams, args.max_new_tokens)
+    sampling = SamplingParams(args.temperature, args.top_p, args.num_beams, args.max_new_tokens)
     sampling.keywords()
     model_path = chosen_model(args.model_path)
     settings = _settings(vars(args), model_path)
@@ -108,9 +108,7 @@ def chosen_model(path: str | None) -> str:
 
 def _settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:
     """What the answers depend on beside the questions; unset options are left out."""
-    chosen = {
-        name: value for name, value in options.items() if name not in NOT_SETTINGS and value not in (None, False)
-    }
+    chosen = {name: value for name, value in options.items() if name not in NOT_SETTINGS and value not in (None, False)}
     return {"checkpoint": _fingerprint(local_folder(model_path)), **chosen}
 
 
@@ -139,7 +137,11 @@ def load_answerer(model_path: str, args: argparse.Namespace, **loading: Any) -> 
 
 
 def _batches(
-    answerer: Answerer, questions: Sequence[Question], waiting: Sequence[int], args: argparse.Namespace, how: Sampling
+    answerer: Answerer,
+    questions: Sequence[Question],
+    waiting: Sequence[int],
+    args: argparse.Namespace,
+    how: SamplingParams,
 ) -> Iterator[tuple[list[int], BatchAnswers]]:
     """Places of a batch's questions, and its answers, batch by batch."""
     keywords = merged(hooks().generation_options(model=answerer.model, options=vars(args)))
@@ -154,9 +156,7 @@ def _batches(
         yield [waiting[i] for i in group], answers
 
 
-def _record(
-    question: Question, text: str, model_id: str, settings: dict[str, Any], facts: Mapping[str, Any]
-) -> Record:
+def _record(question: Question, text: str, model_id: str, settings: dict[str, Any], facts: Mapping[str, Any]) -> Record:
     """Upstream's fields in upstream's order. ``answer_id`` is drawn from what is asked: no restart changes it."""
     seal = json.dumps([model_id, question.fields, settings], sort_keys=True, default=str)
     return {

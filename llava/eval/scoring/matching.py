@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llava.errors import DataError
-from llava.files.records import Record
+from llava.files.jsonl import Record
 
 
 def by_id(records: Iterable[Record], key: str, place: str) -> dict[Any, Record]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.files.records import read_text
+from llava.files.jsonl import read_text
 
 OPTIONS = ("A", "B", "C", "D")
 NEEDED = ("index", "question", *OPTIONS)

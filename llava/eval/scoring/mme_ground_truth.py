@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava.errors import DataError
 from llava.eval.scoring.submissions import MmeTruth, mme_question
-from llava.files.records import read_text
+from llava.files.jsonl import read_text
 
 TEXTS, PICTURES = "questions_answers_YN", "images"  # folders inside some of the categories
 

@@ -11,7 +11,7 @@ from llava.errors import DataError
 from llava.eval.m4c_evaluator import EvalAIAnswerProcessor
 from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.eval.scoring.mmbench_table import Row
-from llava.files.records import Record
+from llava.files.jsonl import Record
 
 SHORT_PROMPT = "Answer the question using a single word or phrase."
 YES_NO = "Please answer yes or no."
@@ -37,9 +37,7 @@ def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> lis
     asked = [record["question_id"] for record in test_split]
     check_same({*asked, *given}, asked, RESULTS)
     same = EvalAIAnswerProcessor()
-    return [
-        {"question_id": key, "answer": same(text_of(given[key], RESULTS)) if key in given else ""} for key in asked
-    ]
+    return [{"question_id": key, "answer": same(text_of(given[key], RESULTS)) if key in given else ""} for key in asked]
 
 
 def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:

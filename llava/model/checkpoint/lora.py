@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.weights_io import Tensors, first_line, listed, read_json, read_weights
-from llava.model.checkpoint.zero3 import whole
+from llava.model.checkpoint.zero3 import gathered_parameters
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def trained_in_full(folder: Path) -> Tensors:
 
 def fill(model: Any, tensors: Tensors, source: str) -> None:
     """Copy ``tensors`` into the model. Raises CheckpointError for a name or shape that it does not have."""
-    with whole(parameter for name, parameter in model.named_parameters() if name in tensors):
+    with gathered_parameters(parameter for name, parameter in model.named_parameters() if name in tensors):
         own = model.state_dict()
         if unknown := [name for name in tensors if name not in own]:
             raise CheckpointError(f"{source} holds tensors that the model does not have: {listed(unknown)}")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from llava.errors import CheckpointError
-from llava.model.checkpoint.zero3 import whole
+from llava.model.checkpoint.zero3 import gathered_parameters
 
 Tensors = dict[str, torch.Tensor]
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
@@ -117,7 +117,7 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source:
 
     prefix: what stands in front of the keys in ``source``, for the message.
     """
-    with whole(module.parameters()):
+    with gathered_parameters(module.parameters()):
         own = module.state_dict()
         report_misfits(
             source,

@@ -17,9 +17,9 @@ from llava.errors import OptionError
 from llava.kv_cache import join_rows, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import Job
-from llava.serve.engine.request_queue import JobQueue
-from llava.serve.engine.sequence import BatchRow, together
+from llava.serve.engine.request import EngineRequest
+from llava.serve.engine.request_queue import RequestQueue
+from llava.serve.engine.sequence import RunningSequence, together
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ NOT_BATCHED = {"repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None,
 class BatchEngine:
     """Up to the queue's ``slots`` rows in one running batch, in one thread."""
 
-    def __init__(self, loaded: LoadedModel, queue: JobQueue, policy: ServingPolicy) -> None:
+    def __init__(self, loaded: LoadedModel, queue: RequestQueue, policy: ServingPolicy) -> None:
         refuse_unbatchable(loaded.model)
         self.loaded, self.queue, self.policy = loaded, queue, policy
-        self._rows: list[BatchRow] = []
+        self._rows: list[RunningSequence] = []
         self._batch: Batch | None = None  # of these rows, once they have decoded together
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
@@ -51,10 +51,10 @@ class BatchEngine:
     @torch.no_grad()
     def _work(self) -> None:
         while self._admit() or self._rows:
-            self._let_go()
+            self._retire_finished()
             if self._rows:
                 self._step()
-            self._let_go()
+            self._retire_finished()
 
     def _admit(self) -> bool:
         """Let the next job in where there is room; with nothing else to do, wait for it. Whether one came."""
@@ -66,11 +66,11 @@ class BatchEngine:
         job.begin()
         try:
             options = self.policy.grant(job.question.fields, self.queue.load(job))
-            row = BatchRow.prefill(self.loaded, job, options)
+            row = RunningSequence.prefill(self.loaded, job, options)
         except Exception as error:  # noqa: BLE001 - handed to the request, which tells client and log
             self.queue.done(job, error)
             return True
-        self._regroup([*self._rows, row])
+        self._rebuild_batch([*self._rows, row])
         return True
 
     def _step(self) -> None:
@@ -82,17 +82,17 @@ class BatchEngine:
             for row, its_scores in zip(self._rows, scores, strict=True):
                 row.add(its_scores[None], len(self._rows))
         except Exception as error:  # noqa: BLE001 - it hit them all
-            jobs: list[Job] = [row.job for row in self._rows]
+            jobs: list[EngineRequest] = [row.job for row in self._rows]
             self._rows, self._batch = [], None
             for job in jobs:
                 self.queue.done(job, error)
 
-    def _let_go(self) -> None:
+    def _retire_finished(self) -> None:
         """Rows that have ended leave."""
         ended = [row for row in self._rows if row.ended]
         if not ended:
             return
-        self._regroup([row for row in self._rows if not row.ended])
+        self._rebuild_batch([row for row in self._rows if not row.ended])
         for row in ended:
             try:
                 outcome: Any = row.finished()
@@ -100,17 +100,17 @@ class BatchEngine:
                 outcome = error
             self.queue.done(row.job, outcome)
 
-    def _regroup(self, rows: list[BatchRow]) -> None:
+    def _rebuild_batch(self, rows: list[RunningSequence]) -> None:
         """Other rows from here on: those that stay take their caches out of the batch."""
         if self._batch is not None:
-            self._batch.hand_back(rows)
+            self._batch.split_cache(rows)
         self._rows, self._batch = rows, None
 
 
 class Batch:
     """Rows that decode together, and their common cache, as long as none joins or leaves."""
 
-    def __init__(self, model: Any, rows: list[BatchRow]) -> None:
+    def __init__(self, model: Any, rows: list[RunningSequence]) -> None:
         self.model, self.rows = model, list(rows)
         way = together(model, [row.output for row in rows])
         self.heads, self.keywords = way.heads, way.keywords
@@ -133,7 +133,7 @@ class Batch:
         )
         return outputs.logits[:, -1].float()
 
-    def hand_back(self, rows: list[BatchRow]) -> None:
+    def split_cache(self, rows: list[RunningSequence]) -> None:
         """Give those of ``rows`` that are in this batch their caches."""
         for place, (row, length) in enumerate(zip(self.rows, self.lengths.tolist(), strict=True)):
             if row in rows:

@@ -10,20 +10,20 @@ from typing import Any
 
 from PIL import Image
 
-from llava.generation import Answer, Sampling
+from llava.generation import Answer, SamplingParams
 
 STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM and OpenAI's API name it
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """A checked request. ``prompt``: what the model reads; ``echo``: the client's own words of it, with which every
     chunk begins. ``fields``: the body's fields, plug-ins' among them. ``prompt_tokens`` counts the pictures' positions.
     """
 
     prompt: str
     images: tuple[Image.Image, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     stop: tuple[str, ...]
     fields: Mapping[str, Any]
     prompt_tokens: int
@@ -46,7 +46,7 @@ Outcome = Finished | BaseException
 
 
 @dataclass(eq=False)
-class Job:
+class EngineRequest:
     """The two sides of a request: an engine's thread calls ``begin`` and ``say``, its queue ``end``; the server's loop
     reads ``text``, ``tokens`` and ``outcome`` whenever ``wake`` was called, and calls ``halt``.
 
@@ -54,7 +54,7 @@ class Job:
     ``time.perf_counter`` seconds.
     """
 
-    question: Question
+    question: GenerationRequest
     request_id: str
     wake: Callable[[], None] = lambda: None
     arrived: float = field(default_factory=time.perf_counter)
@@ -63,7 +63,7 @@ class Job:
     text: str = ""
     tokens: int = 0
     outcome: Outcome | None = None
-    halted: threading.Event = field(default_factory=threading.Event)
+    cancelled_event: threading.Event = field(default_factory=threading.Event)
     halt_reason: str | None = None
 
     def begin(self) -> None:
@@ -71,7 +71,7 @@ class Job:
         self.began = time.perf_counter()
         self.wake()
 
-    def say(self, text: str, tokens: int) -> None:
+    def emit(self, text: str, tokens: int) -> None:
         """The whole answer so far, of ``tokens`` tokens."""
         self.text, self.tokens = text, tokens
         self.wake()
@@ -82,11 +82,11 @@ class Job:
         self.outcome = outcome
         self.wake()
 
-    def halt(self, reason: str) -> None:
+    def cancel(self, reason: str) -> None:
         """Ask the engine to stop at its next token. The first reason counts."""
-        if not self.halted.is_set():
+        if not self.cancelled_event.is_set():
             self.halt_reason = reason
-            self.halted.set()
+            self.cancelled_event.set()
 
     @property
     def queue_s(self) -> float:

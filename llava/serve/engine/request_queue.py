@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from llava.serve.engine.request import ABORT, Finished, Job, Outcome
+from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.protocol.errors import RequestFailure
 
-OnDone = Callable[[Job, Outcome], None]
+OnDone = Callable[[EngineRequest, Outcome], None]
 WEIGHT = 0.2  # of the newest request in the mean time that one takes
 
 
@@ -35,7 +35,7 @@ class Load:
         return self.waiting * self.seconds_per_request / self.slots
 
 
-class JobQueue:
+class RequestQueue:
     """At most ``slots`` jobs run and ``max_waiting`` wait; what comes beyond is refused. ``on_done``: called in
     the engine's thread with each job that was taken and its outcome, in front of the client's hearing of it."""
 
@@ -43,13 +43,13 @@ class JobQueue:
         self.slots = slots
         self.max_waiting = max_waiting
         self._on_done = on_done
-        self._waiting: deque[Job] = deque()
-        self._running: set[Job] = set()
+        self._waiting: deque[EngineRequest] = deque()
+        self._running: set[EngineRequest] = set()
         self._seconds: float | None = None
         self._closed = False
         self._change = threading.Condition()
 
-    def put(self, job: Job) -> None:
+    def put(self, job: EngineRequest) -> None:
         """Line up. Raises RequestFailure as ``refuse_if_full`` does."""
         with self._change:
             self._refuse_if_full()
@@ -73,25 +73,25 @@ class JobQueue:
                 retry_after=max(1, math.ceil(self._load().wait_s or 1)),
             )
 
-    def take(self) -> Job | None:
+    def take(self) -> EngineRequest | None:
         """The next job, as soon as there is one; None once the queue is closed and empty. ``done`` must follow."""
         with self._change:
             self._change.wait_for(lambda: self._waiting or self._closed)
             return self._next()
 
-    def take_now(self) -> Job | None:
+    def take_now(self) -> EngineRequest | None:
         """The next job, or None where nobody waits. ``done`` must follow."""
         with self._change:
             return self._next()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> EngineRequest | None:
         if not self._waiting:
             return None
         job = self._waiting.popleft()
         self._running.add(job)
         return job
 
-    def done(self, job: Job, outcome: Outcome) -> None:
+    def done(self, job: EngineRequest, outcome: Outcome) -> None:
         """A job that was taken has come to its end, which is handed to it."""
         job.ended = time.perf_counter()
         with self._change:
@@ -106,7 +106,7 @@ class JobQueue:
         finally:
             job.end(outcome)
 
-    def drop(self, job: Job) -> bool:
+    def drop(self, job: EngineRequest) -> bool:
         """Take a job that still waits out of the queue; False where it does not wait."""
         with self._change:
             if job not in self._waiting:
@@ -121,7 +121,7 @@ class JobQueue:
             self._closed = True
             self._change.notify_all()
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[EngineRequest]:
         """All that wait or run."""
         with self._change:
             return [*self._running, *self._waiting]
@@ -131,7 +131,7 @@ class JobQueue:
         """Whether nothing more is taken in."""
         return self._closed
 
-    def load(self, job: Job | None = None) -> Load:
+    def load(self, job: EngineRequest | None = None) -> Load:
         """How busy the worker is; with ``job``, as it is that one's turn."""
         with self._change:
             return replace(self._load(), waited_s=0.0 if job is None else job.queue_s)

@@ -10,28 +10,28 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from llava.generation import Sampling, TokenClock, end_ids, finished_answer, generation_inputs
-from llava.kv_cache import RowCache, Together, take_row
+from llava.generation import SamplingParams, TokenClock, end_ids, finished_answer, generation_inputs
+from llava.kv_cache import DecodingBatch, RowCache, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.plugins import hooks
 from llava.serve.engine.detokenizer import TextStream
-from llava.serve.engine.request import Finished, Job
+from llava.serve.engine.request import EngineRequest, Finished
 
 SEEDS = 2**63
 
 
-def together(model: Any, outputs: list[Any]) -> Together:
+def together(model: Any, outputs: list[Any]) -> DecodingBatch:
     """How generations of one row each decode as a batch."""
-    plugin = hooks().decoding_together(model=model, outputs=outputs)
-    return Together([None] * model.config.num_hidden_layers) if plugin is None else plugin
+    plugin = hooks().decoding_batch(model=model, outputs=outputs)
+    return DecodingBatch([None] * model.config.num_hidden_layers) if plugin is None else plugin
 
 
 @dataclass(eq=False)
-class BatchRow:
+class RunningSequence:
     """``output``: what ``generate`` returned for the first token. ``rows``: batch sizes of its decode steps, summed."""
 
     loaded: LoadedModel
-    job: Job
+    job: EngineRequest
     options: Mapping[str, Any]
     clock: TokenClock
     output: Any
@@ -41,10 +41,10 @@ class BatchRow:
     rows: int = 0
 
     @classmethod
-    def prefill(cls, loaded: LoadedModel, job: Job, options: Mapping[str, Any]) -> BatchRow:
+    def prefill(cls, loaded: LoadedModel, job: EngineRequest, options: Mapping[str, Any]) -> RunningSequence:
         """Read a job's prompt and pictures, alone and so under its own plan, and say its first token."""
         model, question = loaded.model, job.question
-        clock = TokenClock(job.halted)
+        clock = TokenClock(job.cancelled_event)
         drawn = _own_seed(question.sampling).keywords(model.generation_config.top_k)
         inputs = generation_inputs(
             model, loaded.tokenizer, loaded.image_processor, question.prompt, question.images, options
@@ -64,7 +64,7 @@ class BatchRow:
         """Whether no token is to follow."""
         ids, most = self.text.ids, self.job.question.sampling.max_new_tokens
         last = ids[-1] in end_ids(self.loaded.model)
-        return last or self.text.stopped or len(ids) >= most or self.job.halted.is_set()
+        return last or self.text.stopped or len(ids) >= most or self.job.cancelled_event.is_set()
 
     def add(self, scores: torch.Tensor, rows: int) -> None:
         """Choose the next token by its scores (1, vocabulary), float32, which a step of ``rows`` rows gave."""
@@ -76,7 +76,7 @@ class BatchRow:
         self._say(token)
 
     def _say(self, token: int) -> None:
-        self.job.say(self.text.add(token), len(self.text.ids))
+        self.job.emit(self.text.add(token), len(self.text.ids))
 
     def finished(self) -> Finished:
         """The answer."""
@@ -90,7 +90,7 @@ class BatchRow:
         )
 
 
-def _own_seed(sampling: Sampling) -> Sampling:
+def _own_seed(sampling: SamplingParams) -> SamplingParams:
     """Rows draw from generators of their own, so one that was given no seed gets one."""
     if sampling.temperature > 0 and sampling.seed is None:
         return replace(sampling, seed=secrets.randbelow(SEEDS))

@@ -10,17 +10,17 @@ from llava.generation import answer
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.detokenizer import TextStream, TokenStreamer
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import ABORT, STOP, Finished, Job, Outcome
-from llava.serve.engine.request_queue import JobQueue
+from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished, Outcome
+from llava.serve.engine.request_queue import RequestQueue
 
 log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """Takes jobs from a ``JobQueue`` until it is closed and empty.
+    """Takes jobs from a ``RequestQueue`` until it is closed and empty.
 
     For each: ``job.begin()``; ``policy.grant`` with ``queue.load(job)``; ``job.say`` as tokens come; an end soon
-    after ``job.halted``; ``queue.done`` with a ``Finished`` or an exception.
+    after ``job.cancelled_event``; ``queue.done`` with a ``Finished`` or an exception.
     """
 
     def start(self) -> None:
@@ -37,7 +37,7 @@ class Engine(Protocol):
 class ThreadsEngine:
     """One generation at a time in each of the queue's ``slots`` threads."""
 
-    def __init__(self, loaded: LoadedModel, queue: JobQueue, policy: ServingPolicy) -> None:
+    def __init__(self, loaded: LoadedModel, queue: RequestQueue, policy: ServingPolicy) -> None:
         self.loaded = loaded
         self.queue = queue
         self.policy = policy
@@ -69,7 +69,7 @@ class ThreadsEngine:
                 outcome = error
             self.queue.done(job, outcome)
 
-    def _answer(self, job: Job) -> Finished:
+    def _answer(self, job: EngineRequest) -> Finished:
         loaded, question = self.loaded, job.question
         options = self.policy.grant(question.fields, self.queue.load(job))
         text = TextStream(loaded.tokenizer, question.stop)
@@ -77,8 +77,8 @@ class ThreadsEngine:
         def on_token(token_id: int) -> None:
             shown = text.add(token_id)
             if text.stopped:
-                job.halt(STOP)
-            job.say(shown, len(text.ids))
+                job.cancel(STOP)
+            job.emit(shown, len(text.ids))
 
         result = answer(
             loaded.model,
@@ -90,7 +90,7 @@ class ThreadsEngine:
             options=options,
             stop=question.stop,
             streamer=TokenStreamer(on_token),
-            cancelled=job.halted,
+            cancelled=job.cancelled_event,
         )
         whole = text.finished()
         reason = result.finish_reason

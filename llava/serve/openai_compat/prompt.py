@@ -22,7 +22,7 @@ class ChatPrompt:
     stop: str | None
 
 
-def worded(messages: Sequence[Message], template: Conversation) -> ChatPrompt:
+def render_prompt(messages: Sequence[Message], template: Conversation) -> ChatPrompt:
     """Word a chat by a template.
 
     System messages take the place of the template's own; messages of one role in a row become one turn; a turn's

@@ -8,11 +8,11 @@ from typing import Any
 from llava.plugins import hooks, merged
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.image_urls import ImageAddresses
-from llava.serve.openai_compat.prompt import worded
+from llava.serve.openai_compat.prompt import render_prompt
 from llava.serve.openai_compat.schemas import UNSUPPORTED, ChatBody
 from llava.serve.protocol.errors import RequestFailure
 
-AS_LONG_AS_IT_MAY = 1_000_000  # tokens; the worker cuts to its own limit
+NO_TOKEN_LIMIT = 1_000_000  # tokens; the worker cuts to its own limit
 
 
 async def generation_body(
@@ -25,7 +25,7 @@ async def generation_body(
     check_supported(body)
     extra = plugin_fields(body, headers)
     most = most_tokens(body)
-    chat = worded(body.messages, await controller.template(body.model))
+    chat = render_prompt(body.messages, await controller.template(body.model))
     stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
     asked: dict[str, Any] = {
         "model": body.model,
@@ -57,7 +57,7 @@ def most_tokens(body: ChatBody) -> int:
     if len(given) > 1:
         message = f"max_tokens is {body.max_tokens} and max_completion_tokens {body.max_completion_tokens}; give one"
         raise RequestFailure(400, "bad_request", message, param="max_completion_tokens")
-    return given.pop() if given else AS_LONG_AS_IT_MAY
+    return given.pop() if given else NO_TOKEN_LIMIT
 
 
 def plugin_fields(body: ChatBody, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava.serve.openai_compat.errors import error_body
-from llava.serve.openai_compat.schemas import Choice, Completion, Said, Usage
+from llava.serve.openai_compat.schemas import AssistantMessage, Choice, Completion, Usage
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import WORKER_UNREACHABLE
 
@@ -45,7 +45,7 @@ class ChatAnswer:
         async for said in objects:
             last = said
         last = _finished(last)
-        message = Said(content=self.text(last))
+        message = AssistantMessage(content=self.text(last))
         return Completion(
             id=self.id,
             created=self.created,

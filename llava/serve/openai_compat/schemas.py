@@ -125,7 +125,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Said(BaseModel):
+class AssistantMessage(BaseModel):
     """The model's turn."""
 
     role: Literal["assistant"] = "assistant"
@@ -137,7 +137,7 @@ class Choice(BaseModel):
     """The one answer."""
 
     index: Literal[0] = 0
-    message: Said
+    message: AssistantMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
 

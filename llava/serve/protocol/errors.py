@@ -115,7 +115,7 @@ def install(app: FastAPI, form: FormOf = RequestFailure.response) -> None:
         assert isinstance(error, RequestFailure)
         return form(error, request_id_of(request))
 
-    async def mendable(request: Request, error: Exception) -> JSONResponse:
+    async def user_error(request: Request, error: Exception) -> JSONResponse:
         return form(RequestFailure(400, "bad_request", str(error)), request_id_of(request))
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
@@ -130,6 +130,6 @@ def install(app: FastAPI, form: FormOf = RequestFailure.response) -> None:
         return form(failure, request_id_of(request))
 
     app.add_exception_handler(RequestFailure, failed)
-    app.add_exception_handler(LlavaError, mendable)
+    app.add_exception_handler(LlavaError, user_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)

@@ -51,26 +51,26 @@ class HeartBeat(Body):
     queue_length: Count
 
 
-class Departure(Body):
+class UnregisterRequest(Body):
     """A worker that takes no more requests."""
 
     worker_name: Name
 
 
-class ModelQuestion(Body):
+class WorkerAddressRequest(Body):
     """Which model is meant."""
 
     model: Name
 
 
-class RoutedRequest(ModelQuestion):
+class RoutedRequest(WorkerAddressRequest):
     """A request for an answer as the controller reads it; the worker reads the rest."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class GenerationBody(Body):
-    """A request for an answer, in upstream's fields. ``prompt`` is worded by the client, with an ``<image>`` for each
+    """A request for an answer, in upstream's fields. ``prompt`` is rendered by the client, with an ``<image>`` for each
     picture of ``images`` (base64). Plug-ins add fields of their own."""
 
     model: Name = Field(default="", description="must be the worker's, where it is given")

@@ -57,7 +57,7 @@ class WorkerRegistry:
             log.warning("worker %s forgotten: %s", name, reason)
         return known
 
-    def heard_of(self, name: str, queue_length: int) -> bool:
+    def receive_heartbeat(self, name: str, queue_length: int) -> bool:
         """Note a heart beat; False for a worker that is not known, and should register."""
         self._expire()
         worker = self._workers.get(name)

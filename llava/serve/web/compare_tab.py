@@ -57,6 +57,4 @@ def compare_tab(page: Page, model: gr.Dropdown, examples: Sequence[tuple[str, st
             raise gr.Error(str(error), duration=None, print_exception=False) from error
 
     controls = [component for settings, _ in sides for component in settings.fields.values()]
-    box.submit(
-        ask, [box, model, memory, *sampling.values(), *controls], [*outputs, memory], api_visibility="private"
-    )
+    box.submit(ask, [box, model, memory, *sampling.values(), *controls], [*outputs, memory], api_visibility="private")

@@ -58,7 +58,7 @@ class Turn:
 
 @dataclass
 class WebChat:
-    """A conversation with ``model``, worded by the template ``mode``."""
+    """A conversation with ``model``, render_prompt by the template ``mode``."""
 
     model: str = ""
     mode: str | None = None

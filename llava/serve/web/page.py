@@ -134,4 +134,3 @@ def build(page: Page, examples: Sequence[tuple[str, str]], embed: bool = False) 
         blocks.load(open_page, None, [model, notice], api_visibility="private")
         again.click(look, None, [model, notice], api_visibility="private")
     return blocks
-

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from llava.serve.engine.request import ABORT, Finished, Job, Outcome
+from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import Load
 
 PREFIX = "adallava:"
@@ -54,7 +54,7 @@ class WorkerMetrics:
         self.prompt.labels(model_name)  # there from the start, at 0
         self.generated.labels(model_name)
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def ended(self, job: EngineRequest, outcome: Outcome) -> None:
         """Count an answer, whole or cut short; failures are ``refused``."""
         if not isinstance(outcome, Finished):
             return

@@ -9,11 +9,11 @@ from PIL import Image
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError, OptionError
 from llava.files.images import load_image, load_image_from_base64
-from llava.generation import Sampling, image_tag
+from llava.generation import SamplingParams, image_tag
 from llava.mm_utils import tokenizer_image_token
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import Question
+from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
@@ -22,7 +22,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 GREEDY = 1e-3  # temperatures up to here, as upstream
 
 
-def read_question(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, policy: ServingPolicy) -> Question:
+def parse_request(
+    body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, policy: ServingPolicy
+) -> GenerationRequest:
     """Check a request and decode its pictures; takes a while, so not in the server's loop.
 
     Raises a ``LlavaError`` or a RequestFailure that says what cannot be done.
@@ -49,14 +51,16 @@ def read_question(body: GenerationBody, loaded: LoadedModel, limits: RequestLimi
             "question, or start a new conversation"
         )
     wanted = min(body.max_new_tokens, limits.max_output_tokens, room)
-    return Question(prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens, echo=body.prompt)
+    return GenerationRequest(
+        prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens, echo=body.prompt
+    )
 
 
-def read_sampling(body: GenerationBody, max_new_tokens: int) -> Sampling:
+def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
     """Temperatures near 0, and a nucleus of 0, are greedy."""
     if body.temperature <= GREEDY or body.top_p == 0:
-        return Sampling(max_new_tokens=max_new_tokens)
-    return Sampling(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
+        return SamplingParams(max_new_tokens=max_new_tokens)
+    return SamplingParams(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
 
 
 def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:

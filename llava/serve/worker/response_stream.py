@@ -14,8 +14,8 @@ import torch
 
 from llava.errors import LlavaError
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import ABORT, Finished, Job, Outcome, Question
-from llava.serve.engine.request_queue import JobQueue
+from llava.serve.engine.request import ABORT, EngineRequest, Finished, GenerationRequest, Outcome
+from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import chunk
 from llava.serve.worker.metrics import WorkerMetrics
@@ -23,14 +23,14 @@ from llava.serve.worker.request_limits import RequestLimits
 
 log = logging.getLogger(__name__)
 
-CLIENT_GONE, TIMEOUT, SHUTDOWN = "client_gone", "timeout", "shutting_down"  # why a job is halted
+CLIENT_GONE, TIMEOUT, SHUTDOWN = "client_gone", "timeout", "shutting_down"  # why a job is cancelled_event
 
 
 class AnswerStream:
     """The chunks of one answer. ``close`` must follow, whether all were read or none; it frees the job's place."""
 
     def __init__(
-        self, question: Question, request_id: str, queue: JobQueue, limits: RequestLimits, interval: int
+        self, question: GenerationRequest, request_id: str, queue: RequestQueue, limits: RequestLimits, interval: int
     ) -> None:
         self.limits = limits
         self.interval = interval
@@ -42,7 +42,7 @@ class AnswerStream:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
                 loop.call_soon_threadsafe(self._woken.set)
 
-        self.job = Job(question, request_id, wake)
+        self.job = EngineRequest(question, request_id, wake)
 
     async def chunks(self, policy: ServingPolicy, metrics: WorkerMetrics) -> AsyncIterator[bytes]:
         """``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures, or with what failed."""
@@ -74,7 +74,7 @@ class AnswerStream:
         self._woken.clear()
         if job.outcome is not None or time.perf_counter() < deadline or waits != (job.began is None):
             return
-        job.halt(TIMEOUT)
+        job.cancel(TIMEOUT)
         if waits:
             self._queue.drop(job)
             raise RequestFailure(503, "timeout", f"the request waited more than {limit:g} s; please ask again later")
@@ -105,9 +105,9 @@ class AnswerStream:
 
     def close(self) -> bool:
         """Nobody reads on: stop the job where it is still wanted. Whether it was."""
-        if self.job.outcome is not None or self.job.halted.is_set():
+        if self.job.outcome is not None or self.job.cancelled_event.is_set():
             return False
-        self.job.halt(CLIENT_GONE)
+        self.job.cancel(CLIENT_GONE)
         self._queue.drop(self.job)
         return True
 
@@ -125,7 +125,7 @@ def failure_of(error: BaseException) -> RequestFailure:
     return RequestFailure(500, "internal", f"the worker failed while it answered: {type(error).__name__}: {first_line}")
 
 
-def log_end(job: Job, outcome: Outcome) -> None:
+def log_end(job: EngineRequest, outcome: Outcome) -> None:
     """One line on a job that has ended, or the whole error."""
     if isinstance(outcome, Finished):
         reason = job.halt_reason if outcome.finish_reason == ABORT else outcome.finish_reason

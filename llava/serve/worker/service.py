@@ -12,19 +12,19 @@ from prometheus_client import CollectorRegistry
 from llava.errors import LlavaError
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import Policies, ServingPolicy
-from llava.serve.engine.request import Job, Outcome
-from llava.serve.engine.request_queue import JobQueue
+from llava.serve.engine.request import EngineRequest, Outcome
+from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.engine.threads_engine import Engine, ThreadsEngine
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.metrics import WorkerMetrics
-from llava.serve.worker.parse_request import read_question
+from llava.serve.worker.parse_request import parse_request
 from llava.serve.worker.request_limits import RequestLimits
 from llava.serve.worker.response_stream import SHUTDOWN, AnswerStream, log_end
 
 log = logging.getLogger(__name__)
 
-EngineMaker = Callable[[LoadedModel, JobQueue, ServingPolicy], Engine]
+EngineMaker = Callable[[LoadedModel, RequestQueue, ServingPolicy], Engine]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class WorkerService:
     on_change: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self.queue = JobQueue(self.slots, self.max_waiting, self._ended)
+        self.queue = RequestQueue(self.slots, self.max_waiting, self._ended)
         self.metrics = WorkerMetrics(self.registry, self.loaded.name, self.queue.load)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
 
@@ -63,7 +63,7 @@ class WorkerService:
             if (why := self.not_ready()) is not None:
                 raise RequestFailure(503, "not_ready", f"this worker takes no requests: {why}", retry_after=1)
             self.queue.refuse_if_full()  # before any work is done for it
-            question = await anyio.to_thread.run_sync(read_question, body, self.loaded, self.limits, self.policy)
+            question = await anyio.to_thread.run_sync(parse_request, body, self.loaded, self.limits, self.policy)
             stream = AnswerStream(question, request_id, self.queue, self.limits, self.stream_interval)
             self.queue.put(stream.job)
         except LlavaError as error:
@@ -91,11 +91,11 @@ class WorkerService:
     def abandon(self) -> None:
         """Stop what is still in, and tell the clients."""
         for job in self.queue.jobs():
-            job.halt(SHUTDOWN)
+            job.cancel(SHUTDOWN)
             if self.queue.drop(job):
                 job.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
 
-    def _ended(self, job: Job, outcome: Outcome) -> None:
+    def _ended(self, job: EngineRequest, outcome: Outcome) -> None:
         self.metrics.ended(job, outcome)
         log_end(job, outcome)
         self.on_change()

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 EVERY = 25  # steps
 
 
-class GiveMemoryBack(TrainerCallback):
+class MallocTrimCallback(TrainerCallback):
     """Hands what is free back to the system now and then.
 
     Batches differ in length, so their tensors differ in size and leave holes that no later one fits: a heap that keeps

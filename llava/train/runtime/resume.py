@@ -42,7 +42,7 @@ def last_checkpoint(args: Any) -> str | None:
     return str(folder)
 
 
-def part_groups(optimizer: Any, decays: Sequence[float], rates: Sequence[float]) -> None:
+def restore_param_group_settings(optimizer: Any, decays: Sequence[float], rates: Sequence[float]) -> None:
     """Give every parameter group of an optimizer that DeepSpeed has loaded its own settings and count of steps again.
 
     From the universal form of a ZeRO-3 checkpoint all come back with the first group's settings, and with one count,

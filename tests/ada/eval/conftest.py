@@ -13,7 +13,7 @@ from PIL import Image
 from ada.config import AdaLlavaConfig
 from ada.eval.sweep import parse_arguments
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
-from llava.generation import Sampling, answer, conversation_for, stop_text, with_image_tags
+from llava.generation import SamplingParams, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 
 NEW_TOKENS = 3
@@ -60,7 +60,7 @@ class OneByOne:
             self.image_processor,
             conversation.get_prompt(),
             [Image.open(image).convert("RGB")],
-            sampling=Sampling(max_new_tokens=NEW_TOKENS),
+            sampling=SamplingParams(max_new_tokens=NEW_TOKENS),
             options={"latency_budget": budget, "planner": planner},
             stop=stop_text(conversation),
         )

@@ -17,7 +17,7 @@ from ada.eval.lmms.settings import Generation, generation_of
 from llava.errors import DataError, OptionError
 from llava.eval import model_vqa_loader
 from llava.eval.answering.runner import load_answerer
-from llava.generation import Sampling
+from llava.generation import SamplingParams
 from llava.plugins import hooks, merged
 
 GREEDY = generation_of({"max_new_tokens": 3, "until": []})
@@ -30,12 +30,12 @@ BUDGET = 0.75
 @pytest.mark.parametrize(
     ("wanted", "sampling"),
     [
-        ({}, Sampling(max_new_tokens=1024)),
-        ({"temperature": 0.0, "top_p": 0, "num_beams": 1, "max_new_tokens": 128}, Sampling(max_new_tokens=128)),
-        ({"do_sample": True, "top_p": 0.9}, Sampling(1.0, 0.9, 1, 1024)),
-        ({"do_sample": True, "temperature": 0.2}, Sampling(0.2, None, 1, 1024)),
-        ({"temperature": 0.7, "max_new_tokens": None}, Sampling(0.7, None, 1, 1024)),
-        ({"do_sample": False, "temperature": 0.7, "num_beams": 3}, Sampling(num_beams=3, max_new_tokens=1024)),
+        ({}, SamplingParams(max_new_tokens=1024)),
+        ({"temperature": 0.0, "top_p": 0, "num_beams": 1, "max_new_tokens": 128}, SamplingParams(max_new_tokens=128)),
+        ({"do_sample": True, "top_p": 0.9}, SamplingParams(1.0, 0.9, 1, 1024)),
+        ({"do_sample": True, "temperature": 0.2}, SamplingParams(0.2, None, 1, 1024)),
+        ({"temperature": 0.7, "max_new_tokens": None}, SamplingParams(0.7, None, 1, 1024)),
+        ({"do_sample": False, "temperature": 0.7, "num_beams": 3}, SamplingParams(num_beams=3, max_new_tokens=1024)),
     ],
 )
 def test_how_a_task_wants_its_answers(wanted, sampling) -> None:
@@ -146,10 +146,8 @@ def test_answers_and_figures_are_the_runners(answerer, questions, keywords, quiz
 
 def test_batches_answer_in_order_by_their_settings(answerer, questions, keywords) -> None:
     """As one by one, in batches of unlike lengths, and with two ways of generating."""
-    short = Generation(Sampling(max_new_tokens=1), ())
-    mixed = [
-        Asked(q.task, q.doc_id, q.context, GREEDY if q.doc_id % 3 else short, q.visuals) for q in questions
-    ]
+    short = Generation(SamplingParams(max_new_tokens=1), ())
+    mixed = [Asked(q.task, q.doc_id, q.context, GREEDY if q.doc_id % 3 else short, q.visuals) for q in questions]
     alone = texts(answerer, mixed, 1, keywords)
     assert texts(answerer, mixed, 5, keywords) == alone
     assert len({len(text.split()) for text in alone}) > 1

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ada.budget import LatencyBudget
 from ada.eval.answering.answer_file import GivenAnswer
-from ada.eval.answering.latency_samples import Times
+from ada.eval.answering.latency_samples import LatencySamples
 from ada.eval.answering.model_specs import Run
 from ada.eval.questions.question_set import Item, QuestionSet
 from ada.eval.report.page import Notes, page
@@ -58,7 +58,7 @@ def rows_of(rights: dict[tuple[str, float], dict[str, str]], family: str = "H", 
             ]
             parts[run][name] = Part.of(sets[name], answers)
         if timed:
-            times[run] = Times((10 * budget, 20 * budget), (1.0, 2.0), (5 * budget, 5 * budget))
+            times[run] = LatencySamples((10 * budget, 20 * budget), (1.0, 2.0), (5 * budget, 5 * budget))
     return make_rows(parts, {"tiny": family}, parts, times)
 
 

@@ -15,7 +15,7 @@ from ada.eval.questions.benchmarks import BENCHMARKS, read_benchmark
 from ada.eval.questions.suite import read_suite
 from llava.errors import LlavaError
 from llava.eval import eval_pope
-from llava.files.records import lines_of
+from llava.files.jsonl import lines_of
 from playground.shapes.benchmarks import write_benchmarks
 
 ELSEWHERE = {"mm-vet", "llava-bench-in-the-wild", "lmms"}  # marked by a judge, and by lmms-eval

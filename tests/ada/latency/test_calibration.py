@@ -22,10 +22,19 @@ from ada.bench import adherence as bench_adherence
 from ada.budget import LatencyBudget, TimeBudget, read_budget
 from ada.latency import measure, ready
 from ada.latency.calibrate import main as calibrate_main
-from ada.latency.device_profile import Profile, Surroundings, load_profile
-from ada.latency.latency_model import Gone, Point, Times, decode_terms, fit, plan_terms, predict, rest_terms
-from ada.latency.measure import Ran, calibrate, draw_points, time_points, timer_of
-from ada.latency.ttft_predictor import BOUNDS, WINDOW, DeviceLatency
+from ada.latency.device_profile import DeviceFingerprint, Profile, load_profile
+from ada.latency.latency_model import (
+    Elapsed,
+    PrefillTiming,
+    Workload,
+    decode_terms,
+    fit,
+    plan_terms,
+    predict,
+    rest_terms,
+)
+from ada.latency.measure import RunTiming, calibrate, draw_points, time_points, timer_of
+from ada.latency.ttft_predictor import BOUNDS, WINDOW, TTFTPredictor
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
@@ -34,7 +43,7 @@ from llava.model.builder import load_pretrained_model
 
 H7B = Units("H", 32, 16, 32, 8)
 L7B = Units("L", 32, 16, 32, 8)
-HERE = Surroundings("{}", "cpu", "float32", 2, "2", "5")
+HERE = DeviceFingerprint("{}", "cpu", "float32", 2, "2", "5")
 PLAN, REST = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
 DECODE = [1.0, 0.2, 60.0, 1e-3, 2.0]
 RETURN = {"return_dict_in_generate": True}
@@ -65,15 +74,15 @@ def rest_of(units: Units):
     return lambda point: rest_terms(point, units)
 
 
-def expected(point: Point, units: Units) -> Times:
+def expected(point: Workload, units: Units) -> PrefillTiming:
     plan = predict(PLAN, plan_terms(point))
-    return Times(plan, plan + predict(REST, rest_terms(point, units)))
+    return PrefillTiming(plan, plan + predict(REST, rest_terms(point, units)))
 
 
-def points_of(units: Units, count: int) -> list[Point]:
+def points_of(units: Units, count: int) -> list[Workload]:
     chance = random.Random(1)
     draw = chance.randint
-    return [Point(draw(32, 1024), draw(0, units.tunable), draw(0, 1)) for _ in range(count)]
+    return [Workload(draw(32, 1024), draw(0, units.tunable), draw(0, 1)) for _ in range(count)]
 
 
 def test_the_fit_finds_what_the_times_were_made_of() -> None:
@@ -101,13 +110,13 @@ def test_no_coefficient_is_negative_whatever_the_noise(seed, noise) -> None:
     st.floats(1, 3000),
     st.integers(32, 2000),
     st.integers(0, 1),
-    st.builds(Gone, st.floats(0, 300), st.none() | st.floats(1, 3000)),
+    st.builds(Elapsed, st.floats(0, 300), st.none() | st.floats(1, 3000)),
 )
 def test_the_most_units_that_fit(units, ms, tokens, pictures, gone) -> None:
-    latency = DeviceLatency(PROFILE, units)
+    latency = TTFTPredictor(PROFILE, units)
 
     def p95(n):
-        return latency.first_token_ms(Point(tokens, n, pictures), gone)
+        return latency.first_token_ms(Workload(tokens, n, pictures), gone)
 
     granted = latency.units_within(ms, tokens, pictures, gone)
     assert granted == max((n for n in range(units.tunable + 1) if p95(n) <= ms), default=0)
@@ -116,26 +125,26 @@ def test_the_most_units_that_fit(units, ms, tokens, pictures, gone) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.floats(0.2, 20), st.integers(0, 16), st.integers(32, 2000))
 def test_what_has_gone_by_tells_how_fast_the_device_is(slower, layers, tokens) -> None:
-    latency, point = DeviceLatency(PROFILE, L7B), Point(tokens, layers, 1)
+    latency, point = TTFTPredictor(PROFILE, L7B), Workload(tokens, layers, 1)
     plan, first = expected(point, L7B)
     rest = PROFILE.rest_spread * (first - plan)
-    assert latency.first_token_ms(point, Gone(9, slower * plan)) == pytest.approx(9 + slower * (plan + rest))
-    assert latency.first_token_ms(point, Gone(9)) == pytest.approx(9 + PROFILE.spread * first)
+    assert latency.first_token_ms(point, Elapsed(9, slower * plan)) == pytest.approx(9 + slower * (plan + rest))
+    assert latency.first_token_ms(point, Elapsed(9)) == pytest.approx(9 + PROFILE.spread * first)
     assert latency.first_token_ms(point) == pytest.approx(PROFILE.spread * first), "and before the call, earlier ones"
 
 
 def test_the_corrections_follow_the_device_within_bounds() -> None:
-    latency, chance = DeviceLatency(PROFILE, H7B), random.Random(0)
-    point = Point(640, 20, 1)
+    latency, chance = TTFTPredictor(PROFILE, H7B), random.Random(0)
+    point = Workload(640, 20, 1)
     plan, first = expected(point, H7B)
 
     def answer(slower: float, behind: float = 1.0) -> tuple[bool, bool]:
         """Whether the first token came by what was predicted before the call, and as the plan was made."""
         before = latency.first_token_ms(point)
         gone = plan * slower
-        then = latency.first_token_ms(point, Gone(0, gone))
+        then = latency.first_token_ms(point, Elapsed(0, gone))
         measured = gone + (first - plan) * slower * behind * math.exp(chance.gauss(0, 0.05))
-        latency.observe(expected(point, H7B), Times(gone, measured))
+        latency.observe(expected(point, H7B), PrefillTiming(gone, measured))
         return measured <= before, measured <= then
 
     for kept in zip(*(answer(1.0) for _ in range(2000)), strict=True):
@@ -154,11 +163,11 @@ def test_the_corrections_follow_the_device_within_bounds() -> None:
             assert latency.factor == pytest.approx(bound * PROFILE.spread)
         else:
             bound = BOUNDS[behind > 1]
-            rest = latency.first_token_ms(point, Gone(0, plan)) - plan
+            rest = latency.first_token_ms(point, Elapsed(0, plan)) - plan
             assert rest == pytest.approx(bound * PROFILE.rest_spread * (first - plan))
     latency.reset()
     assert latency.factor == PROFILE.spread
-    assert latency.first_token_ms(point, Gone(0, plan)) == pytest.approx(plan + PROFILE.rest_spread * (first - plan))
+    assert latency.first_token_ms(point, Elapsed(0, plan)) == pytest.approx(plan + PROFILE.rest_spread * (first - plan))
 
 
 def test_a_profile_is_read_as_it_was_written(tmp_path) -> None:
@@ -197,22 +206,22 @@ class Known:
     def __init__(self, model) -> None:
         self.model, self.slower, self.step = model, 1.0, 1.0
 
-    def __call__(self, point: Point, budget: TimeBudget | None = None) -> Ran:
+    def __call__(self, point: Workload, budget: TimeBudget | None = None) -> RunTiming:
         latency, units, said = self.model.latency, self.model.units, None
         if budget is not None:
-            gone = Gone(0, self.slower * expected(point, units).plan)
+            gone = Elapsed(0, self.slower * expected(point, units).plan)
             most = latency.units_within(budget.milliseconds, point.tokens, point.pictures, gone)
             point = dataclasses.replace(point, tunable=most)
             said = latency.first_token_ms(point, gone)
-        times = Times(*(self.slower * ms for ms in expected(point, units)))
+        times = PrefillTiming(*(self.slower * ms for ms in expected(point, units)))
         if latency is not None:
             latency.observe(latency.expected(point), times)
-        return Ran(times, self.step * predict(DECODE, decode_terms(point, units)), point.tunable, said)
+        return RunTiming(times, self.step * predict(DECODE, decode_terms(point, units)), point.tunable, said)
 
 
 def test_a_calibration_of_a_device_whose_times_are_known(model) -> None:
     profile, held_out = calibrate(model, 64, timer=Known(model))
-    assert len(held_out) == 16 and profile.surroundings == Surroundings.of(model)
+    assert len(held_out) == 16 and profile.surroundings == DeviceFingerprint.of(model)
     assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)
     assert all(errors["p95"] < 1e-6 for errors in profile.errors.values())
 
@@ -289,13 +298,13 @@ def test_generate_under_a_time(model, monkeypatch, ids=((1, 5, 6, 7),)) -> None:
     prompt = torch.tensor(ids)
     with pytest.raises(OptionError, match=r"850ms.*python -m ada\.calibrate"):
         model.generate(prompt, latency_budget="850ms", max_new_tokens=2)
-    model.latency = DeviceLatency(PROFILE, model.units)
+    model.latency = TTFTPredictor(PROFILE, model.units)
     tokens, most = len(ids[0]) + 1, model.units.tunable
-    plan = expected(Point(tokens, 0, 0), model.units).plan
+    plan = expected(Workload(tokens, 0, 0), model.units).plan
     options = {"max_new_tokens": 2, **RETURN}
     granted = []
     for spent in (0.5 * plan, plan, 1.3 * plan, 2 * plan):
-        ends = [model.latency.first_token_ms(Point(tokens, n, 0), Gone(0, spent)) for n in range(most + 1)]
+        ends = [model.latency.first_token_ms(Workload(tokens, n, 0), Elapsed(0, spent)) for n in range(most + 1)]
         for ms in (30.0, sorted(ends)[2] + 0.1, max(ends) + 50):
             Hand(monkeypatch, 0, spent)
             out = model.generate(prompt, latency_budget=TimeBudget(ms), **options)
@@ -309,20 +318,20 @@ def test_generate_under_a_time(model, monkeypatch, ids=((1, 5, 6, 7),)) -> None:
     assert granted == sorted(granted, reverse=True) and len(set(granted)) > 2, "the later, the less"
     Hand(monkeypatch, 0, plan)
     out = model.generate(prompt, latency_budget="1ms", **options)
-    least = model.latency.first_token_ms(Point(tokens, 0, 0), Gone(0, plan))
+    least = model.latency.first_token_ms(Workload(tokens, 0, 0), Elapsed(0, plan))
     assert not out.report.budget_met and f"{least:.4g} ms is the least here" in out.report.summary()
-    least = model.latency.first_token_ms(Point(tokens, 0, 0))
+    least = model.latency.first_token_ms(Workload(tokens, 0, 0))
     with pytest.raises(OptionError, match=f"1ms.*takes {least:.4g} ms at the least"):
         model.generate(prompt, latency_budget="1ms", strict_latency_budget=True, **options)
 
 
 def test_the_latency_token_is_told_what_is_granted_before(model, monkeypatch) -> None:
-    model.latency = DeviceLatency(PROFILE, model.units)
+    model.latency = TTFTPredictor(PROFILE, model.units)
     told, encode = [], model.scheduler.encode
     monkeypatch.setattr(model.scheduler, "encode", lambda u: (told.append(u), encode(u))[1])
-    plan = expected(Point(4, 0, 0), model.units).plan
+    plan = expected(Workload(4, 0, 0), model.units).plan
     Hand(monkeypatch, 0, 9 * plan)
-    budget = TimeBudget(model.latency.first_token_ms(Point(4, 3, 0)) + 1e-6)
+    budget = TimeBudget(model.latency.first_token_ms(Workload(4, 3, 0)) + 1e-6)
     out = model.generate(torch.tensor([[1, 5, 6]]), latency_budget=budget, max_new_tokens=1, **RETURN)
     before = model.latency.units_within(budget.milliseconds, 4, 0)
     assert told[0].tolist() == pytest.approx([model.units.encoding(before)]) and before >= 3
@@ -330,12 +339,12 @@ def test_the_latency_token_is_told_what_is_granted_before(model, monkeypatch) ->
 
 
 def test_each_row_has_its_own_time(model, monkeypatch) -> None:
-    model.latency = DeviceLatency(PROFILE, model.units)
-    plan = expected(Point(4, 0, 0), model.units).plan
+    model.latency = TTFTPredictor(PROFILE, model.units)
+    plan = expected(Workload(4, 0, 0), model.units).plan
     Hand(monkeypatch, 0, 2 * plan)
     budgets = [TimeBudget(ms) for ms in (30.0, 45.0, 900.0)]
     out = model.generate(torch.tensor([[1, 5, 6]] * 3), latency_budget=budgets, max_new_tokens=1, **RETURN)
-    gone = Gone(0, 2 * plan)
+    gone = Elapsed(0, 2 * plan)
     most = [model.latency.units_within(budget.milliseconds, 4, 0, gone) for budget in budgets]
     assert [report.granted for report in out.report] == [model.units.fraction(n) for n in most]
     assert len(set(most)) == 3 and [plan.share for plan in out.execution_plan] == pytest.approx(
@@ -344,8 +353,8 @@ def test_each_row_has_its_own_time(model, monkeypatch) -> None:
 
 
 def test_an_answer_that_is_given_does_not_change_what_its_question_is_granted(model) -> None:
-    model.latency = DeviceLatency(PROFILE, model.units)
-    budget = TimeBudget(model.latency.first_token_ms(Point(5, 3, 0)) + 1e-6)
+    model.latency = TTFTPredictor(PROFILE, model.units)
+    budget = TimeBudget(model.latency.first_token_ms(Workload(5, 3, 0)) + 1e-6)
     granted = set()
     for answer in ([7], [7] * 60):
         ids = torch.tensor([[1, 5, 6, 8, *answer]])
@@ -358,10 +367,10 @@ def test_an_answer_that_is_given_does_not_change_what_its_question_is_granted(mo
 def test_reading_the_question_counts_and_answers_teach(model, monkeypatch) -> None:
     """A program's clock runs since the question was asked: what came before the call is taken from the budget, and does
     not count as a slow device."""
-    model.latency = DeviceLatency(PROFILE, model.units)
-    point = Point(4, model.units.tunable, 0)
+    model.latency = TTFTPredictor(PROFILE, model.units)
+    point = Workload(4, model.units.tunable, 0)
     plan, first = expected(point, model.units)
-    budget = model.latency.first_token_ms(point, Gone(40, plan)) + 1e-6
+    budget = model.latency.first_token_ms(point, Elapsed(40, plan)) + 1e-6
     for before, whole in ((40.0, True), (41.0, False)):
         asked = TokenClock(None)
         asked.start = 100.0
@@ -413,7 +422,7 @@ def test_the_program_that_calibrates(model, adaptive_checkpoint, monkeypatch, tm
     assert calibrate_main([*flags, "--points", "16"]) == 0
     shown = capsys.readouterr().out
     assert "prefill: error median" in shown and "attention" in shown
-    assert plot.stat().st_size > 5000 and Surroundings.of(model).path.exists()
+    assert plot.stat().st_size > 5000 and DeviceFingerprint.of(model).path.exists()
     assert ready.stored_latency(model).profile.date
     assert calibrate_main([*flags, "--points", "3"]) == 2
 
@@ -422,7 +431,7 @@ def test_adherence_counts_what_was_met(model) -> None:
     """On a device whose times are known: quiet it keeps every budget; slower, it sees that before it has decided."""
     known = Known(model)
     profile, _ = calibrate(model, 64, timer=known)
-    latency = DeviceLatency(profile, model.units)
+    latency = TTFTPredictor(profile, model.units)
     known.step = 1.5
     points = draw_points(model, 60)
     kept, slower = bench_adherence.measure(model, points, latency, known, busy_from=60)
@@ -451,7 +460,7 @@ def test_a_busy_device_is_asked_for_what_it_can_reach(model, monkeypatch) -> Non
         yield
 
     monkeypatch.setattr(bench_adherence, "one_core_busy", load)
-    latency = DeviceLatency(profile, model.units)
+    latency = TTFTPredictor(profile, model.units)
     assert bench_adherence.slowdown(latency, draw_points(model, 9), known) == pytest.approx(1)
     learnt, observe = [], latency.observe
     monkeypatch.setattr(latency, "observe", lambda *times: (learnt.append(times), observe(*times)))
@@ -465,22 +474,22 @@ def test_a_busy_device_is_asked_for_what_it_can_reach(model, monkeypatch) -> Non
 
 
 def test_the_fixed_calibration_looks_at_no_clock_and_learns_nothing() -> None:
-    fixed, point = DeviceLatency(PROFILE, H7B).fixed(), Point(640, 20, 1)
+    fixed, point = TTFTPredictor(PROFILE, H7B).fixed(), Workload(640, 20, 1)
     plan, first = expected(point, H7B)
     for _ in range(WINDOW):
-        fixed.observe(Times(plan, first), Times(3 * plan, 5 * first))
-    assert fixed.first_token_ms(point, Gone(9, 3 * plan)) == pytest.approx(PROFILE.spread * first)
+        fixed.observe(PrefillTiming(plan, first), PrefillTiming(3 * plan, 5 * first))
+    assert fixed.first_token_ms(point, Elapsed(9, 3 * plan)) == pytest.approx(PROFILE.spread * first)
 
 
 def test_what_little_is_left_behind_a_plan_teaches_nothing_of_other_plans() -> None:
     """Even where the fit expects nothing at all there: an answer without tunable units ends well."""
     bare = dataclasses.replace(PROFILE, rest=[0.0, 0.0, *REST[2:]])
-    latency, point = DeviceLatency(bare, L7B), Point(640, 0, 1)
-    most = Point(640, 16, 1)
-    before = latency.first_token_ms(most, Gone(0, 300))
+    latency, point = TTFTPredictor(bare, L7B), Workload(640, 0, 1)
+    most = Workload(640, 16, 1)
+    before = latency.first_token_ms(most, Elapsed(0, 300))
     for _ in range(WINDOW):
-        latency.observe(latency.expected(point), Times(300, 900))
-    assert latency.first_token_ms(most, Gone(0, 300)) == before
+        latency.observe(latency.expected(point), PrefillTiming(300, 900))
+    assert latency.first_token_ms(most, Elapsed(0, 300)) == before
     assert latency.factor > 2, "the whole time teaches its factor"
 
 
@@ -562,9 +571,9 @@ def test_adherence_of_both_kinds_with_random_weights(monkeypatch, capsys) -> Non
 
 
 def test_quantised_weights_have_a_profile_of_their_own(model, monkeypatch) -> None:
-    whole = Surroundings.of(model)
+    whole = DeviceFingerprint.of(model)
     monkeypatch.setattr(model, "is_loaded_in_4bit", True, raising=False)
-    four = Surroundings.of(model)
+    four = DeviceFingerprint.of(model)
     assert whole.model != four.model and whole.path != four.path
     assert dataclasses.replace(whole, threads=7).path != whole.path
 
@@ -573,12 +582,12 @@ def test_answer_files_go_by_the_profile_alone(model, monkeypatch, tmp_path) -> N
     from ada.overlay import prepare_model
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calibrate(model, 16, timer=Known(model))[0].save(Surroundings.of(model).path)
+    calibrate(model, 16, timer=Known(model))[0].save(DeviceFingerprint.of(model).path)
     for options, later in (({"batch_size": 1}, False), ({}, True)):
         model.latency = None
         prepare_model(model, {"latency_budget": "850ms", "no_auto_calibrate": True, **options})
-        at_once, point = model.latency.first_token_ms(Point(9, 2, 0)), Point(9, 2, 0)
-        assert (model.latency.first_token_ms(point, Gone(5, 900)) > at_once) == later
+        at_once, point = model.latency.first_token_ms(Workload(9, 2, 0)), Workload(9, 2, 0)
+        assert (model.latency.first_token_ms(point, Elapsed(5, 900)) > at_once) == later
 
 
 def test_times_hold_for_one_question_at_a_time(model) -> None:
@@ -591,7 +600,7 @@ def test_times_hold_for_one_question_at_a_time(model) -> None:
 def test_replies_say_what_was_measured(model) -> None:
     from ada.overlay import describe_generation
 
-    model.latency = DeviceLatency(PROFILE, model.units)
+    model.latency = TTFTPredictor(PROFILE, model.units)
     out = model.generate(torch.tensor([[1, 5, 6]]), latency_budget="9s", max_new_tokens=2, return_dict_in_generate=True)
     facts = describe_generation(model, out, {"time_to_first_token_ms": 12.5})
     assert facts["measured_ms"] == 12.5 and facts["requested_ms"] == 9000 and facts["granted"] == 1

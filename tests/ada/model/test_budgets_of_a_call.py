@@ -7,7 +7,7 @@ import torch
 
 from ada.budget import LatencyBudget
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.scheduling.latency_token import Sequence
+from ada.scheduling.latency_token import EmbeddedBatch
 from llava.errors import OptionError
 
 IMAGE = -200
@@ -84,4 +84,4 @@ def test_embeddings_are_taken_by_forward_and_refused_by_generate(model, pixels, 
         model.generate(inputs_embeds=embeds)
     with pytest.raises(OptionError, match="token ids"):
         model.generate()
-    assert isinstance(model.begin(Sequence(embeds, None, None, None), model.grant(0.7, 1))[0], Sequence)
+    assert isinstance(model.begin(EmbeddedBatch(embeds, None, None, None), model.grant(0.7, 1))[0], EmbeddedBatch)

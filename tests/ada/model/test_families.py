@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
-from ada.model.families import AdaLlavaMistralForCausalLM, AdaLlavaQwenForCausalLM, adopt
+from ada.model.families import AdaLlavaMistralForCausalLM, AdaLlavaQwenForCausalLM, make_adaptive
 from llava.errors import OptionError
 from llava.model import LlavaMistralForCausalLM, LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model
@@ -189,7 +189,7 @@ def test_a_plain_llava_is_adopted(make, pixels, ids, plain_class) -> None:
     config = make(family).config
     model = plain_class(plain_class.config_class(**{**config.to_dict(), "model_type": None})).eval()
     model.get_vision_tower().load_model()
-    adopt(model)
+    make_adaptive(model)
     out = model.generate(
         ids(), images=pixels[:1], latency_budget=0.7, planner="even", max_new_tokens=2, return_dict_in_generate=True
     )

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ada.serve.load_adaptive import LoadAdaptive
-from ada.serve.load_controller import BudgetLaw
+from ada.serve.load_adaptive import LoadAdaptiveBudget
+from ada.serve.load_controller import LoadController
 from llava.errors import OptionError
 from llava.serve.engine.request_queue import Load
 
-LAW = BudgetLaw(0.5, patience_s=2.0, recovery_s=10.0)
+LAW = LoadController(0.5, patience_s=2.0, recovery_s=10.0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_grants() -> None:
 )
 def test_numbers_that_make_no_law(fields, flag) -> None:
     with pytest.raises(OptionError, match=flag):
-        BudgetLaw(*fields)
+        LoadController(*fields)
 
 
 SHARE = st.floats(0.05, 1)
@@ -62,7 +62,7 @@ SHARE = st.floats(0.05, 1)
 
 @given(SHARE, SHARE, st.floats(0, 1000), st.floats(0, 1000), SHARE)
 def test_properties(least, place, wait, elapsed, asked) -> None:
-    law = BudgetLaw(least)
+    law = LoadController(least)
     previous = least + place * (1 - least)
     following = law.next(previous, wait, elapsed)
     assert least <= following <= 1
@@ -73,7 +73,7 @@ def test_properties(least, place, wait, elapsed, asked) -> None:
 
 def test_over_time() -> None:
     now = [0.0]
-    adaptive = LoadAdaptive(LAW, clock=lambda: now[0])
+    adaptive = LoadAdaptiveBudget(LAW, clock=lambda: now[0])
 
     def update(at: float, waiting: int = 0, seconds: float | None = 1.0, slots: int = 1, waited: float = 0.0) -> float:
         now[0] = at
@@ -90,11 +90,11 @@ def test_over_time() -> None:
     assert update(599.0, waiting=2, waited=1.1) == 0.5
 
 
-def simulate(law: BudgetLaw | None, rate: float, seconds: float, room: int, seed: int = 0):
+def simulate(law: LoadController | None, rate: float, seconds: float, room: int, seed: int = 0):
     """One server, Poisson arrivals at ``rate`` a second, ``room`` places to wait; a request takes 0.3 s and 0.7 s times
     its budget. Returns [(arrival, wait, budget)] of those served, and the arrivals refused."""
     rng, now = random.Random(seed), [0.0]
-    adaptive = None if law is None else LoadAdaptive(law, clock=lambda: now[0])
+    adaptive = None if law is None else LoadAdaptiveBudget(law, clock=lambda: now[0])
     arrivals, at = [], 0.0
     while (at := at + rng.expovariate(rate)) < seconds:
         arrivals.append(at)
@@ -123,7 +123,7 @@ def simulate(law: BudgetLaw | None, rate: float, seconds: float, room: int, seed
     return served, refused
 
 
-SIMULATED = BudgetLaw(0.4, patience_s=2.0, recovery_s=20.0)
+SIMULATED = LoadController(0.4, patience_s=2.0, recovery_s=20.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -146,7 +146,7 @@ def test_little_load_keeps_budgets_nearly_whole() -> None:
 
 def test_budgets_come_back_as_load_falls() -> None:
     law, now = SIMULATED, [0.0]
-    adaptive = LoadAdaptive(law, clock=lambda: now[0])
+    adaptive = LoadAdaptiveBudget(law, clock=lambda: now[0])
     adaptive.update(Load(20, 1, 1, 1.0))
     assert adaptive.multiplier == 0.4
     steps = []

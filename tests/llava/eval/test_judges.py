@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llava.eval import eval_gpt_review_bench, eval_mmvet, summarize_gpt_review
-from llava.files.records import lines_of
+from llava.files.jsonl import lines_of
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from llava.eval.m4c_evaluator import (
 )
 from llava.eval.scoring import submissions
 from llava.eval.scoring.mme_ground_truth import read_truth
-from llava.files.records import lines_of
+from llava.files.jsonl import lines_of
 
 
 def answers(**texts):
@@ -283,8 +283,7 @@ def test_mme_conversion(tmp_path):
     truth = read_truth(tmp_path)
     asked = [("existence/1.jpg", "Is there a cat?"), ("existence/1.jpg", "Really?"), ("artwork/1.jpg", "Is this by X?")]
     records = [
-        {"question_id": key, "prompt": f"{q}\n{submissions.SHORT_PROMPT}", "text": "Yes\nit is"}
-        for key, q in asked
+        {"question_id": key, "prompt": f"{q}\n{submissions.SHORT_PROMPT}", "text": "Yes\nit is"} for key, q in asked
     ]
     lines = submissions.mme_lines(records[:2], truth)
     assert lines == {

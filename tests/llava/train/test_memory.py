@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, types
-from llava.train.runtime.malloc_trim import EVERY, GiveMemoryBack
+from llava.train.runtime.malloc_trim import EVERY, MallocTrimCallback
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -22,7 +22,7 @@ for block in blocks:
     ctypes.memset(block, 1, 1 << 20)
 for block in blocks[:-1]:  # the last one stays, so the heap's end stays
     libc.free(block)
-callback, held = GiveMemoryBack(), resident()
+callback, held = MallocTrimCallback(), resident()
 callback.on_step_end(None, types.SimpleNamespace(global_step=EVERY + 1), None)
 assert resident() > held - 20, "not at every step"
 callback.on_step_end(None, types.SimpleNamespace(global_step=2 * EVERY), None)

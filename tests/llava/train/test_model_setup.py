@@ -12,9 +12,9 @@ from llava.errors import CheckpointError, OptionError
 from llava.model import LlavaLlamaForCausalLM
 from llava.train.model_setup import (
     add_vision,
-    choose_what_learns,
     make_model,
     make_tokenizer,
+    set_trainable_parameters,
 )
 from llava.train.train import parse_arguments
 
@@ -33,7 +33,7 @@ def set_up(arguments):
         model = make_model(options)
         tokenizer = make_tokenizer(model, options)
         add_vision(model, tokenizer, options)
-        choose_what_learns(model, options)
+        set_trainable_parameters(model, options)
         return model, tokenizer
 
     return make

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import CheckpointError
-from llava.train.runtime.resume import complete_checkpoints, last_checkpoint, part_groups
+from llava.train.runtime.resume import complete_checkpoints, last_checkpoint, restore_param_group_settings
 
 
 def write(folder, processes=0, universal=False):
@@ -89,7 +89,7 @@ def test_groups_that_came_back_as_one():
     for weight in weights:
         optimizer.state[weight] = {"step": count, "exp_avg": torch.zeros(2), "exp_avg_sq": torch.ones(2)}
         weight.grad = torch.ones(2)
-    part_groups(optimizer, [0.5, 0.0], [0.1, 0.2])
+    restore_param_group_settings(optimizer, [0.5, 0.0], [0.1, 0.2])
     assert [(group["weight_decay"], group["lr"]) for group in optimizer.param_groups] == [(0.5, 0.1), (0.0, 0.2)]
     optimizer.step()
     assert [optimizer.state[weight]["step"].item() for weight in weights] == [6, 6]

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from llava.errors import OptionError
-from llava.generation import Sampling, answer
+from llava.generation import SamplingParams, answer
 from llava.kv_cache import join_rows, take_row
 from llava.mm_utils import load_image
 from llava.model.loaded_model import open_model
 from llava.serve.engine.batch_engine import BatchEngine, refuse_unbatchable
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import Finished, Job, Question
-from llava.serve.engine.request_queue import JobQueue
+from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
+from llava.serve.engine.request_queue import RequestQueue
 
 WAIT_S = 120
 
@@ -49,7 +49,7 @@ def engine(model):
     queues = []
 
     def start(slots=4):
-        queue, policy = JobQueue(slots, 100), Granting()
+        queue, policy = RequestQueue(slots, 100), Granting()
         worker = BatchEngine(model, queue, policy)
         worker.start()
         queues.append((queue, worker))
@@ -61,20 +61,23 @@ def engine(model):
         assert worker.join(WAIT_S), "it ends once its queue is closed"
 
 
-def job_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> Job:
+def job_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> EngineRequest:
     prompt = "<image>\n" * len(images) + f"A chat . USER: {words} ASSISTANT:"
-    job = Job(Question(prompt, tuple(images), Sampling(**sampling), tuple(stop), fields or {}, 10, prompt), "id")
+    job = EngineRequest(
+        GenerationRequest(prompt, tuple(images), SamplingParams(**sampling), tuple(stop), fields or {}, 10, prompt),
+        "id",
+    )
     job.done = threading.Event()
     job.wake = lambda: job.outcome is not None and job.done.set()
     return job
 
 
-def outcome_of(job: Job):
+def outcome_of(job: EngineRequest):
     assert job.done.wait(WAIT_S), "no outcome"
     return job.outcome
 
 
-def alone(model, job: Job):
+def alone(model, job: EngineRequest):
     question = job.question
     return answer(
         model.model,
@@ -139,7 +142,7 @@ def test_a_stop_text_and_a_gone_client_end_their_own_row_only(model, engine):
     for job in (stopped, stays, gone):
         queue.put(job)
     assert said.wait(WAIT_S)
-    gone.halt("client_gone")
+    gone.cancel("client_gone")
     told = gone.tokens
     aborted = outcome_of(gone)
     assert aborted.finish_reason == "abort" and len(aborted.answer.token_ids) <= told + 2

@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from ada.latency.measure import calibrate
-from ada.latency.ttft_predictor import DeviceLatency
-from llava.generation import Sampling, answer
+from ada.latency.ttft_predictor import TTFTPredictor
+from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
 
 TEMPLATE = (
@@ -37,7 +37,7 @@ def alone(loaded):
             loaded.image_processor,
             TEMPLATE.format(words),
             [] if picture is None else [load_image(picture)],
-            sampling=Sampling(max_new_tokens=tokens),
+            sampling=SamplingParams(max_new_tokens=tokens),
             options=options,
             stop="</s>",
         )
@@ -151,7 +151,7 @@ def test_errors_are_the_packages_own(client) -> None:
 def test_milliseconds(client, loaded, monkeypatch) -> None:
     """On a calibrated worker the answer says what was promised and what it took."""
     profile, _ = calibrate(loaded.model, 16)
-    monkeypatch.setattr(loaded.model, "latency", DeviceLatency(profile, loaded.model.units))
+    monkeypatch.setattr(loaded.model, "latency", TTFTPredictor(profile, loaded.model.units))
     got = client.chat.completions.create(
         model="tiny", messages=said("w5"), max_tokens=3, extra_headers={"x-slo-ttft-ms": "60000"}
     )

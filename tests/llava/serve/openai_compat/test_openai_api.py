@@ -63,7 +63,7 @@ def test_a_stream_grows_with_its_tokens_and_ends_with_its_reader(slow) -> None:
         for count in (1, 2):
             slow.engine.tokens.release(count)  # no more tokens come until this piece was read
             assert "".join(next(pieces) for _ in range(1)) and slow.engine.jobs[0].outcome is None
-    until(lambda: slow.engine.jobs[0].halted.is_set(), "the generation is told to stop")
+    until(lambda: slow.engine.jobs[0].cancelled_event.is_set(), "the generation is told to stop")
     slow.engine.tokens.release(1)
     until(lambda: slow.engine.jobs[0].outcome is not None, "it stops within a token")
     assert slow.engine.jobs[0].tokens <= 4
@@ -72,7 +72,7 @@ def test_a_stream_grows_with_its_tokens_and_ends_with_its_reader(slow) -> None:
 def test_a_client_that_leaves_before_its_whole_answer_stops_it(slow) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(slow.url, json=CHAT, trust_env=False, timeout=httpx.Timeout(WAIT, read=2))
-    until(lambda: slow.engine.jobs and slow.engine.jobs[0].halted.is_set(), "the generation is told to stop")
+    until(lambda: slow.engine.jobs and slow.engine.jobs[0].cancelled_event.is_set(), "the generation is told to stop")
 
 
 def test_a_failure_within_an_answer(slow) -> None:

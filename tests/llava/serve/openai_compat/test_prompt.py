@@ -1,10 +1,10 @@
-"""Chats worded by templates: the prompts written out by hand, and chats that cannot be worded."""
+"""Chats render_prompt by templates: the prompts written out by hand, and chats that cannot be render_prompt."""
 
 import pytest
 
 from llava.conversation import conv_templates
 from llava.errors import OptionError
-from llava.serve.openai_compat.prompt import worded
+from llava.serve.openai_compat.prompt import render_prompt
 from llava.serve.openai_compat.schemas import Message
 
 URL = "data:image/png;base64,AAAA"
@@ -67,7 +67,7 @@ PROMPTS = {
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompts(name) -> None:
     template, turns, prompt, stop = PROMPTS[name]
-    got = worded(chat(*turns), conv_templates[template])
+    got = render_prompt(chat(*turns), conv_templates[template])
     assert got.prompt == prompt and got.stop == stop
     assert len(got.pictures) == prompt.count("<image>")
 
@@ -75,7 +75,7 @@ def test_prompts(name) -> None:
 def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
     template = conv_templates["v1"]
     turns = [("user", parts("data:1", "a", "data:2")), ("assistant", "b"), ("user", parts("data:3"))]
-    assert worded(chat(*turns), template).pictures == ("data:1", "data:2", "data:3")
+    assert render_prompt(chat(*turns), template).pictures == ("data:1", "data:2", "data:3")
     assert template.messages == []
 
 
@@ -94,4 +94,4 @@ def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
 )
 def test_chats_that_cannot_be_worded(turns, words) -> None:
     with pytest.raises(OptionError, match=words):
-        worded(chat(*turns), conv_templates["v1"])
+        render_prompt(chat(*turns), conv_templates["v1"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from llava.errors import OptionError
-from llava.generation import Sampling
-from llava.serve.engine.request import Question
+from llava.generation import SamplingParams
+from llava.serve.engine.request import GenerationRequest
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.worker.app import create_app
 from llava.serve.worker.request_limits import RequestLimits
@@ -259,7 +259,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(connect, worker):
 async def test_a_request_that_begins_in_the_last_moment_of_its_wait_goes_on(make_service):
     service = make_service()
     limits = RequestLimits(queue_timeout_s=0.1, generation_timeout_s=0.4)
-    question = Question("w5", (), Sampling(), (), {}, 2, "w5")
+    question = GenerationRequest("w5", (), SamplingParams(), (), {}, 2, "w5")
     stream = AnswerStream(question, "one", service.queue, limits, 1)
     # As if the engine's call were still on its way when the time is up.
     asyncio.get_running_loop().call_later(0.05, setattr, stream.job, "began", time.perf_counter() + 0.05)

@@ -34,7 +34,7 @@ def test_the_shortest_queue_for_its_speed(make_registry) -> None:
     assert registry.choose("n") == "other" and registry.choose("nothing") is None
     assert registry.choose("m", without=["quick"]) == "slow"
     assert registry.choose("m", without=["quick", "slow"]) is None
-    assert registry.heard_of("quick", 0) and registry.choose("m") == "quick"
+    assert registry.receive_heartbeat("quick", 0) and registry.choose("m") == "quick"
 
 
 def test_the_lottery_draws_by_speed(make_registry) -> None:
@@ -47,12 +47,12 @@ def test_silent_workers_are_forgotten_and_unchecked_ones_are_not(make_registry, 
     registry = make_registry("shortest_queue", a=(["m"], 1, 0), b=(["n"], 1, 0))
     registry.register("still", False, WorkerStatus(model_names=["s"]))
     now[0] = 20.0
-    assert registry.heard_of("b", 3)
+    assert registry.receive_heartbeat("b", 3)
     now[0] = 30.0
     assert registry.models() == ["m", "n", "s"], "thirty seconds are not more than thirty"
     now[0] = 30.5
     assert registry.models() == ["n", "s"] and registry.choose("m") is None
-    assert not registry.heard_of("a", 0), "it is told to register again"
+    assert not registry.receive_heartbeat("a", 0), "it is told to register again"
     now[0] = 1000.0
     assert registry.models() == ["s"]
 

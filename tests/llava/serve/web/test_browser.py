@@ -120,9 +120,7 @@ def test_a_phone_sees_no_sideways_scrolling(browser, address) -> None:
 
 def test_no_worker_is_told(browser, start_program) -> None:
     controller = start_program("llava.serve.controller", "--port", free_port())
-    demo = start_program(
-        "llava.serve.gradio_web_server", "--port", free_port(), "--controller", controller, health="/"
-    )
+    demo = start_program("llava.serve.gradio_web_server", "--port", free_port(), "--controller", controller, health="/")
     page = browser.new_page()
     page.set_default_timeout(WAIT_MS)
     page.goto(demo)

@@ -7,7 +7,7 @@ from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.loaded_model import open_model
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.protocol.schemas import GenerationBody
-from llava.serve.worker.parse_request import count_tokens, read_question
+from llava.serve.worker.parse_request import count_tokens, parse_request
 from llava.serve.worker.request_limits import RequestLimits
 
 PROMPT = "w5 <image>\nw6 <image> w7"
@@ -50,7 +50,7 @@ def test_pictures_stand_between_the_marks_that_the_model_knows(make_checkpoint, 
     folder = make_checkpoint(mm_use_im_start_end=marks)
     loaded = open_model({"model_path": str(folder), "model_name": "tiny", "device": "cpu"})
     body = GenerationBody(prompt="w5 <image>\nw6", images=[image_text])
-    question = read_question(body, loaded, RequestLimits(), ServingPolicy())
+    question = parse_request(body, loaded, RequestLimits(), ServingPolicy())
     assert question.prompt == ("w5 <im_start><image><im_end>\nw6" if marks else body.prompt)
     assert question.echo == body.prompt, "clients cut off what they sent"
     ids = tokenizer_image_token(question.prompt, loaded.tokenizer)

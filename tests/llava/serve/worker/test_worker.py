@@ -6,9 +6,9 @@ import itertools
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ada.serve.load_controller import BudgetLaw
+from ada.serve.load_controller import LoadController
 from llava.conversation import conv_templates
-from llava.generation import Sampling, answer
+from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
 from llava.serve.protocol.schemas import OK
 
@@ -25,7 +25,7 @@ def alone(loaded, prompt, pictures=(), tokens=6, **options) -> str:
         loaded.image_processor,
         prompt,
         images,
-        sampling=Sampling(max_new_tokens=tokens),
+        sampling=SamplingParams(max_new_tokens=tokens),
         options=options,
     )
     return result.text
@@ -213,13 +213,15 @@ async def test_upstreams_prompt_and_fields_are_taken(make_service, client_of, im
 def test_a_model_that_takes_no_budget_cannot_have_adaptive_ones(loaded):
     from types import SimpleNamespace
 
-    from ada.serve.budget_policy import law_of
+    from ada.serve.budget_policy import load_controller_from
     from llava.errors import OptionError
 
     with pytest.raises(OptionError, match="--adaptive-budget needs a model"):
-        law_of({"adaptive_budget": 0.5}, SimpleNamespace())
-    assert law_of({}, loaded.model) is None
-    assert law_of({"adaptive_budget": 0.1}, loaded.model) == BudgetLaw(0.5), "no less than the model can do"
+        load_controller_from({"adaptive_budget": 0.5}, SimpleNamespace())
+    assert load_controller_from({}, loaded.model) is None
+    assert load_controller_from({"adaptive_budget": 0.1}, loaded.model) == LoadController(0.5), (
+        "no less than the model can do"
+    )
 
 
 async def test_the_api_describes_itself(make_service, client_of):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llava.errors import DataError, OptionError
+from llava.files.atomic_write import atomic_write
 
 if sys.platform != "win32":
     import fcntl
@@ -48,7 +49,7 @@ class RecordFile:
         """Give the file its final name, with these records in this order; a whole file stays as it is."""
         if self.whole:
             return
-        write_whole(self.path, lines_of(records))
+        atomic_write(self.path, lines_of(records))
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -81,14 +82,6 @@ def _locked(path: Path, kept: bytes, final: Path) -> BinaryIO:
 def lines_of(records: Iterable[Record]) -> str:
     """One JSON object a line."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename, so that a final name always holds a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    beside.replace(path)
 
 
 def _parsed(text: str, path: Path) -> list[Record]:

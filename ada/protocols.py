@@ -1,0 +1,34 @@
+"""Types of what the overlay is given: a LLaVA under budgets, and its config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+from llava.protocols import DecoderConfig, LlavaModel
+
+if TYPE_CHECKING:
+    from ada.execution.narrow_layers import NarrowCache
+    from ada.scheduling.scheduler import Scheduler
+    from ada.scheduling.units import Units
+
+
+class AdaptiveConfig(DecoderConfig, Protocol):
+    """A decoder's config with the published format's keys."""
+
+    scheduler_type: str
+    num_prefix_layers: int
+    scheduler_rank: int
+    token_selecting: str
+
+
+class AdaptiveModel(LlavaModel, Protocol):
+    """A LLaVA whose layers after the first P run as a plan says (``ada.model.modeling.AdaLlavaCausalLM``)."""
+
+    units: Units
+    scheduler: Scheduler | None
+    narrow_cache: NarrowCache
+
+
+def is_adaptive(model: Any) -> TypeGuard[AdaptiveModel]:
+    """Return whether ``model`` takes latency budgets: it has a scheduler, or was made adaptive for untrained plans."""
+    return hasattr(model, "units")

@@ -1,0 +1,64 @@
+"""Command-line flags from dataclass fields: each flag, its default and its help are declared once, in the field."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+def flag(default: Any, help_text: str, *, name: str | None = None, **options: Any) -> Any:
+    """Declare a dataclass field that is a flag.
+
+    name: the flag, by default ``--field-name``. options: of ``add_argument``, such as ``metavar`` or ``choices``; with
+    ``unit`` (an int) the flag is given in this many of the field's own units: ``unit=1024**2`` reads MiB for a field in
+    bytes.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, "flag": name, **options})
+
+
+def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: str | None = None) -> None:
+    """Add a flag to ``parser`` for each field of the dataclass ``settings`` that was declared with ``flag``.
+
+    title: of the group of flags in ``--help``; by default the first line of the dataclass's docstring.
+    """
+    group = parser.add_argument_group(title or (settings.__doc__ or settings.__name__).splitlines()[0].rstrip("."))
+    kinds = typing.get_type_hints(settings)
+    for field in _flag_fields(settings):
+        options = {key: value for key, value in field.metadata.items() if key not in ("flag", "unit")}
+        default, unit = field.default, field.metadata.get("unit")
+        kind = _plain_type(kinds[field.name])
+        if unit is not None:
+            default, kind = (None if default is None else default / unit), float
+        if kind is bool:
+            group.add_argument(_flag_of(field), dest=field.name, action="store_true", default=default, **options)
+        else:
+            group.add_argument(_flag_of(field), dest=field.name, type=kind, default=default, **options)
+
+
+def from_flags(settings: type[Settings], args: argparse.Namespace) -> Settings:
+    """Make a ``settings`` from parsed arguments. Raises what the dataclass's own checks raise."""
+    values: dict[str, Any] = {}
+    for field in _flag_fields(settings):
+        value, unit = getattr(args, field.name), field.metadata.get("unit")
+        values[field.name] = value if unit is None or value is None else int(value * unit)
+    return settings(**values)
+
+
+def _flag_fields(settings: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(settings) if "flag" in field.metadata]
+
+
+def _flag_of(field: dataclasses.Field[Any]) -> str:
+    return field.metadata["flag"] or "--" + field.name.replace("_", "-")
+
+
+def _plain_type(kind: Any) -> Any:
+    """``int`` of ``int | None``; any other type as it is."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
