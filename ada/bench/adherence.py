@@ -111,19 +111,24 @@ def one_core_busy() -> Iterator[None]:
 
 def slowdown(calibrated: TTFTPredictor, points: Sequence[Workload], timer: Timer) -> float:
     """How many times the calibration's p95 the p95 of first tokens is now; at least 1."""
-    ratios = [timer(point).times.first / calibrated.first_token_ms(point) for point in points]
+    ratios = [timer(workload).prefill.ttft_ms / calibrated.first_token_ms(workload) for workload in points]
     return max(1.0, float(np.percentile(ratios, 95)))
 
 
 def ask(
-    model: Any, point: Workload, budget: TimeBudget, times: TTFTPredictor, timer: Timer, busy: bool
+    model: Any, workload: Workload, budget: TimeBudget, times: TTFTPredictor, timer: Timer, busy: bool
 ) -> RequestOutcome:
     """One request under one calibration, which learns from it."""
     model.latency = times
-    ran = timer(point, budget)
-    point = replace(point, tunable=ran.tunable)
-    first_ratio, token_ratio = ran.times.first / times.expected(point).first, ran.token_ms / times.token_ms(point)
-    return RequestOutcome(budget.milliseconds, ran.predicted_ms or 0.0, ran.times.first, busy, first_ratio, token_ratio)
+    ran = timer(workload, budget)
+    workload = replace(workload, num_units=ran.num_units)
+    first_ratio, token_ratio = (
+        ran.prefill.ttft_ms / times.expected(workload).ttft_ms,
+        ran.inter_token_ms / times.token_ms(workload),
+    )
+    return RequestOutcome(
+        budget.milliseconds, ran.ttft_p95_ms or 0.0, ran.prefill.ttft_ms, busy, first_ratio, token_ratio
+    )
 
 
 def measure(
@@ -134,17 +139,17 @@ def measure(
     kept: dict[str, list[RequestOutcome]] = {"corrected": [], "fixed": []}
     chance = random.Random(1)
     with contextlib.ExitStack() as load, tqdm(points, desc="requests", file=sys.stderr) as bar:
-        for number, point in enumerate(bar):
+        for number, workload in enumerate(bar):
             busy = number >= busy_from
             if number == busy_from:
                 load.enter_context(one_core_busy())
                 model.latency = fixed  # the probes teach nothing
                 slower = slowdown(fixed, points[:PROBES], timer)
-            ends = (Workload(point.tokens, units, point.pictures) for units in (0, model.units.tunable))
+            ends = (Workload(workload.num_tokens, units, workload.num_images) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
-            kept["corrected"].append(ask(model, point, budget, latency, timer, busy))
+            kept["corrected"].append(ask(model, workload, budget, latency, timer, busy))
             if busy:
-                kept["fixed"].append(ask(model, point, budget, fixed, timer, busy))
+                kept["fixed"].append(ask(model, workload, budget, fixed, timer, busy))
             so_far = summary([one for one in kept["corrected"] if one.busy == busy])
             bar.set_postfix({name: f"{so_far[name]:.1%}" for name in ("met", "used")}, refresh=False)
     return kept, slower
@@ -184,7 +189,7 @@ def figures(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     latency = TTFTPredictor(profile, model.units)
     busy_from = args.requests if args.busy_from is None else args.busy_from
     kept, slower = measure(model, points, latency, timer_of(model, seed=2), busy_from)
-    lengths = [point.tokens for point in points]
+    lengths = [workload.num_tokens for workload in points]
     return {
         **report(kept),
         "slowdown": slower,

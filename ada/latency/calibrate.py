@@ -64,17 +64,17 @@ def show(latency: TTFTPredictor, held_out: Sequence[MeasuredWorkload]) -> None:
         table.add_column(column, justify="right")
     table.add_column("measured", justify="right")
     for timed in held_out:
-        point, expected, measured = timed.point, latency.expected(timed.point), timed.fastest
+        workload, expected, measured = timed.workload, latency.expected(timed.workload), timed.fastest
         table.add_row(
-            str(point.tokens),
-            f"{units.fraction(point.tunable):.2f}",
-            str(point.pictures),
-            f"{expected.plan:.1f}",
-            f"{measured.plan:.1f}",
-            f"{expected.first:.1f}",
-            f"{measured.first:.1f}",
-            f"{latency.token_ms(point):.2f}",
-            f"{timed.token_ms:.2f}",
+            str(workload.num_tokens),
+            f"{units.fraction(workload.num_units):.2f}",
+            str(workload.num_images),
+            f"{expected.to_plan_ms:.1f}",
+            f"{measured.to_plan_ms:.1f}",
+            f"{expected.ttft_ms:.1f}",
+            f"{measured.ttft_ms:.1f}",
+            f"{latency.token_ms(workload):.2f}",
+            f"{timed.inter_token_ms:.2f}",
         )
     console.print(table)
     for phase, errors in profile.errors.items():
@@ -88,10 +88,10 @@ def draw(path: Path, latency: TTFTPredictor, held_out: Sequence[MeasuredWorkload
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    points = [timed.point for timed in held_out]
+    points = [timed.workload for timed in held_out]
     panels = {
-        "time to first token": ([latency.expected(p).first for p in points], [t.fastest.first for t in held_out]),
-        "a token": ([latency.token_ms(p) for p in points], [t.token_ms for t in held_out]),
+        "time to first token": ([latency.expected(p).ttft_ms for p in points], [t.fastest.ttft_ms for t in held_out]),
+        "a token": ([latency.token_ms(p) for p in points], [t.inter_token_ms for t in held_out]),
     }
     for axis, (name, (said, measured)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axis.scatter(said, measured, s=14)

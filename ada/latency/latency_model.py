@@ -32,58 +32,58 @@ DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
 
 @dataclass(frozen=True)
 class Workload:
-    """What is run: ``tokens`` positions, pictures' and the latency token's too, ``tunable`` units beside the prefix,
-    and ``pictures``."""
+    """What a prediction is made for: positions of the prompt (image tokens and latency token included), tunable units
+    in addition to the prefix, and images."""
 
-    tokens: int
-    tunable: int
-    pictures: int
+    num_tokens: int
+    num_units: int
+    num_images: int
 
 
 class PrefillTiming(NamedTuple):
-    """Milliseconds from the call on: until the plan is made, and to the first token."""
+    """Milliseconds from the call until the plan is made, and until the first token."""
 
-    plan: float
-    first: float
+    to_plan_ms: float
+    ttft_ms: float
 
 
 class Elapsed(NamedTuple):
-    """Milliseconds that have gone by: from the question to the call, and from there to its plan, once that is due."""
+    """Milliseconds elapsed from the question to the call, and from the call to its plan (None until it is due)."""
 
-    before: float = 0.0
-    plan: float | None = None
+    preprocess_ms: float = 0.0
+    to_plan_ms: float | None = None
 
 
 NO_TIME_ELAPSED = Elapsed()
 
 
-def plan_terms(point: Workload) -> list[float]:
+def plan_terms(workload: Workload) -> list[float]:
     """The factors of ``PLAN_TERMS``' coefficients."""
-    return [1.0, point.pictures, point.tokens, point.tokens**2]
+    return [1.0, workload.num_images, workload.num_tokens, workload.num_tokens**2]
 
 
-def rest_terms(point: Workload, units: Units) -> list[float]:
+def rest_terms(workload: Workload, units: Units) -> list[float]:
     """The factors of ``REST_TERMS``' coefficients."""
-    tokens, share = point.tokens, point.tunable / units.total
-    return [1.0, tokens, _layers(point, units), share, tokens * share, tokens**2 * share, _narrow(point, units)]
+    tokens, share = workload.num_tokens, workload.num_units / units.total
+    return [1.0, tokens, _layers(workload, units), share, tokens * share, tokens**2 * share, _narrow(workload, units)]
 
 
-def decode_terms(point: Workload, units: Units) -> list[float]:
-    """The factors of ``DECODE_TERMS``' coefficients; ``point.tokens`` is the context."""
-    share = units.fraction(point.tunable)
-    layers = units.num_prefix_layers + _layers(point, units)
-    return [1.0, layers, share, point.tokens * share, _narrow(point, units)]
+def decode_terms(workload: Workload, units: Units) -> list[float]:
+    """The factors of ``DECODE_TERMS``' coefficients; ``workload.num_tokens`` is the context."""
+    share = units.fraction(workload.num_units)
+    layers = units.num_prefix_layers + _layers(workload, units)
+    return [1.0, layers, share, workload.num_tokens * share, _narrow(workload, units)]
 
 
-def _layers(point: Workload, units: Units) -> int:
+def _layers(workload: Workload, units: Units) -> int:
     """Tunable layers that run: as many as there are units for. A plan that has its units in fewer is faster."""
-    return min(point.tunable, units.num_tunable_layers)
+    return min(workload.num_units, units.num_tunable_layers)
 
 
-def _narrow(point: Workload, units: Units) -> float:
+def _narrow(workload: Workload, units: Units) -> float:
     """The decoder's share in narrow layers: none where all or nothing of the tunable layers runs."""
-    cut = units.kind == "H" and 0 < point.tunable < units.tunable
-    return point.tunable / units.total if cut else 0.0
+    cut = units.kind == "H" and 0 < workload.num_units < units.tunable
+    return workload.num_units / units.total if cut else 0.0
 
 
 def fit(terms: Sequence[Sequence[float]], milliseconds: Sequence[float]) -> list[float]:

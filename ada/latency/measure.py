@@ -33,14 +33,14 @@ class MeasuredWorkload:
     """The prefill of each run, and the least milliseconds of a decode step. The fastest run is what the device
     can do; what disturbs it is the spread's concern."""
 
-    point: Workload
+    workload: Workload
     runs: tuple[PrefillTiming, ...]
-    token_ms: float
+    inter_token_ms: float
 
     @property
     def fastest(self) -> PrefillTiming:
         """The run whose first token came first."""
-        return min(self.runs, key=lambda times: times.first)
+        return min(self.runs, key=lambda run: run.ttft_ms)
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class RunTiming:
     """One run: its prefill, milliseconds of a decode step, tunable units that were granted, and, of a calibrated model,
     the predicted p95 of the time to first token."""
 
-    times: PrefillTiming
-    token_ms: float
-    tunable: int
-    predicted_ms: float | None
+    prefill: PrefillTiming
+    inter_token_ms: float
+    num_units: int
+    ttft_p95_ms: float | None
 
 
 Timer = Callable[..., RunTiming]
-"""``timer(point, budget=None)`` runs a point once, on a new prompt, under ``budget`` or the point's own units."""
+"""``timer(workload, budget=None)`` runs a workload once, on a new prompt, under ``budget`` or with its own units."""
 
 
 def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Workload]:
@@ -86,19 +86,19 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     place = 0 if tower is None else tower.num_patches
     latency_token = int(model.scheduler is not None)
 
-    def run(point: Workload, budget: TimeBudget | None = None) -> RunTiming:
-        words = point.tokens - point.pictures * place - latency_token
+    def run(workload: Workload, budget: TimeBudget | None = None) -> RunTiming:
+        words = workload.num_tokens - workload.num_images * place - latency_token
         ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
         pixels = None
-        if point.pictures:
-            ids = torch.cat([ids[:, :1], torch.full((1, point.pictures), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
+        if workload.num_images:
+            ids = torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
             side = tower.config.image_size
-            pixels = torch.randn(point.pictures, 3, side, side, generator=chance).to(model.device, model.dtype)
+            pixels = torch.randn(workload.num_images, 3, side, side, generator=chance).to(model.device, model.dtype)
         clock = TokenClock(None)
         output = model.generate(
             ids.to(model.device),
             images=pixels,
-            latency_budget=budget or model.units.fraction(point.tunable),
+            latency_budget=budget or model.units.fraction(workload.num_units),
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
             min_new_tokens=NEW_TOKENS,
@@ -108,11 +108,11 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             return_dict_in_generate=True,
         )
         first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
-        times, tunable = (
+        prefill, num_units = (
             PrefillTiming(report.plan_ms, first_ms - report.before_ms),
             model.units.tunable_of(report.granted),
         )
-        return RunTiming(times, float(np.median(clock.token_ms())), tunable, report.predicted_ms)
+        return RunTiming(prefill, float(np.median(clock.token_ms())), num_units, report.predicted_ms)
 
     return run
 
@@ -127,10 +127,10 @@ def warm_up(model: Any) -> None:
 
 
 def time_points(points: Sequence[Workload], timer: Timer) -> list[MeasuredWorkload]:
-    """Each point at least ``ROUNDS[0]`` times, one round of all points after the other; where rounds are short, up to
+    """Run each workload at least ``ROUNDS[0]`` times, in rounds over all of them; where rounds are short, up to
     ``ROUNDS[1]`` times within ``SECONDS``."""
-    for point in points[:3]:
-        timer(point)  # warm up
+    for workload in points[:3]:
+        timer(workload)  # warm up
     found: list[list[RunTiming]] = [[] for _ in points]
     least, most = ROUNDS
     start = time.monotonic()
@@ -140,12 +140,12 @@ def time_points(points: Sequence[Workload], timer: Timer) -> list[MeasuredWorklo
                 if time.monotonic() - start > SECONDS:
                     break
                 bar.total = (number + 1) * len(points)
-            for place, point in enumerate(points):
-                found[place].append(timer(point))
+            for place, workload in enumerate(points):
+                found[place].append(timer(workload))
                 bar.update()
     return [
-        MeasuredWorkload(point, tuple(ran.times for ran in all_of), min(ran.token_ms for ran in all_of))
-        for point, all_of in zip(points, found, strict=True)
+        MeasuredWorkload(workload, tuple(ran.prefill for ran in all_of), min(ran.inter_token_ms for ran in all_of))
+        for workload, all_of in zip(points, found, strict=True)
     ]
 
 
@@ -156,24 +156,26 @@ def profile_of(model: Any, timed: Sequence[MeasuredWorkload], held_out: Sequence
     profile = Profile(
         surroundings=DeviceFingerprint.of(model),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        plan=fit([plan_terms(t.point) for t in timed], [times.plan for times in fastest]),
-        rest=fit([rest_terms(t.point, units) for t in timed], [times.first - times.plan for times in fastest]),
-        decode=fit([decode_terms(t.point, units) for t in timed], [t.token_ms for t in timed]),
+        plan=fit([plan_terms(t.workload) for t in timed], [times.to_plan_ms for times in fastest]),
+        rest=fit(
+            [rest_terms(t.workload, units) for t in timed], [times.ttft_ms - times.to_plan_ms for times in fastest]
+        ),
+        decode=fit([decode_terms(t.workload, units) for t in timed], [t.inter_token_ms for t in timed]),
         spread=1.0,
         rest_spread=1.0,
         errors={},
     )
     latency = TTFTPredictor(profile, units)
-    runs = [(latency.expected(t.point), times) for t in (*timed, *held_out) for times in t.runs]
-    first_ratios = [times.first / expected.first for expected, times in runs]
+    runs = [(latency.expected(t.workload), times) for t in (*timed, *held_out) for times in t.runs]
+    first_ratios = [times.ttft_ms / expected.ttft_ms for expected, times in runs]
     rest_ratios = [rest_ratio(*pair) for pair in runs if is_remainder_significant(pair[0])]
     return replace(
         profile,
         spread=_high(first_ratios),
         rest_spread=_high(rest_ratios or first_ratios),
         errors={
-            "prefill": relative_errors([t.fastest.first / latency.expected(t.point).first for t in held_out]),
-            "decode": relative_errors([t.token_ms / latency.token_ms(t.point) for t in held_out]),
+            "prefill": relative_errors([t.fastest.ttft_ms / latency.expected(t.workload).ttft_ms for t in held_out]),
+            "decode": relative_errors([t.inter_token_ms / latency.token_ms(t.workload) for t in held_out]),
         },
     )
 

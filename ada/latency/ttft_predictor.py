@@ -83,12 +83,12 @@ class TTFTPredictor:
     def first_token_ms(self, point: Workload, gone: Elapsed = NO_TIME_ELAPSED) -> float:
         """Predicted p95 of the time from the question to the first token, as the device is now."""
         expected = self.expected(point)
-        if gone.plan is None:
-            return gone.before + self._first.factor * expected.first
-        return gone.before + gone.plan + self._rest.factor * _at_pace(expected, gone.plan)
+        if gone.to_plan_ms is None:
+            return gone.preprocess_ms + self._first.factor * expected.ttft_ms
+        return gone.preprocess_ms + gone.to_plan_ms + self._rest.factor * _at_pace(expected, gone.to_plan_ms)
 
     def token_ms(self, point: Workload) -> float:
-        """Predicted time of a decode step, in the middle; ``point.tokens`` is the context."""
+        """Predicted time of a decode step, in the middle; ``point.num_tokens`` is the context."""
         return predict(self.profile.decode, decode_terms(point, self.units))
 
     def units_within(self, milliseconds: float, tokens: int, pictures: int, gone: Elapsed = NO_TIME_ELAPSED) -> int:
@@ -100,7 +100,7 @@ class TTFTPredictor:
     def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
         """An answer came; ``expected`` is what the calibration makes of it."""
         with self._lock:
-            self._first.observe(measured.first / expected.first)
+            self._first.observe(measured.ttft_ms / expected.ttft_ms)
             if is_remainder_significant(expected):
                 self._rest.observe(rest_ratio(expected, measured))
 
@@ -118,14 +118,14 @@ class FixedTTFTPredictor(TTFTPredictor):
 
 def _at_pace(expected: PrefillTiming, plan_ms: float) -> float:
     """Expected milliseconds behind the plan, at the pace of those in front of it."""
-    return plan_ms / expected.plan * (expected.first - expected.plan)
+    return plan_ms / expected.to_plan_ms * (expected.ttft_ms - expected.to_plan_ms)
 
 
 def is_remainder_significant(expected: PrefillTiming) -> bool:
     """Whether so much is expected behind the plan that its time can be told from noise."""
-    return expected.first - expected.plan >= LEAST_REST * expected.first
+    return expected.ttft_ms - expected.to_plan_ms >= LEAST_REST * expected.ttft_ms
 
 
 def rest_ratio(expected: PrefillTiming, measured: PrefillTiming) -> float:
     """Measured over expected time behind the plan, at the pace of the time in front of it."""
-    return (measured.first - measured.plan) / _at_pace(expected, measured.plan)
+    return (measured.ttft_ms - measured.to_plan_ms) / _at_pace(expected, measured.to_plan_ms)

@@ -126,8 +126,8 @@ def report(
         padding=padding,
         pictures=pictures,
         requested_ms=time,
-        before_ms=gone.before,
-        plan_ms=gone.plan,
+        before_ms=gone.preprocess_ms,
+        plan_ms=gone.to_plan_ms,
         **times,
     )
 
@@ -136,9 +136,9 @@ def _times(model: Any, point: Workload, gone: Elapsed) -> dict[str, Any]:
     """The report's milliseconds of a calibrated device; None of another."""
     latency = model.latency
     return {
-        "expected_ms": None if latency is None else latency.expected(point).first,
+        "expected_ms": None if latency is None else latency.expected(point).ttft_ms,
         "predicted_ms": None if latency is None else latency.first_token_ms(point, gone),
-        "least_ms": None if latency is None else latency.first_token_ms(replace(point, tunable=0), gone),
+        "least_ms": None if latency is None else latency.first_token_ms(replace(point, num_units=0), gone),
     }
 
 

@@ -209,14 +209,14 @@ class Known:
     def __call__(self, point: Workload, budget: TimeBudget | None = None) -> RunTiming:
         latency, units, said = self.model.latency, self.model.units, None
         if budget is not None:
-            gone = Elapsed(0, self.slower * expected(point, units).plan)
-            most = latency.units_within(budget.milliseconds, point.tokens, point.pictures, gone)
-            point = dataclasses.replace(point, tunable=most)
+            gone = Elapsed(0, self.slower * expected(point, units).to_plan_ms)
+            most = latency.units_within(budget.milliseconds, point.num_tokens, point.num_images, gone)
+            point = dataclasses.replace(point, num_units=most)
             said = latency.first_token_ms(point, gone)
         times = PrefillTiming(*(self.slower * ms for ms in expected(point, units)))
         if latency is not None:
             latency.observe(latency.expected(point), times)
-        return RunTiming(times, self.step * predict(DECODE, decode_terms(point, units)), point.tunable, said)
+        return RunTiming(times, self.step * predict(DECODE, decode_terms(point, units)), point.num_units, said)
 
 
 def test_a_calibration_of_a_device_whose_times_are_known(model) -> None:
@@ -252,7 +252,7 @@ def test_points_run_again_as_long_as_that_is_soon_done(model, monkeypatch, secon
     timed = time_points(points, timer)
     assert asked == points[:3] + runs * points, "one round after the other"
     assert all(len(t.runs) == runs and t.fastest == t.runs[-1] for t in timed)
-    assert timed[-1].token_ms == known(points[-1]).token_ms, "the last was the fastest"
+    assert timed[-1].inter_token_ms == known(points[-1]).inter_token_ms, "the last was the fastest"
 
 
 def test_a_model_that_always_runs_whole_has_nothing_to_calibrate(model, monkeypatch) -> None:
@@ -274,10 +274,10 @@ def test_the_real_timer_runs_what_a_point_says(model, monkeypatch) -> None:
     points = draw_points(model, 8)
     monkeypatch.setattr(measure, "ROUNDS", (1, 1))
     timed = time_points(points, timer_of(model))
-    assert all(t.runs[0].first > t.runs[0].plan > 0 < t.token_ms for t in timed)
+    assert all(t.runs[0].ttft_ms > t.runs[0].to_plan_ms > 0 < t.inter_token_ms for t in timed)
     for point, ran in zip(points, seen[3:], strict=True):
-        assert ran.prompt_tokens == point.tokens and ran.granted == model.units.fraction(point.tunable)
-        assert (ran.prefill_flops["vision_tower"] > 0) == (point.pictures > 0)
+        assert ran.prompt_tokens == point.num_tokens and ran.granted == model.units.fraction(point.num_units)
+        assert (ran.prefill_flops["vision_tower"] > 0) == (point.num_images > 0)
 
 
 class Hand:
@@ -300,7 +300,7 @@ def test_generate_under_a_time(model, monkeypatch, ids=((1, 5, 6, 7),)) -> None:
         model.generate(prompt, latency_budget="850ms", max_new_tokens=2)
     model.latency = TTFTPredictor(PROFILE, model.units)
     tokens, most = len(ids[0]) + 1, model.units.tunable
-    plan = expected(Workload(tokens, 0, 0), model.units).plan
+    plan = expected(Workload(tokens, 0, 0), model.units).to_plan_ms
     options = {"max_new_tokens": 2, **RETURN}
     granted = []
     for spent in (0.5 * plan, plan, 1.3 * plan, 2 * plan):
@@ -329,7 +329,7 @@ def test_the_latency_token_is_told_what_is_granted_before(model, monkeypatch) ->
     model.latency = TTFTPredictor(PROFILE, model.units)
     told, encode = [], model.scheduler.encode
     monkeypatch.setattr(model.scheduler, "encode", lambda u: (told.append(u), encode(u))[1])
-    plan = expected(Workload(4, 0, 0), model.units).plan
+    plan = expected(Workload(4, 0, 0), model.units).to_plan_ms
     Hand(monkeypatch, 0, 9 * plan)
     budget = TimeBudget(model.latency.first_token_ms(Workload(4, 3, 0)) + 1e-6)
     out = model.generate(torch.tensor([[1, 5, 6]]), latency_budget=budget, max_new_tokens=1, **RETURN)
@@ -340,7 +340,7 @@ def test_the_latency_token_is_told_what_is_granted_before(model, monkeypatch) ->
 
 def test_each_row_has_its_own_time(model, monkeypatch) -> None:
     model.latency = TTFTPredictor(PROFILE, model.units)
-    plan = expected(Workload(4, 0, 0), model.units).plan
+    plan = expected(Workload(4, 0, 0), model.units).to_plan_ms
     Hand(monkeypatch, 0, 2 * plan)
     budgets = [TimeBudget(ms) for ms in (30.0, 45.0, 900.0)]
     out = model.generate(torch.tensor([[1, 5, 6]] * 3), latency_budget=budgets, max_new_tokens=1, **RETURN)
@@ -504,7 +504,7 @@ def test_a_model_with_little_behind_its_plan_is_calibrated_too(model, monkeypatc
 @pytest.mark.parametrize("count", [24, 64])
 def test_every_fit_has_the_ends(model, count) -> None:
     points = draw_points(model, count)
-    fitted = [point.tunable for place, point in enumerate(points) if place % 4]
+    fitted = [point.num_units for place, point in enumerate(points) if place % 4]
     for end in (0, model.units.tunable):
         assert fitted.count(end) >= count // 8
     assert len(set(fitted)) == model.units.tunable + 1, "and what is between them"
@@ -513,8 +513,8 @@ def test_every_fit_has_the_ends(model, count) -> None:
 def test_points_with_a_picture_end_where_prompts_are_cut_off(model, monkeypatch) -> None:
     monkeypatch.setattr(model.config, "tokenizer_model_max_length", 100, raising=False)
     points = draw_points(model, 200)
-    assert 90 < max(point.tokens for point in points if point.pictures) <= 101
-    assert max(point.tokens for point in points if not point.pictures) > 150
+    assert 90 < max(point.num_tokens for point in points if point.num_images) <= 101
+    assert max(point.num_tokens for point in points if not point.num_images) > 150
 
 
 def test_requests_reach_the_lengths_that_are_promised(model, monkeypatch) -> None:
@@ -522,12 +522,15 @@ def test_requests_reach_the_lengths_that_are_promised(model, monkeypatch) -> Non
     monkeypatch.setattr(model.config, "max_position_embeddings", 1024)
     monkeypatch.setattr(model.config, "tokenizer_model_max_length", 512, raising=False)
     points = draw_points(model, 2000, least_tokens=bench_adherence.LEAST_TOKENS)
-    words, pictures = ([p.tokens for p in points if p.pictures == count] for count in (0, 1))
+    words, pictures = ([p.num_tokens for p in points if p.num_images == count] for count in (0, 1))
     assert min(words) == 64 and 1020 <= max(words) <= 1024 and min(pictures) >= 64 and 500 < max(pictures) <= 513
 
 
 def test_a_late_answer_uses_no_more_than_its_budget() -> None:
-    late, early = bench_adherence.Kept(100, 90, 300, False), bench_adherence.Kept(100, 90, 60, False)
+    late, early = (
+        bench_adherence.RequestOutcome(100, 90, 300, False),
+        bench_adherence.RequestOutcome(100, 90, 60, False),
+    )
     told = bench_adherence.summary([late, early])
     assert (told["met"], told["planned"], told["used"]) == (0.5, 0.9, 0.8)
 
