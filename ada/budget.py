@@ -1,13 +1,13 @@
-"""A latency budget as the user writes it, and what became of it."""
+"""Parses a latency budget, a fraction or a time, where it enters: flag, request field or Python argument."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llava.errors import OptionError
 
@@ -26,8 +26,8 @@ class LatencyBudget:
             raise OptionError(f"--latency-budget is {self.fraction:g}; expected {_RANGE}")
 
     @classmethod
-    def parse(cls, value: Any) -> LatencyBudget:
-        """Read a number, a string as on the command line, or a budget. Raises ``OptionError`` with value and range."""
+    def parse(cls, value: object) -> LatencyBudget:
+        """Read a number, a string as on the command line, or a budget. Raises OptionError with value and range."""
         if isinstance(value, LatencyBudget):
             return value
         if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
@@ -36,7 +36,7 @@ class LatencyBudget:
             return cls(float(value))  # NumPy's numbers too
         text = value.strip()
         if _TIME.match(text):
-            raise OptionError(f"--latency-budget is {value!r}, a time; what is wanted here is {_RANGE}")
+            raise OptionError(f"--latency-budget is {value!r}, a time; expected {_RANGE}")
         number, scale = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
         try:
             fraction = float(number) / scale
@@ -47,7 +47,7 @@ class LatencyBudget:
         return cls(fraction)
 
     def __str__(self) -> str:
-        return f"{self.fraction:g}"
+        return repr(self.fraction)
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,24 @@ class TimeBudget:
                 f"--latency-budget is {self.milliseconds:g}ms; expected a time above 0 such as 850ms or 1.2s"
             )
 
+    def less(self, milliseconds: float) -> TimeBudget:
+        """Return what is left after a wait of ``milliseconds``; at least 1 ms."""
+        return TimeBudget(max(1.0, self.milliseconds - milliseconds))
+
     def __str__(self) -> str:
         return f"{self.milliseconds:g}ms"
 
 
-def read_budget(value: Any) -> LatencyBudget | TimeBudget:
-    """A share or a time, ``850ms`` or ``1.2s``. Raises ``OptionError`` with the value and what was expected."""
+Budget = LatencyBudget | TimeBudget
+BudgetLike = LatencyBudget | TimeBudget | float | int | str
+"""What ``read_budget`` reads."""
+
+
+def read_budget(value: object) -> Budget:
+    """Read a fraction or a time, ``850ms`` or ``1.2s``; a budget is returned as it is.
+
+    Raises OptionError with the value and what was expected.
+    """
     if isinstance(value, TimeBudget):
         return value
     found = _TIME.match(value.strip()) if isinstance(value, str) else None
@@ -82,12 +94,23 @@ def read_budget(value: Any) -> LatencyBudget | TimeBudget:
         raise OptionError(f"--latency-budget is {value!r}; expected a time such as 850ms or 1.2s") from None
 
 
-def budgets_of_rows(budgets: Any, rows: int) -> list[LatencyBudget | TimeBudget | None]:
-    """One budget, none, or one of either per row (a list or a tensor) -> one per row. Raises ``OptionError``."""
+def budget_flag(text: str) -> Budget:
+    """Read the flag ``--latency-budget``, as argparse's ``type``."""
+    try:
+        return read_budget(text)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def budgets_of_rows(budgets: object, rows: int) -> Sequence[Budget | None]:
+    """Return one budget for each of ``rows`` rows, from one for all, none, or one of either per row.
+
+    A list, a tensor or an array holds one per row. Raises OptionError where their number is another.
+    """
     if hasattr(budgets, "tolist"):  # a tensor or an array
         budgets = budgets.tolist()
     one = isinstance(budgets, str) or not isinstance(budgets, Iterable)
-    each = [budgets] * rows if one else list(budgets)
+    each = [budgets] * rows if one else list(budgets)  # type: ignore[call-overload]
     if len(each) != rows:
         raise OptionError(f"{len(each)} latency budgets for a batch of {rows}; expected one, or one per row")
     return [None if budget is None else read_budget(budget) for budget in each]

@@ -1,4 +1,4 @@
-"""The config of the published format: LLaVA's keys and the scheduler's, one class a decoder family."""
+"""Configures an adaptive LLaVA: LLaVA's keys and the scheduler's, in the published format, a class per family."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ada.protocols import AdaptiveConfig
 from llava.errors import OptionError
 from llava.model.families import BEFORE_1_5
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_mistral import LlavaMistralConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 
-if TYPE_CHECKING:  # what AdaFields is mixed in front of
+if TYPE_CHECKING:  # a base of the classes that AdaFields extends
     from transformers import PreTrainedConfig
 else:
     PreTrainedConfig = object
@@ -22,8 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, init=False, repr=False, eq=False)
 class AdaFields(PreTrainedConfig):
-    """``num_prefix_layers`` (P, by default half of the layers), ``scheduler_type`` ("H" or "L"),
-    ``scheduler_rank``, ``token_selecting`` ("none"; the PruMerge variants are read but not yet run)."""
+    """Keys of the scheduler.
+
+    ``num_prefix_layers`` (P, by default half of the layers), ``scheduler_type`` ("H" or "L"), ``scheduler_rank``,
+    ``token_selecting`` ("none"; the PruMerge variants are read but not yet run).
+    """
 
     num_prefix_layers: int | None = None
     scheduler_type: str = "H"
@@ -37,19 +41,19 @@ class AdaFields(PreTrainedConfig):
 
 
 class AdaLlavaConfig(AdaFields, LlavaConfig):
-    """The published models' config, on Llama."""
+    """Config of AdaLLaVA on Llama: the published models'."""
 
     model_type = "ada_llava_llama"
 
 
 class AdaLlavaMistralConfig(AdaFields, LlavaMistralConfig):
-    """On Mistral."""
+    """Config of AdaLLaVA on Mistral."""
 
     model_type = "ada_llava_mistral"
 
 
 class AdaLlavaQwenConfig(AdaFields, LlavaQwenConfig):
-    """On Qwen2."""
+    """Config of AdaLLaVA on Qwen2."""
 
     model_type = "ada_llava_qwen"
 
@@ -64,17 +68,22 @@ ADAPTIVE = {
 ADAPTIVE_TYPES = frozenset(config_class.model_type for config_class in ADAPTIVE.values())
 
 
-def check_token_selecting(config: Any) -> None:
-    """Say that image tokens are not pruned where the checkpoint was trained with fewer; refuse unknown ways."""
+def check_token_selecting(config: AdaptiveConfig) -> None:
+    """Warn that image tokens are not pruned where the checkpoint was trained with fewer.
+
+    Raises OptionError for an unknown value.
+    """
     if config.token_selecting in ("prumerge", "prumerge+"):
         log.warning("token_selecting is %r, which is not built yet: every image token is kept", config.token_selecting)
     elif config.token_selecting != "none":
         raise OptionError(f"token_selecting is {config.token_selecting!r}; expected none, prumerge or prumerge+")
 
 
-def check_layer_kinds(config: Any) -> None:
-    """Refuse a decoder whose layers attend in several ways, one of which only layers behind P have: transformers sizes
-    each way's masks by its first layer, which may then be skipped."""
+def check_layer_kinds(config: AdaptiveConfig) -> None:
+    """Raise OptionError for a decoder with several kinds of attention, one of which no prefix layer has.
+
+    transformers sizes the masks of each kind by its first layer, which a plan may then skip.
+    """
     kinds = list(getattr(config, "layer_types", None) or [])
     late = sorted({kind for kind in kinds if kinds.index(kind) >= config.num_prefix_layers})
     if late:

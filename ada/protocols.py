@@ -28,6 +28,8 @@ class AdaptiveModel(LlavaModel, Protocol):
     scheduler: Scheduler | None
     narrow_cache: NarrowCache
 
+    def get_model(self) -> Any: ...
+
 
 def is_adaptive(model: Any) -> TypeGuard[AdaptiveModel]:
     """Return whether ``model`` takes latency budgets: it has a scheduler, or was made adaptive for untrained plans."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from PIL import Image
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -26,6 +23,7 @@ from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.plugins import hooks, merged
 from llava.seeded_sampler import SeededSampler
+from llava.token_clock import TokenClock as TokenClock
 
 
 @dataclass(frozen=True)
@@ -78,41 +76,6 @@ class Answer:
     finish_reason: str = "stop"
 
 
-class TokenClock(StoppingCriteria):
-    """Notes when each token was there; stops where ``cancelled`` is set."""
-
-    def __init__(self, cancelled: threading.Event | None) -> None:
-        self.cancelled = cancelled
-        self.start = time.perf_counter()
-        self.stamps: list[float] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        self.tick(input_ids.device)
-        stop = self.cancelled is not None and self.cancelled.is_set()
-        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
-
-    def tick(self, device: torch.device) -> None:
-        """A token is there."""
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # not only asked for
-        self.stamps.append(time.perf_counter())
-
-    def token_ms(self) -> list[float]:
-        """Milliseconds that each token behind the first took."""
-        return [(later - earlier) * 1000 for earlier, later in itertools.pairwise(self.stamps)]
-
-    def timing(self) -> dict[str, float]:
-        """``tokens_per_second`` counts the tokens behind the first; 0 where there are none."""
-        first = self.stamps[0] if self.stamps else time.perf_counter()
-        later = len(self.stamps) - 1
-        span = self.stamps[-1] - first if later > 0 else 0.0
-        return {
-            "time_to_first_token_ms": (first - self.start) * 1000,
-            "tokens_per_second": later / span if span > 0 else 0.0,
-            "new_tokens": float(len(self.stamps)),
-        }
-
-
 def answer(
     model: Any,
     tokenizer: Any,
@@ -135,11 +98,10 @@ def answer(
     sampling = sampling or SamplingParams()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
     keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
-    criteria: list[StoppingCriteria] = [clock]
-    if stops:
-        criteria.append(KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"]))
+    criteria = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
     output = model.generate(
         streamer=streamer,
+        clock=clock,
         stopping_criteria=StoppingCriteriaList(criteria),
         **sampling.keywords(model.generation_config.top_k),
         **keywords,

@@ -32,10 +32,11 @@ def model_classes() -> Mapping[str, tuple[type, type]]:  # type: ignore[empty-bo
 
 
 @hookspec
-def prepare_model(model: Any, options: Mapping[str, Any]) -> None:
+def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Adjust, or refuse with a ``LlavaError``, a model that has just been loaded for a program.
 
-    ``options`` are the program's parsed arguments by name.
+    ``options`` are the program's parsed arguments by name. Returns options to add to them, which
+    ``generation_options`` is then given too.
     """
 
 
@@ -107,32 +108,16 @@ def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
 
 
 @hookspec
-def prepare_training_model(model: Any, arguments: Mapping[type, Any]) -> None:
-    """Adjust the built model before the first step (new modules are already initialised)."""
-
-
-@hookspec
 def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:  # type: ignore[empty-body]
     """Learning rates of their own: a module's name, as a part of its parameters' names -> rate."""
 
 
 @hookspec
-def training_callbacks(model: Any, arguments: Mapping[type, Any]) -> Sequence[Any]:  # type: ignore[empty-body]
-    """``transformers.TrainerCallback``s for a run."""
+def training_policy(model: Any, arguments: Mapping[type, Any]) -> Any:
+    """Return a plug-in's part in a training run: a ``llava.train.policy.TrainingPolicy``, or None.
 
-
-@hookspec
-def training_inputs(model: Any, seed: int, step: int, first: int) -> Mapping[str, Any]:  # type: ignore[empty-body]
-    """Keyword arguments of the model's forward for one batch of training, beside the batch itself.
-
-    ``seed``: the run's; ``step``: optimizer steps done; ``first``: the place of the batch's first sample among all
-    samples of the step, whatever processes and accumulated passes they are spread over.
+    ``model``: as built, before the first step; ``arguments``: every parsed dataclass by its type.
     """
-
-
-@hookspec
-def describe_training_step(model: Any, inputs: Mapping[str, Any], outputs: Any) -> Mapping[str, float]:  # type: ignore[empty-body]
-    """Figures of one training step to average and log beside the loss."""
 
 
 @hookspec

@@ -119,8 +119,7 @@ def ask(
     model: Any, workload: Workload, budget: TimeBudget, times: TTFTPredictor, timer: Timer, busy: bool
 ) -> RequestOutcome:
     """One request under one calibration, which learns from it."""
-    model.latency = times
-    ran = timer(workload, budget)
+    ran = timer(workload, budget, times)
     workload = replace(workload, num_units=ran.num_units)
     first_ratio, token_ratio = (
         ran.prefill.ttft_ms / times.expected(workload).ttft_ms,
@@ -143,7 +142,6 @@ def measure(
             busy = number >= busy_from
             if number == busy_from:
                 load.enter_context(one_core_busy())
-                model.latency = fixed  # the probes teach nothing
                 slower = slowdown(fixed, points[:PROBES], timer)
             ends = (Workload(workload.num_tokens, units, workload.num_images) for units in (0, model.units.tunable))
             budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))

@@ -36,7 +36,7 @@ from ada.bench import quantized as bench_quantised
 from ada.bench.selection import time_selection
 from ada.config import AdaLlavaConfig
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
-from ada.scheduling.latency_token import EmbeddedBatch
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 SHAPES_7B = {
     "hidden_size": 4096,

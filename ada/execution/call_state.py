@@ -1,7 +1,7 @@
-"""One call's execution: decides the plan in front of layer P, then tells every layer what of it runs.
+"""Holds one call's execution: has the plan made before layer P, then answers each layer what of it runs.
 
 An ``Execution`` is made per call, travels as a keyword through the model's forward to every layer, and holds all
-that the call needs to remember; nothing is kept on the model, so threads may generate side by side.
+that the call needs to remember. Nothing is kept on the model, so threads may generate at the same time.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from ada.execution.narrow_layers import NarrowCache, can_cut
-from ada.latency.call_clock import CallClock
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 
-Choose = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
-"""Hidden state of the latency token as it enters layer P (B, D), or None without one, and the tunable units granted
-(B,) -> gates (B, N, 2, A)."""
+MakeGates = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
+"""The latency token's state as it enters layer P (B, D), or None without one, and the tunable units granted (B,) ->
+gates (B, N, 2, A)."""
 
 
 @dataclass(frozen=True)
 class LayerAction:
-    """What one layer is to do: run as it is (all None), skip, run a narrow twin, or scale by gates (B, 2, A)."""
+    """What one layer does: run dense (all None), skip, run a narrow layer, or scale by gates (B, 2, A)."""
 
     skip: bool = False
     narrow: Any = None
@@ -36,66 +36,63 @@ RUN_DENSE, SKIP = LayerAction(), LayerAction(skip=True)
 
 @dataclass
 class Execution:
-    """``rows`` sequences (more where beams repeat them): tunable units ``granted`` (rows,), ``choose``, and their
-    latency tokens' ``place`` (rows,).
+    """One call for ``rows`` sequences (more where beams repeat them).
 
-    Without ``narrow_cache`` layers are masked instead of cut. ``train`` keeps the gates' gradient.
-    ``recompute_granted_units`` returns what is granted by the time the plan is made, as ``clock`` has seen it.
+    granted: (rows,) tunable units. make_gates: the planner. token_position: (rows,), the latency tokens' column; None
+    without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
+    on_plan_due: called with the hidden states (B, T, D) as the plan is due; returns what is granted by then.
     """
 
     units: Units
     granted: torch.Tensor
-    choose: Choose
-    place: torch.Tensor | None
+    make_gates: MakeGates
+    token_position: torch.Tensor | None
     narrow_cache: NarrowCache | None = None
     train: bool = False
-    clock: CallClock | None = None
-    recompute_granted_units: Callable[[], torch.Tensor] | None = None
-    gates: torch.Tensor | None = None  # (rows, N, 2, A), once decided
-    plans: list[ExecutionPlan] | None = None  # one per row, once decided
-    _work: dict[int, LayerAction] = field(default_factory=dict)
+    on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
+    gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
+    plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
+    _actions: dict[int, LayerAction] = field(default_factory=dict, init=False)
 
-    def work(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
-        """What ``layer`` is to do with ``hidden`` (B, T, D); the plan is chosen when layer P first asks."""
+    def action(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
+        """Return what ``layer`` does with ``hidden`` (B, T, D); the plan is made when layer P first asks."""
         index = layer.self_attn.layer_idx
         tunable = index - self.units.num_prefix_layers
         if tunable < 0:
             return RUN_DENSE
         if self.gates is None:
-            self._decide(hidden)
+            self._make_plan(hidden)
         if self.train:
             return LayerAction(gates=self.gates[:, tunable])  # type: ignore[index]
-        if index not in self._work:
-            self._work[index] = self._plan_work(index, layer)
-        return self._per_beam(self._work[index], hidden.shape[0])
+        if index not in self._actions:
+            self._actions[index] = self._action_of(index, layer)
+        return self._per_beam(self._actions[index], hidden.shape[0])
 
     @property
     def masked_layers(self) -> frozenset[int]:
-        """Layers that ran whole although their plan switches a part of them off."""
-        return frozenset(index for index, work in self._work.items() if work.gates is not None)
+        """Layers that ran dense under a mask although their plan switches a part of them off."""
+        return frozenset(index for index, action in self._actions.items() if action.gates is not None)
 
     def finish(self, rows: int) -> list[ExecutionPlan]:
-        """The plans that ran, one per row; of a model without tunable layers, the full plan."""
+        """Return the plans that ran, one per row; of a model without tunable layers, the full plan."""
         if self.plans is None:
             return [ExecutionPlan.full(self.units.num_layers, self.units.num_switches)] * rows
         return self.plans
 
-    def _decide(self, hidden: torch.Tensor) -> None:
+    def _make_plan(self, hidden: torch.Tensor) -> None:
         state = None
-        if self.place is not None:
-            beams = hidden.shape[0] // len(self.place)
-            rows = torch.arange(len(self.place), device=hidden.device)
-            state = hidden[rows * beams, self.place.to(hidden.device)]
-        if self.clock is not None:
-            self.clock.plan_is_due(hidden)
-        if self.recompute_granted_units is not None:
-            self.granted = self.recompute_granted_units()
-        self.gates = self.choose(state, self.granted)
+        if self.token_position is not None:
+            beams = hidden.shape[0] // len(self.token_position)
+            rows = torch.arange(len(self.token_position), device=hidden.device)
+            state = hidden[rows * beams, self.token_position.to(hidden.device)]
+        if self.on_plan_due is not None:
+            self.granted = self.on_plan_due(hidden)
+        self.gates = self.make_gates(state, self.granted)
         if not self.train:
             self.plans = plans_of(self.gates, self.units)
 
-    def _plan_work(self, index: int, layer: Any) -> LayerAction:
-        """The same work for every row where their plans agree on this layer; gates per row where not."""
+    def _action_of(self, index: int, layer: nn.Module) -> LayerAction:
+        """One action for every row where their plans agree on this layer; gates per row where not."""
         plans = self.plans or []
         first = plans[0].layers[index]
         if all(plan.layers[index] == first for plan in plans):
@@ -109,13 +106,13 @@ class Execution:
         return LayerAction(gates=self.gates[:, tunable].detach())  # type: ignore[index]
 
     @staticmethod
-    def _per_beam(work: LayerAction, batch: int) -> LayerAction:
-        if work.gates is None or len(work.gates) == batch:
-            return work
-        return LayerAction(gates=work.gates.repeat_interleave(batch // len(work.gates), dim=0))
+    def _per_beam(action: LayerAction, batch: int) -> LayerAction:
+        if action.gates is None or len(action.gates) == batch:
+            return action
+        return LayerAction(gates=action.gates.repeat_interleave(batch // len(action.gates), dim=0))
 
 
 def plans_of(gates: torch.Tensor, units: Units) -> list[ExecutionPlan]:
-    """Gates of the tunable layers (B, N, 2, A) -> one plan a row, with the prefix layers whole."""
+    """Return one plan a row from gates of the tunable layers (B, N, 2, A); the prefix layers run dense."""
     prefix = gates.new_ones(len(gates), units.num_prefix_layers, 2, units.num_switches)
     return [ExecutionPlan.from_gates(row) for row in torch.cat([prefix, gates.detach()], dim=1).cpu()]

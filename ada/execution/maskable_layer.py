@@ -1,4 +1,4 @@
-"""The maskable decoder layer: a subclass made for each Llama-like layer class, put on by swapping the class.
+"""Makes decoder layers maskable: a subclass of each Llama-like layer class, installed by swapping ``__class__``.
 
 A layer that gets no execution is the original layer, bit for bit. The swap keeps parameters, state-dict keys, hooks
 and gradient checkpointing, and can be undone.
@@ -14,22 +14,23 @@ import torch
 from torch import nn
 
 from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
-from ada.execution.module_view import layer_view
+from ada.execution.module_view import with_projections
 from ada.scheduling.execution_plan import group_bounds
 
 
 class GatedLinear(nn.Module):
-    """A projection whose input channels are scaled by gates, whole head or neuron group at a time."""
+    """Projection whose input channels are scaled by gates, one gate for each head or neuron group."""
 
     def __init__(self, linear: Any, gates: torch.Tensor) -> None:
         super().__init__()
         self.linear, self.gates = linear, gates  # gates (B, A)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``x`` (B, T, C) with its channels scaled."""
         sizes = [end - start for start, end in group_bounds(x.shape[-1], self.gates.shape[-1])]
         repeats = torch.tensor(sizes, device=x.device)
         channels = self.gates.to(x).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])
-        out = self.linear(x * channels[:, None])
+        out: torch.Tensor = self.linear(x * channels[:, None])
         bias: torch.Tensor | None = self.linear.bias
         if bias is None:
             return out
@@ -39,36 +40,43 @@ class GatedLinear(nn.Module):
 
 
 class MaskableLayer(nn.Module):
-    """Mixed in front of a decoder layer class; ``maskable`` makes the combination."""
+    """Extends a decoder layer class that follows it among the bases; ``maskable`` makes the combination."""
 
-    def __call__(self, hidden_states: torch.Tensor, *args: Any, execution: Execution | None = None, **kwargs: Any):
-        # Outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
-        work = RUN_DENSE if execution is None else execution.work(self, hidden_states)
+    def __call__(
+        self, hidden_states: torch.Tensor, *args: Any, execution: Execution | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Ask ``execution`` what of the layer runs on ``hidden_states`` (B, T, D), and run it.
+
+        This is outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
+        """
+        action = RUN_DENSE if execution is None else execution.action(self, hidden_states)
         # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.
-        return super().__call__(hidden_states, work.gates, *args, work=work, **kwargs)
+        out: torch.Tensor = super().__call__(hidden_states, action.gates, *args, action=action, **kwargs)
+        return out
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         gates: torch.Tensor | None = None,
         *args: Any,
-        work: LayerAction = RUN_DENSE,
+        action: LayerAction = RUN_DENSE,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """The layer as ``work`` says; ``gates`` (B, 2, A) are its tensor, given apart."""
-        if work.skip:
+        """Run the layer as ``action`` says; ``gates`` (B, 2, A) are its tensor, passed separately."""
+        if action.skip:
             return hidden_states
-        layer: Any = self if work.narrow is None else work.narrow
+        layer: Any = self if action.narrow is None else action.narrow
         if gates is not None:
             heads, groups = gates.unbind(1)
             o_proj, down_proj = GatedLinear(layer.self_attn.o_proj, heads), GatedLinear(layer.mlp.down_proj, groups)
-            layer = layer_view(layer, {"o_proj": o_proj, "down_proj": down_proj})
-        return super(MaskableLayer, layer).forward(hidden_states, *args, **kwargs)
+            layer = with_projections(layer, {"o_proj": o_proj, "down_proj": down_proj})
+        out: torch.Tensor = super(MaskableLayer, layer).forward(hidden_states, *args, **kwargs)
+        return out
 
 
 @functools.cache
 def maskable(layer_class: type[nn.Module]) -> type[nn.Module]:
-    """The maskable subclass of a Llama-like decoder layer class (``self_attn`` and ``mlp`` with Llama's names)."""
+    """Return the maskable subclass of a Llama-like decoder layer class, whose projections have Llama's names."""
     return type(f"Maskable{layer_class.__name__}", (MaskableLayer, layer_class), {"__module__": __name__})
 
 
@@ -81,7 +89,7 @@ def install(layers: Iterable[Any]) -> None:
 
 
 def uninstall(layers: Iterable[Any]) -> None:
-    """Undo ``install``."""
+    """Undo ``install``: give the layers their original class."""
     for layer in layers:
         if isinstance(layer, MaskableLayer):
             layer.__class__ = type(layer).__mro__[2]

@@ -1,34 +1,34 @@
-"""Several budgets in one batch ("lanes"): how rows that have each made a plan in prefill decode side by side.
+"""Decodes rows with different plans in one batch, after each has made its plan in its own prefill.
 
-A decode step reads the weights once for all rows, so the batch runs every layer that any row wants, whole, and gates
+A decode step reads the weights once for all rows, so the batch runs every layer that any row needs, dense, and gates
 take from each row what its own plan leaves out. Where all rows agree on a layer it is skipped or cut for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
+from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
+from ada.scheduling.plan_maker import MadePlan
 from llava.kv_cache import DecodingBatch, Heads
 
 
-def mixed_plan_batch(model: Any, plans: Sequence[ExecutionPlan]) -> DecodingBatch:
-    """The execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
-    prefix = model.units.num_prefix_layers
+def mixed_plan_batch(model: AdaptiveModel, plans: Sequence[ExecutionPlan]) -> DecodingBatch:
+    """Return the execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
+    units = model.units
+    prefix = units.num_prefix_layers
     gates = torch.stack([plan.gates()[prefix:] for plan in plans]).to(model.device)  # (rows, N, 2, A)
-    granted = model.grant(None, len(plans))  # nothing is chosen by it: the plans are made
-    execution = Execution(model.units, granted, lambda *_: gates, None, model.narrow_cache)
-    return DecodingBatch(
-        [_heads(model, plans, index) for index in range(model.units.num_layers)], {"execution": execution}
-    )
+    granted = torch.full((len(plans),), units.tunable)  # not used: the plans are made
+    execution = Execution(units, granted, MadePlan(gates), None, model.narrow_cache)
+    return DecodingBatch([_heads(model, plans, index) for index in range(units.num_layers)], {"execution": execution})
 
 
-def _heads(model: Any, plans: Sequence[ExecutionPlan], index: int) -> Heads:
+def _heads(model: AdaptiveModel, plans: Sequence[ExecutionPlan], index: int) -> Heads:
     """What a layer's cache holds: one plan's heads where the layer is skipped or cut to it, as ``Execution`` does."""
     layer = plans[0].layers[index]
     if plans[0].is_full(index) or any(plan.layers[index] != layer for plan in plans):

@@ -1,4 +1,4 @@
-"""Narrow layers: a decoder layer's projections cut to the kept heads and channels, gathered once per plan."""
+"""Cuts a decoder layer's projections to the heads and channels that a plan keeps, once per plan, and caches them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ada.execution.module_view import layer_view
+from ada.execution.module_view import with_projections
 from ada.execution.weight_pool import WeightPool
 from ada.scheduling.execution_plan import LayerPlan, group_bounds
 
@@ -20,49 +20,53 @@ MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
 
 
 class CutLinear(nn.Module):
-    """A linear product with cut weights."""
+    """Linear product with cut weights (out, in) and bias (out,)."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``x`` (B, T, in) to (B, T, out)."""
         return functional.linear(x, self.weight, self.bias)
 
 
 class ZeroBlock(nn.Module):
-    """Stands for an attention or MLP block of which nothing runs."""
+    """Replaces an attention or MLP block of which nothing runs: returns zeros."""
 
     def __init__(self, returns_weights: bool) -> None:
         super().__init__()
         self.returns_weights = returns_weights
 
     def forward(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+        """Return zeros (B, T, D), and None for the attention weights where the block returns them."""
         zeros = torch.zeros_like(hidden_states)
         return (zeros, None) if self.returns_weights else zeros
 
 
 def can_cut(layer: nn.Module) -> bool:
-    """Are all projections plain float matrices that are in memory? Quantised, adapted (LoRA) or offloaded ones are
-    masked instead."""
+    """Return whether all projections are plain float matrices in memory.
+
+    Quantised, adapted (LoRA) or offloaded ones cannot be cut; the layer is masked instead.
+    """
     return all(
         type(p) is nn.Linear and p.weight.is_floating_point() and not p.weight.is_meta for p in projections(layer)
     )
 
 
 def projections(layer: Any) -> list[Any]:
-    """The seven projections of a decoder layer."""
+    """Return the seven projections of a decoder layer: q, k, v, o, gate, up, down."""
     attention = [layer.self_attn._modules[name] for name in (*ATTENTION_ROWS, *ATTENTION_COLUMNS)]
     return attention + [layer.mlp._modules[name] for name in (*MLP_ROWS, *MLP_COLUMNS)]
 
 
 def projection_bytes(layer: Any) -> int:
-    """Bytes of the seven projections: the most that a narrow twin can take."""
+    """Return the bytes of the seven projections: the maximum that a narrow layer can take."""
     return sum(p.weight.nbytes for p in projections(layer))
 
 
 def runs(bounds: Sequence[tuple[int, int]], kept: Sequence[int]) -> list[tuple[int, int]]:
-    """Kept groups as ranges [start, end), neighbours joined: fewer and longer copies."""
+    """Return kept groups as ranges [start, end), neighbours joined: fewer and longer copies."""
     joined: list[tuple[int, int]] = []
     for group in kept:
         start, end = bounds[group]
@@ -92,10 +96,10 @@ def _cut(linear: nn.Linear, ranges: list[tuple[int, int]], dim: int, pool: Weigh
 
 
 def cut_projections(layer: Any, plan: LayerPlan, num_switches: int, pool: WeightPool | None) -> dict[str, CutLinear]:
-    """The projections that ``plan`` makes smaller, by name; none for a block that runs whole or not at all.
+    """Return the projections that ``plan`` makes smaller, by name; none for a block that runs dense or not at all.
 
     A kept key-value group keeps its keys, its values and all its query heads. Without a pool the cut weights are
-    differentiable functions of the whole ones.
+    differentiable functions of the full ones.
     """
     cuts = {}
     for part, rows, columns, kept in (
@@ -112,8 +116,8 @@ def cut_projections(layer: Any, plan: LayerPlan, num_switches: int, pool: Weight
 
 
 def narrow_layer(layer: Any, plan: LayerPlan, cuts: dict[str, CutLinear]) -> Any:
-    """The layer cut to ``plan``: same class, same forward, smaller matrices."""
-    narrow = layer_view(layer, cuts)
+    """Return the layer cut to ``plan``: same class, same forward, smaller matrices."""
+    narrow = with_projections(layer, cuts)
     if not plan.heads:
         narrow._modules["self_attn"] = ZeroBlock(returns_weights=True)
     if not plan.neuron_groups:
@@ -122,7 +126,7 @@ def narrow_layer(layer: Any, plan: LayerPlan, cuts: dict[str, CutLinear]) -> Any
 
 
 class NarrowCache:
-    """Least-recently-used narrow layers, keyed by (layer, kept set), bounded in bytes; safe between threads.
+    """Thread-safe cache of least-recently-used narrow layers, keyed by (layer, kept set) and bounded in bytes.
 
     An entry made from weights that have changed since (a training step, a move to another device) is made anew.
     Where gradients are wanted nothing is kept: the layer is cut inside the graph. A copied or unpickled cache is empty.
@@ -130,7 +134,7 @@ class NarrowCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._entries: OrderedDict[tuple[int, LayerPlan], tuple[tuple, Any, int]] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, LayerPlan], tuple[tuple[Any, ...], Any, int]] = OrderedDict()
         self._bytes = 0
         self._pool = WeightPool()
         self._lock = threading.Lock()
@@ -139,7 +143,7 @@ class NarrowCache:
         return NarrowCache, (self.max_bytes,)
 
     def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> Any:
-        """The narrow layer for ``plan``, from the cache or cut now."""
+        """Return the narrow layer for ``plan``, from the cache or cut now."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters()):
             return narrow_layer(layer, plan, cut_projections(layer, plan, num_switches, pool=None))
         version = tuple(map(_version, layer.parameters()))
@@ -163,7 +167,7 @@ class NarrowCache:
         return narrow
 
     def clear(self) -> None:
-        """Forget every narrow layer."""
+        """Forget every narrow layer, and release its memory."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
@@ -176,5 +180,8 @@ class NarrowCache:
 
 
 def _version(parameter: torch.Tensor) -> tuple[int, int]:
-    """Changes when the tensor is replaced or written to; tensors made in inference mode do not count writes."""
+    """Return what changes when the tensor is replaced or written to.
+
+    Tensors made in inference mode do not count writes.
+    """
     return parameter.data_ptr(), -1 if parameter.is_inference() else parameter._version

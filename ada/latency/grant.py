@@ -1,4 +1,4 @@
-"""Budget -> units: how much of the model a share, or a time on this device, grants."""
+"""Turns a budget into granted units: how much of the model a fraction, or a time on this device, pays for."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ from llava.errors import OptionError
 
 def granted_units(
     units: Units,
-    latency: TTFTPredictor | None,
-    budget: LatencyBudget | TimeBudget,
-    tokens: int,
-    pictures: int,
+    predictor: TTFTPredictor | None,
+    budget: LatencyBudget | TimeBudget | None,
+    num_tokens: int,
+    num_images: int,
     strict: bool = False,
-    gone: Elapsed = NO_TIME_ELAPSED,
+    elapsed: Elapsed = NO_TIME_ELAPSED,
 ) -> int:
-    """Tunable units under one budget: as many as fit, or none where not even the prefix does.
+    """Return the tunable units under one budget: as many as fit, 0 where not even the prefix does, all without one.
 
-    tokens: positions of the prompt, pictures' and the latency token's included; gone: what of the time has gone by.
-    Raises OptionError for a time without a calibration, and, where ``strict``, for a budget that cannot be kept.
+    num_tokens: positions of the prompt, image tokens and latency token included; num_images: that the vision tower
+    sees; elapsed: what of a time budget has passed. Raises OptionError for a time without a calibration, and, where
+    ``strict``, for a budget that even the cheapest plan exceeds.
     """
+    if budget is None:
+        return units.tunable
     if isinstance(budget, LatencyBudget):
         if strict:
             refuse_unreachable(units, budget)
         return units.granted(budget.fraction)
-    if latency is None:
+    if predictor is None:
         raise OptionError(
             f"--latency-budget is {budget}: a time needs a calibration of this device; run python -m ada.calibrate"
         )
-    least = latency.first_token_ms(Workload(tokens, 0, pictures), gone)
-    if strict and least > budget.milliseconds:
+    minimum = predictor.first_token_ms(Workload(num_tokens, 0, num_images), elapsed)
+    if strict and minimum > budget.milliseconds:
         raise OptionError(
-            f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes {least:.4g} ms at "
-            "the least here"
+            f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least "
+            f"{minimum:.4g} ms here"
         )
-    return latency.units_within(budget.milliseconds, tokens, pictures, gone)
+    return predictor.units_within(budget.milliseconds, num_tokens, num_images, elapsed)
 
 
 def refuse_unreachable(units: Units, budget: LatencyBudget) -> None:
-    """Raise ``OptionError`` where even the cheapest plan is over the budget, with the least reachable value."""
+    """Raise OptionError, with the minimum reachable budget, where even the cheapest plan is over ``budget``."""
     if budget.fraction < units.fraction(0):
-        least = -(-units.prefix * 10_000 // units.total) / 10_000  # rounded up: a value that is taken
+        minimum = -(-units.prefix * 10_000 // units.total) / 10_000  # rounded up: a value that is accepted
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
-            f"{units.num_prefix_layers} of its {units.num_layers} layers; the least reachable budget is {least:g}"
+            f"{units.num_prefix_layers} of its {units.num_layers} layers; the minimum reachable budget is {minimum:g}"
         )

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import StoppingCriteriaList
 
 from ada.budget import TimeBudget
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
@@ -86,7 +85,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     place = 0 if tower is None else tower.num_patches
     latency_token = int(model.scheduler is not None)
 
-    def run(workload: Workload, budget: TimeBudget | None = None) -> RunTiming:
+    def run(workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None) -> RunTiming:
         words = workload.num_tokens - workload.num_images * place - latency_token
         ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
         pixels = None
@@ -99,20 +98,21 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             ids.to(model.device),
             images=pixels,
             latency_budget=budget or model.units.fraction(workload.num_units),
+            ttft_predictor=predictor,
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
             min_new_tokens=NEW_TOKENS,
             use_cache=True,
-            stopping_criteria=StoppingCriteriaList([clock]),
+            clock=clock,
             pad_token_id=0,
             return_dict_in_generate=True,
         )
         first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
         prefill, num_units = (
-            PrefillTiming(report.plan_ms, first_ms - report.before_ms),
+            PrefillTiming(report.to_plan_ms, first_ms - report.preprocess_ms),
             model.units.tunable_of(report.granted),
         )
-        return RunTiming(prefill, float(np.median(clock.token_ms())), num_units, report.predicted_ms)
+        return RunTiming(prefill, float(np.median(clock.token_ms())), num_units, report.ttft_p95_ms)
 
     return run
 

@@ -1,13 +1,13 @@
-"""From a loaded model to its device's times: the stored profile, or a short calibration with a notice."""
+"""Provides a model's TTFT predictor on this device: the stored profile's, or a short calibration's, with a notice."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from ada.latency.device_profile import DeviceFingerprint, load_profile
 from ada.latency.measure import calibrate, warm_up
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.protocols import AdaptiveModel
 from llava.errors import OptionError
 
 log = logging.getLogger(__name__)
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 SHORT = 24  # points of an automatic calibration
 
 
-def stored_latency(model: Any) -> TTFTPredictor | None:
-    """The profile in the cache folder, where there is one that fits."""
+def stored_predictor(model: AdaptiveModel) -> TTFTPredictor | None:
+    """Return the predictor of the profile in the cache folder; None where none fits."""
     try:
         return _read(model, DeviceFingerprint.of(model))
     except OptionError as missing:
@@ -24,8 +24,8 @@ def stored_latency(model: Any) -> TTFTPredictor | None:
         return None
 
 
-def ready_latency(model: Any, automatic: bool = True) -> TTFTPredictor:
-    """The profile in the cache folder; where there is none that fits, one is measured now and stored.
+def ready_predictor(model: AdaptiveModel, automatic: bool = True) -> TTFTPredictor:
+    """Return the predictor of the stored profile; where none fits, one is measured now and stored.
 
     Raises OptionError instead where ``automatic`` is off.
     """
@@ -43,7 +43,7 @@ def ready_latency(model: Any, automatic: bool = True) -> TTFTPredictor:
     return TTFTPredictor(profile, model.units)
 
 
-def _read(model: Any, here: DeviceFingerprint) -> TTFTPredictor:
+def _read(model: AdaptiveModel, here: DeviceFingerprint) -> TTFTPredictor:
     if not here.path.exists():
         raise OptionError(f"there is no calibration of this model on {here.device} ({here.dtype})")
     return TTFTPredictor(load_profile(here.path, here), model.units)

@@ -1,4 +1,4 @@
-"""Adaptive models of every decoder family: a config and a class, and a line that tells which plain class it extends."""
+"""Lists the adaptive models of every decoder family: a config, a class, and the plain class that it extends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 
 class AdaLlavaMistralForCausalLM(AdaLlavaCausalLM, LlavaMistralForCausalLM):
-    """On Mistral."""
+    """AdaLLaVA on Mistral's decoder."""
 
     config_class = AdaLlavaMistralConfig
 
 
 class AdaLlavaQwenForCausalLM(AdaLlavaCausalLM, LlavaQwenForCausalLM):
-    """On Qwen2."""
+    """AdaLLaVA on Qwen2's decoder."""
 
     config_class = AdaLlavaQwenConfig
 
@@ -33,7 +33,10 @@ ADAPTIVE_MODELS: dict[type, Any] = {
 
 
 def make_adaptive(model: Any, kind: str = "H", num_prefix_layers: int | None = None) -> None:
-    """Turn a loaded plain LLaVA into an adaptive one in place. It has no scheduler: untrained planners serve it."""
+    """Turn a loaded plain LLaVA into an adaptive one in place; without a scheduler, for untrained planners.
+
+    Raises OptionError for a decoder family that has no adaptive class.
+    """
     adaptive = ADAPTIVE_MODELS.get(type(model))
     if adaptive is None:
         known = ", ".join(kind.__name__ for kind in ADAPTIVE_MODELS)
@@ -44,4 +47,4 @@ def make_adaptive(model: Any, kind: str = "H", num_prefix_layers: int | None = N
     config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
     model.__class__ = adaptive
     model.scheduler = None
-    model._make_adaptive()
+    model.install_plans()

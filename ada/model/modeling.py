@@ -1,13 +1,15 @@
-"""LLaVA with a latency budget: budget -> units -> latency token -> prefix -> scheduler -> plan -> narrow layers."""
+"""LLaVA under a latency budget: budget -> units -> latency token -> prefix -> scheduler -> plan -> narrow layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ada.budget import LatencyBudget, TimeBudget, budgets_of_rows
+from ada.budget import Budget, BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
@@ -16,28 +18,39 @@ from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.model.budget_report import pictures_of_rows, report
-from ada.model.output import BudgetedOutput
-from ada.scheduling.latency_token import EmbeddedBatch, insert, token_place
+from ada.model.budget_report import RowCost, report
+from ada.scheduling.latency_token import insert, token_position
+from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_named
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.scheduler import Scheduler
-from ada.scheduling.selection import Noise
+from ada.scheduling.selection import Noise, on_device
 from ada.scheduling.units import Units
-from ada.train.recipe import Recipe, distance
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.multimodal.merge_inputs import pad_left
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.token_clock import TokenClock
 
-Budget = LatencyBudget | TimeBudget | float | int | str
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
 # keeps many plans.
 MIN_CACHE_BYTES = 256 << 20
 
 
+@dataclass
+class BudgetedOutput(CausalLMOutputWithPast):
+    """What a forward under budgets returns in addition to logits and loss.
+
+    Fields, not loose attributes: accelerate, and torch's data parallelism, rebuild an output from its fields.
+    """
+
+    granted_units: torch.Tensor | None = None  # (B,)
+    gates: torch.Tensor | None = None  # (B, N, 2, A)
+    labels: torch.Tensor | None = None  # (B, T + 1)
+
+
 class AdaLlavaCausalLM(LlavaCausalLM):
-    """Mixed in front of a family's LLaVA: its layers behind the first P run as a plan says."""
+    """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
 
@@ -45,16 +58,15 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         super().__init__(config)
         check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
-        self._make_adaptive()
+        self.install_plans()
         self.post_init()
 
-    def _make_adaptive(self) -> None:
+    def install_plans(self) -> None:
+        """Make the decoder's layers maskable, on the unit grid that the config describes."""
         check_layer_kinds(self.config)
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
-        self.recipe = Recipe((self.units.fraction(0), 1.0))  # of training
-        self.latency: TTFTPredictor | None = None  # what budgets in time go by, once the device is calibrated
         install(self.model.layers)
 
     def forward(
@@ -69,61 +81,58 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         images: Any = None,
         image_sizes: Any = None,
         logits_to_keep: int | torch.Tensor = 0,
-        latency_budget: Budget | Rows[Budget] | None = None,
+        latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
         planner: str | None = None,
+        ttft_predictor: TTFTPredictor | None = None,
+        granted_units: torch.Tensor | None = None,
+        noise: Noise | None = None,
         execution: Execution | None = None,
-        draws: Draws | None = None,
         **kwargs: Any,
     ) -> Any:
-        """LLaVA's forward; under a plan where ``latency_budget`` is given, and always in training, where each row
-        draws its own.
+        """Run LLaVA's forward; under a plan where a budget is given, and always in training.
 
-        ``latency_budget``: as ``generate`` takes it. The logits then have one more position, the latency token's,
-        and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the widened ``labels`` (B, T + 1) and,
-        outside training, ``execution_plan`` and ``report`` as ``generate``'s. ``execution`` belongs to the steps of a
-        running generation. ``draws``: the random numbers of training; by default at random.
+        ``latency_budget``, ``planner``, ``ttft_predictor``: as ``generate`` takes them. The logits then have one more
+        position, the latency token's, and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the
+        widened ``labels`` (B, T + 1) and, without gradients, ``execution_plan`` and ``report`` as ``generate``'s.
+        ``granted_units`` (B,) grants units directly, and ``noise`` is that of the draws; in training, where neither
+        they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
         """
-        inputs: dict[str, Any] = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids,
-            "inputs_embeds": inputs_embeds,
-            "labels": labels,
-            "images": images,
-            "image_sizes": image_sizes,
-        }
         others: dict[str, Any] = {
             "past_key_values": past_key_values,
             "use_cache": use_cache,
             "logits_to_keep": logits_to_keep,
             **kwargs,
         }
-        if execution is not None or (latency_budget is None and not self.training):
-            return super().forward(**inputs, **others, execution=execution)
-        sequence = self._embed(**inputs)
-        rows = len(sequence.embeds)
-        pictures = [0] * rows if input_ids is None else self._pictures(input_ids, attention_mask, images)
-        if latency_budget is None:
-            draws = draws or Draws.at_random()
-            granted = self.recipe.draw_units(self.units, draws, rows).to(self.device)
+        budgeted = self.training or latency_budget is not None or granted_units is not None
+        if execution is not None or not budgeted:
+            return super().forward(
+                input_ids,
+                attention_mask,
+                position_ids,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                images=images,
+                image_sizes=image_sizes,
+                execution=execution,
+                **others,
+            )
+        if inputs_embeds is not None:
+            batch = EmbeddedBatch(inputs_embeds, attention_mask, position_ids, labels)
+        elif input_ids is not None:
+            batch = self.embed(input_ids, attention_mask, position_ids, labels, images, image_sizes)
         else:
-            prompt = int(token_place(sequence).max())  # as ``generate`` would see it, without the answer
-            granted = self.grant(latency_budget, rows, prompt, pictures)
-        distilled = self.training and self.recipe.distillation > 0
-        teacher = self._answer_in_full(sequence) if distilled else None
-        sequence, execution = self.begin(sequence, granted, planner, draws=draws)
-        inputs = dict(sequence.inputs())
-        outputs = super().forward(**inputs, **others, execution=execution)
+            raise OptionError("neither input_ids nor inputs_embeds are given")
+        budgets = budgets_of_rows(latency_budget, len(batch.embeds))
+        if granted_units is None:
+            granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
+        batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise)
+        inputs: dict[str, Any] = batch.inputs() | others
+        outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
-        if teacher is not None and sequence.labels is not None:
-            apart = distance(outputs.logits, teacher, sequence.labels, kwargs.get("num_items_in_batch"))
-            outputs["loss"] = outputs.loss + self.recipe.distillation * apart
-        told = {"granted_units": execution.granted, "gates": execution.gates, "labels": sequence.labels}
-        outputs = BudgetedOutput(**outputs, **told)
+        outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if not execution.train:
-            scored = outputs.logits.shape[1]
-            self._describe(outputs, latency_budget, execution, sequence, pictures, scored)
+            self._describe(outputs, budgets, execution, batch, ttft_predictor, scored=outputs.logits.shape[1])
         return outputs
 
     @torch.no_grad()
@@ -132,159 +141,157 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         inputs: torch.Tensor | None = None,
         images: Any = None,
         image_sizes: Any = None,
-        latency_budget: Budget | Rows[Budget] | None = None,
+        clock: TokenClock | None = None,
+        latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
         planner: str | None = None,
         strict_latency_budget: bool = False,
+        ttft_predictor: TTFTPredictor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """LLaVA's generate under a budget: a float, a string as on the command line, a ``LatencyBudget``, or one of
-        these per row; the whole model without one. The plan is made in prefill and holds for every token. What a
-        budget in time grants tells the latency token; by the time the plan is made, what is left of it decides.
+        """Run LLaVA's generate under a budget; the full model without one.
 
-        With ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows
-        these are lists.
+        latency_budget: a float, a string as on the command line, a ``LatencyBudget`` or ``TimeBudget``, or one of
+        these per row. planner: a name, by default the one that the checkpoint was trained with. ttft_predictor: this
+        device's calibration, which a time budget needs, and which learns from the call; not used by other calls unless
+        they are given it too. strict_latency_budget: raise OptionError for a budget below the model's minimum.
+
+        The plan is made in prefill and holds for every token. The latency token carries what a time budget grants as
+        the call begins; by the time the plan is made, what is left of it decides. With
+        ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows these
+        are lists.
         """
-        if kwargs.pop("inputs_embeds", None) is not None:
-            raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
-        clock = CallClock.start(kwargs.get("stopping_criteria"))
-        input_ids, mask = kwargs.pop("input_ids", inputs), kwargs.pop("attention_mask", None)
-        kwargs.pop("position_ids", None)  # they follow from the mask
-        spliced = self._embed(input_ids, None, mask, None, images, image_sizes)
-        embeds, padding = pad_left(spliced.embeds, spliced.attention_mask)
-        rows, width = embeds.shape[:2]
-        pictures = self._pictures(input_ids, mask, images)
-        granted = self.grant(latency_budget, rows, width, pictures, strict_latency_budget, clock.gone)
-        sequence, execution = self.begin(EmbeddedBatch(embeds, padding, None, None), granted, planner, train=False)
-        execution.clock = clock
-        execution.recompute_granted_units = lambda: self.grant(latency_budget, rows, width, pictures, gone=clock.gone)
-        output = super(LlavaCausalLM, self).generate(
-            inputs_embeds=sequence.embeds, attention_mask=sequence.attention_mask, execution=execution, **kwargs
+        return super().generate(
+            inputs,
+            images,
+            image_sizes,
+            TokenClock() if clock is None and ttft_predictor is not None else clock,
+            latency_budget=latency_budget,
+            planner=planner,
+            strict_latency_budget=strict_latency_budget,
+            ttft_predictor=ttft_predictor,
+            **kwargs,
         )
-        if not isinstance(output, torch.Tensor):
-            self._describe(output, latency_budget, execution, sequence, pictures)
-        if rows == 1:
-            self._learn_from(clock, Workload(sequence.width, int(execution.granted[0]), pictures[0]))
-        return output
 
-    def _learn_from(self, clock: CallClock, ran: Workload) -> None:
-        """Correct the calibration by what a call took."""
-        measured = clock.times()
-        if self.latency is not None and measured is not None:
-            self.latency.observe(self.latency.expected(ran), measured)
+    def generate_from_embeds(
+        self,
+        batch: EmbeddedBatch,
+        clock: TokenClock | None = None,
+        latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
+        planner: str | None = None,
+        strict_latency_budget: bool = False,
+        ttft_predictor: TTFTPredictor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Continue embedded prompts under a budget, as ``generate`` says."""
+        rows, width, num_images = len(batch.embeds), batch.width, batch.images_per_row
+        budgets = budgets_of_rows(latency_budget, rows)
+        call = None if clock is None else CallClock(clock)
+
+        def grant(strict: bool = False) -> torch.Tensor:
+            elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
+            return self.grant(budgets, rows, width, num_images, strict, elapsed, ttft_predictor)
+
+        def grant_again(hidden: torch.Tensor) -> torch.Tensor:
+            call.plan_is_due(hidden)  # type: ignore[union-attr]
+            return grant()
+
+        on_plan_due = None if call is None else grant_again
+        batch, execution = self.begin(batch, grant(strict_latency_budget), planner, on_plan_due=on_plan_due)
+        output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
+        elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
+        if not isinstance(output, torch.Tensor):
+            self._describe(output, budgets, execution, batch, ttft_predictor, elapsed)
+        if rows == 1 and call is not None and ttft_predictor is not None:
+            call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
+        return output
 
     def grant(
         self,
-        budget: Budget | Rows[Budget] | None,
+        budget: BudgetLike | Sequence[BudgetLike | None] | None,
         rows: int,
-        tokens: int = 0,
-        pictures: Rows[int] | None = None,
+        num_tokens: int = 0,
+        num_images: Sequence[int] | None = None,
         strict: bool = False,
-        gone: Elapsed = NO_TIME_ELAPSED,
+        elapsed: Elapsed = NO_TIME_ELAPSED,
+        ttft_predictor: TTFTPredictor | None = None,
     ) -> torch.Tensor:
-        """Tunable units (rows,), int64, under a budget or one budget a row; all of them where none is given.
+        """Return tunable units (rows,), int64, under one budget or one a row; all of them where none is given.
 
-        tokens: positions of the prompt, and pictures of each row, by which a budget in time goes. strict: refuse a
-        budget that not even the cheapest plan keeps, with OptionError. gone: what of the time has gone by.
+        num_tokens: positions of the prompt without the latency token, and num_images: images of each row, which a time
+        budget needs; the others as ``ada.latency.grant.granted_units`` takes them.
         """
-        seen = pictures or [0] * rows
-        width = tokens + (self.scheduler is not None)  # and the latency token
+        width = num_tokens + (self.scheduler is not None)  # and the latency token
         units = [
-            self.units.tunable if b is None else granted_units(self.units, self.latency, b, width, p, strict, gone)
-            for b, p in zip(budgets_of_rows(budget, rows), seen, strict=True)
+            granted_units(self.units, ttft_predictor, one, width, images, strict, elapsed)
+            for one, images in zip(budgets_of_rows(budget, rows), num_images or [0] * rows, strict=True)
         ]
         return torch.tensor(units, device=self.device)
 
     def begin(
         self,
-        sequence: EmbeddedBatch,
+        batch: EmbeddedBatch,
         granted: torch.Tensor,
         planner: str | None = None,
         noise: Noise | None = None,
         narrow: bool = True,
-        train: bool | None = None,
-        draws: Draws | None = None,
+        on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[EmbeddedBatch, Execution]:
-        """Put the latency token in, where the model has a scheduler, and set up one call's execution.
+        """Insert the latency token, where the model has a scheduler, and set up one call's execution.
 
-        sequence: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the
-        one that the checkpoint was trained with; noise: of training, by default the recipe's, of ``draws`` or at
-        random; narrow: cut layers at inference rather than mask them; train: draw with noise and keep the gates'
-        gradient, by default as the model's mode says.
+        batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
+        that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
+        inference rather than mask them; on_plan_due: see ``Execution``. Training draws with noise and keeps the gates'
+        gradient; it is where the model is in training mode and gradients are enabled.
         """
-        train = self.training if train is None else train
-        plan = planner_named(planner or getattr(self.config, "planner", None) or "learned")
-        scheduler, place = self.scheduler, None
+        train = self.training and torch.is_grad_enabled()
+        scheduler, position, token = self.scheduler, None, None
         if scheduler is not None:
-            place = token_place(sequence)
-            token = scheduler.encode(granted / (self.units.tunable + 1))
-            sequence = insert(sequence, token.to(sequence.embeds), place)
-        if train and noise is None:
-            noise = self.recipe.noise(draws or Draws.at_random(), len(granted), sequence.embeds.device)
-        reads_budget_alone = getattr(self.config, "scheduler_input", None) == "budget"
-
-        def choose(state: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
-            state = token[:, 0] if scheduler is not None and reads_budget_alone else state
-            logits = None if scheduler is None or state is None else scheduler(state)
-            return plan(self.units, granted if logits is None else granted.to(logits.device), logits, noise)
-
+            position = token_position(batch)
+            token = scheduler.encode(self.units.encoding(granted))
+            batch = insert(batch, token.to(batch.embeds), position)
+        if train:
+            noise = on_device(noise or Draws.at_random().gumbel(len(granted)), batch.embeds.device)
+        reads_budget_alone = token is not None and getattr(self.config, "scheduler_input", None) == "budget"
+        make_gates = PlanMaker(
+            self.units,
+            planner_named(planner or getattr(self.config, "planner", None) or "learned"),
+            scheduler,
+            noise if train else None,
+            token[:, 0] if token is not None and reads_budget_alone else None,
+        )
         cache = self.narrow_cache if narrow else None
-        return sequence, Execution(self.units, granted, choose, place, cache, train=train)
+        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due)
+
+    def _granted_in_forward(
+        self, batch: EmbeddedBatch, budgets: Sequence[Budget | None], predictor: TTFTPredictor | None
+    ) -> torch.Tensor:
+        """Units (B,) under ``budgets``; in training without any, random ones on the whole grid."""
+        rows = len(budgets)
+        if self.training and all(budget is None for budget in budgets):
+            return Draws.at_random().integers(0, self.units.tunable, rows).to(self.device)
+        prompt = int(token_position(batch).max())  # as ``generate`` would see it, without the answer
+        return self.grant(budgets, rows, prompt, batch.images_per_row, ttft_predictor=predictor)
 
     def _describe(
         self,
         output: Any,
-        budget: Budget | Rows[Budget] | None,
+        budgets: Sequence[Budget | None],
         execution: Execution,
-        sequence: EmbeddedBatch,
-        pictures: list[int],
+        batch: EmbeddedBatch,
+        predictor: TTFTPredictor | None,
+        elapsed: Elapsed = NO_TIME_ELAPSED,
         scored: int = 1,
     ) -> None:
         """Put plan and report on the output, or, for several rows, lists of them."""
-        rows = len(pictures)
-        plans, budgets, mask = execution.finish(rows), budgets_of_rows(budget, rows), sequence.attention_mask
+        rows, mask = len(budgets), batch.attention_mask
+        plans = execution.finish(rows)
         padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
-        reports = [
-            report(self, budgets[row], execution, row, sequence.width, pictures[row], scored, padding[row])
-            for row in range(rows)
-        ]
+        costs = [RowCost(batch.width, *each, scored) for each in zip(padding, batch.images_per_row, strict=True)]
+        reports = [report(self, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
         output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
-
-    def _pictures(self, input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
-        """Pictures that the vision tower sees for each row."""
-        return pictures_of_rows(input_ids, mask, images if self.get_vision_tower() else None)
-
-    @torch.no_grad()
-    def _answer_in_full(self, sequence: EmbeddedBatch) -> torch.Tensor:
-        """The logits (B, T + 1, V) of the model as it is now, told that all of it may run."""
-        everything = self.grant(None, len(sequence.embeds))
-        sequence, execution = self.begin(sequence, everything, train=False)
-        inputs: dict[str, Any] = sequence.inputs()
-        return super().forward(**inputs, execution=execution, use_cache=False).logits
-
-    def _embed(
-        self,
-        input_ids: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        labels: torch.Tensor | None,
-        images: Any,
-        image_sizes: Any,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> EmbeddedBatch:
-        """Token ids (B, t) with image tags and pictures -> the spliced sequence (B, T, D); embeddings as they are."""
-        if inputs_embeds is not None:
-            return EmbeddedBatch(inputs_embeds, attention_mask, position_ids, labels)
-        if input_ids is None:
-            raise OptionError("neither token ids nor inputs_embeds are given")
-        _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
-            input_ids, position_ids, attention_mask, None, labels, images, image_sizes
-        )
-        if embeds is None:  # text only
-            embeds = self.get_input_embeddings()(input_ids)
-        return EmbeddedBatch(embeds, attention_mask, position_ids, labels)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):
-    """The published models' class."""
+    """AdaLLaVA on Llama: the published models' class."""
 
     config_class = AdaLlavaConfig

@@ -1,4 +1,4 @@
-"""The execution plan: which heads, neuron groups and layers of the decoder run. Frozen, hashable, printable."""
+"""Describes which heads, neuron groups and layers of the decoder run: the execution plan, frozen and hashable."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ class LayerPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing runs: the layer passes its input on."""
+        """Whether nothing runs, so that the layer passes its input on."""
         return not self.heads and not self.neuron_groups
 
     def neurons(self, width: int, num_groups: int) -> int:
-        """MLP neurons that run, of ``width`` in ``num_groups`` groups."""
+        """Return the number of MLP neurons that run, of ``width`` in ``num_groups`` groups."""
         bounds = group_bounds(width, num_groups)
         return sum(bounds[group][1] - bounds[group][0] for group in self.neuron_groups)
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """One ``LayerPlan`` per decoder layer, and how many switches of each sort a layer has (``A``)."""
+    """One ``LayerPlan`` per decoder layer, and how many heads, and how many neuron groups, a layer has (``A``)."""
 
     layers: tuple[LayerPlan, ...]
     num_switches: int
 
     @classmethod
     def from_gates(cls, gates: torch.Tensor) -> ExecutionPlan:
-        """Gates (L, 2, A), 0 or 1: heads then neuron groups."""
+        """Read a plan from gates (L, 2, A), 0 or 1: heads, then neuron groups."""
         rows = gates.detach().bool().tolist()
-        on = [[tuple(i for i, x in enumerate(sort) if x) for sort in layer] for layer in rows]
+        on = [[tuple(i for i, x in enumerate(component) if x) for component in layer] for layer in rows]
         return cls(tuple(LayerPlan(heads, groups) for heads, groups in on), gates.shape[-1])
 
     @classmethod
     def full(cls, num_layers: int, num_switches: int) -> ExecutionPlan:
-        """Everything runs."""
+        """Return the plan under which every layer runs dense."""
         everything = tuple(range(num_switches))
         return cls((LayerPlan(everything, everything),) * num_layers, num_switches)
 
     def gates(self) -> torch.Tensor:
-        """(L, 2, A) float32, 0 or 1."""
+        """Return the plan as gates (L, 2, A), float32, 0 or 1."""
         gates = torch.zeros(len(self.layers), 2, self.num_switches)
         for gate, layer in zip(gates, self.layers, strict=True):
             gate[0, list(layer.heads)] = 1
@@ -60,15 +60,15 @@ class ExecutionPlan:
         return gates
 
     def is_full(self, layer: int) -> bool:
-        """Does this layer run whole?"""
+        """Return whether this layer runs dense."""
         plan = self.layers[layer]
         return len(plan.heads) == len(plan.neuron_groups) == self.num_switches
 
-    def with_whole(self, layers: Iterable[int]) -> ExecutionPlan:
-        """The same plan with these layers running whole."""
+    def with_dense(self, layers: Iterable[int]) -> ExecutionPlan:
+        """Return the same plan with these layers running dense."""
         everything = tuple(range(self.num_switches))
-        whole = frozenset(layers)
-        kept = (LayerPlan(everything, everything) if i in whole else plan for i, plan in enumerate(self.layers))
+        dense = frozenset(layers)
+        kept = (LayerPlan(everything, everything) if i in dense else plan for i, plan in enumerate(self.layers))
         return ExecutionPlan(tuple(kept), self.num_switches)
 
     @property
@@ -87,7 +87,7 @@ class ExecutionPlan:
         return sum(len(layer.neuron_groups) for layer in self.layers)
 
     def neurons_run(self, width: int) -> int:
-        """MLP neurons that run, over all layers of ``width`` neurons each."""
+        """Return the number of MLP neurons that run, over all layers of ``width`` neurons each."""
         return sum(layer.neurons(width, self.num_switches) for layer in self.layers)
 
     @property
@@ -96,25 +96,30 @@ class ExecutionPlan:
         return (self.heads_run + self.neuron_groups_run) / (2 * self.num_switches * len(self.layers))
 
     def to_json(self) -> dict[str, Any]:
-        """``{"num_switches": A, "layers": [{"heads": [...], "neuron_groups": [...]}, ...]}``."""
+        """Return ``{"num_switches": A, "layers": [{"heads": [...], "neuron_groups": [...]}, ...]}``."""
         layers = [{"heads": list(x.heads), "neuron_groups": list(x.neuron_groups)} for x in self.layers]
         return {"num_switches": self.num_switches, "layers": layers}
 
     def to_short_json(self) -> dict[str, Any]:
-        """The same in little space, for files with a plan a line: a hexadecimal number a layer, whose bits are the
-        switches, the first one lowest: ``{"num_switches": A, "heads": "f 3 0", "neuron_groups": "f c 0"}``."""
-        sorts = ("heads", "neuron_groups")
-        short = {sort: " ".join(f"{sum(1 << i for i in getattr(x, sort)):x}" for x in self.layers) for sort in sorts}
-        return {"num_switches": self.num_switches, **short}
+        """Return the same in few characters, for files with one plan a line.
+
+        A layer is a hexadecimal number whose bits are the switches, the first one lowest:
+        ``{"num_switches": A, "heads": "f 3 0", "neuron_groups": "f c 0"}``.
+        """
+        return {
+            "num_switches": self.num_switches,
+            "heads": " ".join(f"{_bit_field(x.heads):x}" for x in self.layers),
+            "neuron_groups": " ".join(f"{_bit_field(x.neuron_groups):x}" for x in self.layers),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> ExecutionPlan:
-        """Read what ``to_json`` or ``to_short_json`` wrote. Raises ``OptionError`` for anything else."""
+        """Read what ``to_json`` or ``to_short_json`` wrote. Raises OptionError for anything else."""
         try:
             fields = json.loads(data) if isinstance(data, str) else data
             switches = int(fields["num_switches"])
             if "layers" not in fields:
-                heads, groups = (_bits(fields[sort]) for sort in ("heads", "neuron_groups"))
+                heads, groups = _bits(fields["heads"]), _bits(fields["neuron_groups"])
                 pairs = zip(heads, groups, strict=True)
                 fields = {"layers": [{"heads": one, "neuron_groups": other} for one, other in pairs]}
             layers = tuple(
@@ -129,8 +134,12 @@ class ExecutionPlan:
 def _indices(values: Sequence[int], switches: int) -> tuple[int, ...]:
     indices = tuple(sorted(set(values)))
     if len(indices) != len(values) or any(type(i) is not int or not 0 <= i < switches for i in indices):
-        raise ValueError(f"{list(values)} are not different whole numbers from 0 to {switches - 1}")
+        raise ValueError(f"{list(values)} are not distinct integers from 0 to {switches - 1}")
     return indices
+
+
+def _bit_field(indices: Iterable[int]) -> int:
+    return sum(1 << index for index in indices)
 
 
 def _bits(text: str) -> list[list[int]]:
@@ -139,7 +148,7 @@ def _bits(text: str) -> list[list[int]]:
 
 
 def group_bounds(num_channels: int, num_groups: int) -> list[tuple[int, int]]:
-    """The MLP's channels in contiguous groups [start, end); the first ``F mod A`` are one channel longer."""
+    """Split the MLP's channels into contiguous groups [start, end); the first ``F mod A`` are one channel longer."""
     size, longer = divmod(num_channels, num_groups)
     starts = [g * size + min(g, longer) for g in range(num_groups + 1)]
     return list(itertools.pairwise(starts))

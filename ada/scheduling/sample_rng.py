@@ -1,4 +1,4 @@
-"""Chance in training: every sample has random numbers of its own, named by seed, step and place in the step's batch.
+"""Draws the random numbers of training: every sample's own, named by seed, step and index in the step's batch.
 
 A step's samples may be spread over processes and accumulated passes in any way: each keeps its budget and its noise,
 and a run that goes on from a checkpoint draws what it would have drawn. All draws of a training step come from here.
@@ -16,7 +16,7 @@ from ada.scheduling.selection import Noise, gumbel_of
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one batch, whose rows are the samples from place ``first`` on of the step's whole batch.
+    """Random numbers of one batch, whose rows are the samples from index ``first`` on of the step's full batch.
 
     Drawn on the CPU, so that every device draws alike.
     """
@@ -27,20 +27,20 @@ class Draws:
 
     @classmethod
     def at_random(cls) -> Draws:
-        """A batch that is no part of a run: ``torch.manual_seed`` makes it repeatable."""
+        """Return draws of a batch outside a run, which ``torch.manual_seed`` makes repeatable."""
         return cls(int(torch.randint(2**31, (1,))), 0)
 
     def uniform(self, rows: int) -> torch.Tensor:
-        """One number a row, in [0, 1): (rows,)."""
+        """Draw one number a row, in [0, 1): (rows,)."""
         return torch.cat([torch.rand(1, generator=own) for own in self._generators("uniform", rows)])
 
     def integers(self, low: int, high: int, rows: int) -> torch.Tensor:
-        """One whole number a row, even over ``low`` to ``high``, both included: (rows,), int64."""
+        """Draw one integer a row, uniform over ``low`` to ``high``, both included: (rows,), int64."""
         drawn = [torch.randint(low, high + 1, (1,), generator=own) for own in self._generators("integers", rows)]
         return torch.cat(drawn)
 
     def gumbel(self, rows: int, device: torch.device | str = "cpu") -> Noise:
-        """Gumbel noise: a row's draws follow one another, whatever rows are beside it."""
+        """Return Gumbel noise; a row's draws do not depend on the other rows."""
         generators = self._generators("gumbel", rows)
 
         def draw(shape: tuple[int, ...]) -> torch.Tensor:
@@ -50,6 +50,6 @@ class Draws:
         return draw
 
     def _generators(self, purpose: str, rows: int) -> list[torch.Generator]:
-        """A generator a row. What one purpose draws shifts no other's draws."""
+        """Make a generator a row. What one purpose draws shifts no other's draws."""
         names = (f"{self.seed}/{self.step}/{self.first + row}/{purpose}" for row in range(rows))
         return [torch.Generator().manual_seed(random.Random(name).getrandbits(32)) for name in names]

@@ -1,4 +1,4 @@
-"""The scheduler: reads the latency token's hidden state in front of layer P and scores every switch."""
+"""Scores every switch from the latency token's hidden state as it enters layer P: the scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ada.scheduling.units import Units
 
 
 class Scheduler(nn.Module):
-    """Latency encoder and scoring head; the keys ``mlp_head`` and ``scheduler_up_proj`` are the published format's."""
+    """Latency encoder and scoring head.
+
+    The keys ``mlp_head`` and ``scheduler_up_proj`` are those of the published format.
+    """
 
     def __init__(self, units: Units, hidden_size: int) -> None:
         super().__init__()
@@ -22,9 +25,14 @@ class Scheduler(nn.Module):
         self.mlp_head = nn.Linear(hidden_size, units.num_tunable_layers * per_layer)
 
     def encode(self, u: torch.Tensor) -> torch.Tensor:
-        """``u`` (B,) -> latency token (B, 1, D)."""
-        return self.scheduler_up_proj(u)
+        """Encode ``u`` (B,) in [0, 1) as latency tokens (B, 1, D)."""
+        token: torch.Tensor = self.scheduler_up_proj(u)
+        return token
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden state (B, D) -> logits in float32: (B, N) for L; (B, N, 2, A) for H, heads then neuron groups."""
-        return self.mlp_head(hidden).float().unflatten(-1, self.logits_shape)
+        """Score the switches from hidden states (B, D).
+
+        Returns logits in float32: (B, N) for L; (B, N, 2, A) for H, heads then neuron groups.
+        """
+        logits: torch.Tensor = self.mlp_head(hidden).float()
+        return logits.view(-1, *self.logits_shape)

@@ -1,14 +1,17 @@
-"""Logits and granted units -> which switches are on: the maximum at inference, Gumbel draws in training.
+"""Selects which switches are on from logits and granted units: the maximum at inference, Gumbel draws in training.
 
-Vectorised over the batch: the loop runs over units, and nothing inside it is differentiated. Gradients are taken
-straight through: every draw's softmax at temperature 5 is rebuilt for all draws at once behind the loop.
+Two steps. A draw, vectorised over the batch in a loop over units, decides what is on; nothing in it is differentiated.
+In training its record is then relaxed: every draw's softmax at temperature 5 is rebuilt for all draws at once, and
+gradients are passed straight through it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 TEMPERATURE = 5.0
 
@@ -19,105 +22,133 @@ _OFF = float("-inf")
 
 
 def gumbel(generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Noise:
-    """Standard Gumbel noise from one generator, by default torch's own."""
+    """Return standard Gumbel noise from one generator, by default torch's own."""
     return lambda shape: gumbel_of(torch.rand(shape, device=device, generator=generator))
 
 
+def on_device(noise: Noise, device: torch.device) -> Noise:
+    """Return noise that is drawn as ``noise`` draws it, and moved to ``device``."""
+    return lambda shape: noise(shape).to(device)
+
+
 def gumbel_of(uniform: torch.Tensor) -> torch.Tensor:
-    """Uniform draws U in [0, 1), which are overwritten -> standard Gumbel noise, ``-log(E)`` with exponential
-    ``E = -log(1 - U)``; torch's own exponential draws are ten times slower on a CPU, and so is ``log1p``. ``U`` steps
-    by 2**-24: ``1 - U`` is exact, and half a step keeps E from being 0."""
+    """Turn uniform draws U in [0, 1), which are overwritten, into standard Gumbel noise.
+
+    It is ``-log(E)`` with exponential ``E = -log(1 - U)``; torch's own exponential draws are ten times slower on a CPU,
+    and so is ``log1p``. ``U`` steps by 2**-24: ``1 - U`` is exact, and half a step keeps E from being 0.
+    """
     return uniform.neg_().add_(1).log_().neg_().clamp_min_(2**-25).log_().neg_()
 
 
 def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-    """Kind L: exactly ``units`` (B,) of the N layers, drawn without replacement.
+    """Select exactly ``units`` (B,) of the N layers, drawn without replacement (kind L).
 
     logits (B, N) -> gates (B, N), 0 or 1; with noise, differentiable in the logits. A draw that no longer belongs
     to a row's budget leaves the row as it is.
     """
-    batch, layers = logits.shape
-    draws = int(units.max()) if batch else 0
-    scores = logits.detach()
-    on = torch.zeros(batch, layers, dtype=torch.bool, device=logits.device)
-    off_before: list[torch.Tensor] = []
-    noises: list[torch.Tensor] = []
-    for draw in range(draws):
-        row_draws = units > draw
-        noisy = scores if noise is None else scores + _remember(noise((batch, layers)), noises)
-        pick = noisy.masked_fill(on, _OFF).argmax(dim=1)
-        off_before.append(~on)
-        on = on | (torch.nn.functional.one_hot(pick, layers).bool() & row_draws[:, None])
+    drawn = _draw_layers(logits.detach(), units, noise)
     if noise is None:
-        return on.to(logits.dtype)
-    if not draws:
-        return _straight_through(on, logits * 0)
-    soft = _soft(logits[:, None], noises, off_before)  # (B, draws, N)
-    soft = soft * _drawn(units, draws)[..., None]
-    return _straight_through(on, soft.sum(dim=1))
+        return drawn.on.to(logits.dtype)
+    if not drawn.noise:
+        return _straight_through(drawn.on, logits * 0)
+    noisy = logits[:, None] + torch.stack(drawn.noise, dim=1)
+    soft = torch.softmax((noisy / TEMPERATURE).masked_fill(torch.stack(drawn.on_before, dim=1), _OFF), dim=-1)
+    soft = soft * _belongs(units, len(drawn.noise))[..., None]  # (B, draws, N)
+    return _straight_through(drawn.on, soft.sum(dim=1))
+
+
+@dataclass
+class _LayerDraws:
+    """What was drawn: ``on`` (B, N); for each draw its noise (B, N), and what was on before it (B, N)."""
+
+    on: torch.Tensor
+    noise: list[torch.Tensor]
+    on_before: list[torch.Tensor]
+
+
+def _draw_layers(scores: torch.Tensor, units: torch.Tensor, noise: Noise | None) -> _LayerDraws:
+    batch, layers = scores.shape
+    drawn = _LayerDraws(torch.zeros_like(scores, dtype=torch.bool), [], [])
+    for draw in range(int(units.max()) if batch else 0):
+        noisy = scores
+        if noise is not None:
+            drawn.noise.append(noise((batch, layers)))
+            drawn.on_before.append(drawn.on)
+            noisy = scores + drawn.noise[-1]
+        pick = noisy.masked_fill(drawn.on, _OFF).argmax(dim=1)
+        drawn.on = drawn.on | (functional.one_hot(pick, layers).bool() & (units > draw)[:, None])
+    return drawn
 
 
 def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None = None) -> torch.Tensor:
-    """Kind H: once per unit, one switch among all that are off names a layer; there the ``rank`` best heads and
-    the ``rank`` best neuron groups that are off go on.
+    """Select ``rank`` heads and ``rank`` neuron groups of one layer for each unit (kind H).
 
-    logits (B, N, 2, A), units (B,) -> gates (B, N, 2, A), 0 or 1; with noise, differentiable in the logits. A unit's
-    gates are the outer product of two relaxed draws: which layer, and which switches by the drawn layer's logits.
+    Once per unit, one switch among all that are off names a layer; there the ``rank`` best heads and the ``rank`` best
+    neuron groups that are off go on. logits (B, N, 2, A), units (B,) -> gates (B, N, 2, A), 0 or 1; with noise,
+    differentiable in the logits: a unit's gates are the outer product of two relaxed draws, which layer, and which
+    switches by the drawn layer's logits.
     """
-    batch, layers, sorts, switches = logits.shape
-    draws = int(units.max()) if batch else 0
-    scores = logits.detach()
-    rows = torch.arange(batch, device=logits.device)
-    on = torch.zeros_like(scores, dtype=torch.bool)
-    named = scores.new_empty(draws if noise else 1, *scores.shape)  # what each draw named a layer by
-    steps: list[tuple[torch.Tensor, ...]] = []
-    for draw in range(draws):
-        here_named = named[draw if noise else 0]
-        here_named.copy_(scores)
-        if noise is not None:
-            here_named += noise((batch, layers, sorts, switches))
-        layer = here_named.masked_fill_(on, _OFF).flatten(1).argmax(dim=1) // (sorts * switches)
-        on_here = on[rows, layer]  # (B, 2, A)
-        here = scores[rows, layer]
-        extra = None if noise is None else noise((batch, sorts, switches))
-        best = (here if extra is None else here + extra).masked_fill(on_here, _OFF).topk(rank, dim=-1).indices
-        picked = torch.zeros_like(on_here).scatter_(-1, best, True) & (units > draw)[:, None, None]
-        on[rows, layer] = on_here | picked
-        if extra is not None:
-            steps.append((layer, extra, on_here, picked))
+    on, record = _draw_switches(logits.detach(), units, rank, noise)
     if noise is None:
         return on.to(logits.dtype)
-    if not draws:
+    if record is None:
         return _straight_through(on, logits * 0)
-    layer, extra, on_here, picked = (torch.stack(part) for part in zip(*steps, strict=True))
-    relaxed = torch.softmax((named + (logits - scores)).flatten(2) / TEMPERATURE, dim=-1)
-    weight = _straight_through(
-        torch.nn.functional.one_hot(layer, layers), relaxed.unflatten(2, (layers, -1)).sum(dim=-1)
-    )  # (draws, B, N)
-    here = torch.einsum("tbn,bnsa->tbsa", weight, logits) + extra
-    soft = torch.softmax((here / TEMPERATURE).masked_fill(on_here, _OFF), dim=-1)
-    soft = soft * _drawn(units, draws).T[..., None, None]
-    return torch.einsum("tbn,tbsa->bnsa", weight, _straight_through(picked, soft))
+    draws, layers = len(record.layer), logits.shape[1]
+    named = record.naming_scores + (logits - logits.detach())  # (draws, B, N, 2, A)
+    relaxed = torch.softmax(named.flatten(2) / TEMPERATURE, dim=-1).unflatten(2, (layers, -1)).sum(dim=-1)
+    weight = _straight_through(functional.one_hot(record.layer, layers), relaxed)  # (draws, B, N)
+    here = torch.einsum("tbn,bnca->tbca", weight, logits) + record.noise
+    soft = torch.softmax((here / TEMPERATURE).masked_fill(record.on_before, _OFF), dim=-1)
+    soft = soft * _belongs(units, draws).T[..., None, None]
+    return torch.einsum("tbn,tbca->bnca", weight, _straight_through(record.picked, soft))
 
 
-def _remember(noise: torch.Tensor, noises: list[torch.Tensor]) -> torch.Tensor:
-    noises.append(noise)
-    return noise
+@dataclass(frozen=True)
+class _SwitchDraws:
+    """A training draw of kind H: for each draw, what named a layer and what was picked there."""
+
+    naming_scores: torch.Tensor  # (draws, B, N, 2, A): scores with noise, minus infinity for what was on
+    layer: torch.Tensor  # (draws, B)
+    noise: torch.Tensor  # (draws, B, 2, A): of the picks in that layer
+    on_before: torch.Tensor  # (draws, B, 2, A)
+    picked: torch.Tensor  # (draws, B, 2, A)
 
 
-def _drawn(units: torch.Tensor, draws: int) -> torch.Tensor:
+def _draw_switches(
+    scores: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None
+) -> tuple[torch.Tensor, _SwitchDraws | None]:
+    """Return what is on (B, N, 2, A), and the record of a draw with noise; None where nothing was drawn."""
+    batch, _, components, switches = scores.shape
+    draws = int(units.max()) if batch else 0
+    rows = torch.arange(batch, device=scores.device)
+    on = torch.zeros_like(scores, dtype=torch.bool)
+    naming = scores.new_empty(draws if noise else 1, *scores.shape)  # without noise one buffer serves every draw
+    steps: list[tuple[torch.Tensor, ...]] = []
+    for draw in range(draws):
+        named = naming[draw if noise else 0]
+        named.copy_(scores)
+        if noise is not None:
+            named += noise(tuple(scores.shape))
+        layer = named.masked_fill_(on, _OFF).flatten(1).argmax(dim=1) // (components * switches)
+        on_before, here = on[rows, layer], scores[rows, layer]  # (B, 2, A)
+        extra = None if noise is None else noise((batch, components, switches))
+        best = (here if extra is None else here + extra).masked_fill(on_before, _OFF).topk(rank, dim=-1).indices
+        picked = torch.zeros_like(on_before).scatter_(-1, best, True) & (units > draw)[:, None, None]
+        on[rows, layer] = on_before | picked
+        if extra is not None:
+            steps.append((layer, extra, on_before, picked))
+    if not steps:
+        return on, None
+    return on, _SwitchDraws(naming, *(torch.stack(part) for part in zip(*steps, strict=True)))
+
+
+def _belongs(units: torch.Tensor, draws: int) -> torch.Tensor:
     """(B, draws): which draws belong to a row's budget."""
     return torch.arange(draws, device=units.device) < units[:, None]
 
 
-def _soft(logits: torch.Tensor, noises: list[torch.Tensor], off_before: list[torch.Tensor]) -> torch.Tensor:
-    """The relaxed draws: softmax over the switches that were off, draws stacked on dimension 1."""
-    noisy = logits + torch.stack(noises, dim=1)
-    return torch.softmax((noisy / TEMPERATURE).masked_fill(~torch.stack(off_before, dim=1), _OFF), dim=-1)
-
-
 def _straight_through(hard: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """The hard gates' value with the soft gates' gradient. Written so that the value is exact: 0 or 1.
+    """Return the hard gates' value with the soft gates' gradient, written so that the value is exact: 0 or 1.
 
     Where nothing was drawn ``soft`` is 0 times the logits: their gradient is 0, and not missing, as DeepSpeed needs
     where another process has one.

@@ -1,23 +1,28 @@
-"""What may be switched on and off, and how many units of it a budget grants: integer arithmetic only."""
+"""Counts what may be switched on and off, and how many units of it a budget grants, in integer arithmetic."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from llava.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ada.protocols import AdaptiveConfig
 
 Kind = Literal["H", "L"]
 
 
 @dataclass(frozen=True)
 class Units:
-    """The unit grid of one model.
+    """Unit grid of one model.
 
-    ``L`` layers, of which the first ``P`` always run; ``A`` switches of each sort a layer (attention heads and as
-    many neuron groups; with grouped-query attention, key-value groups). A unit of kind H is ``rank`` heads together
-    with ``rank`` neuron groups of one layer; a unit of kind L is a layer.
+    ``L`` layers, of which the first ``P`` always run; a layer has ``A`` attention heads (with grouped-query attention,
+    key-value groups) and as many neuron groups to switch. A unit of kind H is ``rank`` heads together with ``rank``
+    neuron groups of one layer; a unit of kind L is a layer.
     """
 
     kind: Kind
@@ -41,10 +46,10 @@ class Units:
             )
 
     @classmethod
-    def of(cls, config: Any) -> Units:
-        """The grid that a model's config describes."""
+    def of(cls, config: AdaptiveConfig) -> Units:
+        """Read the grid from a model's config."""
         return cls(
-            kind=config.scheduler_type,
+            kind=config.scheduler_type,  # type: ignore[arg-type]  # checked in __post_init__
             num_layers=config.num_hidden_layers,
             num_prefix_layers=config.num_prefix_layers,
             num_switches=config.num_key_value_heads,
@@ -53,44 +58,44 @@ class Units:
 
     @property
     def num_tunable_layers(self) -> int:
-        """``N = L - P``."""
+        """Number of layers after the prefix: ``N = L - P``."""
         return self.num_layers - self.num_prefix_layers
 
     @property
     def per_layer(self) -> int:
-        """Units that one layer holds."""
+        """Units of one layer: 1 of kind L, A/rank of kind H."""
         return 1 if self.kind == "L" else self.num_switches // self.rank
 
     @property
     def total(self) -> int:
-        """Units of the whole model."""
+        """Units of all layers, prefix included."""
         return self.num_layers * self.per_layer
 
     @property
     def prefix(self) -> int:
-        """Units that always run."""
+        """Units of the prefix layers, which always run."""
         return self.num_prefix_layers * self.per_layer
 
     @property
     def tunable(self) -> int:
-        """Units that a scheduler may hand out."""
+        """Units that a scheduler may switch on."""
         return self.total - self.prefix
 
     def granted(self, budget_fraction: float) -> int:
-        """Tunable units under a budget: ``floor(total * budget) - prefix``, at least 0, in float64.
+        """Return the tunable units under a budget: ``floor(total * budget) - prefix``, at least 0, in float64.
 
         Python floats are float64; in bfloat16 the product may round up and break the budget.
         """
         return min(self.tunable, max(0, math.floor(self.total * budget_fraction) - self.prefix))
 
     def fraction(self, tunable_units: int) -> float:
-        """The share of all units that ``tunable_units`` beside the prefix make."""
+        """Return the share of all units that the prefix and ``tunable_units`` are."""
         return (self.prefix + tunable_units) / self.total
 
     def tunable_of(self, fraction: float) -> int:
-        """The other way: tunable units of one of ``fraction``'s values."""
+        """Return the tunable units of one of ``fraction``'s values: its inverse."""
         return round(fraction * self.total) - self.prefix
 
-    def encoding(self, tunable_units: int) -> float:
-        """``u`` in [0, 1): what the latency encoder is told."""
+    def encoding(self, tunable_units: torch.Tensor) -> torch.Tensor:
+        """Return ``u`` (B,) in [0, 1), which the latency encoder reads, of granted tunable units (B,)."""
         return tunable_units / (self.tunable + 1)

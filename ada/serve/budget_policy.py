@@ -10,10 +10,11 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry
 from pydantic import Field, StrictFloat
 
-from ada.budget import LatencyBudget, TimeBudget, read_budget
-from ada.cost.flops import decode_flops, decoder_flops
+from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.latency.grant import refuse_unreachable
-from ada.protocols import is_adaptive
+from ada.model.budget_report import RowCost
+from ada.options import budget_of
+from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptiveBudget
@@ -27,7 +28,7 @@ from llava.serve.engine.request_queue import Load
 log = logging.getLogger(__name__)
 
 STRICT = "strict"
-FACTS = (
+METADATA = (
     "granted",
     "layers",
     "heads",
@@ -111,6 +112,8 @@ class BudgetPolicy(ServingPolicy):
     def __init__(self, loaded: LoadedModel, defaults: Mapping[str, Any], registry: CollectorRegistry) -> None:
         self.model = loaded.model
         self.defaults = defaults
+        self.default_budget = budget_of(defaults)
+        self.predictor = loaded.options.get("ttft_predictor")  # thread-safe: it learns from every request
         law = load_controller_from(defaults, loaded.model)
         self.adaptive = None if law is None else LoadAdaptiveBudget(law)
         self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
@@ -118,89 +121,90 @@ class BudgetPolicy(ServingPolicy):
     def _multiplier(self) -> float:
         return 1.0 if self.adaptive is None else self.adaptive.multiplier
 
-    def check(self, fields: Mapping[str, Any]) -> None:
-        """Refuse a budget that is none, that this model cannot have, or, where strict, cannot keep to."""
-        if fields.get("latency_budget") is not None and not is_adaptive(self.model):
+    def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Parse a request's budget; return it as ``latency_budget``.
+
+        Raises OptionError for a budget that is malformed, that this model cannot follow, or, where the request is
+        strict, that it cannot reach.
+        """
+        given = fields.get("latency_budget")
+        if given is not None and not is_adaptive(self.model):
             raise OptionError(
                 "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "
                 "worker with --planner even|last|random"
             )
-        asked = self._asked(fields)
-        if isinstance(asked, TimeBudget) and self.model.latency is None:  # measured among requests, it would be wrong
+        requested = self.default_budget if given is None else read_budget(given)
+        if isinstance(requested, TimeBudget) and self.predictor is None:  # measured among requests, it would be wrong
             raise OptionError(
-                f"latency_budget is {asked}, and this worker's device is not calibrated; run python -m ada.calibrate "
-                "there and start the worker again, or ask for a share such as 0.5"
+                f"latency_budget is {requested}, and this worker's device is not calibrated; run python -m "
+                "ada.calibrate there and start the worker again, or ask for a share such as 0.5"
             )
-        if isinstance(asked, LatencyBudget) and self._strict(fields):
-            refuse_unreachable(self.model.units, asked)
-
-    def _asked(self, fields: Mapping[str, Any]) -> LatencyBudget | TimeBudget | None:
-        budget = fields.get("latency_budget")
-        budget = self.defaults.get("latency_budget") if budget is None else budget
-        return None if budget is None else read_budget(budget)
+        if isinstance(requested, LatencyBudget) and self._strict(fields):
+            refuse_unreachable(self.model.units, requested)
+        return {"latency_budget": requested}
 
     def _strict(self, fields: Mapping[str, Any]) -> bool:
         return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
-        """What the generation may use: the budget that was asked for, lowered under load where that is allowed."""
-        asked = self._asked(fields)
+        """Return the options of a generation: the requested budget, lowered under load where that is allowed.
+
+        Of a time, what waiting has left counts, since clients measure from their request.
+        """
+        requested: Budget | None = fields.get("latency_budget")
         options = {
-            "latency_budget": _left_of(asked, load.waited_s),
+            "latency_budget": requested.less(1000 * load.waited_s) if isinstance(requested, TimeBudget) else requested,
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
+            "ttft_predictor": self.predictor,
         }
         if self.adaptive is None:
             return options
         multiplier = self.adaptive.update(load)
-        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(asked, TimeBudget):
+        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(requested, TimeBudget):
             return options
-        wished = 1.0 if asked is None else asked.fraction
-        allowed = self.adaptive.law.granted(wished, multiplier)
-        if allowed < wished:
+        fraction = 1.0 if requested is None else requested.fraction
+        allowed = self.adaptive.law.granted(fraction, multiplier)
+        if allowed < fraction:
             self.metrics.downgrades.inc()
-            return {**options, "latency_budget": allowed, "load_multiplier": multiplier}
+            return {**options, "latency_budget": LatencyBudget(allowed), "load_multiplier": multiplier}
         return options
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
-        """``latency_budget``: requested, allowed under load, granted on the model's grid, and what ran."""
-        facts = finished.answer.facts
-        if "plan" not in facts:
+        """Return ``latency_budget``: requested, allowed under load, granted on the model's grid, and what ran."""
+        metadata = finished.answer.facts
+        if "plan" not in metadata:
             return {}
-        asked = self._asked(fields)
-        requested = asked.fraction if isinstance(asked, LatencyBudget) else None
-        met = facts["budget_met"] if isinstance(asked, TimeBudget) else facts["granted"] <= (requested or 1)
-        self.metrics.granted.observe(facts["granted"])
-        self.metrics.cost.observe(ExecutionPlan.from_json(facts["plan"]).share)
+        requested: Budget | None = fields.get("latency_budget")
+        by_time = isinstance(requested, TimeBudget)
+        share = requested.fraction if isinstance(requested, LatencyBudget) else None
+        met = metadata["budget_met"] if by_time else metadata["granted"] <= (share or 1)
+        self.metrics.granted.observe(metadata["granted"])
+        self.metrics.cost.observe(ExecutionPlan.from_json(metadata["plan"]).share)
         if not met:
             self.metrics.violations.inc()
-        said = {
-            "requested": requested,
-            "requested_ms": asked.milliseconds if isinstance(asked, TimeBudget) else None,
+        allowed = finished.options.get("latency_budget")
+        budget = {
+            "requested": share,
+            "requested_ms": requested.milliseconds if isinstance(requested, TimeBudget) else None,
             "policy": fields.get("latency_budget_policy", "adaptive"),
-            "allowed": finished.options.get("latency_budget"),
+            "allowed": allowed.fraction if isinstance(allowed, LatencyBudget) else allowed and str(allowed),
             "load_multiplier": finished.options.get("load_multiplier", 1.0),
             "met": met,
-            "predicted_ms": facts.get("predicted_ms"),  # of the first token; None where the device is not calibrated
+            "ttft_p95_ms": metadata.get("ttft_p95_ms"),  # None where the device is not calibrated
+            "predicted_ms": metadata.get("ttft_p95_ms"),  # its old name
             "measured_ms": round(finished.answer.timing["time_to_first_token_ms"], 3),  # without the queue
+            **{name: metadata[name] for name in METADATA},
+            **full_model_gflops(self.model, metadata),
         }
-        whole = whole_model_gflops(self.model, facts)
-        return {"latency_budget": {**said, **{name: facts[name] for name in FACTS}, **whole}}
+        return {"latency_budget": budget}
 
 
-def _left_of(asked: LatencyBudget | TimeBudget | None, waited_s: float) -> float | str | None:
-    """A share as it is; of a time, what waiting has left, since clients count from their asking."""
-    if isinstance(asked, TimeBudget):
-        return str(TimeBudget(max(1.0, asked.milliseconds - 1000 * waited_s)))
-    return None if asked is None else asked.fraction
-
-
-def whole_model_gflops(model: Any, facts: Mapping[str, Any]) -> dict[str, float]:
-    """What the same prompt costs when all of the decoder runs."""
-    config, units, tokens = model.config, model.units, facts["prompt_tokens"]
-    plan = ExecutionPlan.full(units.num_layers, units.num_switches)
-    prefill = {**facts["prefill_flops"], **decoder_flops(config, units, plan, tokens, tokens)}
-    decode = decode_flops(config, units, plan, tokens + 1)
+def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the same prompt costs when all of the decoder runs, in GFLOPs."""
+    units = model.units
+    cost = RowCost(metadata["prompt_tokens"], num_images=metadata["num_images"])
+    prefill, decode = cost.flops(model, ExecutionPlan.full(units.num_layers, units.num_switches))
     return {
         "whole_prefill_gflops": sum(prefill.values()) / 1e9,
         "whole_decode_gflops_per_token": sum(decode.values()) / 1e9,

@@ -1,11 +1,13 @@
-"""Flags that the overlay adds to ``llava/train/train.py``."""
+"""Declares the flags that the overlay adds to ``llava/train/train.py``."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from ada.budget import LatencyBudget
+from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
 from ada.scheduling.units import Units
 from ada.train.recipe import Recipe
 from llava.errors import OptionError
@@ -22,11 +24,13 @@ class AdaArguments:
         default=None, metadata={"help": "layers that always run; by default half of the model's"}
     )
     scheduler_rank: int | None = field(
-        default=None, metadata={"help": "heads, and neuron groups, to a unit of kind H; by default 8"}
+        default=None, metadata={"help": "heads, and neuron groups, in a unit of kind H; by default 8"}
     )
     latency_budget: str | None = field(
         default=None,
-        metadata={"help": "range that each sample's budget is drawn from, as 0.5:1.0; by default what the model can"},
+        metadata={
+            "help": "range to draw each sample's budget from, as 0.5:1.0; by default from the model's minimum to 1"
+        },
     )
     planner: str | None = field(
         default=None, metadata={"help": "train under an untrained planner (even, last, random) instead of learning"}
@@ -37,14 +41,18 @@ class AdaArguments:
     )
     scheduler_lr: float | None = field(default=None, metadata={"help": "learning rate of the scheduler alone"})
     scheduler_temperature: str = field(
-        default="1:1", metadata={"help": "START:END of the plan draws' temperature, straight over the run"}
+        default="1:1",
+        metadata={
+            "help": "START:END of the temperature of the plans' random draws, linear over the run; 1:1 as published"
+        },
     )
     budget_sampling: str = field(
         default="uniform",
         metadata={"help": "uniform, or sandwich: a quarter of the samples at either end of the budget range"},
     )
     distillation_weight: float = field(
-        default=0.0, metadata={"help": "weight of the model's own answer at full budget as a target beside the labels"}
+        default=0.0,
+        metadata={"help": "weight of the model's own answer at full budget as a target in addition to the labels"},
     )
 
     def __post_init__(self) -> None:
@@ -59,7 +67,7 @@ class AdaArguments:
         self.temperatures()
 
     def temperatures(self) -> tuple[float, float]:
-        """``--scheduler_temperature`` as numbers. Raises ``OptionError`` for what is none."""
+        """Read ``--scheduler_temperature`` as numbers (start, end). Raises OptionError for anything else."""
         start, _, end = self.scheduler_temperature.partition(":")
         try:
             found = float(start), float(end or start)
@@ -72,24 +80,38 @@ class AdaArguments:
         return found
 
     def recipe(self, units: Units) -> Recipe:
-        """What the flags say of a training step."""
-        sandwich, (start, _) = self.budget_sampling == "sandwich", self.temperatures()
-        return Recipe(self.budget_range(units), sandwich, self.distillation_weight, start)
+        """Return the settings of a training step. Raises OptionError for a budget range out of reach."""
+        sandwich = self.budget_sampling == "sandwich"
+        return Recipe(self.budget_range(units), sandwich, self.distillation_weight, self.temperatures())
+
+    def apply(self, config: Any) -> None:
+        """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is."""
+        if self.scheduler_type is None and config.model_type not in ADAPTIVE_TYPES:
+            return
+        if config.model_type not in ADAPTIVE_TYPES:
+            defaults = AdaLlavaConfig(num_hidden_layers=config.num_hidden_layers)
+            config.model_type = ADAPTIVE[config.model_type].model_type
+            for name in ("num_prefix_layers", "scheduler_type", "scheduler_rank", "token_selecting"):
+                setattr(config, name, getattr(defaults, name))
+        for name in ("scheduler_type", "num_prefix_layers", "scheduler_rank", "planner", "scheduler_input"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(config, name, value)
 
     def budget_range(self, units: Units) -> tuple[float, float]:
-        """``--latency_budget LOW:HIGH`` as fractions, by default from the prefix's share to 1.
+        """Read ``--latency_budget LOW:HIGH`` as fractions, by default from the prefix's share to 1.
 
-        Raises ``OptionError`` for a range that is none, or that lies below what the model can reach.
+        Raises OptionError for anything else, and for a range below the model's minimum.
         """
-        least = units.fraction(0)
+        minimum = units.fraction(0)
         if self.latency_budget is None:
-            return least, 1.0
+            return minimum, 1.0
         low_text, colon, high_text = self.latency_budget.partition(":")
         low = LatencyBudget.parse(low_text).fraction
         high = LatencyBudget.parse(high_text).fraction if colon else low
-        if low > high or high < least:
+        if low > high or high < minimum:
             raise OptionError(
                 f"--latency_budget is {self.latency_budget!r}; expected LOW:HIGH with LOW <= HIGH and HIGH at least "
-                f"{least:g}, the share of the layers that always run"
+                f"{minimum:g}, the share of the layers that always run"
             )
         return low, high

@@ -1,4 +1,4 @@
-"""Figures of a training step: the loss by budget band."""
+"""Computes figures of a training step: the loss by budget band."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BANDS = 4
 
 @torch.no_grad()
 def loss_by_band(units: Units, outputs: Any) -> dict[str, float]:
-    """Mean loss per supervised token of the samples whose budget lies in each quarter of the reachable range.
+    """Return the mean loss per supervised token of the samples in each quarter of the reachable budgets.
 
     outputs: ``logits`` (B, T, V), ``labels`` (B, T), ``granted_units`` (B,). Bands without a sample are left out.
     """

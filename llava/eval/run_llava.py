@@ -10,7 +10,7 @@ from llava.errors import OptionError
 from llava.generation import Answer, SamplingParams, answer, conversation_for, stop_text, with_image_tags
 from llava.mm_utils import get_model_name_from_path, load_image
 from llava.model.builder import load_pretrained_model
-from llava.plugins import hooks
+from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.utils import pick_device, progress_only_on_terminals
 
@@ -56,7 +56,7 @@ def eval_model(args: Any) -> Answer:
     tokenizer, model, image_processor, _ = load_pretrained_model(
         model_path, options.get("model_base"), name, device=pick_device(options.get("device"))
     )
-    hooks().prepare_model(model=model, options=options)
+    options.update(merged(hooks().prepare_model(model=model, options=options)))
     conversation = conversation_for(model, name, options.get("conv_mode"))
     conversation.append_message(conversation.roles[0], with_image_tags(model, args.query, len(images)))
     conversation.append_message(conversation.roles[1], None)

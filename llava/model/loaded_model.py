@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llava.errors import OptionError
 from llava.generation import conversation_for
 from llava.mm_utils import get_anyres_image_grid_shape, get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from llava.plugins import hooks
+from llava.plugins import hooks, merged
 from llava.utils import pick_device
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """``name``: what clients ask for. ``context_length``: tokens of prompt and answer together. ``conv_mode``: version
-    of the template that the model expects; clients word the prompt by it."""
+    of the template that the model expects; clients render the prompt by it. ``options``: what plug-ins add to the
+    program's, for the hook ``generation_options``."""
 
     name: str
     model: Any
@@ -25,6 +26,7 @@ class LoadedModel:
     image_processor: Any
     context_length: int
     conv_mode: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def takes_images(self) -> bool:
@@ -60,7 +62,7 @@ def open_model(options: Mapping[str, Any]) -> LoadedModel:
         device=pick_device(options.get("device")),
         use_flash_attn=bool(options.get("use_flash_attn")),
     )
-    hooks().prepare_model(model=model, options=options)
+    added = merged(hooks().prepare_model(model=model, options=options))
     longest = getattr(model.config, "max_position_embeddings", None) or context_length
     conversation_for(model, name, None)  # refuses a conv_mode that does not exist
     return LoadedModel(
@@ -70,4 +72,5 @@ def open_model(options: Mapping[str, Any]) -> LoadedModel:
         image_processor,
         min(context_length, longest),
         getattr(model.config, "conv_mode", None),
+        added,
     )

@@ -72,7 +72,7 @@ def open_session(args: argparse.Namespace) -> ChatSession:
         device=pick_device(args.device),
     )
     options = vars(args)
-    hooks().prepare_model(model=model, options=options)
+    options.update(merged(hooks().prepare_model(model=model, options=options)))
     template = conversation_for(model, name, args.conv_mode)
     session = ChatSession(model, tokenizer, image_processor, template, sampling, options)
     session.open_images(args.image_file or [])

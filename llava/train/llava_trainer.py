@@ -15,9 +15,9 @@ from transformers import Trainer
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.lora import is_adapter
-from llava.plugins import hooks, merged
 from llava.train.data.samplers import LengthGroupedSampler
 from llava.train.lora import is_adapted, load_adapter, save_adapter
+from llava.train.policy import TrainingPolicy
 from llava.train.runtime.distributed import gather_metrics
 from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
@@ -33,11 +33,13 @@ class LLaVATrainer(Trainer):
         *args: Any,
         projector_only: bool = False,
         learning_rates: Mapping[str, float] | None = None,
+        policy: TrainingPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projector_only = projector_only
         self.learning_rates = learning_rates or {}  # a module's name -> its own rate
+        self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
@@ -82,17 +84,26 @@ class LLaVATrainer(Trainer):
         step, done = self.state.global_step, self._pass[1] if self._pass[0] == self.state.global_step else 0
         self._pass = step, done + 1
         first = (done * self.args.world_size + self.args.process_index) * self.args.train_batch_size
-        bare = self.accelerator.unwrap_model(model)
-        added = merged(hooks().training_inputs(model=bare, seed=self.args.seed, step=step, first=first))
-        return super().training_step(model, {**inputs, **added}, *args, **kwargs)
+        progress = step / max(1, self.state.max_steps - 1)
+        added = self.policy.inputs(self.args.seed, step, progress, first, len(inputs["input_ids"]))
+        loss: torch.Tensor = super().training_step(model, {**inputs, **added}, *args, **kwargs)
+        return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The trainer's loss; what plug-ins have to say of the step is kept for the next log line."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        bare = self.accelerator.unwrap_model(model)
-        for key, value in merged(hooks().describe_training_step(model=bare, inputs=inputs, outputs=outputs)).items():
+        """Return the trainer's loss with the plug-ins' terms; their figures are kept for the next log line."""
+        terms = self.policy.loss_terms(model, inputs) if model.training else ()
+
+        def with_terms(**batch: Any) -> Any:
+            outputs = model(**batch)
+            for term in terms:
+                outputs["loss"] = outputs["loss"] + term(outputs, batch.get("num_items_in_batch"))
+            return outputs
+
+        # As the model's own output, so that the trainer scales the terms as it scales the loss.
+        loss, outputs = super().compute_loss(with_terms if terms else model, inputs, return_outputs=True, **kwargs)
+        for key, value in self.policy.figures(outputs).items():
             self._figures[key].append(value)
         return (loss, outputs) if return_outputs else loss
 

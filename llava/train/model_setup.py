@@ -57,7 +57,6 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     )
     model.config.use_cache = False
     _mend_generation_config(model)
-    hooks().prepare_training_model(model=model, arguments=arguments)
     if arguments[TrainingArguments].lora_enable:
         add_adapters(model, arguments[TrainingArguments])
     return model

@@ -31,6 +31,7 @@ from llava.train.model_setup import (
     make_tokenizer,
     set_trainable_parameters,
 )
+from llava.train.policy import Policies
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
@@ -69,6 +70,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     template = template_of(model_args.version)
     transformers.set_seed(training_args.seed)
     model = make_model(arguments)
+    policy = Policies([part for part in hooks().training_policy(model=model, arguments=arguments) if part is not None])
     tokenizer = make_tokenizer(model, arguments)
     add_vision(model, tokenizer, arguments)
     set_trainable_parameters(model, arguments)
@@ -86,10 +88,8 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
         learning_rates=_learning_rates(arguments),
-        callbacks=[
-            *([MallocTrimCallback()] if training_args.use_cpu else []),
-            *(callback for part in hooks().training_callbacks(model=model, arguments=arguments) for callback in part),
-        ],
+        policy=policy,
+        callbacks=[MallocTrimCallback()] if training_args.use_cpu else [],
     )
 
 

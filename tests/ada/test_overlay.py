@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ada import overlay
-from ada.budget import LatencyBudget
+from ada.budget import LatencyBudget, TimeBudget
 from ada.config import AdaLlavaConfig
 from ada.latency.device_profile import DeviceFingerprint, Profile
 from ada.latency.ttft_predictor import FixedTTFTPredictor
@@ -27,6 +27,7 @@ from ada.train.arguments import AdaArguments
 from llava import plugins
 from llava.errors import OptionError
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.token_clock import TokenClock
 
 PROMPT = torch.tensor([[1, 17, -200, 60, 7]])
 RETURN = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
@@ -50,7 +51,7 @@ def test_flags_are_read() -> None:
     none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
-    assert options == {**none, "latency_budget": "50%", "strict_latency_budget": True, "planner": "even"}
+    assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
 
 
 def test_the_published_type_has_a_class() -> None:
@@ -80,6 +81,7 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         "latency_budget": LatencyBudget(0.75),
         "planner": planner,
         "strict_latency_budget": False,
+        "ttft_predictor": None,
     }
     out = plain.generate(PROMPT, images=pixels[:1], **RETURN, **options)
     assert out.report.budget_met and 0.5 < out.report.granted <= 0.75
@@ -119,7 +121,14 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
     assert json.loads(json.dumps(facts))["plan"] == out.execution_plan.to_json()
     assert facts["prefill_gflops"] == pytest.approx(sum(facts["prefill_flops"].values()) / 1e9)
     assert facts["requested"] == 0.1 and facts["granted"] == 0.4 and facts["budget_met"] is False
-    for said in ("budget 0.1", "granted 0.4", "budget not met", "layers 2/5", "heads 16/40", "neurons 200/500"):
+    for said in (
+        "budget 0.1",
+        "granted 0.4",
+        "below this model's minimum",
+        "layers 2/5",
+        "heads 16/40",
+        "neurons 200/500",
+    ):
         assert said in facts["summary"]
     assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
 
@@ -129,24 +138,40 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
 def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibrated) -> None:
     """Its neighbour is longer, and runs another plan."""
     model = make_llava(kind)
+    predictor = None
     if calibrated:
         plan, rest = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
         profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
-        model.latency = FixedTTFTPredictor(profile, model.units)
+        predictor = FixedTTFTPredictor(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
     width = prompts[1].shape[1]
     ids = torch.cat([torch.nn.functional.pad(prompt, (width - prompt.shape[1], 0)) for prompt in prompts])
     mask = (torch.arange(width) >= torch.tensor([[width - prompt.shape[1]] for prompt in prompts])).long()
     budgets = [0.6, 0.9]
-    both = model.generate(ids, attention_mask=mask, images=pixels[:2], latency_budget=budgets, **RETURN)
+    both = model.generate(
+        ids,
+        attention_mask=mask,
+        images=pixels[:2],
+        latency_budget=budgets,
+        ttft_predictor=predictor,
+        clock=TokenClock(),
+        **RETURN,
+    )
     for row, budget in enumerate(budgets):
-        alone = model.generate(prompts[row], images=pixels[row : row + 1], latency_budget=budget, **RETURN)
+        alone = model.generate(
+            prompts[row],
+            images=pixels[row : row + 1],
+            latency_budget=budget,
+            ttft_predictor=predictor,
+            clock=TokenClock(),
+            **RETURN,
+        )
         facts = overlay.describe_row(model=model, output=both, row=row)
         assert facts == overlay.describe_row(model=model, output=alone, row=0)
         told = overlay.describe_generation(model=model, output=alone, timing={"time_to_first_token_ms": 1.0})
-        own = {"plan", "plan_ms", "summary", "measured_ms"}
+        own = {"plan", "to_plan_ms", "plan_ms", "preprocess_ms", "before_ms", "summary", "measured_ms"}
         assert all(facts[name] == told[name] for name in told.keys() - own)
-        assert facts["plan_ms"] is None and told["plan_ms"] > 0, "the batch's times are not the row's"
+        assert facts["to_plan_ms"] is None and told["to_plan_ms"] > 0, "the batch's times are not the row's"
         assert ExecutionPlan.from_json(facts["plan"]) == alone.execution_plan and facts["padding"] == 0
     assert overlay.describe_row(model=model, output=SimpleNamespace(), row=0) == {}
 
@@ -160,12 +185,12 @@ def test_chat_commands(make_llava, plain) -> None:
         return overlay.chat_command(command=command, argument=argument, session=session)
 
     assert say("budget") == "budget: none" and say("plan") == "no plan yet: ask something first"
-    assert say("budget", "50%") == "budget: 0.5" and session.options["latency_budget"] == "0.5"
-    assert say("budget", "1.2s") == "budget: 1200ms" and session.options["latency_budget"] == "1200ms"
-    assert say("budget", "0.99999999") and float(session.options["latency_budget"]) < 1, "no digit is lost"
+    assert say("budget", "50%") == "budget: 0.5" and session.options["latency_budget"] == LatencyBudget(0.5)
+    assert say("budget", "1.2s") == "budget: 1200ms" and session.options["latency_budget"] == TimeBudget(1200)
+    assert say("budget", "0.99999999") == "budget: 0.99999999", "no digit is lost"
     with pytest.raises(OptionError, match="'fast'"):
         say("budget", "fast")
-    assert float(session.options["latency_budget"]) == 0.99999999, "a wrong value changes nothing"
+    assert say("budget") == "budget: 0.99999999", "a wrong value changes nothing"
     plan = ExecutionPlan.full(2, 4)
     session.last_metadata = {"plan": plan.to_json()}
     assert say("plan") == blocks(plan) and say("weather") is None
@@ -200,9 +225,9 @@ def test_training_config_becomes_adaptive_only_when_asked() -> None:
 )
 def test_training_budgets(make_llava, text, expected) -> None:
     model = make_llava("L")
-    overlay.prepare_training_model(model=model, arguments={AdaArguments: AdaArguments(latency_budget=text)})
-    assert model.recipe.budgets == expected
-    drawn = model.recipe.draw_units(model.units, Draws(0, 0), 400).unique().tolist()
+    policy = overlay.training_policy(model=model, arguments={AdaArguments: AdaArguments(latency_budget=text)})
+    assert policy.recipe.budgets == expected
+    drawn = policy.recipe.draw_units(model.units, Draws(0, 0), 400).unique().tolist()
     assert drawn == list(range(model.units.granted(expected[0]), model.units.granted(expected[1]) + 1))
 
 
@@ -212,9 +237,13 @@ def test_impossible_training_budgets(make_llava, text) -> None:
         AdaArguments(latency_budget=text).budget_range(make_llava("L").units)
 
 
-def test_a_training_step_is_described(make_llava) -> None:
-    model = make_llava("L")
-    assert overlay.describe_training_step(model=model, inputs={}, outputs=SimpleNamespace()) == {}
+def test_training_policy_of_a_plain_model_is_none(plain) -> None:
+    assert overlay.training_policy(model=plain, arguments={AdaArguments: AdaArguments()}) is None
+
+
+def test_training_policy_without_budgets_has_no_figures(make_llava) -> None:
+    policy = overlay.training_policy(model=make_llava("L"), arguments={AdaArguments: AdaArguments()})
+    assert policy.figures(SimpleNamespace()) == {}
 
 
 def test_the_shell_never_names_the_overlay(root) -> None:

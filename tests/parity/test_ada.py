@@ -12,8 +12,10 @@ import torch
 
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.scheduling.latency_token import EmbeddedBatch, insert, sinusoid, token_place
+from ada.scheduling.latency_token import insert, sinusoid, token_position
 from ada.scheduling.sample_rng import Draws
+from ada.train.arguments import AdaArguments
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 MODELS = ("tiny_ada_L", "tiny_ada_H", "tiny8_ada_L", "tiny8_ada_H")
 
@@ -137,7 +139,8 @@ def test_budgets_drawn_in_training(golden, edge, name) -> None:
         pytest.skip("no draws were recorded for this model")
     recorded_draws = edge[0]["get_random_latency"][name]
     model = load(golden, name)
-    drawn = model.recipe.draw_units(model.units, Draws(0, 0), 1000).unique().tolist()
+    recipe = AdaArguments().recipe(model.units)  # as published
+    drawn = recipe.draw_units(model.units, Draws(0, 0), 1000).unique().tolist()
     assert [model.units.fraction(units) for units in drawn] == recorded_draws["distinct"]
 
 
@@ -160,7 +163,7 @@ def test_place_of_the_latency_token(edge) -> None:
         embeds = given["embeds_first_channel"][..., None].float()
         sequence = EmbeddedBatch(embeds, given["attention_mask"], given["position_ids"], given["labels"])
         token = given["latency_embedding_values"][:, None, None].float()
-        place = token_place(sequence)
+        place = token_position(sequence)
         out = insert(sequence, token, place)
         expected = case["result"].get("ok")
         if expected is None or "LEFT" in case["case"]:
@@ -178,18 +181,18 @@ def test_left_padding_which_the_reference_gets_wrong() -> None:
     positions = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]])
     labels = torch.tensor([[-100, -100, -100, 5, 6, 7], [-100, -100, -100, -100, 8, 9]])
     sequence = EmbeddedBatch(embeds, mask, positions, labels)
-    out = insert(sequence, torch.full((2, 1, 1), -1.0), token_place(sequence))
+    out = insert(sequence, torch.full((2, 1, 1), -1.0), token_position(sequence))
     assert out.embeds[1, :, 0].tolist() == [6, 7, 8, 9, -1, 10, 11]
     assert out.attention_mask.tolist()[1] == [0, 0, 1, 1, 1, 1, 1]
     assert out.position_ids.tolist()[1] == [0, 0, 0, 1, 2, 3, 4]
-    assert token_place(EmbeddedBatch(embeds, mask, positions, None)).tolist() == [6, 6]
+    assert token_position(EmbeddedBatch(embeds, mask, positions, None)).tolist() == [6, 6]
 
 
 def test_no_ignored_label_puts_the_token_first() -> None:
     """The reference fails on it."""
     labels = torch.tensor([[1, 2, 3]])
     sequence = EmbeddedBatch(torch.zeros(1, 3, 1), None, None, labels)
-    assert token_place(sequence).tolist() == [0]
+    assert token_position(sequence).tolist() == [0]
 
 
 class Replay:

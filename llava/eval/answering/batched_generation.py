@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from llava.conversation import Conversation
 from llava.generation import SamplingParams, TokenClock, stop_text, with_image_tags
@@ -50,9 +50,17 @@ class BatchAnswers:
 class Answerer:
     """A loaded model that answers batches under one conversation template."""
 
-    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, template: Conversation) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        template: Conversation,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.template = template
+        self.options = options or {}  # what plug-ins added to the program's, for the hook ``generation_options``
 
     def prompt(self, text: str, pictures: int, answer: str | None = None) -> str:
         """The question as this model is asked, with a tag for each of its pictures; with its answer, where given."""
@@ -88,9 +96,7 @@ class Answerer:
         clock = clock or TokenClock(None)
         ids, mask = (tensor.to(self.model.device) for tensor in padded(prompts))
         stops = [text for text in (stop_text(self.template), *stops) if text]
-        criteria: list[StoppingCriteria] = [clock]
-        if stops:
-            criteria.append(KeywordsStoppingCriteria(stops, self.tokenizer, ids))
+        criteria = [KeywordsStoppingCriteria(stops, self.tokenizer, ids)] if stops else []
         pad = self.tokenizer.pad_token_id
         output = self.model.generate(
             ids,
@@ -99,6 +105,7 @@ class Answerer:
             image_sizes=sizes,
             return_dict_in_generate=True,
             use_cache=True,
+            clock=clock,
             stopping_criteria=StoppingCriteriaList(criteria),
             pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
             **sampling.keywords(),

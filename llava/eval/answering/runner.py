@@ -108,7 +108,11 @@ def chosen_model(path: str | None) -> str:
 
 def _settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:
     """What the answers depend on beside the questions; unset options are left out."""
-    chosen = {name: value for name, value in options.items() if name not in NOT_SETTINGS and value not in (None, False)}
+    chosen = {
+        name: value if isinstance(value, (str, int, float, list)) else str(value)  # as they are stored, in JSON
+        for name, value in options.items()
+        if name not in NOT_SETTINGS and value not in (None, False)
+    }
     return {"checkpoint": _fingerprint(local_folder(model_path)), **chosen}
 
 
@@ -132,8 +136,8 @@ def load_answerer(model_path: str, args: argparse.Namespace, **loading: Any) -> 
     tokenizer, model, image_processor, _ = load_pretrained_model(
         model_path, args.model_base, name, device=pick_device(args.device), **loading
     )
-    hooks().prepare_model(model=model, options=vars(args))
-    return Answerer(model, tokenizer, image_processor, conversation_for(model, name, args.conv_mode))
+    added = merged(hooks().prepare_model(model=model, options=vars(args)))
+    return Answerer(model, tokenizer, image_processor, conversation_for(model, name, args.conv_mode), added)
 
 
 def _batches(
@@ -144,7 +148,7 @@ def _batches(
     how: SamplingParams,
 ) -> Iterator[tuple[list[int], BatchAnswers]]:
     """Places of a batch's questions, and its answers, batch by batch."""
-    keywords = merged(hooks().generation_options(model=answerer.model, options=vars(args)))
+    keywords = merged(hooks().generation_options(model=answerer.model, options={**vars(args), **answerer.options}))
     asked = [questions[place] for place in waiting]
     prompts = [answerer.ids(answerer.prompt(question.text, question.picture is not None)) for question in asked]
     for group in groups_by_length(prompts, args.batch_size):

@@ -5,17 +5,20 @@ A family is a file beside this one: a config, a decoder and a model class, and t
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, StoppingCriteriaList
 
 from llava.errors import OptionError
 from llava.model.llava_arch import LlavaMetaForCausalLM
-from llava.model.multimodal.merge_inputs import pad_left
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.model.multimodal.merge_inputs import images_per_row
 from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
+from llava.token_clock import TokenClock
 
 if TYPE_CHECKING:  # what the classes below are mixed in front of
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -100,19 +103,45 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
             **kwargs,
         )
 
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        images: Any = None,
+        image_sizes: Any = None,
+    ) -> EmbeddedBatch:
+        """Embed token ids (B, t) whose image tags stand for ``images``: what enters the decoder, (B, T, D).
+
+        images, image_sizes: as ``forward`` takes them. Raises ImageError where tags and images do not fit.
+        """
+        seen = images if self.get_vision_tower() else None
+        num_images = images_per_row(input_ids, attention_mask, seen)
+        _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
+            input_ids, position_ids, attention_mask, None, labels, images, image_sizes
+        )
+        if embeds is None:  # text only
+            embeds = self.get_input_embeddings()(input_ids)
+        return EmbeddedBatch(embeds, attention_mask, position_ids, labels, num_images)
+
     @torch.no_grad()
     def generate(
         self,
         inputs: torch.Tensor | None = None,
         images: Any = None,
         image_sizes: Any = None,
+        clock: TokenClock | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue the prompts ``inputs`` (B, t); what is returned holds the new tokens only.
 
-        Rows may be padded on either side, told by ``attention_mask`` (B, t); they are padded on the left for
-        generation. Raises OptionError for ``inputs_embeds``, which are made here.
+        Rows may be padded on either side, as ``attention_mask`` (B, t) says; they are padded on the left for
+        generation. clock: stamps every token. Other keywords are transformers'. Raises OptionError for
+        ``inputs_embeds``, which are made here.
         """
+        if clock is not None:
+            clock.called = time.perf_counter()
         if kwargs.pop("inputs_embeds", None) is not None:
             raise OptionError("generate() makes inputs_embeds from token ids and images; give it those")
         if inputs is None:
@@ -120,14 +149,14 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
         if inputs is None:
             raise OptionError("generate() needs the prompt's token ids, as inputs")
         kwargs.pop("position_ids", None)  # they follow from the mask
-        mask = kwargs.pop("attention_mask", None)
-        _, _, mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
-            inputs, None, mask, None, None, images, image_sizes
-        )
-        if embeds is None:
-            embeds = self.get_input_embeddings()(inputs)
-        embeds, mask = pad_left(embeds, mask)
-        return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+        batch = self.embed(inputs, kwargs.pop("attention_mask", None), images=images, image_sizes=image_sizes)
+        return self.generate_from_embeds(batch.padded_left(), clock=clock, **kwargs)
+
+    def generate_from_embeds(self, batch: EmbeddedBatch, clock: TokenClock | None = None, **kwargs: Any) -> Any:
+        """Continue prompts that are embedded and padded on the left; the part of ``generate`` to extend."""
+        if clock is not None:
+            kwargs["stopping_criteria"] = StoppingCriteriaList([clock, *(kwargs.get("stopping_criteria") or ())])
+        return super().generate(inputs_embeds=batch.embeds, attention_mask=batch.attention_mask, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
         """As transformers saves; beside the weights go config and processor of a vision tower that they hold.

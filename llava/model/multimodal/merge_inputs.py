@@ -43,6 +43,22 @@ def features_by_row(tags: Sequence[int], features: Sequence[torch.Tensor]) -> li
     return [features[start : start + share] for start, share in zip(starts, shares, strict=True)]
 
 
+def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
+    """Return how many images, or crops of them, the vision tower sees for each row of ``input_ids`` (B, t).
+
+    images: what ``generate`` takes: (n, 3, S, S), or for each image one (3, S, S) or its crops (c, 3, S, S); or None.
+    mask: (B, t), False where a row is padded. Raises ImageError where tags and images do not fit.
+    """
+    if images is None:
+        return [0] * len(input_ids)
+    crops: list[Any] = [len(image) if image.dim() == 4 else 1 for image in images]
+    tags = input_ids == IMAGE_TOKEN_INDEX
+    if mask is not None:
+        tags = tags & mask.bool()
+    rows: list[Any] = features_by_row(tags.sum(dim=1).tolist(), crops)
+    return [sum(own) for own in rows]
+
+
 def splice_row(
     ids: torch.Tensor, labels: torch.Tensor, images: Sequence[torch.Tensor], embed: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,8 +13,12 @@ from llava.serve.engine.request_queue import Load
 class ServingPolicy:
     """One plug-in's part. Every method may be called from several threads; ``fields`` are the request's by name."""
 
-    def check(self, fields: Mapping[str, Any]) -> None:
-        """Refuse a request before it waits: raise a ``LlavaError`` that names the field."""
+    def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check a request's fields before it waits; return those that were parsed, which replace the text from then on.
+
+        Raises a ``LlavaError`` that names the field.
+        """
+        return {}
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
         """Options for the ``generation_options`` hook, as the request leaves the queue under this load."""
@@ -31,9 +35,9 @@ class Policies(ServingPolicy):
     def __init__(self, parts: Sequence[ServingPolicy] = ()) -> None:
         self.parts = parts
 
-    def check(self, fields: Mapping[str, Any]) -> None:
-        for part in self.parts:
-            part.check(fields)
+    def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Merge what the plug-ins parsed."""
+        return merged([part.check(fields) for part in self.parts])
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
         return merged([part.grant(fields, load) for part in self.parts])

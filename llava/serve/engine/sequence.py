@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList
 
 from llava.generation import SamplingParams, TokenClock, end_ids, finished_answer, generation_inputs
 from llava.kv_cache import DecodingBatch, RowCache, take_row
@@ -50,7 +50,7 @@ class RunningSequence:
             model, loaded.tokenizer, loaded.image_processor, question.prompt, question.images, options
         )
         drawn["max_new_tokens"] = 1
-        output = model.generate(stopping_criteria=StoppingCriteriaList([clock]), **drawn, **inputs)
+        output = model.generate(clock=clock, **drawn, **inputs)
         heads = together(model, [output]).heads
         cache = take_row(output.past_key_values, 0, output.past_key_values.get_seq_length(), heads, heads)
         output.past_key_values = None  # the row has it now

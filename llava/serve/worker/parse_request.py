@@ -39,7 +39,7 @@ def parse_request(
         )
     stops = read_stops(body.stop)
     fields = body.model_dump(exclude={"prompt", "images"})
-    policy.check(fields)
+    fields.update(policy.check(fields))
     images = read_images(body, loaded, limits)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
     prompt_tokens = count_tokens(prompt, images, loaded)

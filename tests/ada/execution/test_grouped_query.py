@@ -30,7 +30,7 @@ def test_a_group_is_kept_or_dropped_with_all_its_query_heads(model, pixels) -> N
     per_group = model.config.num_attention_heads // groups
     partial = 0
     for budget in (0.5, 0.65, 0.8, 0.9):
-        sequence = model._embed(PROMPT, None, None, None, pixels[:1], None)
+        sequence = model.embed(PROMPT, images=pixels[:1])
         begun, execution = model.begin(sequence, model.grant(budget, 1))
         cache = DynamicCache()
         model(inputs_embeds=begun.embeds, execution=execution, past_key_values=cache, use_cache=True)
@@ -40,7 +40,7 @@ def test_a_group_is_kept_or_dropped_with_all_its_query_heads(model, pixels) -> N
             if not 0 < kept < groups:
                 continue
             partial += 1
-            attention = execution.work(model.model.layers[index], begun.embeds).narrow.self_attn
+            attention = execution.action(model.model.layers[index], begun.embeds).narrow.self_attn
             shapes = [tuple(attention._modules[name].weight.shape) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
             query, key = kept * per_group * width, kept * width
             assert shapes == [(query, 64), (key, 64), (key, 64), (64, query)]

@@ -7,8 +7,8 @@ import torch
 
 from ada.budget import LatencyBudget
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.scheduling.latency_token import EmbeddedBatch
 from llava.errors import OptionError
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 IMAGE = -200
 PROMPT = [1, 17, 33, IMAGE, 60, 70, 31, 7]
@@ -77,7 +77,7 @@ def test_strict_budgets_are_refused_with_the_least_that_can_be_had(make_llava, p
 
 
 def test_embeddings_are_taken_by_forward_and_refused_by_generate(model, pixels, ids, close) -> None:
-    embeds = model._embed(ids(), None, None, None, pixels[:1], None).embeds
+    embeds = model.embed(ids(), images=pixels[:1]).embeds
     out = model(inputs_embeds=embeds, latency_budget=0.7)
     close(out.logits, model(ids(), images=pixels[:1], latency_budget=0.7).logits)
     with pytest.raises(OptionError, match="inputs_embeds"):

@@ -17,7 +17,7 @@ KINDS = ("H", "L")
 
 def prompt_with_token(model, prompt: torch.Tensor, images: Any) -> torch.Tensor:
     """Spliced embeddings with the latency token of a full budget behind them (1, T + 1, D)."""
-    embeds = model._embed(prompt, None, None, None, images, None).embeds
+    embeds = model.embed(prompt, images=images).embeds
     full = torch.tensor([model.units.tunable / (model.units.tunable + 1)])
     return torch.cat([embeds, model.scheduler.encode(full)], dim=1)
 
@@ -38,7 +38,7 @@ def test_no_plan_and_a_full_budget_are_bit_equal_to_plain_models(
     plain.load_state_dict(model.state_dict(), strict=False)
     images = pixels[:1].to(dtype)
 
-    spliced = model._embed(ids(), None, None, None, images, None).embeds
+    spliced = model.embed(ids(), images=images).embeds
     expected = transformers_own(inputs_embeds=spliced).logits
     assert torch.equal(plain(ids(), images=images).logits, expected)
     assert torch.equal(model(ids(), images=images).logits, expected), "no budget: no latency token, no plan"
@@ -108,7 +108,7 @@ def test_masked_and_narrow_agree_in_prefill_and_decode(model, pixels, close) -> 
     for case in range(6):
         prompt = torch.randint(3, 90, (1, 4 + case), generator=generator)
         granted = torch.randint(0, model.units.tunable + 1, (1,), generator=generator)
-        sequence = model._embed(prompt, None, None, None, None, None)
+        sequence = model.embed(prompt)
         logits = {}
         for narrow in (True, False):
             torch.manual_seed(case)  # the random planner draws the same plan twice
@@ -130,7 +130,7 @@ def test_all_tunable_layers_off_is_the_prefix_alone(model, plain_of, pixels, ids
     prefix = plain_of(model)
     prefix.model.layers = prefix.model.layers[:2]
     token = model.scheduler.encode(torch.zeros(1))
-    embeds = torch.cat([model._embed(ids(), None, None, None, pixels[:1], None).embeds, token], dim=1)
+    embeds = torch.cat([model.embed(ids(), images=pixels[:1]).embeds, token], dim=1)
     expected = prefix(inputs_embeds=embeds, output_hidden_states=True)
     assert torch.equal(out.logits, expected.logits)
     assert len(out.hidden_states) == 6, "an entry for every layer, the skipped ones too"
@@ -142,7 +142,7 @@ def test_all_tunable_layers_off_is_the_prefix_alone(model, plain_of, pixels, ids
 def test_gradients_in_evaluation_mode_are_those_of_the_masked_model(model, pixels, ids) -> None:
     gradients = []
     for narrow in (True, False):
-        sequence = model._embed(ids(), None, None, None, pixels[:1], None)
+        sequence = model.embed(ids(), images=pixels[:1])
         begun, execution = model.begin(sequence, model.grant(0.75, 1), narrow=narrow)
         model(inputs_embeds=begun.embeds, execution=execution).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

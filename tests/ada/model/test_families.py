@@ -82,7 +82,7 @@ def transformers_own(family: str, model: Any) -> Any:
 
 
 def with_token(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    embeds = model._embed(torch.tensor([PROMPT]), None, None, None, pixels[:1], None).embeds
+    embeds = model.embed(torch.tensor([PROMPT]), images=pixels[:1]).embeds
     full = torch.tensor([model.units.tunable / (model.units.tunable + 1)])
     return torch.cat([embeds, model.scheduler.encode(full)], dim=1)
 
@@ -94,7 +94,7 @@ def with_token(model: Any, pixels: torch.Tensor) -> torch.Tensor:
 def test_no_plan_and_a_full_budget_are_bit_equal_to_transformers(make, pixels, family, kind, attention) -> None:
     model = make(family, kind, attention)
     plain, prompt = transformers_own(family, model), torch.tensor([PROMPT])
-    spliced = model._embed(prompt, None, None, None, pixels[:1], None).embeds
+    spliced = model.embed(prompt, images=pixels[:1]).embeds
     assert torch.equal(model(prompt, images=pixels[:1]).logits, plain(inputs_embeds=spliced).logits)
     embeds = with_token(model, pixels)
     full = model(prompt, images=pixels[:1], latency_budget=1.0).logits
@@ -133,7 +133,7 @@ def test_masked_and_narrow_agree_in_prefill_and_decode(make, close, family) -> N
         steps: dict[bool, list[torch.Tensor]] = {True: [], False: []}
         for narrow in steps:
             torch.manual_seed(granted)  # the random planner draws the same plan twice
-            sequence = model._embed(prompt, None, None, None, None, None)
+            sequence = model.embed(prompt)
             begun, execution = model.begin(sequence, torch.tensor([granted]), "random", narrow=narrow)
             out = model(inputs_embeds=begun.embeds, execution=execution, use_cache=True)
             steps[narrow].append(out.logits)

@@ -89,7 +89,7 @@ def slow_beams(model, prompt, images, plan) -> torch.Tensor:
             size, longer = divmod(linear.in_features, plan.num_switches)
             sizes = torch.tensor([size + (a < longer) for a in range(plan.num_switches)])
             linear.weight.data *= on[sort].repeat_interleave(sizes)
-    sequence, _ = model.begin(model._embed(prompt, None, None, None, images, None), model.grant(0.7, 1))
+    sequence, _ = model.begin(model.embed(prompt, images=images), model.grant(0.7, 1))
     return super(LlavaCausalLM, twin).generate(
         inputs_embeds=sequence.embeds, max_new_tokens=5, do_sample=False, num_beams=3, num_return_sequences=2
     )

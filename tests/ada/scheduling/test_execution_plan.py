@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
-from ada.scheduling.plan_plot import OFF, ON, blocks, save_png
+from ada.scheduling.plan_plot import OFF, ON, blocks, figure
 from llava.errors import OptionError
 
 PLAN = ExecutionPlan(
@@ -43,7 +43,7 @@ def test_counts() -> None:
     assert PLAN.share == 12 / 32
     assert PLAN.neurons_run(10) == 10 + (3 + 2) + 0 + 2, "groups of 3, 3, 2 and 2 neurons"
     assert [PLAN.is_full(i) for i in range(4)] == [True, False, False, False]
-    assert PLAN.with_whole([1, 2, 3]) == ExecutionPlan.full(4, 4) and PLAN.with_whole([]) == PLAN
+    assert PLAN.with_dense([1, 2, 3]) == ExecutionPlan.full(4, 4) and PLAN.with_dense([]) == PLAN
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,7 @@ def test_blocks_for_the_terminal() -> None:
 
 def test_the_picture_shows_each_switch_in_its_place(tmp_path) -> None:
     path = tmp_path / "plan.png"
-    save_png(PLAN, path, "a title")
-    assert [file.name for file in tmp_path.iterdir()] == ["plan.png"], "nothing half-written is left"
+    figure(PLAN, "a title").savefig(path, dpi=150)
     pixels = Image.open(path).convert("RGB")
     dark, pale = (43, 95, 179), (232, 232, 238)
     width, height = pixels.size

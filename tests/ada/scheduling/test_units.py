@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def test_any_grid_keeps_the_budget(layers: int, prefix: int, rank: int, budget: 
     granted = grid.granted(budget)
     assert 0 <= granted <= grid.tunable
     assert granted == 0 or grid.prefix + granted <= grid.total * budget
-    assert 0 <= grid.encoding(granted) < 1
+    assert 0 <= grid.encoding(torch.tensor(granted)) < 1
     assert grid.granted(1.0) == grid.tunable
 
 

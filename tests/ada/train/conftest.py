@@ -58,13 +58,9 @@ def noise() -> type[Noise]:
 
 @pytest.fixture
 def train_batch(batch, pixels) -> Callable[..., Any]:
-    """``train_batch(model, granted, seed)``: the batch through ``begin`` and ``forward``, with chosen noise."""
+    """``train_batch(model, granted, seed)``: the batch through ``forward``, with chosen noise."""
 
     def run(model: Any, granted: torch.Tensor, seed: int) -> Any:
-        sequence = model._embed(**batch, position_ids=None, images=pixels, image_sizes=None)
-        sequence, execution = model.begin(sequence, granted, noise=Noise(seed))
-        out = model(**sequence.inputs(), execution=execution, use_cache=False)
-        out.gates, out.labels, out.granted_units = execution.gates, sequence.labels, granted
-        return out
+        return model(**batch, images=pixels, granted_units=granted, noise=Noise(seed), use_cache=False)
 
     return run

@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional
 
 from ada.train.metrics import loss_by_band
+from ada.train.policy import BudgetTraining
+from ada.train.recipe import Recipe
 
 IMAGE, IGNORE = -200, -100
 
@@ -26,8 +28,8 @@ def test_forward_in_training_draws_a_budget_for_each_sample(make_llava, pixels, 
         assert (out.gates.detach().sum((1, 2, 3)) == out.granted_units * per_unit).all()
         seen.update(out.granted_units.tolist())
     assert seen == set(range(model.units.tunable + 1)), "the whole grid, both ends included"
-    model.recipe.budgets = (0.7, 0.9)
-    drawn = torch.cat([model(**given).granted_units for _ in range(12)])
+    policy = BudgetTraining(Recipe((0.7, 0.9)), model.units)
+    drawn = torch.cat([model(**given, **policy.inputs(0, step, 0.0, 0, 4)).granted_units for step in range(12)])
     assert (model.units.granted(0.7), model.units.granted(0.9)) == (drawn.min(), drawn.max())
     out = model(**given, latency_budget=[0.5, 0.6, 0.9, 1.0])
     assert out.granted_units.tolist() == [model.units.granted(b) for b in (0.5, 0.6, 0.9, 1.0)]

@@ -1,8 +1,6 @@
-"""What a training step draws and learns from: sandwich, temperature, distillation, what the scheduler reads."""
+"""Recipe and policy of training: sandwich, temperature, distillation, what the scheduler reads."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +8,12 @@ import torch
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
-from ada.train.recipe import Recipe, TemperatureSchedule, distance
+from ada.train.policy import BudgetTraining
+from ada.train.recipe import Recipe, distance
 from llava.errors import OptionError
 
 IGNORE = -100
 UNITS = Units("H", num_layers=10, num_prefix_layers=2, num_switches=8, rank=2)
-CPU = torch.device("cpu")
 
 
 def shares(recipe: Recipe) -> dict[int, float]:
@@ -38,31 +36,37 @@ def test_sandwich_draws_have_a_quarter_at_either_end() -> None:
 
 
 def test_temperature_scales_the_draws() -> None:
-    draws, recipe = Draws(1, 0), Recipe((0.5, 1.0), temperature=0.3)
+    draws, recipe = Draws(1, 0), Recipe((0.5, 1.0), temperatures=(0.3, 0.3))
     expected = draws.gumbel(5)((5, 7)) * 0.3
-    torch.testing.assert_close(recipe.noise(draws, 5, CPU)((5, 7)), expected)
+    torch.testing.assert_close(recipe.noise(draws, 5)((5, 7)), expected)
 
 
 @pytest.mark.parametrize("kind", ["H", "L"])
 def test_at_temperature_0_training_runs_the_plan_of_inference(make_llava, batch, pixels, kind) -> None:
     model = make_llava(kind, seed=3)
-    asked = {**batch, "images": pixels, "latency_budget": 0.8}
-    calm = model.eval()(**asked).gates
+    budgeted = {**batch, "images": pixels, "latency_budget": 0.8}
+    calm = model.eval()(**budgeted).gates
     model.train()
-    model.recipe.temperature = 0.0
-    assert torch.equal(model(**asked).gates, calm)
-    model.recipe.temperature = 100.0
-    assert any(not torch.equal(model(**asked).gates, calm) for _ in range(8))
+
+    def gates(temperature: float, seed: int) -> torch.Tensor:
+        recipe = Recipe((0.5, 1.0), temperatures=(temperature, temperature))
+        return model(**budgeted, noise=recipe.noise(Draws(seed, 0), len(calm))).gates
+
+    assert torch.equal(gates(0.0, 0), calm)
+    assert any(not torch.equal(gates(100.0, seed), calm) for seed in range(8))
 
 
-def test_the_temperature_goes_straight_from_start_to_end() -> None:
-    recipe = Recipe((0.5, 1.0))
-    schedule = TemperatureSchedule(recipe, 1.0, 0.2)
-    seen = []
-    for step in (0, 2, 4, 1):  # a run that is resumed starts anywhere
-        schedule.on_step_begin(None, SimpleNamespace(global_step=step, max_steps=5), None)
-        seen.append(recipe.temperature)
-    assert seen == pytest.approx([1.0, 0.6, 0.2, 0.8])
+def test_temperature_is_linear_from_start_to_end() -> None:
+    recipe = Recipe((0.5, 1.0), temperatures=(1.0, 0.2))
+    assert [recipe.temperature(progress) for progress in (0, 0.5, 1, 0.25)] == pytest.approx([1.0, 0.6, 0.2, 0.8])
+
+
+def test_policy_draws_the_same_however_a_step_is_cut() -> None:
+    policy = BudgetTraining(Recipe((0.5, 1.0), temperatures=(1.0, 0.5)), UNITS)
+    full = policy.inputs(seed=3, step=7, progress=0.5, first=0, rows=4)
+    halves = [policy.inputs(seed=3, step=7, progress=0.5, first=first, rows=2) for first in (0, 2)]
+    assert torch.equal(full["granted_units"], torch.cat([half["granted_units"] for half in halves]))
+    assert torch.equal(full["noise"]((4, 3)), torch.cat([half["noise"]((2, 3)) for half in halves]))
 
 
 def test_distance_is_the_divergence_at_supervised_tokens() -> None:
@@ -79,29 +83,37 @@ def test_distance_is_the_divergence_at_supervised_tokens() -> None:
     assert distance(ours, ours, labels).item() == pytest.approx(0, abs=1e-6)
 
 
+def loss_with_distillation(model, weight: float, inputs: dict) -> torch.Tensor:
+    """The loss as the trainer makes it: the model's, and the policy's terms."""
+    policy = BudgetTraining(Recipe((0.5, 1.0), distillation=weight), model.units)
+    terms = policy.loss_terms(model, {k: v for k, v in inputs.items() if k != "latency_budget"})
+    outputs = model(**inputs)
+    return outputs.loss + sum(term(outputs, None) for term in terms)
+
+
+def no_noise(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.zeros(shape)
+
+
 @pytest.mark.parametrize("kind", ["H", "L"])
 def test_distillation_adds_the_distance_to_the_model_in_full(make_llava, batch, pixels, kind) -> None:
     model = make_llava(kind, seed=3).train()
-    model.recipe.temperature = 0.0
-    asked = {**batch, "images": pixels, "latency_budget": 0.8}
-    plain = model(**asked)
-    model.recipe.distillation = 0.5
-    told = model(**asked)
+    inputs = {**batch, "images": pixels, "latency_budget": 0.8, "noise": no_noise}
+    plain = model(**inputs)
+    distilled = loss_with_distillation(model, 0.5, inputs)
     with torch.no_grad():
-        full = model.eval()(**{**asked, "latency_budget": 1.0})
-    apart = distance(plain.logits, full.logits, plain.labels)
-    assert apart > 0.01
-    torch.testing.assert_close(told.loss, plain.loss + 0.5 * apart)
-    told.loss.backward()
+        full = model.eval()(**{**inputs, "latency_budget": 1.0})
+    divergence = distance(plain.logits, full.logits, plain.labels)
+    assert divergence > 0.01
+    torch.testing.assert_close(distilled, plain.loss + 0.5 * divergence)
+    distilled.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.scheduler.parameters())
 
 
 def test_distillation_at_full_budget_adds_nothing(make_llava, batch, pixels) -> None:
     model = make_llava("H", seed=3).train()
-    asked = {**batch, "images": pixels, "latency_budget": 1.0}
-    plain = model(**asked).loss
-    model.recipe.distillation = 3.0
-    torch.testing.assert_close(model(**asked).loss, plain)
+    inputs = {**batch, "images": pixels, "latency_budget": 1.0}
+    torch.testing.assert_close(loss_with_distillation(model, 3.0, inputs), model(**inputs).loss)
 
 
 @pytest.mark.parametrize("reads", ["content", "budget"])
@@ -136,6 +148,5 @@ def test_flags_that_are_none(flags) -> None:
 def test_flags_make_the_recipe() -> None:
     flags = {"budget_sampling": "sandwich", "distillation_weight": 0.5, "scheduler_temperature": "2:0.5"}
     arguments = AdaArguments(latency_budget="0.5:0.9", **flags)
-    assert arguments.recipe(UNITS) == Recipe((0.5, 0.9), True, 0.5, 2.0)
-    assert arguments.temperatures() == (2.0, 0.5)
+    assert arguments.recipe(UNITS) == Recipe((0.5, 0.9), True, 0.5, (2.0, 0.5))
     assert AdaArguments().recipe(UNITS) == Recipe((0.2, 1.0)), "as published"

@@ -182,5 +182,8 @@ def test_the_scheduler_learns_at_its_own_rate_and_temperature(flags_of, base, tm
         name for name in rates if name.startswith("scheduler.")
     }
     assert len(set(rates.values())) == 2
+    seen = []
+    inputs = trainer.policy.inputs
+    trainer.policy.inputs = lambda *args: seen.append(args[2]) or inputs(*args)
     trainer.train()
-    assert trainer.model.recipe.temperature == 0.5, "the last step's"
+    assert seen == [0.0, 1.0], "from the first step's temperature to the last step's"

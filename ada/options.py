@@ -1,0 +1,115 @@
+"""Turns a program's flags, or a request's fields, into what ``generate`` takes: budget, planner, TTFT predictor."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ada.budget import Budget, TimeBudget, budget_flag, read_budget
+from ada.protocols import AdaptiveModel, is_adaptive
+from ada.scheduling.planners import PLANNERS
+from llava.errors import OptionError
+from llava.protocols import LlavaModel
+
+UNTRAINED = tuple(name for name in PLANNERS if name != "learned")
+
+
+def add_budget_flag(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add ``--latency-budget``; return its group."""
+    parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
+    group = parser.add_argument_group("latency budget")
+    group.add_argument(
+        "--latency-budget",
+        type=budget_flag,
+        metavar="BUDGET",
+        help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%; or time to first token on "
+        "this device: 850ms or 1.2s",
+    )
+    return group
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a program that answers."""
+    group = add_budget_flag(parser)
+    group.add_argument(
+        "--strict-latency-budget",
+        action="store_true",
+        help="refuse a budget below what the model can reach, instead of running its cheapest plan",
+    )
+    group.add_argument(
+        "--no-auto-calibrate",
+        action="store_true",
+        help="refuse a budget in time where this device is not calibrated, instead of a short calibration first",
+    )
+    group.add_argument(
+        "--planner",
+        choices=list(PLANNERS),
+        help="what chooses the heads, neurons and layers that run; even, last and random need no training",
+    )
+
+
+def budget_of(options: Mapping[str, Any]) -> Budget | None:
+    """Return the options' ``latency_budget``; a value that was read before is returned as it is."""
+    budget = options.get("latency_budget")
+    return None if budget is None else read_budget(budget)
+
+
+def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the flags against the model; make a plain LLaVA adaptive where an untrained planner is asked for.
+
+    Returns options to add: ``ttft_predictor``, where this device is calibrated for the model. Where the budget is a
+    time and it is not, it is calibrated now. Raises OptionError for flags that the model cannot follow.
+    """
+    budget, planner = budget_of(options), options.get("planner")
+    by_time = isinstance(budget, TimeBudget)
+    if by_time and options.get("batch_size", 1) > 1:
+        raise OptionError(
+            f"--batch-size is {options['batch_size']} and --latency-budget {budget}: a time holds for one question at "
+            "a time; leave --batch-size at 1, or give a share such as 0.5"
+        )
+    if not is_adaptive(model) and (budget is not None or planner is not None):
+        if planner not in UNTRAINED:
+            raise no_scheduler(model)
+        from ada.model.families import make_adaptive
+
+        make_adaptive(model)
+    return _calibrated(model, options, needed=by_time) if is_adaptive(model) else {}
+
+
+def _calibrated(model: AdaptiveModel, options: Mapping[str, Any], needed: bool) -> dict[str, Any]:
+    """The stored calibration, where one fits; else, where it is ``needed``, a new one."""
+    from ada.latency.ready import ready_predictor, stored_predictor
+
+    if options.get("ttft_predictor") is not None:
+        return {}
+    automatic = not options.get("no_auto_calibrate")
+    predictor = ready_predictor(model, automatic) if needed else stored_predictor(model)
+    if predictor is None:
+        return {}
+    # Programs that answer files go by profile and prompt alone, so that chunks and restarts change nothing.
+    return {"ttft_predictor": predictor.fixed() if "batch_size" in options else predictor}
+
+
+def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of ``generate``. Raises OptionError for a budget on a model without a scheduler."""
+    if not is_adaptive(model):
+        if options.get("latency_budget") is None:
+            return {}
+        raise no_scheduler(model)  # a request's budget, on a model that was loaded without one
+    return {
+        "latency_budget": budget_of(options),
+        "planner": options.get("planner"),
+        "strict_latency_budget": bool(options.get("strict_latency_budget")),
+        "ttft_predictor": options.get("ttft_predictor"),
+    }
+
+
+def no_scheduler(model: LlavaModel) -> OptionError:
+    """Return the error for a budget on a plain LLaVA; it names both ways on."""
+    return OptionError(
+        f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has none. "
+        "Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "
+        f"{'|'.join(UNTRAINED)} for an untrained plan"
+    )

@@ -1,0 +1,53 @@
+"""Records when each token of an answer was there, and stops the generation when it is cancelled."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+
+class TokenClock(StoppingCriteria):
+    """The clock of one answer, by ``time.perf_counter`` in seconds.
+
+    ``start``: when the question was asked, that is when the clock was made; ``called``: when ``generate`` began;
+    ``stamps``: when each token was there. ``generate(clock=...)`` puts it first among its stopping criteria.
+    """
+
+    def __init__(self, cancelled: threading.Event | None = None) -> None:
+        self.cancelled = cancelled
+        self.start = time.perf_counter()
+        self.called: float | None = None
+        self.stamps: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Stamp a token; return (rows,) bool: whether to stop, for every row alike."""
+        self.tick(input_ids.device)
+        stop = self.cancelled is not None and self.cancelled.is_set()
+        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
+
+    def tick(self, device: torch.device) -> None:
+        """Stamp a token now, once ``device`` has computed it."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # kernels were only launched so far
+        self.stamps.append(time.perf_counter())
+
+    def token_ms(self) -> list[float]:
+        """Return the inter-token latencies in milliseconds: one for each token after the first."""
+        return [(later - earlier) * 1000 for earlier, later in itertools.pairwise(self.stamps)]
+
+    def timing(self) -> dict[str, float]:
+        """Return ``time_to_first_token_ms``, ``tokens_per_second`` (of the tokens after the first; 0 where there are
+        none) and ``new_tokens``."""
+        first = self.stamps[0] if self.stamps else time.perf_counter()
+        later = len(self.stamps) - 1
+        span = self.stamps[-1] - first if later > 0 else 0.0
+        return {
+            "time_to_first_token_ms": (first - self.start) * 1000,
+            "tokens_per_second": later / span if span > 0 else 0.0,
+            "new_tokens": float(len(self.stamps)),
+        }
