@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, init=False, repr=False, eq=False)
-class AdaFields(PreTrainedConfig):
+class AdaFields(PreTrainedConfig):  # type: ignore[misc]
     """Keys of the scheduler.
 
     ``num_prefix_layers`` (P, by default half of the layers), ``scheduler_type`` ("H" or "L"), ``scheduler_rank``,

@@ -28,7 +28,8 @@ class AdaptiveModel(LlavaModel, Protocol):
     scheduler: Scheduler | None
     narrow_cache: NarrowCache
 
-    def get_model(self) -> Any: ...
+    def get_model(self) -> Any:
+        """Return the decoder with vision tower and projector."""
 
 
 def is_adaptive(model: Any) -> TypeGuard[AdaptiveModel]:

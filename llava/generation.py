@@ -38,7 +38,8 @@ class SamplingParams:
 
     def keywords(self, top_k: int | None = None) -> dict[str, Any]:
         """For ``generate``. top_k: the model's own, for seeded draws. Raises ``OptionError`` for values out of range,
-        and for a seed with beams."""
+        and for a seed with beams.
+        """
         if self.temperature < 0:
             raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:

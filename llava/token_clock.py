@@ -11,7 +11,7 @@ import torch
 from transformers import StoppingCriteria
 
 
-class TokenClock(StoppingCriteria):
+class TokenClock(StoppingCriteria):  # type: ignore[misc]
     """The clock of one answer, by ``time.perf_counter`` in seconds.
 
     ``start``: when the question was asked, that is when the clock was made; ``called``: when ``generate`` began;
@@ -42,7 +42,8 @@ class TokenClock(StoppingCriteria):
 
     def timing(self) -> dict[str, float]:
         """Return ``time_to_first_token_ms``, ``tokens_per_second`` (of the tokens after the first; 0 where there are
-        none) and ``new_tokens``."""
+        none) and ``new_tokens``.
+        """
         first = self.stamps[0] if self.stamps else time.perf_counter()
         later = len(self.stamps) - 1
         span = self.stamps[-1] - first if later > 0 else 0.0

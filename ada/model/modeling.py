@@ -38,7 +38,7 @@ MIN_CACHE_BYTES = 256 << 20
 
 
 @dataclass
-class BudgetedOutput(CausalLMOutputWithPast):
+class BudgetedOutput(CausalLMOutputWithPast):  # type: ignore[misc]
     """What a forward under budgets returns in addition to logits and loss.
 
     Fields, not loose attributes: accelerate, and torch's data parallelism, rebuild an output from its fields.

@@ -95,7 +95,7 @@ def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise:
         return _straight_through(on, logits * 0)
     draws, layers = len(record.layer), logits.shape[1]
     named = record.naming_scores + (logits - logits.detach())  # (draws, B, N, 2, A)
-    relaxed = torch.softmax(named.flatten(2) / TEMPERATURE, dim=-1).unflatten(2, (layers, -1)).sum(dim=-1)
+    relaxed = torch.softmax(named.flatten(2) / TEMPERATURE, dim=-1).view(*named.shape[:3], -1).sum(dim=-1)
     weight = _straight_through(functional.one_hot(record.layer, layers), relaxed)  # (draws, B, N)
     here = torch.einsum("tbn,bnca->tbca", weight, logits) + record.noise
     soft = torch.softmax((here / TEMPERATURE).masked_fill(record.on_before, _OFF), dim=-1)

@@ -231,13 +231,11 @@ def test_one_training_step(golden, recorded, edge, name) -> None:
     draws = [torch.from_numpy(arrays[f"train.{name}.exponential.{i}"]) for i in range(step["n_exponential_draws"])]
     noise = Replay(draws, granted.tolist(), 1 if model.units.kind == "L" else 3)
     images = torch.from_numpy(recorded[1]["pixel_values"][: step["n_images"]])
-    sequence = model._embed(
+    sequence = model.embed(
         torch.tensor(step["input_ids"]),
-        None,
         torch.tensor(step["attention_mask"]),
-        torch.tensor(step["labels"]),
-        images,
-        None,
+        labels=torch.tensor(step["labels"]),
+        images=images,
     )
     sequence, execution = model.begin(sequence, granted, noise=noise)
     out = model(

@@ -26,12 +26,12 @@ else:
     PreTrainedConfig = PreTrainedModel = object
 
 
-class LlavaFields(PreTrainedConfig):
+class LlavaFields(PreTrainedConfig):  # type: ignore[misc]
     """Mixed in front of a decoder's config: LLaVA's ``mm_*`` keys are kept there as they are found."""
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers 5 writes it, and the keys that older releases, and upstream with them, look for."""
-        written = super().to_dict()
+        written: dict[str, Any] = super().to_dict()
         rope = written.get("rope_parameters") or {}
         if "rope_theta" in rope:
             written["rope_theta"] = rope["rope_theta"]
@@ -42,7 +42,7 @@ class LlavaFields(PreTrainedConfig):
         return written
 
 
-class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
+class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc]
     """Mixed in front of a causal language model, whose decoder becomes ``build``'s. It answers about images.
 
     ``generate`` returns the new tokens only: the prompt goes in as embeddings.
@@ -186,7 +186,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """One step's inputs; images go along for callers that generate from token ids."""
-        step = super().prepare_inputs_for_generation(
+        step: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
         )
         if images is not None:

@@ -8,19 +8,19 @@ from llava.model.language_model.llava_decoder import LlavaCausalLM, LlavaFields,
 from llava.model.llava_arch import LlavaMetaModel
 
 
-class LlavaMistralConfig(LlavaFields, MistralConfig):
+class LlavaMistralConfig(LlavaFields, MistralConfig):  # type: ignore[misc]
     """Mistral's config and LLaVA's ``mm_*`` keys, which are kept as they are found."""
 
     model_type = "llava_mistral"
 
 
-class LlavaMistralModel(LlavaMetaModel, MistralModel):
+class LlavaMistralModel(LlavaMetaModel, MistralModel):  # type: ignore[misc]
     """The decoder with its vision tower and projector."""
 
     config_class = LlavaMistralConfig
 
 
-class LlavaMistralForCausalLM(LlavaCausalLM, MistralForCausalLM):
+class LlavaMistralForCausalLM(LlavaCausalLM, MistralForCausalLM):  # type: ignore[misc]
     """Answers about images. ``generate`` returns the new tokens only: the prompt goes in as embeddings."""
 
     config_class = LlavaMistralConfig

@@ -8,19 +8,19 @@ from llava.model.language_model.llava_decoder import LlavaCausalLM, LlavaFields,
 from llava.model.llava_arch import LlavaMetaModel
 
 
-class LlavaQwenConfig(LlavaFields, Qwen2Config):
+class LlavaQwenConfig(LlavaFields, Qwen2Config):  # type: ignore[misc]
     """Qwen2's config and LLaVA's ``mm_*`` keys, which are kept as they are found."""
 
     model_type = "llava_qwen"
 
 
-class LlavaQwenModel(LlavaMetaModel, Qwen2Model):
+class LlavaQwenModel(LlavaMetaModel, Qwen2Model):  # type: ignore[misc]
     """The decoder with its vision tower and projector."""
 
     config_class = LlavaQwenConfig
 
 
-class LlavaQwenForCausalLM(LlavaCausalLM, Qwen2ForCausalLM):
+class LlavaQwenForCausalLM(LlavaCausalLM, Qwen2ForCausalLM):  # type: ignore[misc]
     """Answers about images. ``generate`` returns the new tokens only: the prompt goes in as embeddings."""
 
     config_class = LlavaQwenConfig

@@ -68,11 +68,11 @@ def test_wrong_budgets_raise_in_generate_and_forward(model_h, pixels, budget, id
 def test_strict_budgets_are_refused_with_the_least_that_can_be_had(make_llava, pixels, ids, ask) -> None:
     model = make_llava("L", layers=7, prefix=3)  # the least is 3/7, which no decimal is
     ask(model, ids(), images=pixels[:1], latency_budget=0.1)
-    with pytest.raises(OptionError, match=r"0\.1 .*least reachable budget is 0\.4286"):
+    with pytest.raises(OptionError, match=r"0\.1 .*minimum reachable budget is 0\.4286"):
         ask(model, ids(), images=pixels[:1], latency_budget=0.1, strict_latency_budget=True)
     out = ask(model, ids(), images=pixels[:1], latency_budget=0.4286, strict_latency_budget=True)
     assert out.report.budget_met and out.execution_plan.layers_run == 3
-    with pytest.raises(OptionError, match="least reachable"):
+    with pytest.raises(OptionError, match="minimum reachable"):
         ask(model, ids([1, 4], [1, 5]), latency_budget=[0.9, 0.2], strict_latency_budget=True)
 
 
