@@ -21,7 +21,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = "dev,train,eval,serve,quant,lmms,easy-vqa,wandb"
 OLDEST_PYTHON = (3, 10)  # of requires-python
 # torch names its own CUDA packages exactly, and torchvision its torch: a CPU's install must not be asked for others.
-UNPINNED = re.compile(r"nvidia-.*|cuda-.*|triton|torchvision|ada-llava|pip|setuptools|wheel")
+UNPINNED = re.compile(r"nvidia-.*|cuda-.*|triton|torchvision|ada-llava")
 HEADER = """\
 # The version of every package that the extras install, for `pip install -c constraints.txt`.
 # Made by `python scripts/lock.py` on Python {python}; do not edit. A package that needs a newer Python than the oldest

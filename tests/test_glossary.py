@@ -15,11 +15,9 @@ def test_sources_use_no_forbidden_word(root: Path, folder: str) -> None:
 
 
 def test_pages_use_no_forbidden_word(root: Path) -> None:
-    pages = [path for path in root.glob("*.md")]
-    pages += [page for folder in FOLDERS for page in (root / folder).rglob("*.md")]
-    found = [
-        finding for page in pages for finding in glossary.forbidden_in_page(root, page.relative_to(root).as_posix())
-    ]
+    paths = [*root.glob("*.md"), *(page for folder in FOLDERS for page in (root / folder).rglob("*.md"))]
+    pages = [path.relative_to(root).as_posix() for path in paths]
+    found = [finding for page in pages for finding in glossary.forbidden_in_page(root, page)]
     assert pages and not found, "\n".join(map(str, found))
 
 
