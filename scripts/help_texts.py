@@ -96,15 +96,16 @@ def known_flags(text: str, command: str | None = None) -> set[str]:
 def _lines(parser: argparse.ArgumentParser, start: str) -> Iterator[str]:
     yield start
     for paragraph in (parser.description or "").strip().split("\n\n"):
-        yield " ".join(paragraph.split())
+        commands = paragraph.lstrip().startswith("python ")  # one a line; a text is one line
+        yield from (" ".join(line.split()) for line in (paragraph.splitlines() if commands else [paragraph]))
     inherited = _inherited_fields(parser)
-    commands: dict[str, argparse.ArgumentParser] = {}
+    subcommands: dict[str, argparse.ArgumentParser] = {}
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
         lines = []
         for action in actions:
             if isinstance(action, argparse._SubParsersAction):
-                commands.update(action.choices)
+                subcommands.update(action.choices)
                 lines += [
                     f"  {choice.dest}: {' '.join((choice.help or '').split())}" for choice in action._choices_actions
                 ]
@@ -115,7 +116,7 @@ def _lines(parser: argparse.ArgumentParser, start: str) -> Iterator[str]:
             yield from lines
     if inherited:
         yield INHERITED
-    for name, command in commands.items():
+    for name, command in subcommands.items():
         yield ""
         yield from _lines(command, f"{start} {name}")
 
@@ -148,7 +149,7 @@ def _default(action: argparse.Action) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(_plain, value))
-    return str(getattr(value, "value", value))
+    return str(getattr(value, "value", value)).replace(f"{ROOT}/", "")
 
 
 def _inherited_fields(parser: argparse.ArgumentParser) -> set[str]:

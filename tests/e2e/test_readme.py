@@ -35,7 +35,7 @@ def unknown_flags(words: list[str]) -> set[str]:
     assert (ROOT / program).is_file() or importlib.util.find_spec(program), words
     program = help_texts.SAME_PROGRAM.get(program, program)
     text = help_texts.text_path(program).read_text(encoding="utf-8")
-    flags = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    flags = {word.partition("=")[0] for word in arguments if word.startswith("--") and " " not in word}
     return flags - help_texts.known_flags(text, arguments[0] if arguments else None)
 
 
