@@ -1,7 +1,7 @@
-"""Answers for VizWiz's server.
+r"""Answers for VizWiz's server.
 
-    python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \\
-        --result-upload-file UPLOAD.json
+python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \
+    --result-upload-file UPLOAD.json
 """
 
 from __future__ import annotations
