@@ -18,7 +18,8 @@ def test_pages_use_no_forbidden_word(root: Path) -> None:
     paths = [*root.glob("*.md"), *(page for folder in FOLDERS for page in (root / folder).rglob("*.md"))]
     pages = [path.relative_to(root).as_posix() for path in paths]
     found = [finding for page in pages for finding in glossary.forbidden_in_page(root, page)]
-    assert pages and not found, "\n".join(map(str, found))
+    assert "CONTRIBUTING.md" in pages
+    assert not found, "\n".join(map(str, found))
 
 
 def test_table_and_checked_words_agree(root: Path) -> None:

@@ -30,7 +30,8 @@ def make_sources(tmp_path: Path):
 def test_llava_never_names_ada(root: Path) -> None:
     shell = read_sources(root, ("llava",))
     found = structure.imports_of_package(shell, "ada")
-    assert shell and not found, "\n".join(map(str, found))
+    assert shell
+    assert not found, "\n".join(map(str, found))
 
 
 @pytest.mark.parametrize("text", ["import ada.model", "from ada import budget", 'import_module("ada.overlay")'])
