@@ -1,7 +1,7 @@
-r"""Answers for MMBench's server, as an Excel table.
+"""Answers for MMBench's server, as an Excel table.
 
-python scripts/convert_mmbench_for_submission.py --annotation-file mmbench_dev_20230712.tsv --result-dir ANSWERS \
-    --upload-dir UPLOADS --experiment llava-v1.5-7b
+    python scripts/convert_mmbench_for_submission.py --annotation-file mmbench_dev_20230712.tsv --result-dir ANSWERS \\
+        --upload-dir UPLOADS --experiment llava-v1.5-7b
 """
 
 from __future__ import annotations

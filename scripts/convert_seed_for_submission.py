@@ -1,7 +1,7 @@
-r"""Answers for SEED-Bench's server, and their accuracy.
+"""Answers for SEED-Bench's server, and their accuracy.
 
-python scripts/convert_seed_for_submission.py --annotation-file SEED-Bench.json --result-file ANSWERS.jsonl \
-    --result-upload-file UPLOAD.jsonl
+    python scripts/convert_seed_for_submission.py --annotation-file SEED-Bench.json --result-file ANSWERS.jsonl \\
+        --result-upload-file UPLOAD.jsonl
 """
 
 from __future__ import annotations

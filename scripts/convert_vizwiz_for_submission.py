@@ -1,7 +1,7 @@
-r"""Answers for VizWiz's server.
+"""Answers for VizWiz's server.
 
-python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \
-    --result-upload-file UPLOAD.json
+    python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \\
+        --result-upload-file UPLOAD.json
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write the file map of each package's README.md: every module with the first line of its docstring.
 
-The map goes between the lines `<!-- files -->` and `<!-- /files -->`; a page without them is left as it is. A package
-below that has a page with a map of its own is one line, with a link.
+The map goes between the lines `<!-- files -->` and `<!-- /files -->`; a page without them is left as it is. A folder
+below whose page has a map too is one line, with a link.
 
 python scripts/file_maps.py           # after a module was added, moved or described anew
 python scripts/file_maps.py --check   # exit code 1 where a map is out of date

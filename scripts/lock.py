@@ -33,7 +33,7 @@ def resolve(constraints: Path) -> list[dict[str, Any]]:
     """Return pip's report of a fresh install of all extras: one entry a package. Nothing is installed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--dry-run", "--ignore-installed"]
         command += ["--report", str(report), "-c", str(constraints), f"{ROOT}[{EXTRAS}]"]
         done = subprocess.run(command, cwd=ROOT)
         if done.returncode:
