@@ -56,7 +56,8 @@ def _rows(folder: Path, top: Path) -> Iterator[tuple[str, str]]:
         page = below / "README.md"
         if _has_map(page):
             shown = below.relative_to(top).as_posix()
-            yield f"[`{shown}/`]({shown}/README.md)", first_line(below / "__init__.py")
+            heading = page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            yield f"[`{shown}/`]({shown}/README.md)", first_line(below / "__init__.py") or heading
         else:
             yield from _rows(below, top)
 

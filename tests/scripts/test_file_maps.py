@@ -30,6 +30,8 @@ def package(tmp_path: Path) -> Path:
         "below/__init__.py": "",
         "below/c.py": '"""Does c: ``python -m c``."""\n',
         "apart/__init__.py": '"""Stands apart."""\n',
+        "silent/__init__.py": "",
+        "silent/README.md": PAGE,
         "apart/README.md": PAGE,
         "apart/d.py": '"""Does d."""\n',
     }
@@ -48,6 +50,7 @@ def test_map_lists_modules_then_packages(package: Path) -> None:
         "| `b.py` | Does b \\| c. |",
         "| [`apart/`](apart/README.md) | Stands apart. |",
         "| `below/c.py` | Does c: `python -m c`. |",
+        "| [`silent/`](silent/README.md) | A package |",
         "<!-- /files -->",
     ]
 
