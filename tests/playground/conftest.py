@@ -1,4 +1,4 @@
-"""A small shapes world, generated once, with the scene behind every picture."""
+"""A small shapes world, generated once, with the scene of every image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = 3
 
 @dataclass
 class World:
-    """``scenes`` by the name of their picture, as records name it."""
+    """``scenes`` by the name of their image, as records name it."""
 
     folder: Path
     scenes: dict[str, Scene] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class World:
         return json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
 
     def of_split(self, split: str) -> list[Scene]:
-        """The scenes whose pictures are in a split's folder."""
+        """The scenes whose images are in a split's folder."""
         return [scene for name, scene in self.scenes.items() if name.startswith(f"{split}/")]
 
 
