@@ -1,4 +1,7 @@
-"""Tests are marked ``integration`` by what they and their fixtures call."""
+"""Tests are marked ``integration`` by what they and their fixtures call.
+
+Those below that name a program are marked as well, though they never run it.
+"""
 
 import subprocess
 import sys
@@ -7,6 +10,7 @@ import uvicorn
 from fixtures.marks import starts_something
 
 from llava.train.train import train
+from playground.easy_vqa import convert
 
 
 def _run():
@@ -30,6 +34,11 @@ def test_server_in_a_class_is_found() -> None:
 
 def test_training_run_is_found() -> None:
     assert starts_something(lambda: train())
+
+
+def test_program_in_this_process_is_found() -> None:
+    assert starts_something(lambda: convert.main(["--help"]))
+    assert not starts_something(lambda: convert.convert)
 
 
 def test_function_that_starts_nothing_is_not_found() -> None:
