@@ -1,4 +1,4 @@
-"""Figures of the sources: sizes, import cycles, types, docstrings, format, forbidden words.
+"""Measures the sources: sizes, import cycles, types, docstrings, format, forbidden words.
 
 python scripts/figures.py                      # a table
 python scripts/figures.py --check              # exit code 1 where a limit is broken

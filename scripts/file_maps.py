@@ -1,4 +1,4 @@
-"""Write the file map of each package's README.md: every module with the first line of its docstring.
+"""Writes the file map of each package's README.md: every module with the first line of its docstring.
 
 The map goes between the lines `<!-- files -->` and `<!-- /files -->`; a page without them is left as it is. A folder
 below whose page has a map too is one line, with a link.

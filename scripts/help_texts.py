@@ -1,4 +1,4 @@
-"""Write what ``--help`` of every program says to tests/e2e/help/, one option a line.
+"""Writes what ``--help`` of every program says to tests/e2e/help/, one option a line.
 
 python scripts/help_texts.py           # after a flag has changed
 python scripts/help_texts.py --check   # exit code 1 where a text is out of date

@@ -1,4 +1,4 @@
-"""Write constraints.txt anew: the version of every package that any extra installs, what they need included.
+"""Writes constraints.txt anew: the version of every package that any extra installs, what they need included.
 
 python scripts/lock.py                          # keep today's versions where they still fit
 python scripts/lock.py --upgrade                # take the newest that pyproject.toml allows
@@ -61,7 +61,7 @@ def kept_versions(text: str, upgrade: bool, packages: list[str]) -> str:
 
 
 def main() -> None:
-    """Resolve and write."""
+    """Resolve, and write the constraints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="forget today's versions")
     parser.add_argument("--upgrade-package", action="append", default=[], metavar="NAME", help="forget NAME's version")

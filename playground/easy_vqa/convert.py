@@ -1,4 +1,4 @@
-"""Convert the package easy-vqa to LLaVA's formats: conversations to train on, question files to be tested on.
+"""Converts the package easy-vqa to LLaVA's formats: conversations to train on, question files to be tested on.
 
 python -m playground.easy_vqa.convert --out playground/data/easy-vqa
 """

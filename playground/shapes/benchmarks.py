@@ -1,4 +1,4 @@
-"""Write every benchmark's files for the shapes world, in the folders where LLaVA's evaluation scripts look for them.
+"""Writes every benchmark's files for the shapes world, in the folders where LLaVA's evaluation scripts look for them.
 
 python -m playground.shapes.generate --out runs/shapes/data --scenes 60000 --benchmarks 600 --only-benchmarks
 DATA=runs/shapes/data/eval CKPT=ada/checkpoints/shapes-H BUDGET=0.6 bash scripts/v1_5/eval/pope.sh

@@ -1,4 +1,4 @@
-"""Make training records in LLaVA's conversation JSON.
+"""Makes training records in LLaVA's conversation JSON.
 
 Texts for the language stage, captions for stage 1, several turns an image for stage 2, few of them for training under
 budgets.

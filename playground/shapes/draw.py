@@ -1,4 +1,4 @@
-"""Draw a scene with Pillow, at the vision tower's input size, so that nothing is resized."""
+"""Draws a scene with Pillow, at the vision tower's input size, so that nothing is resized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a shapes world: images, LLaVA's training files, question files of the held-out splits.
+"""Writes a shapes world: images, LLaVA's training files, question files of the held-out splits.
 
 python -m playground.shapes.generate --out playground/data/shapes --seed 0 --scenes 20000
 """

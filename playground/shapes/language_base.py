@@ -1,4 +1,4 @@
-"""Make what the language stage starts from: a small Llama with random weights, and the shapes world's tokenizer.
+"""Makes what the language stage starts from: a small Llama with random weights, and the shapes world's tokenizer.
 
 python -m playground.shapes.language_base --data playground/data/shapes/conversations.json --out runs/shapes/base
 """

@@ -1,4 +1,4 @@
-"""Draw the sample sheet: one question of each kind under its image.
+"""Draws the sample sheet: one question of each kind under its image.
 
 python -m playground.shapes.samples --out playground/shapes/samples.png
 """

@@ -1,4 +1,4 @@
-"""Write drawn scenes as PNG files, atomically."""
+"""Writes drawn scenes as PNG files, atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train a small byte-level BPE tokenizer for the shapes world, with Llama's special tokens.
+"""Trains a small byte-level BPE tokenizer for the shapes world, with Llama's special tokens.
 
 Any text can be encoded. The phrases that every prompt repeats (LLaVA's system prompt, the answer instructions) are
 single tokens: a small model should not spend a third of its prompt on them.

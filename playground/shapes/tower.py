@@ -1,4 +1,4 @@
-"""Pre-train the small CLIP vision tower: every patch learns which item has its centre there, and what it is.
+"""Pre-trains the small CLIP vision tower: every patch learns which item has its centre there, and what it is.
 
 A LLaVA stands on a vision tower that already sees. This one learns shapes, colours, sizes, digits and words of the
 shapes world, patch by patch, before any language model looks at it.

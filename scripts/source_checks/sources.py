@@ -35,7 +35,7 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        """The file's text."""
+        """The text of the file."""
         return (self.root / self.path).read_text(encoding="utf-8")
 
     @cached_property
