@@ -7,12 +7,12 @@ import json
 import httpx
 import pytest
 
-from llava.serve.controller import new_client
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.openai_api import ChatApi, create_app
 from llava.serve.openai_compat.controller_client import ControllerClient
-from llava.serve.openai_compat.image_urls import ImageAddresses
+from llava.serve.openai_compat.image_urls import ImageUrls
 from llava.serve.openai_compat.safe_fetch import PublicFetcher
+from llava.serve.protocol.http_client import new_client
 
 JSON = {"Content-Type": "application/json"}
 
@@ -141,7 +141,7 @@ RAW = {
 @pytest.fixture(scope="module")
 def api(served, listen):
     """The API with pictures from addresses allowed, and small limits."""
-    images = ImageAddresses(PublicFetcher(10_000, 10))
+    images = ImageUrls(PublicFetcher(10_000, 10))
     controller = ControllerClient(served.controller.address, new_client())
     return listen(create_app(ChatApi(controller, images, limits=BodyLimits(max_bytes=100_000))))
 
@@ -219,9 +219,9 @@ def test_a_redirect_to_the_inside(served, listen) -> None:
     outside = FastAPI()
     outside.get("/{path:path}")(lambda path: (asked.append(path), RedirectResponse("http://127.0.0.2:1/secret"))[1])
     address = listen(outside).address
-    fetcher = PublicFetcher(10_000, 10, allowed=lambda number: number == "127.0.0.1")
+    fetcher = PublicFetcher(10_000, 10, is_allowed=lambda number: number == "127.0.0.1")
     controller = ControllerClient(served.controller.address, new_client())
-    api = listen(create_app(ChatApi(controller, ImageAddresses(fetcher))))
+    api = listen(create_app(ChatApi(controller, ImageUrls(fetcher))))
     url = f"{api.address}/v1/chat/completions"
     reply = httpx.post(url, json={**GOOD, **shown(f"{address}/a.png")}, trust_env=False, timeout=600)
     assert asked == ["a.png"] and reply.status_code == 400 and INSIDE in reply.json()["error"]["message"]

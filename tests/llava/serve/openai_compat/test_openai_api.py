@@ -11,10 +11,10 @@ import pytest
 
 from llava.errors import OptionError
 from llava.serve.controller import create_app as create_controller
-from llava.serve.controller import new_client
 from llava.serve.middleware import api_keys
 from llava.serve.openai_api import ChatApi, create_app, parse_arguments
 from llava.serve.openai_compat.controller_client import ControllerClient
+from llava.serve.protocol.http_client import new_client
 from llava.serve.protocol.schemas import chunk
 from llava.serve.worker.app import create_app as create_worker
 from llava.serve.worker.request_limits import RequestLimits
@@ -125,9 +125,9 @@ FIGURES = {"finish_reason": "stop", "usage": {"prompt_tokens": 1, "completion_to
         ({"get_worker_address": {"address": ""}}, 404, "there are: tiny"),
         ({"get_worker_address": {"address": ""}, "list_models": {"models": []}}, 503, "no worker is registered"),
         ({"get_worker_address": httpx.ConnectError("refused")}, 503, "cannot be reached"),
-        ({"worker_generate_stream": httpx.ReadTimeout("slow")}, 502, "broke off (ReadTimeout)"),
-        ({"worker_generate_stream": chunk("half")}, 502, "without its figures"),
-        ({"worker_generate_stream": b""}, 502, "without its figures"),
+        ({"worker_generate_stream": httpx.ReadTimeout("slow")}, 502, "was lost (ReadTimeout)"),
+        ({"worker_generate_stream": chunk("half")}, 502, "without its finish_reason"),
+        ({"worker_generate_stream": b""}, 502, "without its finish_reason"),
         ({"worker_generate_stream": chunk("lost", 3, reason="worker_lost")}, 502, "lost"),
         ({"worker_generate_stream": chunk("slow", 1, reason="timeout")}, 504, "slow"),
         ({"worker_generate_stream": chunk("no", 1, reason="bad_request")}, 400, "no"),

@@ -69,13 +69,13 @@ def test_prompts(name) -> None:
     template, turns, prompt, stop = PROMPTS[name]
     got = render_prompt(chat(*turns), conv_templates[template])
     assert got.prompt == prompt and got.stop == stop
-    assert len(got.pictures) == prompt.count("<image>")
+    assert len(got.image_urls) == prompt.count("<image>")
 
 
 def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
     template = conv_templates["v1"]
     turns = [("user", parts("data:1", "a", "data:2")), ("assistant", "b"), ("user", parts("data:3"))]
-    assert render_prompt(chat(*turns), template).pictures == ("data:1", "data:2", "data:3")
+    assert render_prompt(chat(*turns), template).image_urls == ("data:1", "data:2", "data:3")
     assert template.messages == []
 
 
@@ -88,8 +88,8 @@ def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
         ([("user", "a"), ("assistant", " ")], "messages.1: the message is empty"),
         ([("user", [])], "messages.0: the message is empty"),
         ([("user", "what is <image>?")], "messages.0: the text holds '<image>'"),
-        ([("system", parts(URL)), ("user", "a")], "messages.0: a picture in a message of the role 'system'"),
-        ([("user", "a"), ("assistant", parts(URL)), ("user", "b")], "messages.1: a picture"),
+        ([("system", parts(URL)), ("user", "a")], "messages.0: an image in a message of the role 'system'"),
+        ([("user", "a"), ("assistant", parts(URL)), ("user", "b")], "messages.1: an image"),
     ],
 )
 def test_chats_that_cannot_be_worded(turns, words) -> None:

@@ -88,7 +88,7 @@ def net():
 
         def fetcher(self, timeout_s: float = 20, **changes) -> PublicFetcher:
             allowed = lambda number: number == "127.0.0.1"  # noqa: E731
-            return PublicFetcher(LIMIT, timeout_s, resolve=self.resolve, allowed=allowed, **changes)
+            return PublicFetcher(LIMIT, timeout_s, resolve=self.resolve, is_allowed=allowed, **changes)
 
         async def get(self, path: str, host: str = "pictures.example", **changes) -> bytes:
             return await self.fetcher(**changes).fetch(f"http://{host}:{self.port}/{path}")
@@ -145,7 +145,7 @@ async def test_what_is_inside_is_never_asked(net) -> None:
         ("round/0", f"more than {MAX_REDIRECTS} times"),
         ("large", "more than 1,000 bytes"),
         ("endless", "more than 1,000 bytes"),
-        ("packed", "packed"),
+        ("packed", "compressed"),
         ("missing", "status 404"),
     ],
 )

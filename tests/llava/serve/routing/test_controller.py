@@ -145,7 +145,7 @@ async def test_an_answer_is_handed_on_whole(setup):
         ((httpx.ReadError("reset"),), "was lost"),
         ((b'{"text": "w5 b', httpx.RemoteProtocolError("closed")), "was lost"),
         ((b'{"text": "w5 b',), "was lost"),
-        ((httpx.ReadTimeout("slow"),), "did not go on in time"),
+        ((httpx.ReadTimeout("slow"),), "did not respond in time"),
     ],
 )
 async def test_a_worker_that_breaks_off_is_told_behind_whole_objects(setup, broken, said):
@@ -213,7 +213,7 @@ async def test_a_worker_that_fails_in_front_of_its_answer_is_not_asked_twice(set
     await setup.add(1, failing)
     await setup.add(2, failing)
     reply = await setup.post("/worker_generate_stream", ASK)
-    assert reply.status_code == 502 and "did not go on in time" in reply.json()["text"]
+    assert reply.status_code == 502 and "did not respond in time" in reply.json()["text"]
     assert sum(path == "/worker_generate_stream" for _, path in setup.workers.seen) == 1
 
 

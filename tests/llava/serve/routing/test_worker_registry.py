@@ -32,8 +32,8 @@ def test_the_shortest_queue_for_its_speed(make_registry) -> None:
     # queue / speed: slow 2, quick 1; each choice adds one to its queue.
     assert [registry.choose("m") for _ in range(6)] == ["quick"] * 4 + ["slow", "quick"]
     assert registry.choose("n") == "other" and registry.choose("nothing") is None
-    assert registry.choose("m", without=["quick"]) == "slow"
-    assert registry.choose("m", without=["quick", "slow"]) is None
+    assert registry.choose("m", exclude=["quick"]) == "slow"
+    assert registry.choose("m", exclude=["quick", "slow"]) is None
     assert registry.receive_heartbeat("quick", 0) and registry.choose("m") == "quick"
 
 
