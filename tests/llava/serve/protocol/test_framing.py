@@ -38,7 +38,13 @@ def test_iter_chunks_object_without_zero_byte_counts() -> None:
     assert list(iter_chunks([refusal])) == [{"text": "full", "error_code": 1}]
 
 
-@pytest.mark.parametrize("data", [b"<html>\0", b"[]\0", b"1\0", b'{"text": "a'])
-def test_iter_chunks_not_an_object_raises_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize("data", [b"<html>\0", b'{"text": "a'])
+def test_iter_chunks_not_json_raises(data: bytes) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        list(iter_chunks([data]))
+
+
+@pytest.mark.parametrize("data", [b"[]\0", b"1\0"])
+def test_iter_chunks_not_an_object_raises(data: bytes) -> None:
+    with pytest.raises(ValueError, match="expected a JSON object"):
         list(iter_chunks([data]))
