@@ -174,7 +174,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar="SECONDS",
         default=120.0,
-        help="longest wait for the next piece of a worker's answer, in seconds",
+        help="maximum wait for the next piece of a worker's answer, in seconds",
     )
     registration_token.add_flag(parser)
     add_dataclass_flags(parser, BodyLimits)

@@ -172,7 +172,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar="SECONDS",
         default=120.0,
-        help="longest wait for the next piece of an answer, in seconds",
+        help="maximum wait for the next piece of an answer, in seconds",
     )
     api_keys.add_flag(parser)
     add_dataclass_flags(parser, ImageOptions)

@@ -16,7 +16,7 @@ from llava.serve.protocol.framing import iter_chunks
 from llava.serve.protocol.http_client import new_sync_client
 from llava.serve.protocol.schemas import OK
 
-TIMEOUT_S = 120.0  # longest wait for the next piece of the answer
+TIMEOUT_S = 120.0  # maximum wait for the next piece of the answer
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--worker-address", metavar="URL", help="worker to ask directly, without the controller")
     parser.add_argument("--model-name", help="model to ask; by default the first one that is served")
     parser.add_argument("--message", default="Tell me a story with more than 1000 words.", help="text of the message")
-    parser.add_argument("--max-new-tokens", type=int, default=32, help="longest answer, in tokens")
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="maximum length of the answer, in tokens")
     parser.add_argument("--conv-mode", default="v1", choices=sorted(conv_templates), help="prompt template")
     hooks().add_arguments(parser=parser, program="test_message")
     return parser.parse_args(arguments)

@@ -22,16 +22,18 @@ LARGE_BYTES = 256 * 1024  # the depth of larger bodies is checked in a thread
 class BodyLimits:
     """Limits of every request."""
 
-    max_bytes: int = flag(32 * MIB, "largest request body, in MiB", name="--max-body-mib", unit=MIB, metavar="MIB")
+    max_bytes: int = flag(
+        32 * MIB, "maximum size of a request's body, in MiB", name="--max-body-mib", unit=MIB, metavar="MIB"
+    )
     max_depth: int = flag(
-        16, "deepest nesting of objects and lists in a request's JSON", name="--max-json-depth", metavar="LEVELS"
+        16, "maximum nesting of objects and lists in a request's JSON", name="--max-json-depth", metavar="LEVELS"
     )
     body_timeout_s: float = flag(
-        30.0, "longest time until a request's body has arrived, in seconds", name="--body-timeout", metavar="SECONDS"
+        30.0, "maximum time until a request's body has arrived, in seconds", name="--body-timeout", metavar="SECONDS"
     )
     send_timeout_s: float = flag(
         60.0,
-        "longest time that a client may leave a piece of its answer unread, in seconds; then its request ends",
+        "maximum time that a client may leave a piece of its answer unread, in seconds; then its request ends",
         name="--send-timeout",
         metavar="SECONDS",
     )

@@ -28,7 +28,7 @@ TEMPLATE_TTL_S = 60.0  # how long a model's template is cached
 class ControllerClient:
     """Asks the controller at ``address``. Every method raises RequestFailure.
 
-    ``timeout_s``: longest wait for the next piece of an answer, in seconds.
+    ``timeout_s``: maximum wait for the next piece of an answer, in seconds.
     """
 
     address: str

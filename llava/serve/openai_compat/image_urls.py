@@ -16,13 +16,17 @@ from llava.serve.openai_compat.safe_fetch import PublicFetcher
 class ImageOptions:
     """Images in requests."""
 
-    max_images: int = flag(8, "largest number of images in one request", metavar="COUNT")
+    max_images: int = flag(8, "maximum number of images in one request", metavar="COUNT")
     allow_image_urls: bool = flag(False, "fetch images from http(s) URLs of the public internet")
     image_url_timeout_s: float = flag(
-        10.0, "longest time that fetching an image may take, in seconds", name="--image-url-timeout", metavar="SECONDS"
+        10.0, "maximum time that fetching an image may take, in seconds", name="--image-url-timeout", metavar="SECONDS"
     )
     max_image_bytes: int = flag(
-        8 * MIB, "largest image file that is fetched, in MiB", name="--max-image-mib", unit=MIB, metavar="MIB"
+        8 * MIB,
+        "maximum size of an image file that is fetched, in MiB",
+        name="--max-image-mib",
+        unit=MIB,
+        metavar="MIB",
     )
 
     def reader(self) -> ImageUrls:

@@ -19,7 +19,7 @@ def new_client() -> httpx.AsyncClient:
 def new_sync_client(timeout_s: float) -> httpx.Client:
     """Make a blocking client: connects directly (no proxy) and follows no redirect.
 
-    timeout_s: longest wait for the next piece of a reply, in seconds.
+    timeout_s: maximum wait for the next piece of a reply, in seconds.
     """
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     return httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)

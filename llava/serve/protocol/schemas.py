@@ -83,7 +83,9 @@ class GenerationBody(Body):
     images: list[str] | None = Field(default=None, description="base64 of PNG, JPEG, WebP, BMP or still GIF files")
     temperature: float = Field(default=1.0, ge=0, le=100, description="up to 0.001 is greedy")
     top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps only the most probable token")
-    max_new_tokens: int = Field(default=256, ge=1, description="longest answer in tokens, up to the worker's own limit")
+    max_new_tokens: int = Field(
+        default=256, ge=1, description="maximum length of the answer in tokens, up to the worker's own limit"
+    )
     stop: str | list[str] | None = Field(default=None, description="text that ends the answer and is not part of it")
     seed: int | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="repeats the same draws, where the temperature is above 0"

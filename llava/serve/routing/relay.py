@@ -38,7 +38,7 @@ async def ask_status(client: httpx.AsyncClient, address: str) -> WorkerStatus | 
 class Relay:
     """Sends requests to workers: each worker of a model is tried once, until one takes the request.
 
-    ``worker_timeout_s``: longest wait for the next piece of a worker's answer, in seconds.
+    ``worker_timeout_s``: maximum wait for the next piece of a worker's answer, in seconds.
     """
 
     registry: WorkerRegistry
