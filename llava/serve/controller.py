@@ -1,7 +1,6 @@
 """Knows the workers and forwards each request to one of them: ``python -m llava.serve.controller``."""
 
 import argparse
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -155,7 +154,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line (upstream's flags, and ours)."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.controller", description=__doc__)
     parser.add_argument("--host", default="localhost", help="address to listen at; 0.0.0.0 listens on every network")
-    parser.add_argument("--port", type=int, default=21001, help="port to listen at")
+    parser.add_argument("--port", type=int, default=21001, help="port to listen at; 0 for a free one, which is logged")
     parser.add_argument(
         "--dispatch-method",
         choices=DISPATCH_METHODS,
@@ -196,7 +195,6 @@ def serve(args: argparse.Namespace) -> None:
         registration_token.token_of(args),
         args.worker_timeout,
     )
-    logging.getLogger(__name__).info("controller at http://%s:%d", args.host, args.port)
     uvicorn.run(create_app(controller), host=args.host, port=args.port, log_config=None, access_log=False)
 
 

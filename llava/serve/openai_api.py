@@ -163,7 +163,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.openai_api", description=__doc__)
     parser.add_argument("--host", default="localhost", help="address to listen at; 0.0.0.0 listens on every network")
-    parser.add_argument("--port", type=int, default=21003, help="port to listen at")
+    parser.add_argument("--port", type=int, default=21003, help="port to listen at; 0 for a free one, which is logged")
     parser.add_argument(
         "--controller-address", metavar="URL", default="http://localhost:21001", help="address of the controller"
     )
@@ -189,7 +189,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(args: argparse.Namespace) -> None:
     """Answer requests until the process is stopped."""
-    log = logging.getLogger(__name__)
     api = ChatApi(
         ControllerClient(args.controller_address.rstrip("/"), new_client(), args.worker_timeout),
         from_flags(ImageOptions, args).reader(),
@@ -197,8 +196,7 @@ def serve(args: argparse.Namespace) -> None:
         from_flags(BodyLimits, args),
     )
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):
-        log.warning("no API key is set: everyone who reaches %s is served", args.host)
-    log.info("OpenAI-style API at http://%s:%d/v1", args.host, args.port)
+        logging.getLogger(__name__).warning("no API key is set: everyone who reaches %s is served", args.host)
     uvicorn.run(create_app(api), host=args.host, port=args.port, log_config=None, access_log=False)
 
 
