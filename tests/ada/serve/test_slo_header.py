@@ -30,7 +30,7 @@ def test_fields_of_headers_not_a_time_is_a_user_error(text) -> None:
 def ask(served, loaded, monkeypatch):
     """``ask(milliseconds, **options)``: what a worker on a calibrated device answers to the header."""
     profile, _ = calibrate(loaded.model, 16)
-    monkeypatch.setattr(loaded.model, "latency", TTFTPredictor(profile, loaded.model.units))
+    monkeypatch.setattr(served.service.policy, "predictor", TTFTPredictor(profile, loaded.model.units))
     client = openai.OpenAI(base_url=f"{served.api.address}/v1", api_key="none", max_retries=0, timeout=600)
 
     def create(milliseconds: str, **options):
