@@ -14,9 +14,9 @@ import httpx
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.serve.middleware.request_ids import HEADER
 from llava.serve.openai_compat.errors import failure_in_stream
-from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.errors import RequestFailure, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
-from llava.serve.protocol.schemas import NO_WORKER, OK, WORKER_UNREACHABLE, Failure
+from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ControllerClient:
             return cached[1]
         worker = (await self._post("/get_worker_address", {"model": model})).get("address")
         if not worker:
-            raise self._no_worker(model, await self.models())
+            raise no_worker(model, await self.models())
         template = await self._template_of_worker(worker, model)
         self._templates[model] = (time.monotonic() + TEMPLATE_TTL_S, template)
         return template
@@ -105,21 +105,12 @@ class ControllerClient:
             mode = None
         return conv_templates[mode] if mode in conv_templates else template_of_name(model)
 
-    def _no_worker(self, model: str, models: list[str]) -> RequestFailure:
-        if not models:
-            return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
-        message = f"no worker serves model {model!r}; there are: {', '.join(models)}"
-        return RequestFailure(404, "no_such_model", message, NO_WORKER, param="model")
-
     def _refusal(self, response: httpx.Response, content: bytes) -> RequestFailure:
         """Return the controller's failure, or a worker's that it passed on."""
         try:
-            failure = Failure.model_validate(json.loads(content))
+            return failure_of_reply(response.status_code, response.headers, content)
         except ValueError:
             return self._lost(None)
-        after = response.headers.get("Retry-After", "")
-        status, after_s = max(400, response.status_code), int(after) if after.isdecimal() else None
-        return RequestFailure(status, failure.reason, failure.text, failure.error_code, after_s)
 
     def _lost(self, error: httpx.HTTPError | None) -> RequestFailure:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):

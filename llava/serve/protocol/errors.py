@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llava.errors import LlavaError
-from llava.serve.protocol.schemas import WORKER_FAILED, Failure, chunk
+from llava.serve.protocol.schemas import NO_WORKER, WORKER_FAILED, Failure, chunk
 
 MAX_REPORTED = 5  # problems of one body that a message lists
 
@@ -59,6 +59,32 @@ class RequestFailure(Exception):
         """Return the headers of the reply, ``Retry-After`` among them."""
         after = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return {**self.headers, **after}
+
+
+def no_worker(model: str, models: Sequence[str]) -> RequestFailure:
+    """Return the failure of a request for a model that no worker serves; ``models``: those that are served."""
+    if not models:
+        return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
+    message = f"no worker serves model {model!r}; there are: {', '.join(models)}"
+    return RequestFailure(404, "no_such_model", message, NO_WORKER, param="model")
+
+
+def failure_of_reply(status: int, headers: Mapping[str, str], content: bytes) -> RequestFailure:
+    """Return the failure that another server's reply reports, to pass it on. Raises ValueError where it has none."""
+    failure = Failure.model_validate_json(content)
+    after = headers.get("Retry-After", "")
+    return RequestFailure(
+        error_status(status),
+        failure.reason,
+        failure.text,
+        failure.error_code,
+        int(after) if after.isdecimal() else None,
+    )
+
+
+def error_status(status: int) -> int:
+    """Return the status of a reply that is passed on as a failure: its own, or 502 where that is none of an error."""
+    return status if status >= 400 else 502
 
 
 ErrorFormat = Callable[[RequestFailure, "str | None"], JSONResponse]  # (failure, request id) -> reply

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 import httpx
 
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.errors import RequestFailure, error_status, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader
-from llava.serve.protocol.schemas import END, NO_WORKER, WORKER_UNREACHABLE, Failure, WorkerStatus
+from llava.serve.protocol.schemas import END, WORKER_UNREACHABLE, WorkerStatus
 from llava.serve.routing.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
@@ -85,12 +84,7 @@ class Relay:
         if tried:
             message = f"no worker for model {model!r} can be reached; tried {', '.join(tried)}. Try again later"
             return RequestFailure(502, "worker_unreachable", message, WORKER_UNREACHABLE)
-        models = self.registry.models()
-        if not models:
-            return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
-        return RequestFailure(
-            404, "no_such_model", f"no worker serves model {model!r}; there are: {', '.join(models)}", NO_WORKER
-        )
+        return no_worker(model, self.registry.models())
 
     async def frames(self, address: str, response: httpx.Response, request_id: str) -> AsyncIterator[bytes]:
         """Yield the frames of an answer, each with its zero byte; the last one is a failure where the worker is lost.
@@ -126,17 +120,9 @@ def _lost(address: str, error: httpx.HTTPError) -> RequestFailure:
 async def _refusal(address: str, response: httpx.Response) -> RequestFailure:
     """Read a worker's own failure, to pass it on."""
     try:
-        failure = Failure.model_validate(json.loads(await response.aread()))
+        return failure_of_reply(response.status_code, response.headers, await response.aread())
     except (httpx.HTTPError, ValueError):
         message = f"the worker at {address} answered with status {response.status_code} and no reason"
-        failure = Failure(text=message, error_code=WORKER_UNREACHABLE, reason="worker_lost")
+        return RequestFailure(error_status(response.status_code), "worker_lost", message, WORKER_UNREACHABLE)
     finally:
         await response.aclose()
-    after = response.headers.get("Retry-After", "")
-    return RequestFailure(
-        response.status_code if response.status_code >= 400 else 502,
-        failure.reason,
-        failure.text,
-        failure.error_code,
-        int(after) if after.isdecimal() else None,
-    )

@@ -81,3 +81,25 @@ def test_body_that_is_not_an_object_says_what_to_send(client) -> None:
 def test_message_that_utf8_cannot_encode_is_escaped() -> None:
     failure = RequestFailure(400, "bad_request", "odd \ud800")
     assert json.loads(failure.chunk("one")[:-1])["text"] == "odd \\ud800"
+
+
+@pytest.mark.parametrize(("status", "passed_on"), [(429, 429), (503, 503), (204, 502), (302, 502)])
+def test_failure_of_reply_keeps_code_reason_message_and_retry_after(status: int, passed_on: int) -> None:
+    content = json.dumps({"text": "full", "error_code": 1, "reason": "queue_full"}).encode()
+    failure = errors.failure_of_reply(status, {"Retry-After": "7"}, content)
+    assert failure == RequestFailure(passed_on, "queue_full", "full", 1, retry_after=7)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"text": 1}'])
+def test_failure_of_reply_without_a_failure_raises(content: bytes) -> None:
+    with pytest.raises(ValueError, match="Failure"):
+        errors.failure_of_reply(500, {}, content)
+
+
+def test_no_worker_names_the_served_models() -> None:
+    failure = errors.no_worker("other", ["a", "b"])
+    assert failure.status == 404 and failure.param == "model" and "there are: a, b" in failure.message
+
+
+def test_no_worker_without_any_worker_is_a_503() -> None:
+    assert errors.no_worker("other", []).status == 503
