@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +12,9 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from llava.serve.controller import new_client
-from llava.serve.protocol.schemas import END, OK
+from llava.serve.protocol.framing import FrameReader, parse_chunk
+from llava.serve.protocol.http_client import new_client
+from llava.serve.protocol.schemas import OK
 
 TIMEOUT_S = 600.0
 SAMPLE_S = 0.1  # between two looks at the worker's metrics
@@ -87,11 +87,10 @@ class Load:
 async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, start: float) -> Result:
     first_s: float | None = None
     last: dict[str, Any] = {}
-    rest = b""
+    reader = FrameReader()
     async for data in reply.aiter_bytes():
-        *whole, rest = (rest + data).split(END)
-        for part in whole:
-            last = json.loads(part)
+        for frame in reader.feed(data):
+            last = parse_chunk(frame)
             if first_s is None and last["error_code"] == OK:
                 first_s = time.perf_counter() - sent
     if last.get("error_code") != OK or "usage" not in last:

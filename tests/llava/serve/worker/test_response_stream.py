@@ -1,4 +1,4 @@
-"""What goes wrong in a worker, with an engine that is told when to go on: full queue, lost clients, time-outs, ends."""
+"""A worker under faults, on an engine that the test steps: full queue, disconnects, time-outs, failures, shutdown."""
 
 import asyncio
 import logging
@@ -18,11 +18,11 @@ from llava.serve.worker.response_stream import AnswerStream
 pytestmark = pytest.mark.anyio
 
 
-async def until(true, seconds: float = 60) -> None:
-    """Wait until ``true()``."""
+async def wait_until(condition, seconds: float = 60) -> None:
+    """Wait until ``condition()`` is true."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
         await asyncio.sleep(0.01)
 
 
@@ -49,10 +49,10 @@ def worker(make_service, slow_engine):
     return Running
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_again(connect, worker, slow_engine):
+async def test_full_queue_is_a_429_with_retry_after(connect, worker, slow_engine):
     async with worker(max_waiting=2) as (service, app):
         open_ones = [connect(app, max_new_tokens=1) for _ in range(3)]
-        await until(lambda: service.queue.load().waiting == 2 and service.queue.load().running == 1)
+        await wait_until(lambda: service.queue.load().waiting == 2 and service.queue.load().running == 1)
         refused = connect(app)
         await refused.task
         assert refused.messages[0]["status"] == 429
@@ -62,15 +62,15 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(connect, worker,
         assert service.status().queue_length == 3
         slow_engine.tokens.release(3)
         await asyncio.gather(*(one.task for one in open_ones))
-        assert [one.parts()[-1]["text"] for one in open_ones] == ["w5w"] * 3, "those that were taken in are answered"
-        await until(lambda: service.queue.load().running == 0)
+        assert [one.parts()[-1]["text"] for one in open_ones] == ["w5w"] * 3, "accepted requests are answered"
+        await wait_until(lambda: service.queue.load().running == 0)
         assert service.queue.load().seconds_per_request > 0
 
 
-async def test_without_a_queue_one_request_is_taken(connect, worker, slow_engine):
+async def test_queue_of_length_zero_takes_one_request(connect, worker, slow_engine):
     async with worker(max_waiting=0) as (service, app):
         first = connect(app, max_new_tokens=1)
-        await until(lambda: service.queue.load().running == 1)
+        await wait_until(lambda: service.queue.load().running == 1)
         second = connect(app)
         await second.task
         assert second.messages[0]["status"] == 429
@@ -79,48 +79,48 @@ async def test_without_a_queue_one_request_is_taken(connect, worker, slow_engine
         assert first.parts()[-1]["text"] == "w5w"
 
 
-async def test_a_client_that_leaves_stops_its_generation(connect, worker, slow_engine):
+async def test_client_that_disconnects_stops_its_generation(connect, worker, slow_engine):
     async with worker() as (service, app):
         client = connect(app, max_new_tokens=100)
         slow_engine.tokens.release(3)
-        await until(lambda: client.parts() and client.parts()[-1]["text"] == "w5www")
+        await wait_until(lambda: client.parts() and client.parts()[-1]["text"] == "w5www")
         client.left.set()
         await client.task
         slow_engine.tokens.release(50)
         [job] = slow_engine.jobs
-        await until(lambda: job.outcome is not None)
+        await wait_until(lambda: job.outcome is not None)
         assert job.tokens <= 3 + 2 and job.halt_reason == "client_gone"
-        await until(lambda: service.queue.load().running == 0)
-        assert service.queue.load().seconds_per_request is None, "an answer cut short tells no time"
+        await wait_until(lambda: service.queue.load().running == 0)
+        assert service.queue.load().seconds_per_request is None, "an aborted answer is not timed"
 
 
-async def test_a_client_that_leaves_the_queue_is_never_answered(connect, worker, slow_engine):
+async def test_client_that_disconnects_in_the_queue_is_never_answered(connect, worker, slow_engine):
     async with worker() as (service, app):
         first = connect(app, max_new_tokens=1)
-        await until(lambda: service.queue.load().running == 1)
+        await wait_until(lambda: service.queue.load().running == 1)
         second = connect(app, max_new_tokens=1)
-        await until(lambda: service.queue.load().waiting == 1)
+        await wait_until(lambda: service.queue.load().waiting == 1)
         second.left.set()
-        await until(lambda: service.queue.load().waiting == 0)
+        await wait_until(lambda: service.queue.load().waiting == 0)
         slow_engine.tokens.release(2)
         await first.task
         assert len(slow_engine.jobs) == 1
 
 
-async def test_a_client_that_leaves_at_once_leaves_nothing_behind(connect, worker, slow_engine):
+async def test_client_that_disconnects_at_once_frees_its_slot(connect, worker, slow_engine):
     async with worker() as (service, app):
         client = connect(app, max_new_tokens=100)
         client.left.set()
         await client.task
         slow_engine.tokens.release(5)
-        await until(lambda: service.status().queue_length == 0)
+        await wait_until(lambda: service.status().queue_length == 0)
 
 
-async def test_a_slow_client_holds_up_nobody_and_gets_the_newest_text(connect, worker, slow_engine):
+async def test_slow_client_delays_nobody_and_gets_the_newest_text(connect, worker, slow_engine):
     async with worker() as (_, app):
         slow = connect(app, max_new_tokens=50)
         slow_engine.tokens.release(1)
-        await until(lambda: slow.parts())
+        await wait_until(lambda: slow.parts())
         slow.reads.clear()
         slow_engine.tokens.release(50)
         quick = connect(app, max_new_tokens=1)
@@ -132,7 +132,7 @@ async def test_a_slow_client_holds_up_nobody_and_gets_the_newest_text(connect, w
         assert len(slow.parts()) <= 4, "what it did not read in time was left out"
 
 
-async def test_a_client_that_stops_reading_is_let_go(connect, worker, slow_engine, caplog):
+async def test_client_that_stops_reading_stops_its_generation(connect, worker, slow_engine, caplog):
     caplog.set_level(logging.INFO)
     async with worker(BodyLimits(send_timeout_s=0.2)) as (_, app):
         client = connect(app, max_new_tokens=100)
@@ -140,16 +140,16 @@ async def test_a_client_that_stops_reading_is_let_go(connect, worker, slow_engin
         slow_engine.tokens.release(2)
         await client.task
         slow_engine.tokens.release(10)
-        await until(lambda: slow_engine.jobs and slow_engine.jobs[0].outcome is not None)
+        await wait_until(lambda: slow_engine.jobs and slow_engine.jobs[0].outcome is not None)
         assert slow_engine.jobs[0].tokens <= 5
     assert "left its answer unread for 0.2 s" in caplog.text
 
 
-async def test_waiting_too_long_is_said(connect, worker, slow_engine):
+async def test_request_that_waits_too_long_gets_a_timeout(connect, worker, slow_engine):
     async with worker() as (service, app):
         service.limits = RequestLimits(queue_timeout_s=0.2)
         first = connect(app, max_new_tokens=1)
-        await until(lambda: service.queue.load().running == 1)
+        await wait_until(lambda: service.queue.load().running == 1)
         second = connect(app, max_new_tokens=1)
         await second.task
         [said] = second.parts()
@@ -160,7 +160,7 @@ async def test_waiting_too_long_is_said(connect, worker, slow_engine):
         assert len(slow_engine.jobs) == 1
 
 
-async def test_answering_too_long_is_said_and_stopped(connect, worker, slow_engine):
+async def test_answer_that_takes_too_long_gets_a_timeout_and_stops(connect, worker, slow_engine):
     async with worker() as (service, app):
         service.limits = RequestLimits(generation_timeout_s=0.3)
         client = connect(app, max_new_tokens=100)
@@ -169,7 +169,7 @@ async def test_answering_too_long_is_said_and_stopped(connect, worker, slow_engi
         said = client.parts()[-1]
         assert said["error_code"] == 1 and said["reason"] == "timeout" and "0.3 s" in said["text"]
         slow_engine.tokens.release(5)
-        await until(lambda: slow_engine.jobs[0].outcome is not None)
+        await wait_until(lambda: slow_engine.jobs[0].outcome is not None)
         assert slow_engine.jobs[0].tokens <= 4
 
 
@@ -182,7 +182,7 @@ async def test_answering_too_long_is_said_and_stopped(connect, worker, slow_engi
         (MemoryError(), "out_of_memory", "not enough memory"),
     ],
 )
-async def test_failures_reach_client_and_log_with_the_requests_id(
+async def test_failure_reaches_client_and_log_with_the_requests_id(
     connect, worker, slow_engine, caplog, error, reason, text
 ):
     caplog.set_level(logging.INFO)
@@ -202,15 +202,15 @@ async def test_failures_reach_client_and_log_with_the_requests_id(
         slow_engine.tokens.release(1)
         await following.task
         assert following.parts()[-1]["error_code"] == 0, "the next request is answered"
-        await until(lambda: service.queue.load().running == 0)
+        await wait_until(lambda: service.queue.load().running == 0)
     if reason == "internal":
         assert "second line" in caplog.text
 
 
-async def test_draining_answers_what_is_in_and_refuses_what_comes(connect, worker, slow_engine):
+async def test_drain_answers_accepted_requests_and_refuses_new_ones(connect, worker, slow_engine):
     async with worker() as (service, app):
         taken = [connect(app, max_new_tokens=2) for _ in range(3)]
-        await until(lambda: service.status().queue_length == 3)
+        await wait_until(lambda: service.status().queue_length == 3)
         service.drain()
         late = connect(app)
         await late.task
@@ -221,11 +221,11 @@ async def test_draining_answers_what_is_in_and_refuses_what_comes(connect, worke
         assert service.engine.join(60), "the engine ends with its queue"
 
 
-async def test_what_a_drain_has_no_time_for_is_told(connect, worker, slow_engine):
+async def test_abandoned_requests_get_shutting_down(connect, worker, slow_engine):
     async with worker() as (service, app):
         taken = [connect(app, max_new_tokens=100) for _ in range(2)]
         slow_engine.tokens.release(2)
-        await until(lambda: service.queue.load().running == 1 and service.queue.load().waiting == 1)
+        await wait_until(lambda: service.queue.load().running == 1 and service.queue.load().waiting == 1)
         service.drain()
         service.abandon()
         slow_engine.tokens.release(1)
@@ -234,12 +234,12 @@ async def test_what_a_drain_has_no_time_for_is_told(connect, worker, slow_engine
             assert one.parts()[-1]["reason"] == "shutting_down" and one.parts()[-1]["error_code"] == 1
 
 
-async def test_a_dead_engine_makes_the_worker_not_ready(connect, worker, slow_engine, client_of):
+async def test_dead_engine_makes_the_worker_not_ready(connect, worker, slow_engine, client_of):
     service = worker(max_waiting=1).service
     service.engine.work = None
     async with client_of(service) as client:
         service.queue.close()
-        await until(lambda: not service.engine.alive)
+        await wait_until(lambda: not service.engine.alive)
         service.queue._closed = False
         ready = await client.get("/ready")
         assert ready.status_code == 503 and "engine has died" in ready.json()["reason"]
@@ -248,7 +248,7 @@ async def test_a_dead_engine_makes_the_worker_not_ready(connect, worker, slow_en
         assert asked.status_code == 503 and "engine has died" in asked.json()["text"]
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(connect, worker):
+async def test_body_that_never_arrives_gets_a_408(connect, worker):
     async with worker(BodyLimits(body_timeout_s=0.2)) as (_, app):
         client = connect(app)
         client._given = True
@@ -256,7 +256,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(connect, worker):
         assert client.messages[0]["status"] == 408 and "0.2 s" in client.parts()[0]["text"]
 
 
-async def test_a_request_that_begins_in_the_last_moment_of_its_wait_goes_on(make_service):
+async def test_request_that_starts_as_its_wait_ends_goes_on(make_service):
     service = make_service()
     limits = RequestLimits(queue_timeout_s=0.1, generation_timeout_s=0.4)
     question = GenerationRequest("w5", (), SamplingParams(), (), {}, 2, "w5")
