@@ -53,11 +53,11 @@ class Answerer:
 
     def prompt(self, item: Item) -> list[int]:
         """Token ids, an image tag among them where there is a picture."""
-        return self.asked.ids(self.asked.prompt(item.question.text, item.question.picture is not None))
+        return self.asked.ids(self.asked.prompt(item.question.text, item.question.open_image is not None))
 
     def see(self, batch: Batch) -> None:
         """Read a batch's pictures; every run uses the same pixels."""
-        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
+        images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
         batch.pixels = self.asked.pixels(images)
         batch.sizes = [image.size for image in images] or None
 
@@ -75,7 +75,7 @@ class Answerer:
     def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
         """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so
         that there is something to time behind its first token. Then the same again, to its first token."""
-        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
+        images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
         sizes = [image.size for image in images] or None
         clocks = []
         for length in (tokens, 1):

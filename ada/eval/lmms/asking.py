@@ -15,7 +15,7 @@ from ada.eval.lmms.settings import Generation
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, groups_by_length
-from llava.eval.answering.runner import facts_of_row
+from llava.eval.answering.runner import row_metadata
 from llava.generation import TokenClock, image_tag
 
 REPEAT = 1_000_003  # between the seeds of a question's first and second draw: above the numbers of questions
@@ -101,4 +101,4 @@ def _batch(answerer: Answerer, asked: Sequence[Asked], keywords: Mapping[str, An
     how, sizes = asked[0].how, [image.size for image in images] or None
     found = answerer.answer(prompts, answerer.pixels(images), sizes, how.sampling, keywords, clock, how.stops)
     seconds = (time.perf_counter() - started) / len(asked)
-    return [Given(text, facts_of_row(answerer, found, row), seconds) for row, text in enumerate(found.texts)]
+    return [Given(text, row_metadata(answerer, found, row), seconds) for row, text in enumerate(found.texts)]

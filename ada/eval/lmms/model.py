@@ -9,7 +9,6 @@ file) tells milliseconds to the first token and for each token behind it, operat
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,14 +67,14 @@ class AdaLlava(lmms):
         loading: dict[str, Any] = {} if dtype is None else {"dtype": dtype_named(dtype)}
         if attn_implementation is not None:
             loading["attn_implementation"] = attn_implementation
-        args = argparse.Namespace(
+        self.answerer = load_answerer(
+            chosen_model(pretrained),
             model_base=model_base,
             device=device or _own_device(),
             conv_mode=conv_template,
-            batch_size=self.batch_size,
-            **settings,
+            options={**settings, "batch_size": self.batch_size},
+            **loading,
         )
-        self.answerer = load_answerer(chosen_model(pretrained).rstrip("/"), args, **loading)
         self.device = self.answerer.model.device
         self.keywords = merged(hooks().generation_options(model=self.answerer.model, options=settings))
 

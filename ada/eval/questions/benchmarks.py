@@ -88,7 +88,7 @@ def science_qa(folder: Path) -> QuestionSet:
     def item(question: Question) -> Item:
         problem = problems[question.question_id]
         answer, choices = problem["answer"], problem["choices"]
-        kind = "with a picture" if question.picture else "told in words"
+        kind = "with a picture" if question.open_image else "told in words"
         return Item(question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer)
 
     def score(records: Sequence[Record]) -> Figures:

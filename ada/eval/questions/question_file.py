@@ -8,7 +8,7 @@ from pathlib import Path
 from ada.eval.questions.question_set import Item, QuestionSet
 from ada.eval.stats.accuracy import is_right
 from llava.errors import DataError
-from llava.eval.answering.questions import Question, picture_file
+from llava.eval.answering.questions import Question, image_opener
 from llava.files.jsonl import Record, read_records
 
 FIELDS = ("question_id", "image", "text", "category", "answer")
@@ -35,7 +35,7 @@ def read_question_file(path: Path, image_folder: Path) -> QuestionSet:
 
 def _item(line: Record, image_folder: Path) -> Item:
     text, truth = str(line["text"]), str(line["answer"])
-    question = Question(line["question_id"], text, text, picture_file(image_folder, str(line["image"])))
+    question = Question(line["question_id"], text, text, image_opener(image_folder, str(line["image"])))
     return Item(question, str(line["category"]), truth, functools.partial(_matches, truth))
 
 

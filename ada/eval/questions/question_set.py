@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -60,6 +59,7 @@ class QuestionSet:
         return digest.hexdigest()[:16]
 
 
-def asked_by(program: Any, question_file: Path, images: Path = Path(), **options: Any) -> list[Question]:
+def asked_by(program: Any, question_file: Path, *image_folders: Path, **options: Any) -> list[Question]:
     """A question file as one of the programs ``llava.eval.model_vqa*`` asks it."""
-    return program.read_questions(argparse.Namespace(question_file=question_file, image_folder=images, **options))
+    questions: list[Question] = program.read_questions(question_file, *image_folders, **options)
+    return questions

@@ -25,7 +25,7 @@ def pick(leader: Sequence[Row]) -> list[int]:
 
 def picture_url(row: Row, place: int) -> str | None:
     """The question's picture as an address that holds it; None where there is none."""
-    load = row.main.questions.items[place].question.picture
+    load = row.main.questions.items[place].question.open_image
     if load is None:
         return None
     image = load()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 
@@ -102,8 +101,7 @@ def test_figures_are_means_over_questions_and_times_over_tokens() -> None:
 
 @pytest.fixture(scope="module")
 def answerer(checkpoint_h):
-    args = argparse.Namespace(model_base=None, device="cpu", conv_mode="vicuna_v1")
-    return load_answerer(str(checkpoint_h), args)
+    return load_answerer(str(checkpoint_h), device="cpu", conv_mode="vicuna_v1")
 
 
 @pytest.fixture(scope="module")

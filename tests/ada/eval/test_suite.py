@@ -107,7 +107,7 @@ def test_a_suite_is_made_where_it_is_not_there(small_world, tmp_path, capsys, ro
     assert f"notice: {folder} is not there yet" in capsys.readouterr().err
     assert [questions.name for questions in sets] == ["test", *BENCHMARKS]
     assert [len(questions.items) for questions in sets[:2]] == [12, 12]
-    assert sets[0].items[0].question.picture().size == (96, 96)
+    assert sets[0].items[0].question.open_image().size == (96, 96)
     assert not list(tmp_path.glob("*.new")) and not (folder / "conversations.json").exists()
     marks = {questions.name: questions.fingerprint for questions in sets}
     again = read_suite("shapes", folder)
