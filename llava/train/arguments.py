@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import transformers
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -41,7 +40,9 @@ class DataArguments:
 
     data_path: str = field(default="", metadata={"help": "training file: LLaVA's conversation JSON"})
     lazy_preprocess: bool = field(default=True, metadata={"help": "kept for upstream's lines; always lazy"})
-    is_multimodal: bool = field(default=False, metadata={"help": "set by the program"})
+    is_multimodal: bool = field(
+        default=False, metadata={"help": "upstream's flag; without effect: a model with a vision tower is multimodal"}
+    )
     image_folder: str | None = field(default=None, metadata={"help": "folder that the records' image paths start at"})
     image_aspect_ratio: str = field(default="square", metadata={"help": "square, pad, or anyres"})
     image_grid_pinpoints: str | None = field(
@@ -49,9 +50,6 @@ class DataArguments:
     )
     check_data: bool = field(default=True, metadata={"help": "check every record before the first step"})
     check_data_only: bool = field(default=False, metadata={"help": "check every record, report, and stop"})
-    # No flags: the program sets these once the model is there.
-    image_processor: Any = field(default=None, init=False)
-    mm_use_im_start_end: bool = field(default=False, init=False)
 
 
 @dataclass

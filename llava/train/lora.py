@@ -41,7 +41,7 @@ def check_flags(args: TrainingArguments) -> None:
         raise OptionError("--lora_weight_path needs --lora_enable True")
 
 
-def quantised_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[str, Any]:
+def quantized_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[str, Any]:
     """``from_pretrained``'s keywords for ``--bits``; ``kept``: modules that stay as they are."""
     if args.bits >= 16:
         return {}
