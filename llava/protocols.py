@@ -61,6 +61,8 @@ class Tokenizer(Protocol):
 
     def add_tokens(self, new_tokens: Sequence[str], special_tokens: bool = False) -> int: ...
 
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, str]) -> int: ...
+
 
 class LlavaModel(Protocol):
     """A LLaVA of any decoder family, as ``load_pretrained_model`` returns it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.builder import (
@@ -106,7 +106,7 @@ def make_tokenizer(model: PreTrainedModel, arguments: Arguments) -> Tokenizer:
     tokenizer has neither.
     """
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
-    tokenizer = load_tokenizer(
+    tokenizer: Tokenizer = load_tokenizer(
         model_args.model_name_or_path,
         cache_dir=training_args.cache_dir,
         model_max_length=training_args.model_max_length,
@@ -124,7 +124,7 @@ def make_tokenizer(model: PreTrainedModel, arguments: Arguments) -> Tokenizer:
     return tokenizer
 
 
-def _add_padding_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+def _add_padding_token(tokenizer: Tokenizer, model: PreTrainedModel) -> None:
     """Add the token [PAD], whose rows in both embedding tables start as the mean of the others."""
     new = tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

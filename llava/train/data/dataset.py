@@ -55,10 +55,11 @@ def read_records(path: str) -> list[Record]:
     return records
 
 
-def sample_name(record: Any, index: int) -> str:
+def sample_name(record: object, index: int) -> str:
     """Return how messages name a record: its index in the file, and its id where it has one."""
-    known = isinstance(record, dict) and "id" in record
-    return f"{index} (id {record['id']!r})" if known else str(index)
+    if isinstance(record, dict) and "id" in record:
+        return f"{index} (id {record['id']!r})"
+    return str(index)
 
 
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
