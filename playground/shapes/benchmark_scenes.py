@@ -1,4 +1,4 @@
-"""Scenes and questions for a benchmark, and the folder that its files go to."""
+"""Draws scenes and questions for a benchmark, and writes its files."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from playground.shapes.questions import Maker, Question
-from playground.shapes.saving import save_picture, write_beside
+from playground.shapes.saving import save_image, write_text
 from playground.shapes.scene import Item, Scene, sample_scene
 
-Picture = frozenset[Item]
+Look = frozenset[Item]  # what two scenes that look the same have in common
 Row = dict[str, Any]
-PEOPLE = 10  # answers to an open question, all of them alike
+NUM_PEOPLE = 10  # who answer an open question, all of them alike
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One benchmark of ``count`` questions, in ``folder``. Its scenes are the test split's, with seeds of their own;
-    none looks like one that is ``taken``."""
+    """One benchmark of ``count`` questions, in ``folder``.
+
+    Its scenes are the test split's, seeded by the benchmark's name; none looks like one in ``taken``.
+    """
 
     name: str
     folder: Path
     seed: int
     count: int
-    taken: frozenset[Picture]
+    taken: frozenset[Look]
 
     def scenes(self) -> Iterator[tuple[random.Random, Scene]]:
-        """Without end, none twice; the generator stands where the scene left it."""
-        seen: set[Picture] = set()
+        """Yield scenes without end, none twice, each with its random generator as it is after the scene."""
+        seen: set[Look] = set()
         index = 0
         while True:
             rng = random.Random(f"test/{self.seed}/{self.name}/{index}")
@@ -43,7 +45,7 @@ class Bench:
                 yield rng, scene
 
     def asked(self, makers: Sequence[Maker]) -> Iterator[tuple[int, Scene, Question]]:
-        """``count`` questions, one a scene, the makers in turn; with each its number."""
+        """Yield ``count`` numbered questions, one a scene, from the makers in turn."""
         scenes = self.scenes()
         for number in range(self.count):
             question = None
@@ -52,28 +54,28 @@ class Bench:
                 question = makers[number % len(makers)](rng, scene)
             yield number, scene, question
 
-    def picture(self, scene: Scene, name: str) -> None:
+    def draw(self, scene: Scene, name: str) -> None:
         """Draw a scene into the benchmark's folder."""
-        save_picture(scene, self.folder / name)
+        save_image(scene, self.folder / name)
 
     def write_json(self, name: str, content: Any) -> None:
-        """A JSON file."""
-        write_beside(self.folder / name, json.dumps(content, indent=1) + "\n")
+        """Write a JSON file into the folder."""
+        write_text(self.folder / name, json.dumps(content, indent=1) + "\n")
 
     def write_lines(self, name: str, rows: Sequence[Row]) -> None:
-        """A JSON-lines file."""
-        write_beside(self.folder / name, "".join(json.dumps(row) + "\n" for row in rows))
+        """Write a JSON-lines file into the folder."""
+        write_text(self.folder / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 Write = Callable[[Bench], None]
 
 
 def people(answer: str) -> list[dict[str, Any]]:
-    """What ten people answered, as VQAv2 and VizWiz have it."""
-    return [{"answer_id": n, "answer": answer, "answer_confidence": "yes"} for n in range(1, PEOPLE + 1)]
+    """Return ten people's answers, in the form of VQAv2 and VizWiz."""
+    return [{"answer_id": n, "answer": answer, "answer_confidence": "yes"} for n in range(1, NUM_PEOPLE + 1)]
 
 
 def options_of(question: Question) -> tuple[str, list[str]]:
-    """The text and the options of a ``choice`` question."""
+    """Split a ``choice`` question into its text and its options."""
     text, *lines = question.text.split("\n")
     return text, [line.partition(". ")[2] for line in lines]

@@ -1,7 +1,7 @@
-"""A task for lmms-eval: questions of every kind, one a picture, in a folder for ``--include_path``.
+"""Writes a task for lmms-eval: questions of every kind, one an image, in a folder for ``--include_path``.
 
-The questions are a file as LLaVA's programs read it, so that both can be asked the same. The functions that the task's
-YAML names are here; lmms-eval imports them. Paths are relative to the folder, so that it can be moved: lmms-eval is to
+The questions are a file as LLaVA's programs read it, so that both can ask the same. The functions that the task's YAML
+names are here; lmms-eval imports them. Paths are relative to the folder, so that it can be moved: lmms-eval is to
 be run in it (``scripts/v1_5/eval/lmms.sh`` does that).
 """
 
@@ -16,7 +16,7 @@ from ada.eval.stats.accuracy import is_right
 from llava.mm_utils import load_image
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import write_beside
+from playground.shapes.saving import write_text
 
 TASK = "shapes_questions"
 QUESTIONS = "questions.jsonl"
@@ -30,7 +30,7 @@ dataset_kwargs:
     test: {QUESTIONS}
 test_split: test
 output_type: generate_until
-doc_to_visual: !function {__name__}.pictures
+doc_to_visual: !function {__name__}.images
 doc_to_text: text
 doc_to_target: answer
 process_results: !function {__name__}.marks
@@ -48,23 +48,23 @@ METRIC = """\
 
 
 def lmms(bench: Bench) -> None:
-    """The task's YAML, its questions and their pictures."""
+    """Write the task's YAML, its questions and their images."""
     rows = []
     for number, scene, question in bench.asked(tuple(KINDS.values())):
         image = f"images/{number:06d}.png"
-        bench.picture(scene, image)
+        bench.draw(scene, image)
         fields = {"question_id": number, "image": image, "text": question.prompt}
         rows.append({**fields, "category": question.kind, "answer": question.answer})
     bench.write_lines(QUESTIONS, rows)
-    write_beside(bench.folder / f"{TASK}.yaml", YAML + "".join(METRIC.format(name) for name in METRICS))
+    write_text(bench.folder / f"{TASK}.yaml", YAML + "".join(METRIC.format(name) for name in METRICS))
 
 
-def pictures(doc: Mapping[str, Any]) -> list[Image.Image]:
-    """A question's picture."""
+def images(doc: Mapping[str, Any]) -> list[Image.Image]:
+    """Open a question's image."""
     return [load_image(doc["image"])]
 
 
 def marks(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """1 for a right answer, 0 for a wrong one: over all, and for the question's kind."""
+    """Score an answer with 1 (right) or 0 (wrong), over all questions and for the question's kind."""
     mark = float(is_right(results[0], doc["answer"]))
     return {"accuracy": mark, f"accuracy_{doc['category']}": mark}

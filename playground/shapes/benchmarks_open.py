@@ -1,10 +1,10 @@
-"""Benchmarks of open answers: short ones (VQAv2, GQA, VizWiz, TextVQA), long ones (MM-Vet, LLaVA-Bench)."""
+"""Writes benchmarks of open answers: short ones (VQAv2, GQA, VizWiz, TextVQA), long ones (MM-Vet, LLaVA-Bench)."""
 
 from __future__ import annotations
 
 import random
 
-from playground.shapes.benchmark_scenes import PEOPLE, Bench, Row, people
+from playground.shapes.benchmark_scenes import NUM_PEOPLE, Bench, Row, people
 from playground.shapes.captions import caption, request
 from playground.shapes.questions import KINDS, Maker, Question
 from playground.shapes.scene import Scene
@@ -16,21 +16,21 @@ SPOKEN: tuple[Maker, ...] = tuple(KINDS[kind] for kind in ("colour", "count", "r
 
 
 def answer_type(answer: str) -> str:
-    """VQAv2's sort of an answer."""
+    """Return VQAv2's type of an answer."""
     return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
 
 
 def describe(rng: random.Random, scene: Scene) -> Question:
-    """A request for a description."""
+    """Make a request for a description."""
     return Question("describe", request(rng), caption(scene))
 
 
 def vqav2(bench: Bench) -> None:
-    """The test split, of which every other question is test-dev's, with its answers for marking here."""
+    """Write VQAv2: the test split, every other question of which is test-dev's, with its answers for local scoring."""
     rows, annotations = [], []
     for number, scene, question in bench.asked(OPEN):
         image = f"shapes_test2015_{number:012d}.png"
-        bench.picture(scene, f"test2015/{image}")
+        bench.draw(scene, f"test2015/{image}")
         rows.append({"question_id": number, "image": image, "text": question.prompt, "category": "default"})
         annotations.append(
             {
@@ -49,11 +49,11 @@ def vqav2(bench: Bench) -> None:
 
 
 def gqa(bench: Bench) -> None:
-    """Questions with the structures that GQA names."""
+    """Write GQA: questions with the structures that GQA names."""
     rows, questions = [], {}
     for number, scene, question in bench.asked(OPEN):
         name, key = f"n{number:06d}", f"{number:09d}"
-        bench.picture(scene, f"data/images/{name}.png")
+        bench.draw(scene, f"data/images/{name}.png")
         rows.append({"question_id": key, "image": f"{name}.png", "text": question.prompt, "category": "default"})
         questions[key] = {
             "question": question.text,
@@ -67,11 +67,11 @@ def gqa(bench: Bench) -> None:
 
 
 def vizwiz(bench: Bench) -> None:
-    """Every question can be answered, so the request to say so where it cannot is left out."""
+    """Write VizWiz; every question can be answered, so its request to say 'unanswerable' is left out."""
     rows, annotations = [], []
     for number, scene, question in bench.asked(OPEN):
         image = f"VizWiz_test_{number:08d}.png"
-        bench.picture(scene, f"test/{image}")
+        bench.draw(scene, f"test/{image}")
         rows.append({"question_id": number, "image": image, "text": question.prompt, "category": "default"})
         kind = answer_type(question.answer)
         annotation = {"image": image, "question": question.text, "answers": people(question.answer)}
@@ -81,24 +81,24 @@ def vizwiz(bench: Bench) -> None:
 
 
 def textvqa(bench: Bench) -> None:
-    """Words and digits; no other program's reading stands in the prompt, which would give the answer away."""
+    """Write TextVQA: words and digits, without OCR tokens in the prompt, which would give the answer away."""
     rows, data = [], []
     for number, scene, question in bench.asked([KINDS["reading"]]):
         key = f"{number:016x}"
-        bench.picture(scene, f"train_images/{key}.png")
+        bench.draw(scene, f"train_images/{key}.png")
         rows.append({"question_id": key, "image": f"{key}.png", "text": question.prompt, "category": "default"})
         entry: Row = {"question_id": number, "image_id": key, "question": question.text}
-        data.append({**entry, "answers": [question.answer] * PEOPLE})
+        data.append({**entry, "answers": [question.answer] * NUM_PEOPLE})
     bench.write_lines("llava_textvqa_val_v051_ocr.jsonl", rows)
     bench.write_json("TextVQA_0.5.1_val.json", {"dataset_type": "val", "dataset_name": "textvqa", "data": data})
 
 
 def mm_vet(bench: Bench) -> None:
-    """Questions and requests without an instruction, each with the capabilities that it takes."""
+    """Write MM-Vet: questions and requests without an instruction, with the capabilities that they need."""
     rows, truths = [], {}
     for number, scene, question in bench.asked((*SPOKEN, describe)):
         key = f"v1_{number}"
-        bench.picture(scene, f"images/{key}.png")
+        bench.draw(scene, f"images/{key}.png")
         rows.append({"question_id": number, "image": f"{key}.png", "text": question.text})
         truths[key] = {
             "imagename": f"{key}.png",
@@ -112,14 +112,14 @@ def mm_vet(bench: Bench) -> None:
 
 
 def llava_bench(bench: Bench) -> None:
-    """Conversation, detail and complex questions, with descriptions as context and true answers as reference."""
-    sorts = {"colour": "conv", "count": "conv", "reading": "conv", "describe": "detail", "relation": "complex"}
+    """Write LLaVA-Bench: three categories of questions, with descriptions as context and true answers as reference."""
+    categories = {"colour": "conv", "count": "conv", "reading": "conv", "describe": "detail", "relation": "complex"}
     questions, contexts, references = [], [], []
     for number, scene, question in bench.asked((*SPOKEN, describe)):
         image = f"{number:03d}.png"
-        bench.picture(scene, f"images/{image}")
+        bench.draw(scene, f"images/{image}")
         questions.append(
-            {"question_id": number, "image": image, "text": question.text, "category": sorts[question.kind]}
+            {"question_id": number, "image": image, "text": question.text, "category": categories[question.kind]}
         )
         contexts.append({"id": number, "image": image, "caption": caption(scene)})
         answer = f"{question.evidence} So: {question.answer}." if question.evidence else question.answer

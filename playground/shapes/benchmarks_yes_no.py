@@ -1,4 +1,4 @@
-"""Benchmarks that are answered with yes or no: POPE and MME."""
+"""Writes benchmarks that are answered with yes or no: POPE and MME."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 
 from playground.shapes.benchmark_scenes import Bench, Row
 from playground.shapes.questions import SHORT, plural
-from playground.shapes.saving import write_beside
+from playground.shapes.saving import write_text
 from playground.shapes.scene import COLOURS, PAIRS, SHAPES, WORDS, Scene
 
 YES_NO = "Please answer yes or no."
 CATEGORIES = ("adversarial", "popular", "random")
-_APART = 12  # pixels between two centres that make left and right beyond doubt
+_APART = 12  # pixels between two centres that make left and right unambiguous
 
 YesNo = tuple[str, str]  # a question with the answer yes, and one with the answer no
 
 
 def is_there(label: str) -> str:
-    """The question that POPE asks."""
+    """Return the question that POPE asks about an object."""
     return f"Is there {'an' if label[0] in 'aeiou' else 'a'} {label} in the picture?"
 
 
 def pope(bench: Bench) -> None:
-    """Six questions a picture: in each category one about a thing that is there, one about a thing that is not. The
-    absent thing is any (random), what most pictures show (popular), or like something that is there (adversarial)."""
+    """Write POPE: six questions an image, in each category one about a present object and one about an absent one.
+
+    The absent one is any (random), what is shown most often (popular), or like a present one (adversarial).
+    """
     scenes = bench.scenes()
     chosen = [next(scenes) for _ in range(max(1, bench.count // 6))]
     shown = Counter(item.label for _, scene in chosen for item in scene.shapes)
@@ -34,12 +36,12 @@ def pope(bench: Bench) -> None:
     asked: dict[str, list[Row]] = {category: [] for category in CATEGORIES}
     for number, (rng, scene) in enumerate(chosen):
         image = f"{number:06d}.png"
-        bench.picture(scene, f"val2014/{image}")
+        bench.draw(scene, f"val2014/{image}")
         present = {item.label for item in scene.shapes}
         absent = [label for label in labels if label not in present]
         near = [x for x in absent if {*x.split()} & {part for label in present for part in label.split()}]
-        most = [label for label in popular if label not in present]
-        pools = {"adversarial": near, "popular": most[:3], "random": absent}
+        frequent = [label for label in popular if label not in present]
+        pools = {"adversarial": near, "popular": frequent[:3], "random": absent}
         for category, pool in pools.items():
             for label, answer in ((rng.choice(sorted(present)), "yes"), (rng.choice(pool), "no")):
                 asked[category].append({"image": image, "text": is_there(label), "label": answer})
@@ -53,7 +55,7 @@ def pope(bench: Bench) -> None:
 
 
 def mme(bench: Bench) -> None:
-    """Two questions a picture, one to be answered yes, one no, in folders by category."""
+    """Write MME: two questions an image, with the answers yes and no, in folders by category."""
     rows: list[Row] = []
     scenes = bench.scenes()
     for category, maker in MME.items():
@@ -61,11 +63,11 @@ def mme(bench: Bench) -> None:
             image = f"{category}/{number:04d}.png"
             scene, pair = _first(scenes, maker)
             root = "MME_Benchmark_release_version"
-            bench.picture(scene, f"{root}/{image}")
+            bench.draw(scene, f"{root}/{image}")
             lines = [f"{text} {YES_NO}\t{answer}\n" for text, answer in zip(pair, ("Yes", "No"), strict=True)]
-            write_beside(bench.folder / root / f"{image.removesuffix('.png')}.txt", lines)
+            write_text(bench.folder / root / f"{image.removesuffix('.png')}.txt", lines)
             for text in pair:
-                asked = f"{text}\n{SHORT}"  # without MME's own request, as LLaVA's question file has it
+                asked = f"{text}\n{SHORT}"  # without MME's request, as in LLaVA's question file
                 rows.append({"question_id": image, "image": image, "text": asked, "category": category})
     bench.write_lines("llava_mme.jsonl", rows)
 
@@ -73,7 +75,7 @@ def mme(bench: Bench) -> None:
 def _first(
     scenes: Iterator[tuple[random.Random, Scene]], maker: Callable[[random.Random, Scene], YesNo | None]
 ) -> tuple[Scene, YesNo]:
-    """The next scene that allows a pair of questions."""
+    """Return the next scene that allows a pair of questions, and the pair."""
     for rng, scene in scenes:
         pair = maker(rng, scene)
         if pair is not None:
@@ -88,7 +90,7 @@ def _existence(rng: random.Random, scene: Scene) -> YesNo:
 
 
 def _colour(rng: random.Random, scene: Scene) -> YesNo:
-    """The same shape in its colour and in one that it does not have."""
+    """Ask for a shape in its colour, and in a colour that it does not have."""
     item = rng.choice(scene.shapes)
     present = {other.label for other in scene.shapes}
     wrong = [f"{colour} {item.name}" for colour in COLOURS if f"{colour} {item.name}" not in present]
@@ -107,7 +109,7 @@ def _position(rng: random.Random, scene: Scene) -> YesNo | None:
 
 
 def _more(names: Sequence[str], attribute: str) -> Callable[[random.Random, Scene], YesNo | None]:
-    """Are there more of one kind than of another, asked both ways round."""
+    """Make a maker that asks whether there are more of one kind than of another, both ways round."""
 
     def maker(rng: random.Random, scene: Scene) -> YesNo | None:
         counts = Counter(getattr(item, attribute) for item in scene.shapes)

@@ -1,4 +1,4 @@
-"""Writes a shapes world: pictures, LLaVA's training files, question files of the held-out splits.
+"""Writes a shapes world: images, LLaVA's training files, question files of the held-out splits.
 
 python -m playground.shapes.generate --out playground/data/shapes --seed 0 --scenes 20000
 """
@@ -16,39 +16,47 @@ from typing import Any
 
 from tqdm import tqdm
 
+from playground.shapes.benchmark_scenes import Look
 from playground.shapes.benchmarks import write_benchmarks
 from playground.shapes.conversations import Record, caption_record, question_record, short_record, text_record
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import save_picture, write_beside
-from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
+from playground.shapes.saving import save_image, write_text
+from playground.shapes.scene import Scene, Split, sample_scene, scene_rng
 
-Picture = frozenset[Item]  # what two scenes that look the same have in common
-
-MOST_SHAPES = (2, 4, 6)  # in a training picture, in turn: easy pictures teach what hard ones only hint at
-WRITTEN = 0.6  # share of the training pictures with a word, and with a digit: there are many to learn
+MAX_SHAPES = (2, 4, 6)  # of training images, in turn: simple images are learned first
+WRITTEN = 0.6  # share of the training images with a word, and with a digit: there are many to learn
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes another world")
-    parser.add_argument("--scenes", type=int, default=20000, help="training scenes")
-    parser.add_argument("--test-questions", type=int, default=5000, help="questions in each held-out split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=20000, help="number of training scenes (default: %(default)s)")
     parser.add_argument(
-        "--benchmarks", type=int, metavar="N", help="write N questions of every benchmark, too, into OUT/eval"
+        "--test-questions",
+        type=int,
+        default=5000,
+        help="number of questions in each held-out split (default: %(default)s)",
     )
     parser.add_argument(
-        "--only-benchmarks", action="store_true", help="write nothing else; --seed and --scenes are those of the world"
+        "--benchmarks", type=int, metavar="N", help="write N questions of every benchmark into OUT/eval, too"
     )
     parser.add_argument(
-        "--only-tests", action="store_true", help="write nothing to train on; --seed and --scenes are the world's"
+        "--only-benchmarks",
+        action="store_true",
+        help="write only the benchmarks of the world that --seed and --scenes name",
+    )
+    parser.add_argument(
+        "--only-tests",
+        action="store_true",
+        help="write only the held-out splits of the world that --seed and --scenes name",
     )
     args = parser.parse_args()
     if args.scenes < 1 or args.test_questions < 1:
-        parser.error("--scenes and --test-questions take whole numbers from 1 up")
+        parser.error("--scenes and --test-questions take integers from 1 up")
     if (args.benchmarks is not None and args.benchmarks < 1) or (args.only_benchmarks and not args.benchmarks):
-        parser.error("--benchmarks takes a whole number from 1 up; --only-benchmarks needs it")
+        parser.error("--benchmarks takes an integer from 1 up; --only-benchmarks needs it")
     if args.only_benchmarks and args.only_tests:
         parser.error("--only-benchmarks and --only-tests exclude each other")
     if not args.only_benchmarks and not args.only_tests:
@@ -62,51 +70,53 @@ def main() -> None:
 
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
-    """Write ``texts.json``, ``captions.json``, ``conversations.json``, ``short.json`` and ``images/`` to train on,
-    ``validation.jsonl`` and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
+    """Write the training files, ``images/``, and the question files of the held-out splits.
+
+    The training files are ``texts.json``, ``captions.json``, ``conversations.json`` and ``short.json``.
+    """
     with multiprocessing.Pool() as pool:
         made = pool.imap(functools.partial(training_records, out, seed), range(scenes), chunksize=100)
-        pictures, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
+        looks, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
     for name, records in zip(("captions", "conversations", "texts", "short"), files, strict=True):
-        write_beside(out / f"{name}.json", json.dumps(records, indent=0))
-    write_tests(out, seed, test_questions, set(pictures))
+        write_text(out / f"{name}.json", json.dumps(records, indent=0))
+    write_tests(out, seed, test_questions, set(looks))
 
 
-def write_tests(out: Path, seed: int, test_questions: int, taken: set[Picture]) -> None:
-    """``validation.jsonl`` and ``test.jsonl`` with their pictures, none of which is ``taken``."""
+def write_tests(out: Path, seed: int, test_questions: int, taken: set[Look]) -> None:
+    """Write ``validation.jsonl`` and ``test.jsonl`` with their images, none of which is in ``taken``."""
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
         asked = tqdm(questions(out, split, seed, test_questions, taken), desc=split, total=test_questions)
-        write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
+        write_text(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
 
 
 def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
-    """Training scene number ``index`` of a world, and its generator as it stands after the scene."""
+    """Make training scene ``index`` of a world; return its random generator as it is after the scene, and the scene."""
     rng = scene_rng("train", seed, index)
-    return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)], WRITTEN)
+    return rng, sample_scene(rng, "train", MAX_SHAPES[index % len(MAX_SHAPES)], WRITTEN)
 
 
-def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record, Record]:
-    """Draw a training scene; what it shows, and its records for stage 1, stage 2, the language stage and budgets."""
+def training_records(out: Path, seed: int, index: int) -> tuple[Look, Record, Record, Record, Record]:
+    """Draw a training scene; return its items, and its records: caption, conversation, text, short."""
     rng, scene = training_scene(seed, index)
     name = training_name(index)
-    save_picture(scene, out / "images" / f"{name}.png")
+    save_image(scene, out / "images" / f"{name}.png")
     image = f"{name}.png"
-    # In this order: each goes on with the generator where the one before has left it.
+    # In this order: all draw from one random generator.
     caption, conversation = (make(rng, scene, name, image) for make in (caption_record, question_record))
     text = text_record(rng, scene, name)
     return frozenset(scene.items), caption, conversation, text, short_record(rng, scene, name, image)
 
 
 def training_name(index: int) -> str:
-    """A training picture's name without its ending, below ``images/``: a thousand to a folder."""
+    """Return a training image's name in ``images/``, without its suffix: a thousand to a folder."""
     return f"train/{index // 1000:03d}/{index:06d}"
 
 
-def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture]) -> Iterator[dict[str, Any]]:
-    """``count`` question records, one a scene, their kinds in turn; no scene that is ``taken``, nor one twice.
+def questions(out: Path, split: Split, seed: int, count: int, taken: set[Look]) -> Iterator[dict[str, Any]]:
+    """Yield ``count`` question records, one a scene, their kinds in turn.
 
-    A scene of a single shape comes up twice by chance now and then, whatever the seeds.
+    No scene is in ``taken``, and none comes twice, as scenes of a single shape would by chance.
     """
     kinds, index = list(KINDS), 0
     for number in range(count):
@@ -120,7 +130,7 @@ def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture
                 break
         taken.add(frozenset(scene.items))
         image = f"{split}/{number // 1000:03d}/{number:06d}.png"
-        save_picture(scene, out / "images" / image)
+        save_image(scene, out / "images" / image)
         yield {
             "question_id": number,
             "image": image,

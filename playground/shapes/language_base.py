@@ -1,4 +1,4 @@
-"""A small Llama with random weights and the shapes world's tokenizer: what the language stage starts from.
+"""Makes a small Llama with random weights, and its tokenizer: the start of the language stage.
 
 python -m playground.shapes.language_base --data playground/data/shapes/conversations.json --out runs/shapes/base
 """
@@ -15,7 +15,7 @@ from playground.shapes.tokenizer import MAX_LENGTH, conversation_texts, train_to
 
 
 def language_config(vocabulary: int) -> LlamaConfig:
-    """Vicuna's architecture, small: multi-head attention, 10 layers of 192, 4.0 million parameters."""
+    """Return a small config of Vicuna's architecture: 10 layers of 192, 4.0 million parameters."""
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=192,
@@ -32,10 +32,12 @@ def language_config(vocabulary: int) -> LlamaConfig:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="conversations.json, for the tokenizer")
-    parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="conversations.json of a shapes world, to train the tokenizer on"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write model and tokenizer to")
     args = parser.parse_args()
     tokenizer = train_tokenizer(conversation_texts(args.data))
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
-"""Questions about a scene, one maker a kind; every question has one right answer, and answers are balanced.
+"""Makes questions about a scene, one maker a kind; each has one right answer, and answers are balanced.
 
-A maker returns None where a scene does not allow its question. Makers pick the answer first where that balances it.
+A maker returns None where a scene does not allow its question. Makers pick the answer first where that balances them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from playground.shapes.captions import place
+from playground.shapes.captions import position
 from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIZES, WORDS, Item, Scene
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 EXPLAIN = "Name the evidence, then answer."
-_APART = 20  # pixels between two centres that make left, right, above and below beyond doubt: another row or column
+_APART = 20  # pixels between two centres that make left, right, above and below unambiguous: another row or column
 
 
 @dataclass(frozen=True)
 class Question:
-    """``text`` has no instruction yet; ``evidence`` is what a reasoned answer states in front of the verdict."""
+    """A question, without its instruction; ``evidence`` is what a reasoned answer states before the verdict."""
 
     kind: str
     text: str
@@ -31,7 +31,7 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """The question as it is asked."""
+        """The question with its instruction."""
         return f"{self.text}\n{self.instruction}"
 
 
@@ -39,7 +39,7 @@ Maker = Callable[[random.Random, Scene], "Question | None"]
 
 
 def plural(name: str) -> str:
-    """Several of a thing."""
+    """Return the plural of a shape's name."""
     return name + "es" if name.endswith("s") else name + "s"
 
 
@@ -48,11 +48,11 @@ def _are(count: int) -> str:
 
 
 def _listing(items: Sequence[Item]) -> str:
-    return ", ".join(f"{i.size} {i.label} at the {place(i)}" for i in items) or "none"
+    return ", ".join(f"{i.size} {i.label} at the {position(i)}" for i in items) or "none"
 
 
 def existence(rng: random.Random, scene: Scene) -> Question:
-    """Is there a COLOUR SHAPE? The absent ones share a colour or shape with something that is there."""
+    """Ask: is there a COLOUR SHAPE? An absent one shares its colour or shape with a present one."""
     present = {i.label for i in scene.shapes}
     if rng.random() < 0.5:
         label, answer = rng.choice(sorted(present)), "yes"
@@ -68,7 +68,7 @@ def existence(rng: random.Random, scene: Scene) -> Question:
 
 
 def colour(rng: random.Random, scene: Scene) -> Question | None:
-    """What colour is the only SHAPE?"""
+    """Ask: what colour is the only SHAPE?"""
     item = _unique(rng, scene.shapes, lambda i: i.name)
     if item is None:
         return None
@@ -77,7 +77,7 @@ def colour(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def shape(rng: random.Random, scene: Scene) -> Question | None:
-    """What shape has the only COLOUR thing?"""
+    """Ask: what shape is the only COLOUR object?"""
     item = _unique(rng, scene.shapes, lambda i: i.colour)
     if item is None:
         return None
@@ -86,7 +86,7 @@ def shape(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def size(rng: random.Random, scene: Scene) -> Question | None:
-    """Is the only COLOUR SHAPE small or large?"""
+    """Ask: is the only COLOUR SHAPE small or large?"""
     item = _unique(rng, scene.shapes, lambda i: i.label)
     if item is None:
         return None
@@ -95,7 +95,7 @@ def size(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def count(rng: random.Random, scene: Scene) -> Question:
-    """How many SHAPEs, COLOUR or SIZE objects, or objects at all?"""
+    """Ask: how many SHAPEs, COLOUR or SIZE objects, or objects are there?"""
     options: list[tuple[str, list[Item]]] = [("objects", list(scene.shapes))]
     options += [(plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
     options += [(f"{c} objects", [i for i in scene.shapes if i.colour == c]) for c in COLOURS]
@@ -104,7 +104,7 @@ def count(rng: random.Random, scene: Scene) -> Question:
 
 
 def count_two(rng: random.Random, scene: Scene) -> Question:
-    """Counting by two attributes at once."""
+    """Ask for a count by two attributes at once."""
     options = [(f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs]
     options += [
         (f"{s} {plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
@@ -116,7 +116,7 @@ def count_two(rng: random.Random, scene: Scene) -> Question:
 
 
 def relation(rng: random.Random, scene: Scene) -> Question | None:
-    """Is A left of, right of, above or below B?"""
+    """Ask: is A left of (right of, above, below) B?"""
     found = _apart(rng, scene)
     if found is None:
         return None
@@ -128,8 +128,11 @@ def relation(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def side(rng: random.Random, scene: Scene) -> Question | None:
-    """Is A left or right of B, or above or below it? Tests do not ask it: whether a relation holds depends on its name
-    and two places at once, of which no part tells anything by itself; which relation holds is learned sooner."""
+    """Ask: is A left or right of (above or below) B?
+
+    This is for training only. Whether a named relation holds depends on its name and two positions at once; which
+    relation holds is learned sooner.
+    """
     found = _apart(rng, scene)
     if found is None:
         return None
@@ -141,16 +144,16 @@ def side(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def where(rng: random.Random, scene: Scene) -> Question | None:
-    """Where is the only COLOUR SHAPE? Tests do not ask it: it teaches what relations stand on."""
+    """Ask: where is the only COLOUR SHAPE? This is for training only: relations depend on positions."""
     item = _unique(rng, scene.shapes, lambda i: i.label)
     if item is None:
         return None
     text = rng.choice(("Where is the {}?", "In which place is the {}?", "Where in the picture is the {}?"))
-    return Question("where", text.format(item.label), place(item), f"{_listing([item])}.")
+    return Question("where", text.format(item.label), position(item), f"{_listing([item])}.")
 
 
 def compare(rng: random.Random, scene: Scene) -> Question | None:
-    """Are there more As than Bs, or which are there more of?"""
+    """Ask: are there more As than Bs, or which are there more of?"""
     by = rng.choice(("name", "colour"))
     counts = Counter(getattr(i, by) for i in scene.shapes)
     names = SHAPES if by == "name" else COLOURS
@@ -169,7 +172,7 @@ def compare(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def reading(rng: random.Random, scene: Scene) -> Question | None:
-    """What word, or which digit, is written?"""
+    """Ask: what word, or which digit, is written?"""
     written = [i for i in (scene.only("word"), scene.only("digit")) if i is not None]
     if not written:
         return None
@@ -182,7 +185,7 @@ def reading(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def choice(rng: random.Random, scene: Scene) -> Question | None:
-    """One of the open kinds again, with four options to choose from."""
+    """Ask a question of an open kind with four options to choose from."""
     question = rng.choice((colour, shape, count_two, reading))(rng, scene)
     if question is None:
         return None
@@ -209,7 +212,7 @@ KINDS: dict[str, Maker] = {
 }
 
 
-# What training draws from: what relations stand on, and more of what is learned last.
+# What training draws from: with positions, and more of what is learned last.
 TRAINING: tuple[Maker, ...] = (
     *KINDS.values(),
     where,
@@ -220,13 +223,13 @@ TRAINING: tuple[Maker, ...] = (
 )
 
 
-def normalise(answer: str) -> str:
-    """Answers are compared in lower case, without surrounding space and without a full stop."""
+def normalize(answer: str) -> str:
+    """Return an answer in lower case, without surrounding space and without a full stop."""
     return answer.strip().rstrip(".").strip().lower()
 
 
 def _count_question(rng: random.Random, kind: str, options: list[tuple[str, list[Item]]]) -> Question:
-    """Pick the number first, so that 0 and 1 do not crowd out the rest."""
+    """Make a question whose number is picked first, so that 0 and 1 are not too frequent."""
     numbers = sorted({len(found) for _, found in options})
     wanted = rng.choice(numbers)
     name, found = rng.choice([o for o in options if len(o[1]) == wanted])
@@ -243,12 +246,12 @@ def _unique(rng: random.Random, items: Sequence[Item], key: Callable[[Item], str
 
 
 def _relation_evidence(rng: random.Random, a: Item, b: Item, true: str) -> str:
-    """Where both are and what is true of them, or the latter alone: the last step from there is one to learn."""
+    """Return the relation, half of the time after both positions, so that the last step is trained too."""
     return f"{true}." if rng.random() < 0.5 else f"{_listing([a, b])}: {true}."
 
 
 def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]] | None:
-    """Two shapes that their labels name, and what is true of the first towards the second, with its opposite."""
+    """Return two shapes with unique labels, and the relation of the first to the second, with its opposite."""
     counts = Counter(i.label for i in scene.shapes)
     single = [i for i in scene.shapes if counts[i.label] == 1]
     if len(single) < 2:
@@ -258,5 +261,5 @@ def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str
     axes = [(gap, names) for gap, names in gaps if abs(gap) >= _APART]
     if not axes:
         return None
-    gap, (before, behind) = rng.choice(axes)
-    return a, b, (before, behind) if gap < 0 else (behind, before)
+    gap, (lower, higher) = rng.choice(axes)
+    return a, b, (lower, higher) if gap < 0 else (higher, lower)

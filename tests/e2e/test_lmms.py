@@ -27,7 +27,7 @@ dataset_kwargs:
     test: questions.jsonl
 test_split: test
 output_type: multiple_choice
-doc_to_visual: !function playground.shapes.benchmarks_lmms.pictures
+doc_to_visual: !function playground.shapes.benchmarks_lmms.images
 doc_to_text: {json.dumps(STAR)}
 doc_to_choice: ["yes", "no", "red"]
 doc_to_target: "no"

@@ -41,12 +41,12 @@ def make_world():
         world = World(folder)
         images = folder / "images"
 
-        def save(scene: Scene, path: Path, write=generate.save_picture) -> None:
+        def save(scene: Scene, path: Path, write=generate.save_image) -> None:
             world.scenes[path.relative_to(images).as_posix()] = scene
             write(scene, path)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "save_picture", save)
+            patch.setattr(generate, "save_image", save)
             generate.generate(folder, seed, scenes, questions)
         for index in range(scenes):  # drawn in other processes
             world.scenes[f"{generate.training_name(index)}.png"] = generate.training_scene(seed, index)[1]

@@ -9,7 +9,7 @@ import pytest
 
 from playground.shapes.captions import REQUESTS
 from playground.shapes.conversations import draw_questions
-from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalise, side, where
+from playground.shapes.questions import EXPLAIN, KINDS, LETTER, SHORT, normalize, side, where
 from playground.shapes.scene import COLOURS, SHAPES, SIZES, Item, Scene, sample_scene, scene_rng
 
 WRITTEN = {
@@ -236,4 +236,4 @@ def test_every_scene_gets_a_question(count):
 
 @pytest.mark.parametrize("text", ["Yes.", " yes", "YES .", "yes\n"])
 def test_answers_are_compared_without_dress(text):
-    assert normalise(text) == "yes"
+    assert normalize(text) == "yes"

@@ -26,10 +26,12 @@ class ImageTagSettings(Protocol):
     """Which image tags a conversation gets: none unless ``is_multimodal``."""
 
     @property
-    def is_multimodal(self) -> bool: ...
+    def is_multimodal(self) -> bool:
+        """Whether the model has a vision tower."""
 
     @property
-    def mm_use_im_start_end(self) -> bool: ...
+    def mm_use_im_start_end(self) -> bool:
+        """Whether a token goes before and after each image."""
 
 
 def mode_of(version: str) -> str:
