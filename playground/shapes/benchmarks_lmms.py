@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ada.eval.stats.accuracy import is_right
+from ada.eval.questions.exact_match import is_right
 from llava.mm_utils import load_image
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.questions import KINDS

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ada.eval.stats.accuracy import is_right
+from ada.eval.questions.exact_match import is_right
 from llava.eval import model_vqa_loader
 from llava.files.jsonl import lines_of, read_records
 from playground.shapes.benchmark_scenes import Bench

@@ -59,7 +59,7 @@ def rows_of(rights: dict[tuple[str, float], dict[str, str]], family: str = "H", 
             parts[run][name] = Part.of(sets[name], answers)
         if timed:
             times[run] = LatencySamples((10 * budget, 20 * budget), (1.0, 2.0), (5 * budget, 5 * budget))
-    return make_rows(parts, {"tiny": family}, parts, times)
+    return make_rows({"tiny": family}, parts, times)
 
 
 def parsed(text: str) -> ElementTree.Element:
@@ -113,7 +113,7 @@ def test_pictures_can_be_opened(example):
 
 def test_what_it_says(example):
     lines = cells(parsed(example[1]))
-    assert ["time to first token, ms", "15", "7.5"] in lines and ["the same, plan seen before", "5", "2.5"] in lines
+    assert ["TTFT, ms", "15", "7.5"] in lines and ["TTFT, warm plan cache, ms", "5", "2.5"] in lines
     assert ["second", "20", "100.0 (yes)", "100.083.9 to 100.0", "0.00.0 to 16.1"] in lines
     assert ["other set", "points & more", "4", "", "undefined", "undefined"] in lines
     assert ["tiny, learned", "yes", "<no> & <br>"] in lines, "an example that is right at first, and wrong later"
@@ -124,7 +124,7 @@ def test_what_it_says(example):
 
 def test_falls_are_found_where_they_are(example):
     found = falls(example[0])
-    assert [(fall.where, fall.row.run.budget.fraction) for fall in found] == [("second", 0.5), ("test set", 0.5)]
+    assert [(fall.title, fall.row.run.budget.fraction) for fall in found] == [("second", 0.5), ("test set", 0.5)]
     assert found[1].sentence == "tiny, learned, from budget 0.5 down, test set: 100.0 % to 50.0 % (-50.0 ± 15.5)"
     assert "from budget 0.5 down" in example[1]
 
@@ -151,7 +151,7 @@ def test_a_page_without_times_and_benchmarks():
     rows = rows_of({("even", 1.0): {"test": "10" * 5}}, family="L", timed=False)
     text = page(rows, falls(rows), NOTES, draw(rows, "L"))
     tree = parsed(text)
-    assert not re.search("time to first token|By benchmark", text) and "AdaLLaVA-L" in text
+    assert not re.search("TTFT|time to first token|By benchmark", text) and "AdaLLaVA-L" in text
     assert len([image for image in tree.iter("img") if "svg" in image.attrib["src"][:20]]) == 2
 
 

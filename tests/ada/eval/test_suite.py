@@ -90,7 +90,7 @@ def test_questions_and_truths_that_do_not_fit(file, spoil, tmp_path):
     path = tmp_path / file
     path.write_text(spoil(path.read_text()))
     name = file.partition("/")[0]
-    with pytest.raises(LlavaError, match=rf"{name}: questions and truths do not fit one another"):
+    with pytest.raises(LlavaError, match=rf"{name}: questions and truths do not match"):
         read_benchmark(name, tmp_path)
 
 
