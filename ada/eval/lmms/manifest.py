@@ -1,4 +1,4 @@
-"""What lmms-eval is told by the entry point ``lmms_eval.models``: a model's name, and where its class is."""
+"""Registers the model ``ada_llava`` with lmms-eval, through the entry point ``lmms_eval.models``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def manifest() -> Any:
-    """The ``ModelManifest`` of ``--model ada_llava``."""
+    """Return the ``ModelManifest`` of ``--model ada_llava``."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="ada_llava", simple_class_path="ada.eval.lmms.model.AdaLlava")

@@ -261,26 +261,6 @@ def test_a_plain_llava_has_no_learned_planner(quiz, tiny_checkpoint, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda lines: [], "is empty"),
-        (lambda lines: [*lines, "{"], "line 13 is not JSON"),
-        (lambda lines: [*lines, '{"question_id": 99, "text": "a"}'], "line 13 lacks image, category, answer"),
-        (lambda lines: [*lines, "[]"], r"line 13 is '\[\]'; expected a JSON object"),
-        (lambda lines: [*lines, lines[0]], "13 questions, but only 12 different question_ids"),
-        (lambda lines: [lines[0].replace("0.png", "lost.png"), *lines[1:]], "1 of 12 images are not in .*lost.png"),
-    ],
-)
-def test_bad_question_files(spoil, message, flags, quiz, tmp_path, checkpoint_h):
-    options = flags(checkpoint_h)
-    options.question_file = tmp_path / "spoilt.jsonl"
-    options.question_file.write_text("\n".join(spoil((quiz / "questions.jsonl").read_text().splitlines())))
-    with pytest.raises(LlavaError, match=message):
-        sweep(options)
-    assert not options.out.exists()
-
-
-@pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--budgets", "1.5"], r"--latency-budget is '1.5'"),

@@ -1,24 +1,20 @@
-"""The suite's benchmarks: every answer's mark agrees with the benchmark's own scorer; sets that do not fit are told."""
+"""Every answer's mark agrees with the benchmark's own scorer; questions and truths that do not match are refused."""
 
 from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ada.eval.questions import suite
 from ada.eval.questions.benchmarks import BENCHMARKS, read_benchmark
-from ada.eval.questions.suite import read_suite
 from llava.errors import LlavaError
 from llava.eval import eval_pope
 from llava.files.jsonl import lines_of
 from playground.shapes.benchmarks import write_benchmarks
 
-ELSEWHERE = {"mm-vet", "llava-bench-in-the-wild", "lmms"}  # marked by a judge, and by lmms-eval
+ELSEWHERE = {"mm-vet", "llava-bench-in-the-wild", "lmms"}  # scored by a judge, and by lmms-eval
 
 
 @pytest.fixture(scope="module")
@@ -92,44 +88,3 @@ def test_questions_and_truths_that_do_not_fit(file, spoil, tmp_path):
     name = file.partition("/")[0]
     with pytest.raises(LlavaError, match=rf"{name}: questions and truths do not match"):
         read_benchmark(name, tmp_path)
-
-
-@pytest.fixture
-def small_world(monkeypatch):
-    """The suite is made of a world of few training scenes, so that this takes seconds."""
-    monkeypatch.setattr(suite, "WORLD", ("--seed", "3", "--scenes", "12"))
-
-
-def test_a_suite_is_made_where_it_is_not_there(small_world, tmp_path, capsys, root, monkeypatch):
-    monkeypatch.chdir(root)
-    folder = tmp_path / "data"
-    sets = read_suite("shapes", folder, 12)
-    assert f"notice: {folder} is not there yet" in capsys.readouterr().err
-    assert [questions.name for questions in sets] == ["test", *BENCHMARKS]
-    assert [len(questions.items) for questions in sets[:2]] == [12, 12]
-    assert sets[0].items[0].question.open_image().size == (96, 96)
-    assert not list(tmp_path.glob("*.new")) and not (folder / "conversations.json").exists()
-    marks = {questions.name: questions.fingerprint for questions in sets}
-    again = read_suite("shapes", folder)
-    assert {questions.name: questions.fingerprint for questions in again} == marks
-    assert capsys.readouterr().err == ""
-    command = [sys.executable, "-m", "playground.shapes.generate", "--out", str(tmp_path / "whole"), *suite.WORLD]
-    subprocess.run([*command, "--test-questions", "12"], check=True, capture_output=True, cwd=root)
-    assert (tmp_path / "whole" / "test.jsonl").read_bytes() == (folder / "test.jsonl").read_bytes()
-    with_benchmarks = read_suite("shapes", tmp_path / "whole", 12)  # a world without benchmarks gets them
-    assert {questions.name: questions.fingerprint for questions in with_benchmarks} == marks
-
-
-def test_suites_that_are_refused(tmp_path, small_world, root, monkeypatch):
-    monkeypatch.chdir(root)
-    with pytest.raises(LlavaError, match="--suite is 'cubes'; expected shapes"):
-        read_suite("cubes", tmp_path / "data")
-    with pytest.raises(LlavaError, match="--suite-size is 3; expected 10 or more"):
-        read_suite("shapes", tmp_path / "data", 3)
-    with pytest.raises(LlavaError, match=r"holds no test.jsonl"):
-        read_suite("shapes", tmp_path)
-    (tmp_path / "test.jsonl").write_text("")
-    (tmp_path / "eval").mkdir()
-    with pytest.raises(LlavaError, match=r"test.jsonl is empty"):
-        read_suite("shapes", tmp_path)
-    assert not (tmp_path / "data").exists()
