@@ -33,8 +33,8 @@ class ModelSpec:
         label, equals, path = text.partition("=")
         if not equals or Path(text).is_dir():
             label, path = "", text
-        front, _, last = path.rpartition(":")
-        path, planner = (front, last) if front and last in PLANNERS else (path, None)
+        before, _, last = path.rpartition(":")
+        path, planner = (before, last) if before and last in PLANNERS else (path, None)
         folder = local_folder(path)
         trained_under = read_json(folder / "config.json").get("planner")
         if planner is None and trained_under not in (None, "learned"):

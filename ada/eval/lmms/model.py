@@ -10,7 +10,7 @@ each answer has its own in the samples' ``token_counts``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +129,7 @@ class AdaLlava(lmms):  # type: ignore[misc]
         super().clean()
 
     def _question(
-        self, context: str, wanted: Mapping[str, Any], visuals: Any, doc_id: int, task: str, split: str
+        self, context: str, wanted: Mapping[str, Any], visuals: Callable[[Any], Any], doc_id: int, task: str, split: str
     ) -> TaskQuestion:
         generation = read_generation_kwargs(wanted)
         return TaskQuestion(task, doc_id, context, generation, lambda: visuals(self.task_dict[task][split][doc_id]))

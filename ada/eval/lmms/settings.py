@@ -69,15 +69,16 @@ def plugin_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **given}
 
 
-def dtype_named(name: Any) -> torch.dtype:
+def dtype_named(name: str) -> torch.dtype:
     """Return the torch type of ``dtype`` in the model arguments. Raises ``OptionError`` for another name."""
     if name not in DTYPES:
         raise OptionError(f"dtype is {name!r} in --model_args; expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def batch_size_of(value: Any) -> int:
+def batch_size_of(value: object) -> int:
     """Read ``--batch_size``, which lmms-eval passes as text. Raises ``OptionError``, for "auto" too."""
-    if not str(value).isdecimal() or int(value) < 1:
+    size = int(str(value)) if str(value).isdecimal() else 0
+    if size < 1:
         raise OptionError(f"--batch_size is {value!r}; ada_llava takes a whole number from 1 up")
-    return int(value)
+    return size

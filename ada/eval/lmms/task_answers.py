@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class TaskQuestion:
     doc_id: int
     context: str
     generation: GenerationSettings
-    visuals: Callable[[], Any]
+    visuals: Callable[[], Iterable[object] | None]
 
     @property
     def title(self) -> str:
@@ -46,16 +46,19 @@ class TaskAnswer:
     seconds: float
 
 
-def images_of(visuals: Any, title: str) -> list[Image.Image]:
+def images_of(visuals: Iterable[object] | None, title: str) -> list[Image.Image]:
     """Return what a task's ``doc_to_visual`` gave, as RGB images.
 
     title: of the question, for the message. Raises ``DataError`` for video and audio.
     """
-    images = [visual for visual in (visuals or []) if visual is not None]
-    for visual in images:
+    images = []
+    for visual in visuals or []:
+        if visual is None:
+            continue
         if not isinstance(visual, Image.Image):
             raise DataError(f"{title} shows a {type(visual).__name__}; ada_llava reads images only")
-    return [image.convert("RGB") for image in images]
+        images.append(visual.convert("RGB"))
+    return images
 
 
 def prompt_of(answerer: Answerer, context: str, num_images: int, title: str, answer: str | None = None) -> str:

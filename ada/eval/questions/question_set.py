@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from llava.eval.answering.questions import Question
@@ -64,7 +65,7 @@ class QuestionSet:
         return digest.hexdigest()[:16]
 
 
-def asked_by(program: Any, question_file: Path, *image_folders: Path, **options: Any) -> list[Question]:
+def asked_by(program: ModuleType, question_file: Path, *image_folders: Path, **options: Any) -> list[Question]:
     """Read a question file as one of the programs ``llava.eval.model_vqa*`` asks it."""
     questions: list[Question] = program.read_questions(question_file, *image_folders, **options)
     return questions

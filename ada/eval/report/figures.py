@@ -13,6 +13,7 @@ from ada.eval.stats.falloff import Subset
 from ada.eval.stats.results import Row, by_name, largest_first
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#2b5fb3", "#d1495b", "#3a8f5c", "#e09f3e", "#7b4ea3", "#5b6770", "#1b9aaa", "#a0522d")
@@ -83,7 +84,7 @@ def subsets_figure(rows: Sequence[Row], subsets: Mapping[Subset, str], axis: Axi
     return fig
 
 
-def _draw(panel: Any, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
+def _draw(panel: Axes, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
     for index, group in enumerate(by_name(rows)):
         points = [(axis.cost(row, name), row.parts[name].accuracy_of(kind)) for row in largest_first(group)[::-1]]
         colour, costs = COLOURS[index % len(COLOURS)], [cost for cost, _ in points]

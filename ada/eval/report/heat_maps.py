@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ada.eval.stats.results import Row, by_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 Lines = Mapping[str, Sequence[Frequency]]
 """A line's name -> a heat map for each budget."""
@@ -62,7 +63,7 @@ def _figure(lines: Lines, headings: Sequence[str]) -> Figure:
     return fig
 
 
-def _add_colour_bar(fig: Figure, image: Any) -> None:
+def _add_colour_bar(fig: Figure, image: AxesImage) -> None:
     width, height = fig.get_size_inches()
     bar_height = min(2.0, height - 0.6)
     axes = fig.add_axes((1 - 0.8 / width, 0.5 - bar_height / 2 / height, 0.12 / width, bar_height / height))

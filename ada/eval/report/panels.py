@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llava.files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Margins = tuple[float, float, float, float]
@@ -45,7 +46,7 @@ def panels(
     return fig, axes
 
 
-def add_legend(fig: Figure, axes: Any, label: str = "") -> None:
+def add_legend(fig: Figure, axes: Axes, label: str = "") -> None:
     """Add a label of all x axes at the bottom, and below it the legend of ``axes``."""
     height = fig.get_size_inches()[1]
     fig.text(0.5, 0.4 / height, label, ha="center", va="center", fontsize=9)

@@ -105,7 +105,7 @@ def pooled(parts: Iterable[Accuracy]) -> Accuracy:
 
 
 def best_constants(items: Sequence[Item]) -> dict[str, tuple[str, Accuracy]]:
-    """Return by kind the one answer that would be right most often, and how often: a baseline for any model."""
+    """Return by kind the most frequent true answer, and how often it is right: a baseline for any model."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     spelt: dict[str, str] = {}
     for item in items:

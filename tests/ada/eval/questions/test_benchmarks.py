@@ -25,14 +25,14 @@ def world(tmp_path_factory) -> Path:
     return folder / "eval"
 
 
-def test_every_benchmark_that_is_marked_here_is_there(world):
+def test_benchmarks_are_all_that_the_world_has(world):
     assert set(BENCHMARKS) == {path.name for path in world.iterdir()} - ELSEWHERE
     assert [read_benchmark(name, world).name for name in BENCHMARKS] == list(BENCHMARKS)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_marks_add_up_to_the_scorers_figure(name, world):
-    """Right and wrong answers in turn; the right ones in other dress where the scorer does not mind."""
+    """All answers right, then half of them."""
     questions = read_benchmark(name, world)
     assert len(questions.items) >= 6 and set(questions.kinds) == {item.kind for item in questions.items}
     rng = random.Random(0)
@@ -45,16 +45,16 @@ def test_marks_add_up_to_the_scorers_figure(name, world):
             assert 0 < sum(right) < len(right)
         figures = questions.score([item.record(text) for item, text in zip(questions.items, texts, strict=True)])
         if name == "MME":
-            most = 200 * len(questions.kinds)
-            assert sum(int(title.rpartition(" ")[2]) for title in figures) == most
-            assert (sum(figures.values()) == most) is (rightly == 1.0)
+            maximum = 200 * len(questions.kinds)
+            assert sum(int(title.rpartition(" ")[2]) for title in figures) == maximum
+            assert (sum(figures.values()) == maximum) is (rightly == 1.0)
         elif name == "pope":
             assert (figures["F1, %"] == 100) is (rightly == 1.0)
         else:
             assert figures == {"accuracy, %": pytest.approx(100 * sum(right) / len(right))}
 
 
-def test_pope_is_scored_as_its_program_does(world, tmp_path):
+def test_pope_is_scored_as_by_its_program(world, tmp_path):
     questions = read_benchmark("pope", world)
     records = [item.record("yes" if number % 3 else "no") for number, item in enumerate(questions.items)]
     (tmp_path / "answers.jsonl").write_text(lines_of(records))
@@ -66,7 +66,7 @@ def test_pope_is_scored_as_its_program_does(world, tmp_path):
     assert right == sum(own["TP"] + own["TN"] for own in scores.values())
 
 
-def test_an_undefined_figure_is_told(world):
+def test_pope_without_a_right_yes_has_an_undefined_score(world):
     questions = read_benchmark("pope", world)
     assert questions.score([item.record("no") for item in questions.items]) == {"F1, %": None}
 
@@ -81,7 +81,7 @@ def test_an_undefined_figure_is_told(world):
         ("scienceqa/problems.json", lambda text: "{}"),
     ],
 )
-def test_questions_and_truths_that_do_not_fit(file, spoil, tmp_path):
+def test_read_benchmark_refuses_truths_that_do_not_match(file, spoil, tmp_path):
     write_benchmarks(tmp_path, 0, 6, [])
     path = tmp_path / file
     path.write_text(spoil(path.read_text()))

@@ -15,11 +15,11 @@ from llava.errors import LlavaError
 
 @pytest.fixture
 def small_world(monkeypatch):
-    """The suite is made of a world of few training scenes, so that this takes seconds."""
+    """The suite is generated from a world of few training scenes, so that this takes seconds."""
     monkeypatch.setattr(suite, "WORLD", ("--seed", "3", "--scenes", "12"))
 
 
-def test_a_suite_is_made_where_it_is_not_there(small_world, tmp_path, capsys, root, monkeypatch):
+def test_read_suite_generates_what_is_missing(small_world, tmp_path, capsys, root, monkeypatch):
     monkeypatch.chdir(root)
     folder = tmp_path / "data"
     sets = read_suite("shapes", folder, 12)
@@ -32,14 +32,14 @@ def test_a_suite_is_made_where_it_is_not_there(small_world, tmp_path, capsys, ro
     again = read_suite("shapes", folder)
     assert {questions.name: questions.fingerprint for questions in again} == marks
     assert capsys.readouterr().err == ""
-    command = [sys.executable, "-m", "playground.shapes.generate", "--out", str(tmp_path / "whole"), *suite.WORLD]
+    command = [sys.executable, "-m", "playground.shapes.generate", "--out", str(tmp_path / "complete"), *suite.WORLD]
     subprocess.run([*command, "--test-questions", "12"], check=True, capture_output=True, cwd=root)
-    assert (tmp_path / "whole" / "test.jsonl").read_bytes() == (folder / "test.jsonl").read_bytes()
-    with_benchmarks = read_suite("shapes", tmp_path / "whole", 12)  # a world without benchmarks gets them
+    assert (tmp_path / "complete" / "test.jsonl").read_bytes() == (folder / "test.jsonl").read_bytes()
+    with_benchmarks = read_suite("shapes", tmp_path / "complete", 12)  # a world without benchmarks gets them
     assert {questions.name: questions.fingerprint for questions in with_benchmarks} == marks
 
 
-def test_suites_that_are_refused(tmp_path, small_world, root, monkeypatch):
+def test_read_suite_refuses_unknown_suites_and_other_folders(tmp_path, small_world, root, monkeypatch):
     monkeypatch.chdir(root)
     with pytest.raises(LlavaError, match="--suite is 'cubes'; expected shapes"):
         read_suite("cubes", tmp_path / "data")
