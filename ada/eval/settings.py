@@ -11,7 +11,10 @@ from llava.flags import flag
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """How the questions are answered. Raises ``OptionError`` for numbers out of range."""
+    """How the questions are answered.
+
+    Raises ``OptionError`` for numbers out of range.
+    """
 
     out: Path | None = flag(
         None, "folder for answers, tables, figures and the page; by default runs/sweep, or none with --compare"

@@ -58,7 +58,7 @@ class LatencySamples:
 
     @property
     def inter_token_p50_ms(self) -> float:
-        """Median inter-token latency."""
+        """Median inter-token latency of all tokens after the first."""
         return percentile(self.inter_token_ms, 50)
 
     def to_json(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class AnswerCost(TokenCounts):  # type: ignore[misc]
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready fields."""
+        """Return tokens and metrics as JSON-ready fields."""
         return {**super().to_dict(), **self.metrics}
 
 

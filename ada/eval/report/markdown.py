@@ -17,7 +17,7 @@ Cells = list[list[str]]
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """Write all tables."""
+    """Write a sweep's tables as Markdown."""
     parts = []
     for family, own in by_family(rows).items():
         groups = by_name(own)
@@ -30,7 +30,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def lines_of(cells: Cells) -> str:
-    """Write one table."""
+    """Write one table as Markdown lines."""
     texts = ["| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in cells]
     return "\n".join([texts[0], "|" + "---|" * len(cells[0]), *texts[1:]])
 

@@ -82,7 +82,7 @@ def one_by_one():
 
 @pytest.fixture(scope="session")
 def checkpoint_h(make_adaptive) -> Path:
-    """Heads and neurons."""
+    """A checkpoint of kind H, which selects heads and neurons."""
     return make_adaptive("H")
 
 
