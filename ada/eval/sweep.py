@@ -106,7 +106,7 @@ def sweep(args: argparse.Namespace) -> str:
     planners = _listed(args.planners)
     for planner in planners:
         planner_named(planner)
-    _check_each_once("--budgets", budgets)
+    _check_each_once("--budgets", [f"{budget.fraction:g}" for budget in budgets])
     _check_each_once("--planners", planners)
     bundled = [path for path in hooks().default_model_path() if path]
     specs = parse_model_specs(args.model_path or bundled)

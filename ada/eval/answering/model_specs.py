@@ -64,13 +64,18 @@ class Run:
     planner: str
     budget: LatencyBudget
 
+    @property
+    def budget_text(self) -> str:
+        """The budget as file names and tables have it: 1, 0.85."""
+        return f"{self.budget.fraction:g}"
+
     def file_name(self, units: Units) -> str:
         """Name the file of its answers.
 
         Granted all tunable units, or none of them, every planner makes the same plan; such runs share their answers.
         """
         free = 0 < units.granted(self.budget.fraction) < units.tunable
-        return f"{self.planner if free else 'any'}-{self.budget}.jsonl"
+        return f"{self.planner if free else 'any'}-{self.budget_text}.jsonl"
 
 
 def parse_model_specs(texts: Sequence[str]) -> list[ModelSpec]:

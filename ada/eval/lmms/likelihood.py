@@ -55,8 +55,12 @@ def answer_loss(
 
 
 def _forward_keywords(model: LlavaModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an adaptive model's budget and planner; without a budget all layers run, as in ``generate``."""
+    """Return an adaptive model's budget, planner and TTFT predictor; without a budget all layers run."""
     if not is_adaptive(model):
         return {}
     budget = keywords.get("latency_budget")
-    return {"latency_budget": 1.0 if budget is None else budget, "planner": keywords.get("planner")}
+    return {
+        "latency_budget": 1.0 if budget is None else budget,
+        "planner": keywords.get("planner"),
+        "ttft_predictor": keywords.get("ttft_predictor"),
+    }

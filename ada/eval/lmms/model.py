@@ -83,6 +83,7 @@ class AdaLlava(lmms):  # type: ignore[misc]
             **loading,
         )
         self.device = self.answerer.model.device
+        settings |= self.answerer.options
         self.keywords = merged(hooks().generation_options(model=self.answerer.model, options=settings))
 
     @classmethod

@@ -51,7 +51,7 @@ def pick(leader: Sequence[Row]) -> list[int]:
 
 def _example(leaders: Sequence[Sequence[Row]], position: int) -> Example:
     item = leaders[0][0].main.questions.items[position]
-    answers = [["", *(f"{row.run.budget}" for row in leaders[0])]]
+    answers = [["", *(f"{row.run.budget_text}" for row in leaders[0])]]
     answers += [[group[0].name, *(row.main.texts[position] or "(nothing)" for row in group)] for group in leaders]
     marks = {
         (line, column): "right" if row.main.right[position] else "wrong"

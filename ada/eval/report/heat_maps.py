@@ -24,13 +24,13 @@ def planners_figure(rows: Sequence[Row]) -> Figure:
     """Draw a line of heat maps for each model and planner, over all test questions."""
     groups = by_name(rows)
     lines = {group[0].name: [row.main.plans[ALL] for row in group] for group in groups}
-    return _figure(lines, [f"budget {row.run.budget}" for row in groups[0]])
+    return _figure(lines, [f"budget {row.run.budget_text}" for row in groups[0]])
 
 
 def kinds_figure(rows: Sequence[Row]) -> Figure:
     """Draw one model and planner: a line of heat maps for each kind of test question."""
     lines = {kind: [row.main.plans[kind] for row in rows] for kind in rows[0].main.questions.kinds}
-    return _figure(lines, [f"budget {row.run.budget}" for row in rows])
+    return _figure(lines, [f"budget {row.run.budget_text}" for row in rows])
 
 
 def _figure(lines: Lines, headings: Sequence[str]) -> Figure:

@@ -101,7 +101,7 @@ def constant_share(questions: QuestionSet) -> float:
 
 def budgets(rows: Sequence[Row]) -> list[str]:
     """Write a heading for each row's budget."""
-    return [f"budget {row.run.budget}" for row in rows]
+    return [f"budget {row.run.budget_text}" for row in rows]
 
 
 def _share(accuracy: Accuracy) -> str:

@@ -120,13 +120,13 @@ def _card(row: Row, leader: Sequence[Row]) -> Card:
     share = retained(row, leader)
     cost = 100 * row.main.prefill_gflops / largest_first(leader)[0].main.prefill_gflops
     ttft = f"{row.latency.ttft_p50_ms:.3g} ms" if row.latency else ""
-    return Card(str(row.run.budget), f"{share} %" if share else "none", f"{cost:.0f} %", ttft)
+    return Card(row.run.budget_text, f"{share} %" if share else "none", f"{cost:.0f} %", ttft)
 
 
 def _falls_by_budget(falls: Iterable[FallOff]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for fall in falls:
-        groups.setdefault(f"{fall.row.name}, from budget {fall.row.run.budget} down", []).append(fall.figures)
+        groups.setdefault(f"{fall.row.name}, from budget {fall.row.run.budget_text} down", []).append(fall.figures)
     return groups
 
 

@@ -44,7 +44,7 @@ class FallOff:
     @property
     def sentence(self) -> str:
         """One line for the terminal."""
-        return f"{self.row.name}, from budget {self.row.run.budget} down, {self.figures}"
+        return f"{self.row.name}, from budget {self.row.run.budget_text} down, {self.figures}"
 
 
 def has_fallen(change: Difference) -> bool:
