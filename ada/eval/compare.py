@@ -20,7 +20,7 @@ from llava.files.jsonl import read_json
 class Pair:
     """B against A on one ``kind`` of the questions of the set ``title``.
 
-    ``holm``: the p-value, adjusted for the number of subsets on which these two runs are compared.
+    ``p_holm``: the p-value, adjusted for the number of subsets on which these two runs are compared.
     """
 
     models: tuple[str, str]
@@ -31,7 +31,7 @@ class Pair:
     a: Accuracy
     b: Accuracy
     change: Difference
-    holm: float = 1.0
+    p_holm: float = 1.0
 
     def cells(self) -> dict[str, Any]:
         """Return the pair as a line of compare.csv and compare.json."""
@@ -50,7 +50,7 @@ class Pair:
             "only_a": self.change.losses,
             "only_b": self.change.gains,
             "p": self.change.p_value,
-            "p_holm": self.holm,
+            "p_holm": self.p_holm,
         }
 
 
@@ -144,7 +144,7 @@ def _pairs(names: list[str], sets: dict[str, Any], a: dict[str, Any], b: dict[st
 
 def _adjusted(pairs: list[Pair]) -> list[Pair]:
     p_values = holm([pair.change.p_value for pair in pairs])
-    return [replace(pair, holm=p) for pair, p in zip(pairs, p_values, strict=True)]
+    return [replace(pair, p_holm=p) for pair, p in zip(pairs, p_values, strict=True)]
 
 
 def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
@@ -168,7 +168,7 @@ def _line(pair: Pair) -> list[str]:
     change = pair.change
     counts = [str(change.losses), str(change.gains)]
     shares = [percent(pair.a.share), percent(pair.b.share)]
-    p = f"{_p(change.p_value)} ({_p(pair.holm)})"
+    p = f"{_p(change.p_value)} ({_p(pair.p_holm)})"
     return [pair.title, pair.kind, str(change.total), *shares, signed(change), *counts, p]
 
 

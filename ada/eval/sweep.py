@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
 
     def work() -> None:
-        print(compare(args.compare, args.out) if args.compare else sweep(args), end="")
+        print(compare(tuple(args.compare), args.out) if args.compare else sweep(args), end="")
 
     return run_program(work)
 
