@@ -14,7 +14,8 @@ from ada.cost.estimate import estimate
 from ada.cost.flops import decode_flops, prefill_flops
 from ada.cost.hardware import HARDWARE, Hardware, hardware_named
 from ada.cost.plans import heads_of, plan_of_budget, plan_of_heads
-from ada.cost.roofline import Product, linear
+from ada.cost.products import Product, linear
+from ada.cost.roofline import seconds
 from ada.cost.sizes import sizes_of
 
 SIZES = {(name, kind): sizes_of(name, kind) for name in ("llama-7b", "llama-13b") for kind in "HL"}
@@ -29,9 +30,9 @@ BUDGETS = st.integers(50, 100).map(lambda percent: f"{percent}%")
 
 def test_a_product_by_hand():
     device = Hardware("toy", bandwidth=100.0, flops=1000.0, memory=1e9, source="")
-    assert linear(2, 3, 5) == Product(flops=60, numbers=15 + 2 * 8)
-    assert Product(1000, 10).seconds(device) == 1.0, "arithmetic: 1000 operations; moving 20 bytes takes 0.2 s"
-    assert Product(10, 100).seconds(device) == 2.0, "moving 200 bytes; the arithmetic takes 0.01 s"
+    assert linear(2, 3, 5) == Product(flops=60, elements=15 + 2 * 8)
+    assert seconds(Product(1000, 10), device) == 1.0, "arithmetic: 1000 operations; moving 20 bytes takes 0.2 s"
+    assert seconds(Product(10, 100), device) == 2.0, "moving 200 bytes; the arithmetic takes 0.01 s"
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,7 +112,7 @@ def test_the_program(root):
         (["--latency-budget", "3 parsecs"], "3 parsecs"),
         (["--latency-budget", "1ms"], "to the first token here"),
         (["--images", "-1"], "--images is -1"),
-        (["--weight-bits", "8"], "settings of --as-published alone"),
+        (["--weight-bits", "8"], "need --as-published"),
         (["--prompt-tokens", "0"], "--prompt-tokens is 0"),
         (["--gen-tokens", "-1"], "--gen-tokens is -1"),
         (["--plan", "nowhere.json"], "nowhere.json"),
@@ -166,7 +167,7 @@ def test_a_list_of_heads_is_a_plan(tmp_path, capsys):
     for content, message in (
         ([32] * 31, "not a list of 32 numbers up to 32"),
         ([33] * 32, "not a list of 32 numbers up to 32"),
-        ([-1] * 32, "one runs at least"),
+        ([-1] * 32, "at least one runs"),
         ("full", "holds 'full'"),
         (half, "as many neuron groups as heads"),
     ):
