@@ -13,6 +13,12 @@ HELD_OUT_EVERY = 4  # workloads 0, 4, 8, ... are not fitted
 NO_UNITS, ALL_UNITS, ENDS_EVERY = 1, 5, 8  # workloads 1, 9, ... run no tunable unit, 5, 13, ... all; all are fitted
 
 
+def image_tokens_of(model: AdaptiveModel) -> int:
+    """Return the positions that an image takes; 0 for a model without a vision tower."""
+    tower = model.get_vision_tower()
+    return 0 if tower is None else int(tower.num_patches)
+
+
 @dataclass(frozen=True)
 class Design:
     """Ranges to draw workloads from.
@@ -30,14 +36,14 @@ class Design:
     @classmethod
     def of(cls, model: AdaptiveModel, min_tokens: int = MIN_TOKENS) -> Design:
         """Return the ranges of a loaded model: up to its last position, images included where it sees them."""
-        tower, config = model.get_vision_tower(), model.config
+        config = model.config
         max_tokens = min(MAX_TOKENS, getattr(config, "max_position_embeddings", None) or MAX_TOKENS)
         cut_off = getattr(config, "tokenizer_model_max_length", None) or MAX_TOKENS
         return cls(
             min_tokens=min_tokens,
             max_tokens=max_tokens,
             max_image_prompt=min(max_tokens, cut_off + (model.scheduler is not None)),  # the latency token is added
-            image_tokens=0 if tower is None else tower.num_patches,
+            image_tokens=image_tokens_of(model),
             num_units=model.units.tunable,
         )
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
-from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design
+from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
 from ada.latency.latency_model import (
     LatencyModel,
@@ -24,12 +25,12 @@ from ada.latency.latency_model import (
     plan_terms,
     rest_terms,
 )
-from ada.latency.ttft_predictor import is_remainder_significant, rest_ratio
+from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
 from ada.protocols import AdaptiveModel
 from ada.scheduling.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
-from llava.generation import TokenClock
+from llava.token_clock import TokenClock
 
 NEW_TOKENS = 6
 MIN_ROUNDS, MAX_ROUNDS = 2, 6
@@ -65,29 +66,30 @@ class RunTiming:
     ttft_p95_ms: float | None
 
 
-Timer = Callable[..., RunTiming]
-"""``timer(workload, budget=None)`` runs a workload once, on a new prompt, under ``budget`` or with its own units."""
+class Timer(Protocol):
+    """Runs a workload once, on a new prompt."""
+
+    def __call__(
+        self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
+    ) -> RunTiming:
+        """Run with the workload's own units, or under a budget with what ``predictor`` grants; return its times."""
+        ...
 
 
-def timer_of(model: AdaptiveModel, seed: int = 0) -> Timer:
-    """Return the timer of a loaded model: it runs random token ids and pixels through ``generate``."""
-    chance = torch.Generator().manual_seed(seed)
-    tower = model.get_vision_tower()
-    place = 0 if tower is None else tower.num_patches
-    latency_token = int(model.scheduler is not None)
+class ModelTimer:
+    """Times a loaded model: runs random token ids and pixels through ``generate``."""
 
-    def run(workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None) -> RunTiming:
-        words = workload.num_tokens - workload.num_images * place - latency_token
-        ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
-        pixels = None
-        if workload.num_images:
-            ids = torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
-            side = tower.config.image_size
-            pixels = torch.randn(workload.num_images, 3, side, side, generator=chance).to(model.device, model.dtype)
-        clock = TokenClock(None)
+    def __init__(self, model: AdaptiveModel, seed: int = 0) -> None:
+        self.model, self.rng = model, torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
+    ) -> RunTiming:
+        """Run with the workload's own units, or under a budget with what ``predictor`` grants; return its times."""
+        model, clock = self.model, TokenClock()
         output = model.generate(
-            ids.to(model.device),
-            images=pixels,
+            self._token_ids(workload).to(model.device),
+            images=self._pixels(workload),
             latency_budget=budget or model.units.fraction(workload.num_units),
             ttft_predictor=predictor,
             do_sample=False,
@@ -98,14 +100,29 @@ def timer_of(model: AdaptiveModel, seed: int = 0) -> Timer:
             pad_token_id=0,
             return_dict_in_generate=True,
         )
-        first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
-        prefill, num_units = (
-            PrefillTiming(report.to_plan_ms, first_ms - report.preprocess_ms),
-            model.units.tunable_of(report.granted),
+        report = output.report
+        ttft_ms = clock.timing()["time_to_first_token_ms"] - report.preprocess_ms
+        return RunTiming(
+            prefill=PrefillTiming(report.to_plan_ms, ttft_ms),
+            inter_token_ms=float(np.median(clock.token_ms())),
+            num_units=model.units.tunable_of(report.granted),
+            ttft_p95_ms=report.ttft_p95_ms,
         )
-        return RunTiming(prefill, float(np.median(clock.token_ms())), num_units, report.ttft_p95_ms)
 
-    return run
+    def _token_ids(self, workload: Workload) -> torch.Tensor:
+        """Draw a prompt (1, t) that becomes ``workload.num_tokens`` positions, with its images after the first id."""
+        image_tokens = workload.num_images * image_tokens_of(self.model)
+        text = workload.num_tokens - image_tokens - (self.model.scheduler is not None)  # and the latency token
+        ids = torch.randint(3, self.model.config.vocab_size - 1, (1, text), generator=self.rng)
+        return torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
+
+    def _pixels(self, workload: Workload) -> torch.Tensor | None:
+        """Draw the images' pixels (num_images, 3, S, S)."""
+        if not workload.num_images:
+            return None
+        side = self.model.get_vision_tower().config.image_size
+        pixels = torch.randn(workload.num_images, 3, side, side, generator=self.rng)
+        return pixels.to(self.model.device, self.model.dtype)
 
 
 def warm_up(model: AdaptiveModel) -> None:
@@ -114,10 +131,8 @@ def warm_up(model: AdaptiveModel) -> None:
     A process's first answer pays for reading the weights and starting threads; no later answer does, and no
     calibration counts it.
     """
-    tower = model.get_vision_tower()
-    num_images = int(tower is not None)
-    num_tokens = MIN_TOKENS + (tower.num_patches if num_images else 0)
-    timer_of(model)(Workload(num_tokens, model.units.tunable, num_images))
+    image_tokens = image_tokens_of(model)
+    ModelTimer(model)(Workload(MIN_TOKENS + image_tokens, model.units.tunable, int(image_tokens > 0)))
 
 
 def time_workloads(workloads: Sequence[Workload], timer: Timer) -> list[MeasuredWorkload]:
@@ -193,7 +208,7 @@ def calibrate(
             f"this model always runs all of its {units.num_layers} layers (num_prefix_layers): a budget in time has "
             "nothing to choose from; answer without one"
         )
-    measured = time_workloads(Design.of(model).draw(points, seed), timer or timer_of(model, seed))
+    measured = time_workloads(Design.of(model).draw(points, seed), timer or ModelTimer(model, seed))
     held_out = measured[::HELD_OUT_EVERY]
     fitted = fit_latency_model([one for number, one in enumerate(measured) if number % HELD_OUT_EVERY], units)
     spread, rest_spread = spreads(fitted, measured, units)
