@@ -21,7 +21,7 @@ def test_measure_on_a_known_device_meets_reachable_budgets(model) -> None:
     latency = TTFTPredictor(profile, model.units)
     known.step = 1.5
     workloads = Design.of(model).draw(60)
-    kept, slower = adherence.measure(model, workloads, latency, known, busy_from=60)
+    kept, slower = adherence.measure(model.units, workloads, latency, known, busy_from=60)
     assert slower == 1 and not kept["fixed"], "quiet, a request runs once"
     errors = adherence.request_errors(kept)
     assert errors["prefill"]["p95"] == pytest.approx(0, abs=1e-6) and errors["decode"]["median"] == pytest.approx(0.5)
@@ -30,7 +30,7 @@ def test_measure_on_a_known_device_meets_reachable_budgets(model) -> None:
     assert 0.5 < quiet["quiet"]["used"] <= 1
     assert quiet["quiet"]["planned"] == pytest.approx(quiet["quiet"]["used"]), "times never vary"
     known.slower = 1.3
-    kept, _ = adherence.measure(model, workloads, latency, known, busy_from=60)
+    kept, _ = adherence.measure(model.units, workloads, latency, known, busy_from=60)
     assert adherence.request_errors(kept)["prefill"]["median"] == pytest.approx(0.3)
     reachable = [one for one in kept["corrected"] if one.predicted_ms <= one.budget_ms]
     assert len(reachable) > 20 and all(one.met for one in reachable), "from the first on"
@@ -51,7 +51,7 @@ def test_measure_scales_budgets_on_a_busy_device(model, monkeypatch) -> None:
     assert adherence.slowdown(latency, Design.of(model).draw(9), known) == pytest.approx(1)
     observed, observe = [], latency.observe
     monkeypatch.setattr(latency, "observe", lambda *times: (observed.append(times), observe(*times)))
-    kept, slower = adherence.measure(model, Design.of(model).draw(200), latency, known, busy_from=100)
+    kept, slower = adherence.measure(model.units, Design.of(model).draw(200), latency, known, busy_from=100)
     assert len(observed) == 200, "its own requests correct it, the probes of the load do not"
     figures = adherence.report(kept)
     assert slower == pytest.approx(3) and adherence.request_errors({"corrected": []}) is None

@@ -65,14 +65,14 @@ def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, att
 
 @pytest.mark.parametrize("kind", ["H", "L"])
 @pytest.mark.parametrize(
-    ("pictures", "changes"),
+    ("num_images", "changes"),
     [(0, {}), (1, {}), (3, {"attention": "eager"}), (1, {"key_value_heads": 2, "rank": 1})],
     ids=str,
 )
-def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, pictures, changes) -> None:
+def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, num_images, changes) -> None:
     model = make_llava(kind, layers=6, prefix=2, **changes)
-    prompt = torch.tensor([[IMAGE] * pictures + PROMPT])
-    images = pixels[:pictures] if pictures else None
+    prompt = torch.tensor([[IMAGE] * num_images + PROMPT])
+    images = pixels[:num_images] if num_images else None
     for budget in (0.01, 0.7, 1.0):
 
         def generate(tokens: int, budget: float = budget) -> Any:
@@ -90,7 +90,7 @@ def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, p
         stated = out.report.prefill_flops
         assert sum(stated.values()) == pytest.approx(one, rel=1e-4)
         assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=1e-4)
-        assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(pictures)
+        assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(num_images)
         assert set(stated) == {"vision_tower", "projector", "prefix", "tunable", "scheduler", "lm_head"}
 
 

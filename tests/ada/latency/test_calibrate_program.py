@@ -26,8 +26,8 @@ def test_run_llava_calibrates_once_or_refuses(root, adaptive_checkpoint, picture
     assert len(list(tmp_path.rglob("*.json"))) == 1
     again = ask(root, adaptive_checkpoint, picture, tmp_path, "--latency-budget", "9s", "--no-auto-calibrate")
     assert again.returncode == 0 and "calibration" not in again.stderr, again.stderr
-    facts = json.loads(again.stdout.splitlines()[-1])
-    assert facts["requested_ms"] == 9000 and facts["granted"] == 1 and 0 < facts["predicted_ms"] <= 9000
+    metadata = json.loads(again.stdout.splitlines()[-1])
+    assert metadata["requested_ms"] == 9000 and metadata["granted"] == 1 and 0 < metadata["ttft_p95_ms"] <= 9000
 
 
 def test_calibrate_program_prints_plots_and_stores(model, adaptive_checkpoint, monkeypatch, tmp_path, capsys) -> None:
@@ -38,5 +38,5 @@ def test_calibrate_program_prints_plots_and_stores(model, adaptive_checkpoint, m
     shown = capsys.readouterr().out
     assert "prefill: error median" in shown and "attention" in shown
     assert plot.stat().st_size > 5000 and DeviceFingerprint.of(model).path.exists()
-    assert ready.stored_latency(model).profile.date
+    assert ready.stored_predictor(model).profile.date
     assert calibrate_main([*flags, "--points", "3"]) == 2

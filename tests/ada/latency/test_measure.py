@@ -9,7 +9,7 @@ from fixtures.known_device import KnownDevice
 from ada.latency import measure
 from ada.latency.design import Design
 from ada.latency.device_profile import DeviceFingerprint
-from ada.latency.measure import calibrate, time_workloads, timer_of
+from ada.latency.measure import ModelTimer, calibrate, time_workloads
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 
@@ -65,7 +65,7 @@ def test_timer_runs_the_workload(model, monkeypatch) -> None:
         return output
 
     monkeypatch.setattr(model, "generate", spy)
-    timer = timer_of(model)
+    timer = ModelTimer(model)
     for workload in Design.of(model).draw(8):
         run = timer(workload)
         assert run.prefill.ttft_ms > run.prefill.to_plan_ms > 0 < run.inter_token_ms
