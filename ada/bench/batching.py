@@ -30,21 +30,21 @@ from llava.kv_cache import RowCache, join_rows, take_row
 from llava.model.multimodal.embedded_batch import EmbeddedBatch as Prompt
 
 OWN = (1.0, 0.85, 0.75, 0.6, 0.5)
-CASES = {"whole model": (1.0,), "one plan (0.6)": (0.6,), "own plans (1 to 0.5)": OWN}
+CASES = {"dense": (1.0,), "one plan (0.6)": (0.6,), "own plans (1 to 0.5)": OWN}
 
 
 class Request:
     """One prompt (1, T, D) that was read under its own plan, and its KV cache."""
 
     def __init__(self, model: Any, embeds: torch.Tensor, budget: float) -> None:
-        self.embeds, self.output, self.execution = embeds, *_read(model, embeds, budget)
+        self.embeds, self.output, self.execution = embeds, *_prefill(model, embeds, budget)
         self.plan = self.execution.finish(1)[0]
         heads = mixed_plan_batch(model, [self.plan]).heads
         cache = self.output.past_key_values
         self.row: RowCache = take_row(cache, 0, cache.get_seq_length(), heads, heads)
 
 
-def _read(model: Any, embeds: torch.Tensor, budget: float) -> tuple[Any, Any]:
+def _prefill(model: Any, embeds: torch.Tensor, budget: float) -> tuple[Any, Any]:
     """Prefill (B, T, D) embeddings under one budget; return the model's output, and the execution for decode."""
     mask = torch.ones(embeds.shape[:2], dtype=torch.long)
     sequence, execution = model.begin(Prompt(embeds, mask, None, None), model.grant(budget, len(embeds)))
@@ -55,26 +55,26 @@ def prefills(model: Any, requests: Sequence[Request], budget: float) -> dict[str
     """Return two ways to prefill all prompts: as one batch, and one by one."""
     batch = torch.cat([request.embeds for request in requests])
     return {
-        "together": lambda: _read(model, batch, budget),
-        "apart": lambda: [_read(model, request.embeds, budget) for request in requests],
+        "together": lambda: _prefill(model, batch, budget),
+        "apart": lambda: [_prefill(model, request.embeds, budget) for request in requests],
     }
 
 
 def steps(model: Any, requests: Sequence[Request]) -> dict[str, Way]:
     """Return two ways to decode a token of each request. Caches grow by a position with every call of either."""
-    way = mixed_plan_batch(model, [request.plan for request in requests])
-    cache = join_rows([request.row for request in requests], way.heads, model.config.num_key_value_heads)
+    batch = mixed_plan_batch(model, [request.plan for request in requests])
+    cache = join_rows([request.row for request in requests], batch.heads, model.config.num_key_value_heads)
     tokens = torch.zeros(len(requests), 1, dtype=torch.long)
 
-    def together() -> Any:
-        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **way.keywords)
+    def as_one_batch() -> Any:
+        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **batch.keywords)
 
-    def apart() -> Any:
+    def one_by_one() -> Any:
         for request in requests:
             grown = request.output.past_key_values
             model.model(input_ids=tokens[:1], past_key_values=grown, execution=request.execution, use_cache=True)
 
-    return {"together": together, "apart": apart}
+    return {"together": as_one_batch, "apart": one_by_one}
 
 
 @torch.inference_mode()

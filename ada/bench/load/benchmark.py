@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ada.bench.load.client import Load, Result, watched
-from ada.bench.load.command import ADAPTIVE, TOGETHER
+from ada.bench.load.command import ADAPTIVE, CLOSED_LOOP
 from ada.bench.load.figures import differing, draw, summary
 from ada.bench.load.servers import Servers, started
 from ada.bench.load.workload import LoadRequest, arrivals, image_variants, mixed
@@ -41,7 +41,7 @@ class Bench:
         template = _template(servers)
         return [request.body(servers.model, template, self.args.max_new_tokens) for request in requests]
 
-    def together(self) -> dict[str, Any]:
+    def closed_loop(self) -> dict[str, Any]:
         """Run the same requests at workers that batch, that answer one by one, and that run a thread for each."""
         args = self.args
         requests = mixed(args.requests, self.images, args.budgets, args.seed, args.turns)
@@ -134,5 +134,5 @@ def run_parts(args: argparse.Namespace) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves the blocks that stop the servers
     bench = Bench(args)
-    parts = {TOGETHER: bench.together, ADAPTIVE: bench.adaptive}
+    parts = {CLOSED_LOOP: bench.closed_loop, ADAPTIVE: bench.adaptive}
     print(json.dumps({part: parts[part]() for part in args.parts}))

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-TOGETHER, ADAPTIVE = "together", "adaptive"
+CLOSED_LOOP, ADAPTIVE = "together", "adaptive"
 IMAGE_FILE = Path(__file__).parents[3] / "playground" / "shapes" / "demo.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this benchmark."""
     parser.add_argument(
-        "--parts", nargs="+", choices=[TOGETHER, ADAPTIVE], default=[TOGETHER, ADAPTIVE], help="parts to run"
+        "--parts", nargs="+", choices=[CLOSED_LOOP, ADAPTIVE], default=[CLOSED_LOOP, ADAPTIVE], help="parts to run"
     )
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
     parser.add_argument("--worker-flags", default="", help="more flags for every worker, in one text")

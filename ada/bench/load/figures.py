@@ -20,7 +20,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Return counts, p50 and p95 of TTFT and of whole answers in seconds, and answers and tokens a second."""
+    """Return counts, p50 and p95 of TTFT and of complete answers in seconds, and answers and tokens a second."""
     answered = [result for result in results if result.answered]
     first = [result.first_s for result in answered if result.first_s is not None]
     total = [result.total_s for result in answered if result.total_s is not None]

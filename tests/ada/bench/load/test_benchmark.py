@@ -24,7 +24,7 @@ from llava.serve.worker.service import WorkerService
 
 @pytest.fixture
 def servers_in_process(loaded, listen, monkeypatch):
-    """Start controller and worker in this process instead of in processes of their own."""
+    """Start controller and worker in this process instead of in other processes."""
 
     @contextlib.contextmanager
     def started(flags):
@@ -51,7 +51,7 @@ def test_parts_count_every_request(servers_in_process, picture, tmp_path) -> Non
     flags = ["--image-file", picture, "--requests", 12, "--at-once", 4, "--max-new-tokens", 4, "--plot", plot]
     flags += ["--max-queue-length", 0, "--overload", 1000, "--worker-flags=--adaptive-patience 0.001"]
     bench = benchmark.Bench(make_parser().parse_args(["load", *map(str, flags)]))
-    report = bench.together()
+    report = bench.closed_loop()
     for way in ("batch", "one_by_one", "thread_a_request"):
         load = report[way]["under_load"]
         assert (load["answered"], load["refused"], load["lost"], load["different"]) == (12, 0, 0, 0), load["examples"]
