@@ -21,10 +21,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ada.bench.compare import Way, compare
 from ada.bench.models import Models
+from ada.execution.call_state import Execution
 from ada.execution.mixed_batch import mixed_plan_batch
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
 from llava.kv_cache import RowCache, join_rows, take_row
 from llava.model.multimodal.embedded_batch import EmbeddedBatch as Prompt
@@ -36,7 +39,7 @@ CASES = {"dense": (1.0,), "one plan (0.6)": (0.6,), "own plans (1 to 0.5)": OWN}
 class Request:
     """One prompt (1, T, D) that was read under its own plan, and its KV cache."""
 
-    def __init__(self, model: Any, embeds: torch.Tensor, budget: float) -> None:
+    def __init__(self, model: AdaLlavaLlamaForCausalLM, embeds: torch.Tensor, budget: float) -> None:
         self.embeds, self.output, self.execution = embeds, *_prefill(model, embeds, budget)
         self.plan = self.execution.finish(1)[0]
         heads = mixed_plan_batch(model, [self.plan]).heads
@@ -44,14 +47,16 @@ class Request:
         self.row: RowCache = take_row(cache, 0, cache.get_seq_length(), heads, heads)
 
 
-def _prefill(model: Any, embeds: torch.Tensor, budget: float) -> tuple[Any, Any]:
+def _prefill(
+    model: AdaLlavaLlamaForCausalLM, embeds: torch.Tensor, budget: float
+) -> tuple[BaseModelOutputWithPast, Execution]:
     """Prefill (B, T, D) embeddings under one budget; return the model's output, and the execution for decode."""
     mask = torch.ones(embeds.shape[:2], dtype=torch.long)
     sequence, execution = model.begin(Prompt(embeds, mask, None, None), model.grant(budget, len(embeds)))
     return model.model(inputs_embeds=sequence.embeds, execution=execution, use_cache=True), execution
 
 
-def prefills(model: Any, requests: Sequence[Request], budget: float) -> dict[str, Way]:
+def prefills(model: AdaLlavaLlamaForCausalLM, requests: Sequence[Request], budget: float) -> dict[str, Way]:
     """Return two ways to prefill all prompts: as one batch, and one by one."""
     batch = torch.cat([request.embeds for request in requests])
     return {
@@ -60,7 +65,7 @@ def prefills(model: Any, requests: Sequence[Request], budget: float) -> dict[str
     }
 
 
-def steps(model: Any, requests: Sequence[Request]) -> dict[str, Way]:
+def steps(model: AdaLlavaLlamaForCausalLM, requests: Sequence[Request]) -> dict[str, Way]:
     """Return two ways to decode a token of each request. Caches grow by a position with every call of either."""
     batch = mixed_plan_batch(model, [request.plan for request in requests])
     cache = join_rows([request.row for request in requests], batch.heads, model.config.num_key_value_heads)
@@ -78,7 +83,9 @@ def steps(model: Any, requests: Sequence[Request]) -> dict[str, Way]:
 
 
 @torch.inference_mode()
-def measure(model: Any, rows: Sequence[int], positions: int, rounds: int, decode_steps: int) -> list[dict[str, Any]]:
+def measure(
+    model: AdaLlavaLlamaForCausalLM, rows: Sequence[int], positions: int, rounds: int, decode_steps: int
+) -> list[dict[str, Any]]:
     """Return a line for each number of rows and case of plans: median milliseconds, and median ratios of a round."""
     rng, lines = random.Random(0), []
     for count, case in tqdm([(count, case) for count in rows for case in CASES], desc="batches", file=sys.stderr):

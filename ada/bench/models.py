@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
@@ -11,7 +10,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ada.config import AdaLlavaConfig
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
-from ada.protocols import AdaptiveModel
 
 SHAPES_7B = {
     "hidden_size": 4096,
@@ -45,8 +43,8 @@ def layers_that_fit(max_layers: int = 32) -> int:
 class Models:
     """Three views of the same weights: transformers' plain model, and the overlay with either kind of scheduler."""
 
-    plain: Any
-    ada: dict[str, Any]
+    plain: LlamaForCausalLM
+    ada: dict[str, AdaLlavaLlamaForCausalLM]
 
     @classmethod
     def make(cls, layers: int) -> Models:
@@ -57,7 +55,7 @@ class Models:
         return cls(plain, {kind: cls._overlaid(plain, kind, sizes) for kind in ("L", "H")})
 
     @staticmethod
-    def _overlaid(plain: Any, kind: str, sizes: dict[str, int]) -> Any:
+    def _overlaid(plain: LlamaForCausalLM, kind: str, sizes: dict[str, int]) -> AdaLlavaLlamaForCausalLM:
         config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
         with torch.device("meta"):
             model = AdaLlavaLlamaForCausalLM(config)
@@ -65,12 +63,13 @@ class Models:
         scheduler = {key: 0.02 * torch.randn(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
         model.load_state_dict(plain.state_dict() | scheduler, assign=True)
         model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
-        return model.eval()
+        model.eval()
+        return model
 
 
-def random_1b(kind: str) -> AdaptiveModel:
+def random_1b(kind: str) -> AdaLlavaLlamaForCausalLM:
     """Make a text model of about a billion random weights, in bfloat16, with a scheduler of ``kind`` (H or L)."""
     torch.manual_seed(0)
     config = AdaLlavaConfig(**SHAPES_1B, scheduler_type=kind, scheduler_rank=RANK, pad_token_id=0, dtype="bfloat16")
-    model: AdaptiveModel = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+    model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
     return model

@@ -26,9 +26,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
+from transformers import LlamaForCausalLM
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ada.bench.models import RANK, Models, layers_that_fit
 from ada.bench.selection import time_selection
+from ada.execution.call_state import Execution
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 BUDGETS = (0.85, 0.75, 0.6, 0.5)
@@ -40,8 +44,8 @@ class Case:
     """One line of the table, with the seconds of all rounds by phase."""
 
     name: str
-    prefill: Callable[[torch.Tensor], Any]  # (1, T, D) embeddings -> model output, its cache filled
-    decode: Callable[[Any, torch.Tensor], Any]  # the prefill's result and a token id (1, 1) -> model output
+    prefill: Callable[[torch.Tensor], BaseModelOutputWithPast]  # (1, T, D) embeddings -> model output, its cache filled
+    decode: Callable[[BaseModelOutputWithPast, torch.Tensor], BaseModelOutputWithPast]  # and a token id (1, 1)
     share: Callable[[], float] = lambda: 1.0  # executed share of the decoder
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # to the plain model's seconds
@@ -50,27 +54,27 @@ class Case:
 class Budgeted:
     """The overlay under one budget: prefill makes the plan, and decode goes on with it."""
 
-    def __init__(self, model: Any, budget: float) -> None:
+    def __init__(self, model: AdaLlavaLlamaForCausalLM, budget: float) -> None:
         self.model, self.granted = model, model.grant(budget, 1)
-        self.execution: Any = None
+        self.execution: Execution | None = None
 
-    def prefill(self, embeds: torch.Tensor) -> Any:
+    def prefill(self, embeds: torch.Tensor) -> BaseModelOutputWithPast:
         """Run (1, T, D) embeddings under a new plan; return the model's output, its KV cache filled."""
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         sequence, self.execution = self.model.begin(EmbeddedBatch(embeds, mask, None, None), self.granted)
         return self.model.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True)
 
-    def decode(self, state: Any, token: torch.Tensor) -> Any:
+    def decode(self, state: BaseModelOutputWithPast, token: torch.Tensor) -> BaseModelOutputWithPast:
         """Run one token id (1, 1) after ``state``, the prefill's output."""
         cache = state.past_key_values
         return self.model.model(input_ids=token, past_key_values=cache, execution=self.execution, use_cache=True)
 
     def share(self) -> float:
         """Return the executed share of the decoder."""
-        return float(self.execution.finish(1)[0].share)
+        return 0.0 if self.execution is None else self.execution.finish(1)[0].share
 
 
-def plain_case(model: Any) -> Case:
+def plain_case(model: LlamaForCausalLM) -> Case:
     """Return the case of transformers' own model."""
     return Case(
         "plain",
@@ -103,13 +107,13 @@ def time_case(case: Case, embeds: torch.Tensor, decode_steps: int) -> dict[str, 
     return dict(zip(PHASES, (cold, warm, _time_decode(case, state, decode_steps)), strict=True))
 
 
-def _timed_prefill(case: Case, embeds: torch.Tensor) -> tuple[float, Any]:
+def _timed_prefill(case: Case, embeds: torch.Tensor) -> tuple[float, BaseModelOutputWithPast]:
     start = time.perf_counter()
     state = case.prefill(embeds)
     return time.perf_counter() - start, state
 
 
-def _time_decode(case: Case, state: Any, steps: int) -> float:
+def _time_decode(case: Case, state: BaseModelOutputWithPast, steps: int) -> float:
     """Return the seconds of a decode step."""
     token = torch.zeros(1, 1, dtype=torch.long)
     start = time.perf_counter()
@@ -153,7 +157,9 @@ def show(rows: list[dict[str, Any]], selection: dict[str, dict[str, float]], set
 
 
 @torch.inference_mode()
-def time_models(layers: int, positions: int, rounds: int, decode_steps: int, budgets: tuple[float, ...]) -> list[Any]:
+def time_models(
+    layers: int, positions: int, rounds: int, decode_steps: int, budgets: tuple[float, ...]
+) -> list[dict[str, Any]]:
     """Make the models, warm up and time; return the rows of the table."""
     models = Models.make(layers)
     cases = [plain_case(models.plain), *overlay_cases(models, budgets)]

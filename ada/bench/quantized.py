@@ -39,7 +39,7 @@ SIZES_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_head
 Layer = Callable[[torch.Tensor, Any], Any]  # (1, T, D) hidden states and their rotary embeddings -> the layer's output
 
 
-def dense_layer(sizes: dict[str, int]) -> tuple[Any, Any]:
+def dense_layer(sizes: dict[str, int]) -> tuple[LlamaDecoderLayer, LlamaRotaryEmbedding]:
     """Make a maskable layer with random weights in bfloat16, and the module of its rotary embeddings."""
     config = LlamaConfig(**sizes, num_hidden_layers=1, attn_implementation="sdpa")
     torch.manual_seed(0)
@@ -48,7 +48,7 @@ def dense_layer(sizes: dict[str, int]) -> tuple[Any, Any]:
     return layer, LlamaRotaryEmbedding(config)
 
 
-def quantize(layer: Any, bits: int) -> tuple[Any, Any]:
+def quantize(layer: LlamaDecoderLayer, bits: int) -> tuple[LlamaDecoderLayer, LlamaDecoderLayer]:
     """Return the layer in 4 or 8 bit, and one in bfloat16 whose weights are the quantized ones' values."""
     bnb = require_bitsandbytes()
     quantized, values = copy.deepcopy(layer), copy.deepcopy(layer)
@@ -78,7 +78,9 @@ def _values(linear: Any, bits: int) -> torch.Tensor:
     return weights
 
 
-def ways(quantized: Any, values: Any, plan: LayerPlan) -> tuple[dict[str, Layer], float, int]:
+def ways(
+    quantized: LlamaDecoderLayer, values: LlamaDecoderLayer, plan: LayerPlan
+) -> tuple[dict[str, Layer], float, int]:
     """Return the two ways, the seconds of cutting, and the bytes of the cut weights. values: the dequantized layer."""
     start = time.perf_counter()
     cuts = cut_projections(values, plan, SWITCHES, pool=None)
@@ -87,9 +89,9 @@ def ways(quantized: Any, values: Any, plan: LayerPlan) -> tuple[dict[str, Layer]
     gates[0, 0, list(plan.heads)] = gates[0, 1, list(plan.neuron_groups)] = 1
     actions = {"cut": LayerAction(narrow=narrow), "masked": LayerAction(gates=gates)}
 
-    def layer_under(work: LayerAction) -> Layer:
+    def layer_under(action: LayerAction) -> Layer:
         return lambda hidden, rotary: quantized.forward(
-            hidden, work.gates, work=work, position_embeddings=rotary, attention_mask=None
+            hidden, action.gates, action=action, position_embeddings=rotary, attention_mask=None
         )
 
     cut_bytes = sum(cut.weight.nbytes for cut in cuts.values())

@@ -101,7 +101,7 @@ class Profile:
 
     @property
     def latency_model(self) -> LatencyModel:
-        """The fitted coefficients."""
+        """The fitted coefficients of all terms."""
         return LatencyModel(self.plan, self.rest, self.decode)
 
     def save(self, path: Path) -> None:
