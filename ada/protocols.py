@@ -19,6 +19,7 @@ class AdaptiveConfig(DecoderConfig, Protocol):
     num_prefix_layers: int
     scheduler_rank: int
     token_selecting: str
+    tie_word_embeddings: bool
 
 
 class AdaptiveModel(LlavaModel, Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ada.eval.stats.accuracy import is_right
+from ada.eval.questions.exact_match import is_right
 from llava.files.atomic_write import atomic_write
 from llava.mm_utils import load_image
 from playground.shapes.benchmark_scenes import Bench
