@@ -1,6 +1,6 @@
-"""Conversation templates: how turns become the prompt that a checkpoint was trained on.
+"""Defines conversation templates: how turns become the prompt that a checkpoint was trained on.
 
-The system texts, roles and separators are facts of published checkpoints and must match them to the byte.
+The system texts, roles and separators are those of published checkpoints and must match them to the byte.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 
 
 class SeparatorStyle(Enum):
-    """How turns are set apart."""
+    """How a template separates turns."""
 
     SINGLE = auto()
     TWO = auto()
@@ -31,7 +31,7 @@ class Conversation:
     """A template and the turns so far.
 
     ``messages`` holds [role, message] pairs; a message is a string, None (open: the model is to answer), or a tuple
-    (text, picture, image process mode). The first ``offset`` messages belong to the template.
+    (text, image, image process mode). The first ``offset`` messages belong to the template.
     """
 
     system: str
@@ -45,13 +45,13 @@ class Conversation:
     skip_next: bool = False
 
     def get_prompt(self) -> str:
-        """The whole conversation as text, open where the last message is None."""
-        # A picture alone, without words, is said too; an empty text is not.
-        turns = [(role, said[0] if isinstance(said, tuple) else said or None) for role, said in self._turns()]
+        """Return all turns as text, open where the last message is None."""
+        # An image without text is a turn; an empty text is not.
+        turns = [(role, text[0] if isinstance(text, tuple) else text or None) for role, text in self._turns()]
         return _WRITERS[self.sep_style](self, turns)
 
     def _turns(self) -> list[tuple[str, Any]]:
-        """The messages, with the picture of a first (text, picture) turn announced as the version wants it."""
+        """Return the messages; the image tag of a first (text, image) turn stands where the version wants it."""
         turns = [(role, message) for role, message in self.messages]
         if not turns or not isinstance(turns[0][1], tuple):
             return turns
@@ -67,17 +67,17 @@ class Conversation:
         self.messages.append([role, message])
 
     def get_images(self, return_pil: bool = False) -> list[Any]:
-        """The pictures of the user's turns, made small enough to travel: PIL pictures, or base64 PNG texts."""
-        pictures = []
+        """Return the images of the user's turns, made small enough to send: PIL images, or base64 PNG texts."""
+        images = []
         for _, message in self.messages[self.offset :: 2]:
             if isinstance(message, tuple):
                 _, image, mode = message
                 image = _reduced(_squared(image, mode))
-                pictures.append(image if return_pil else _base64_png(image))
-        return pictures
+                images.append(image if return_pil else _base64_png(image))
+        return images
 
     def to_gradio_chatbot(self) -> list[list[Any]]:
-        """Pairs [question, answer] for a chat window, pictures inline."""
+        """Return pairs [question, answer] for a chat window, images inline."""
         pairs: list[list[Any]] = []
         for index, (_, message) in enumerate(self.messages[self.offset :]):
             if index % 2:
@@ -91,11 +91,11 @@ class Conversation:
         return pairs
 
     def copy(self) -> Conversation:
-        """A conversation of its own with the same turns."""
+        """Return an independent conversation with the same turns."""
         return replace(self, messages=[[role, message] for role, message in self.messages])
 
     def dict(self) -> dict[str, Any]:
-        """JSON-ready; pictures are left out."""
+        """Return JSON-ready fields; images are left out."""
         messages = [[role, x[0] if isinstance(x, tuple) else x] for role, x in self.messages]
         return {
             "system": self.system,
@@ -159,7 +159,7 @@ _WRITERS = {
 
 
 def _squared(image: Image.Image, mode: str) -> Image.Image:
-    """A picture as the demo's "image process mode" wants it."""
+    """Return the image as the demo's "image process mode" wants it."""
     if mode in ("Default", "Crop"):
         return image
     if mode == "Resize":
@@ -173,7 +173,7 @@ def _squared(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _reduced(image: Image.Image, longest: int = 1344, shortest: int = 672) -> Image.Image:
-    """Small enough to travel with a request: within ``longest`` by ``shortest`` pixels where it is larger."""
+    """Make an image small enough to send: within ``longest`` by ``shortest`` pixels where it is larger."""
     if max(image.size) <= longest:
         return image
     aspect = max(image.size) / min(image.size)
@@ -373,8 +373,10 @@ default_conversation = conv_vicuna_v1
 
 
 def template_of_name(model_name: str) -> Conversation:
-    """A copy of the template that upstream's command line takes for a model of this name; LLaVA v1's for a name that
-    says nothing, where upstream takes the first LLaVA's."""
+    """Return a copy of the template that upstream's command line takes for a model of this name.
+
+    For a name that no rule knows it is LLaVA v1's, where upstream takes the first LLaVA's.
+    """
     name = model_name.lower()
     rules = {
         "llama-2": "llava_llama_2",
@@ -388,7 +390,7 @@ def template_of_name(model_name: str) -> Conversation:
 
 
 def stop_text(conversation: Conversation) -> str | None:
-    """The text that ends an answer under this template."""
+    """Return the text that ends an answer under this template."""
     if conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2):
         return conversation.sep2
     return conversation.sep

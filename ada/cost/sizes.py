@@ -13,7 +13,8 @@ from transformers import CLIPVisionConfig
 from ada.config import ADAPTIVE, AdaLlavaConfig
 from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import local_folder, read_fields
+from llava.model.checkpoint.folder import open_checkpoint
+from llava.model.checkpoint.read_model import read_fields
 from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -72,7 +73,7 @@ def sizes_of(model: str, kind: str | None = None) -> Sizes:
 def _checkpoint(model: str) -> tuple[Any, Any, int]:
     if not Path(model).is_dir() and model.count("/") != 1:
         raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
-    folder = local_folder(model)
+    folder = open_checkpoint(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
     kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
@@ -80,7 +81,7 @@ def _checkpoint(model: str) -> tuple[Any, Any, int]:
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
     config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
-    config._name_or_path = str(folder)
+    config._name_or_path = str(folder.path)
     if not getattr(config, "mm_vision_tower", None):
         return config, None, 0
     tower = build_vision_tower(config, delay_load=True)

@@ -12,7 +12,7 @@ from typing import Any
 from ada.budget import LatencyBudget
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
-from llava.model.builder import local_folder
+from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files, read_json
 
 

@@ -22,7 +22,7 @@ def records_by_place(
     ``OptionError`` where a record answers no open question or was made with other settings, and for a file that has
     its final name without being whole.
     """
-    path = file.path if file.whole else file.part
+    path = file.path if file.complete else file.part
     open_places: dict[str, list[int]] = {}
     for place in reversed(questions):  # so that pop() gives the first
         open_places.setdefault(_key(questions[place].fields), []).append(place)
@@ -37,7 +37,7 @@ def records_by_place(
                 f"answered there already; {REMEDY}"
             )
         given[places.pop()] = record
-    if file.whole and len(given) < len(questions):
+    if file.complete and len(given) < len(questions):
         raise OptionError(f"{path} holds {len(given)} answers to {len(questions)} questions; {REMEDY}")
     return given
 

@@ -22,12 +22,13 @@ from llava.eval.answering.batched_generation import Answerer, BatchAnswers, grou
 from llava.eval.answering.questions import Question, get_chunk
 from llava.eval.answering.resume import records_by_place
 from llava.files.jsonl import Record, RecordFile
-from llava.generation import SamplingParams, TokenClock, conversation_for
+from llava.generation import SamplingParams, TokenClock
 from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import load_pretrained_model, local_folder
+from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files
+from llava.model.loaded_model import chosen_path, open_model
 from llava.plugins import hooks, merged
-from llava.utils import pick_device, progress_only_on_terminals
+from llava.utils import progress_only_on_terminals
 
 SAMPLE = 1 << 16  # bytes at each end of a weight file that tell one training run's from another's
 
@@ -99,11 +100,7 @@ def answer_questions(questions: Sequence[Question], args: argparse.Namespace) ->
 
 def chosen_model(path: str | None) -> str:
     """The checkpoint to ask: the given one, else the bundled one. Raises ``OptionError`` where there is neither."""
-    defaults = [path for path in hooks().default_model_path() if path]
-    path = path or (defaults[0] if defaults else None)
-    if path is None:
-        raise OptionError("--model-path is missing, and no bundled model is installed")
-    return path.rstrip("/")
+    return chosen_path(path).rstrip("/")
 
 
 def _settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:
@@ -132,12 +129,8 @@ def _fingerprint(folder: Path) -> str:
 def load_answerer(model_path: str, args: argparse.Namespace, **loading: Any) -> Answerer:
     """The checkpoint, ready to answer. args: ``model_base``, ``device``, ``conv_mode`` and the plug-ins' options;
     loading: further keywords of ``load_pretrained_model``."""
-    name = get_model_name_from_path(model_path)
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        model_path, args.model_base, name, device=pick_device(args.device), **loading
-    )
-    added = merged(hooks().prepare_model(model=model, options=vars(args)))
-    return Answerer(model, tokenizer, image_processor, conversation_for(model, name, args.conv_mode), added)
+    loaded = open_model({**vars(args), "model_path": model_path}, **loading)
+    return Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
 
 
 def _batches(

@@ -243,6 +243,7 @@ def test_cpu_stands_in_for_a_missing_gpu(checkpoint, monkeypatch, caplog):
 
 def test_dtype_fits_the_device(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    files = [checkpoint / "model.safetensors"]
     for device, saved, expected in (
         ("cuda", "float16", torch.float16),
         ("cuda:1", "bfloat16", torch.bfloat16),
@@ -250,10 +251,10 @@ def test_dtype_fits_the_device(checkpoint, monkeypatch):
         ("mps", "bfloat16", torch.float16),
         ("cpu", "bfloat16", torch.float32),
     ):
-        assert fitting_dtype(device, {"torch_dtype": saved}, checkpoint) == expected
+        assert fitting_dtype(device, {"torch_dtype": saved}, files) == expected
     monkeypatch.setattr("llava.model.placement.LARGE_BYTES", 10)
-    assert fitting_dtype("cpu", {"dtype": "float16"}, checkpoint) == torch.bfloat16
-    assert fitting_dtype("cpu", {"dtype": "float32"}, checkpoint) == torch.float32
+    assert fitting_dtype("cpu", {"dtype": "float16"}, files) == torch.bfloat16
+    assert fitting_dtype("cpu", {"dtype": "float32"}, files) == torch.float32
 
 
 def test_tower_comes_from_its_folder_where_the_checkpoint_has_none(checkpoint, model):

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.errors import CheckpointError
+from llava.files.atomic_write import atomic_folder
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint.weights_io import moved_when_whole
 from llava.model.consolidate import consolidate_ckpt
 from llava.model.convert import convert
 from llava.model.convert import main as convert_main
@@ -216,11 +216,11 @@ def test_a_place_that_cannot_be_written(checkpoint, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["convert", str(checkpoint), str(tmp_path / place)])
     with pytest.raises(SystemExit) as stop:
         convert_main()
-    assert stop.value.code == 2 and "name a place that can be written" in capsys.readouterr().err
+    assert stop.value.code == 2 and "name a path that can be written" in capsys.readouterr().err
 
 
 def test_what_fails_leaves_nothing_and_what_was_stopped_can_be_run_again(checkpoint, tmp_path):
-    with pytest.raises(OSError, match="full"), moved_when_whole(tmp_path / "new") as part:
+    with pytest.raises(OSError, match="full"), atomic_folder(tmp_path / "new") as part:
         (part / "config.json").write_text("{}")
         raise OSError("full")
     assert not (tmp_path / "new").exists()
