@@ -13,7 +13,8 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import apply_adapter, fill, trained_in_full
-from llava.model.checkpoint.read_model import make_config, quiet_transformers, read_fields, read_model
+from llava.model.checkpoint.quiet import quiet_loading
+from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.weights_io import read_weights
 from llava.model.families import known_classes
 from llava.model.llama_tokenizer import load_tokenizer
@@ -51,6 +52,7 @@ class Loading:
     merge_lora: bool
 
 
+@quiet_loading()
 def load_pretrained_model(
     model_path: str,
     model_base: str | None,
@@ -88,8 +90,7 @@ def load_pretrained_model(
         keywords["quantization_config"] = quantisation(load_4bit, keywords["dtype"], kept)
     log.info("loading %s from %s", model_name, folder.path)
     config = make_config(config_class, folder, fields)
-    with quiet_transformers():
-        tokenizer = load_tokenizer(base.path)
+    tokenizer = load_tokenizer(base.path)
     load = _LOADERS[folder.kind] if model_class is not AutoModelForCausalLM else _load_language_model
     model = load(Loading(folder, base, config, model_class, keywords, tokenizer, merge_lora and not quantised))
     model = placed(model.eval(), device, keywords)

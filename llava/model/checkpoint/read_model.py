@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from llava.model.checkpoint import hf_layout
 from llava.model.checkpoint.folder import CheckpointFolder
+from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import listed, report_misfits, settings_of
 from llava.model.families import FAMILIES
 
@@ -32,7 +30,7 @@ def make_config(config_class: Any, folder: CheckpointFolder, fields: dict[str, A
 
     ``AutoConfig`` gives transformers' own class for the folder. Raises CheckpointError where values cannot be used.
     """
-    with settings_of(folder.config_file), quiet_transformers():
+    with settings_of(folder.config_file), quiet_loading():
         if config_class is AutoConfig:
             return AutoConfig.from_pretrained(folder.path)
         config = config_class.from_dict(copy.deepcopy(fields))
@@ -53,7 +51,7 @@ def read_model(
     source: Any = folder.path
     if folder.hub_layout:
         source, kwargs = None, {**kwargs, "state_dict": weights.read()}
-    with settings_of(folder.config_file), quiet_transformers():
+    with settings_of(folder.config_file), quiet_loading():
         model, found = model_class.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
@@ -69,19 +67,6 @@ def read_model(
         wrong_shapes=found["mismatched_keys"],
     )
     return model
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers inside: misfits are reported here, and old names in a config.json are no news."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`rope_scaling`", FutureWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)
 
 
 def _complete_from_hub_layout(model: Any, folder: CheckpointFolder) -> None:

@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder
+from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import load_exactly, report_misfits
 
 IN_CHECKPOINT = "model.vision_tower."  # how the tower's tensors are named in a LLaVA checkpoint
@@ -234,8 +235,10 @@ def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
 
 
 def _from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
+    """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
     try:
-        return kind.from_pretrained(location, **kwargs)
+        with quiet_loading():
+            return kind.from_pretrained(location, **kwargs)
     except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
