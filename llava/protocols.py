@@ -14,6 +14,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+Images = torch.Tensor | Sequence[torch.Tensor]
+"""Pixels (N, 3, S, S); or one tensor an image, (3, S, S) or its crops (n, 3, S, S)."""
+
+ImageSizes = Sequence[tuple[int, int]]
+"""Each image's (width, height) in pixels."""
+
 
 class DecoderConfig(Protocol):
     """Sizes of a decoder-only language model, as transformers' configs name them."""
@@ -29,6 +35,39 @@ class DecoderConfig(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of config.json."""
+
+
+class TowerSettings(Protocol):
+    """What a vision tower reads of a LLaVA's config, or of training's arguments.
+
+    ``mm_vision_select_feature`` and the tower's name may be missing.
+    """
+
+    mm_vision_select_layer: int
+
+
+class ProjectorSettings(Protocol):
+    """What a projector reads of a LLaVA's config; ``mm_projector_type`` may be missing."""
+
+    mm_hidden_size: int
+    hidden_size: int
+
+
+class MultimodalConfig(DecoderConfig, TowerSettings, ProjectorSettings, Protocol):
+    """A LLaVA's config: the fields of its decoder, vision tower and projector."""
+
+
+class VisionArguments(Protocol):
+    """What a model reads of ``llava.train.arguments.ModelArguments`` to add vision tower and projector."""
+
+    vision_tower: str | None
+    mm_vision_select_layer: int
+    mm_vision_select_feature: str | None
+    mm_patch_merge_type: str | None
+    pretrain_mm_mlp_adapter: str | None
+    mm_use_im_patch_token: bool
+    mm_use_im_start_end: bool
+    tune_mm_mlp_adapter: bool
 
 
 class ImageProcessor(Protocol):

@@ -7,7 +7,6 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -45,7 +44,7 @@ def build_logger(logger_name: str, logger_filename: str | None) -> logging.Logge
 def disable_torch_init() -> None:
     """Leave linear layers and layer norms uninitialised from now on: loading a checkpoint fills them anyway."""
 
-    def leave_as_it_is(self: Any) -> None:
+    def leave_as_it_is(self: torch.nn.Module) -> None:
         pass
 
     torch.nn.Linear.reset_parameters = leave_as_it_is  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
@@ -16,9 +16,9 @@ from llava.model.checkpoint.lora import apply_adapter, fill, trained_in_full
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.weights_io import read_weights
+from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.llava_arch import copy_new_rows
 from llava.model.placement import (
     attention,
     avoid_packing,
@@ -90,11 +90,9 @@ def load_pretrained_model(
         keywords["quantization_config"] = quantisation(load_4bit, keywords["dtype"], kept)
     log.info("loading %s from %s", model_name, folder.path)
     config = make_config(config_class, folder, fields)
-    tokenizer = load_tokenizer(base.path)
-    load = _LOADERS[folder.kind] if model_class is not AutoModelForCausalLM else _load_language_model
-    model = load(Loading(folder, base, config, model_class, keywords, tokenizer, merge_lora and not quantised))
-    model = placed(model.eval(), device, keywords)
-    return tokenizer, model, _load_tower(model, folder), context_length(model)
+    task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not quantised)
+    model = placed(_load(task).eval(), device, keywords)
+    return task.tokenizer, model, _load_tower(model, folder), context_length(model)
 
 
 def context_length(model: LlavaModel) -> int:
@@ -172,6 +170,12 @@ _LOADERS: dict[CheckpointKind, Callable[[Loading], Any]] = {
 }
 
 
+def _load(task: Loading) -> Any:
+    """Load the model with the loader of its kind."""
+    plain = task.model_class is AutoModelForCausalLM
+    return _load_language_model(task) if plain else _LOADERS[task.folder.kind](task)
+
+
 def _read(task: Loading, may_miss: Callable[[str], bool] | None = None) -> Any:
     """Read the base's weights into the model that the checkpoint's config describes."""
     config = task.config
@@ -183,7 +187,7 @@ def _read(task: Loading, may_miss: Callable[[str], bool] | None = None) -> Any:
     return model
 
 
-def _fill_from_projector_file(model: Any, folder: CheckpointFolder) -> None:
+def _fill_from_projector_file(model: PreTrainedModel, folder: CheckpointFolder) -> None:
     """Fill the projector, and rows of added tokens, from the folder's projector-only file, where there is one."""
     path = folder.projector_file
     if path is None:
@@ -196,7 +200,7 @@ def _fill_from_projector_file(model: Any, folder: CheckpointFolder) -> None:
         copy_new_rows(model.get_input_embeddings().weight.data, 2, path)
 
 
-def _add_image_tokens(model: Any, tokenizer: Tokenizer) -> None:
+def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     """Add the tokens around and inside an image that some checkpoints use; embeddings grow where they must."""
     wanted = []
     if getattr(model.config, "mm_use_im_patch_token", True):
@@ -209,7 +213,7 @@ def _add_image_tokens(model: Any, tokenizer: Tokenizer) -> None:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
-def _load_tower(model: Any, folder: CheckpointFolder) -> ImageProcessor | None:
+def _load_tower(model: PreTrainedModel, folder: CheckpointFolder) -> ImageProcessor | None:
     """Read the vision tower's weights, and return its image processor; None for a model without a tower."""
     tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
     if tower is None:

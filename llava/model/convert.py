@@ -16,11 +16,13 @@ import torch
 from transformers import (
     AddedToken,
     AutoTokenizer,
+    CLIPVisionConfig,
     CLIPVisionModel,
     LlavaImageProcessorPil,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
     LlavaProcessor,
+    PretrainedConfig,
 )
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -141,7 +143,7 @@ def _kept_fields(folder: CheckpointFolder, rows: int) -> dict[str, Any]:
     return fields
 
 
-def _check_tower(folder: CheckpointFolder, vision: Any, tensors: Tensors) -> None:
+def _check_tower(folder: CheckpointFolder, vision: CLIPVisionConfig, tensors: Tensors) -> None:
     """Raise CheckpointError unless the vision tower's tensors are those that its config describes."""
     with settings_of(folder.config_file), torch.device("meta"):
         expected = {TOWER + name: tensor for name, tensor in CLIPVisionModel(vision).state_dict().items()}
@@ -180,7 +182,9 @@ def _with_rows(table: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([table, mean.expand(missing, -1)])
 
 
-def _processor(fields: dict[str, Any], tower: CLIPVisionTower, tokenizer: Tokenizer, hub_config: Any) -> Any:
+def _processor(
+    fields: dict[str, Any], tower: CLIPVisionTower, tokenizer: Tokenizer, hub_config: PretrainedConfig
+) -> Any:
     """Make transformers' processor, which prepares prompt and images as this checkpoint was trained."""
     settings = {
         "tokenizer": tokenizer,

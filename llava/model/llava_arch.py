@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -19,12 +19,14 @@ from llava.constants import (
 from llava.errors import CheckpointError, ImageError
 from llava.model.checkpoint.weights_io import load_exactly, read_weights, report_misfits
 from llava.model.checkpoint.zero3 import gathered_parameters
+from llava.model.embedding_rows import copy_new_rows, fill_new_rows
 from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
 from llava.model.multimodal.anyres_merge import merge_crops
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.protocols import Images, ImageSizes, MultimodalConfig, Tokenizer, VisionArguments
 
 
 class LlavaMetaModel:
@@ -32,7 +34,7 @@ class LlavaMetaModel:
 
     config: Any
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: MultimodalConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
         if getattr(config, "mm_vision_tower", None):
             self.vision_tower = build_vision_tower(config, delay_load=True)
@@ -48,7 +50,7 @@ class LlavaMetaModel:
             size = self.config.hidden_size
             self.image_newline = nn.Parameter(torch.randn(size) / math.sqrt(size))
 
-    def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
+    def initialize_vision_modules(self, model_args: VisionArguments, fsdp: object = None) -> None:
         """Add, or complete, what training needs; ``model_args``: ``llava.train.arguments.ModelArguments``.
 
         The tower is read, the config gets its settings, and the projector is made where there is none, then filled
@@ -138,7 +140,7 @@ class LlavaMetaForCausalLM:
             raise CheckpointError("the vision tower's weights are not read yet; call get_vision_tower().load_model()")
         return tower
 
-    def image_features(self, images: Any, image_sizes: Any = None) -> list[torch.Tensor]:
+    def image_features(self, images: Images, image_sizes: ImageSizes | None = None) -> list[torch.Tensor]:
         """Encode images as one (n, D) tensor of features each.
 
         images: (N, 3, S, S); or a list of images, each (3, S, S) or its crops (n, 3, S, S); or (N, n, 3, S, S).
@@ -175,10 +177,10 @@ class LlavaMetaForCausalLM:
         input_ids: torch.Tensor,
         position_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        past_key_values: Any,
+        past_key_values: Cache | None,
         labels: torch.Tensor | None,
-        images: Any,
-        image_sizes: Any = None,
+        images: Images | None,
+        image_sizes: ImageSizes | None = None,
     ) -> tuple[Any, ...]:
         """Merge token ids (B, t) and images: (None, position_ids, attention_mask, past_key_values, embeds, labels).
 
@@ -211,7 +213,7 @@ class LlavaMetaForCausalLM:
         positions = None if position_ids is None else spliced.position_ids
         return None, positions, mask, past_key_values, spliced.embeds, spliced.labels
 
-    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
+    def initialize_vision_tokenizer(self, model_args: VisionArguments, tokenizer: Tokenizer) -> None:
         """Add the image tokens that ``model_args`` ask for, and set which embeddings learn.
 
         New rows start as the mean of the old ones, or as ``pretrain_mm_mlp_adapter`` has them.
@@ -233,26 +235,3 @@ class LlavaMetaForCausalLM:
         if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
             outputs.requires_grad_(False)
-
-
-def fill_new_rows(tables: Iterable[nn.Parameter], new: int) -> None:
-    """Set the last ``new`` rows of embedding tables to the mean of the others."""
-    for table in tables:
-        with gathered_parameters([table]):
-            table.data[-new:] = table.data[:-new].mean(dim=0, keepdim=True)
-
-
-def copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:
-    """Fill the last ``new`` rows of an embedding table from a projector-only file: its table's last rows.
-
-    Raises CheckpointError where the file has no table, or one of another shape.
-    """
-    saved = read_weights(path).get("model.embed_tokens.weight")
-    if saved is None:
-        raise CheckpointError(f"{path} has no model.embed_tokens.weight, which --mm_use_im_start_end needs")
-    if saved.shape not in (table.shape, (new, table.shape[1])):
-        raise CheckpointError(
-            f"model.embed_tokens.weight in {path} is {tuple(saved.shape)}; expected {tuple(table.shape)} or "
-            f"{(new, table.shape[1])}"
-        )
-    table[-new:] = saved[-new:]

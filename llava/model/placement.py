@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llava.errors import OptionError
 from llava.utils import device_available
@@ -118,6 +118,6 @@ def avoid_packing(model: nn.Module) -> None:
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute of nn.Module
 
 
-def placed(model: Any, device: str, loading: dict[str, Any]) -> Any:
+def placed(model: PreTrainedModel, device: str, loading: Mapping[str, Any]) -> Any:
     """Move a model to its device; one that was loaded with a device map is there already."""
     return model if "device_map" in loading else model.to(device)

@@ -14,9 +14,9 @@ from llava.model.builder import in_projector_file
 from llava.model.checkpoint.folder import CheckpointFolder, open_checkpoint
 from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.zero3 import is_zero3_sharded, match_dtype
+from llava.model.embedding_rows import fill_new_rows
 from llava.model.families import FAMILIES, known_classes
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.llava_arch import fill_new_rows
 from llava.model.placement import attention
 from llava.plugins import hooks
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments

@@ -57,7 +57,7 @@ def llava_fields(folder: CheckpointFolder, families: Mapping[str, str]) -> dict[
     return {**fields, "image_aspect_ratio": "pad" if padded else "square"}
 
 
-def _vision_fields(config: Any) -> dict[str, Any]:
+def _vision_fields(config: HubLlavaConfig | HubLlavaNextConfig) -> dict[str, Any]:
     return {
         "mm_vision_tower": "vision_tower",
         "mm_hidden_size": config.vision_config.hidden_size,
@@ -131,6 +131,6 @@ def make_hub_config(fields: dict[str, Any], decoder_type: str, vision: CLIPVisio
     return HubLlavaNextConfig(**settings, image_grid_pinpoints=points, architectures=architectures)
 
 
-def _unsupported(file: Path, name: str, found: Any, fine: tuple[Any, ...]) -> CheckpointError:
+def _unsupported(file: Path, name: str, found: object, fine: tuple[Any, ...]) -> CheckpointError:
     expected = " or ".join(str(value) for value in fine)
     return CheckpointError(f"{file} has {name} {found!r}, which is not supported; expected {expected}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.weights_io import Tensors, first_line, listed, read_json, read_weights
@@ -54,7 +55,7 @@ def require_peft() -> Any:
     return peft
 
 
-def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
+def apply_adapter(model: PreTrainedModel, folder: Path, merge: bool) -> Any:
     """Apply a folder's adapter to the model's layers, merged into their weights or next to them.
 
     Raises CheckpointError where adapter and model do not fit.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from llava.model.checkpoint import hf_layout
 from llava.model.checkpoint.folder import CheckpointFolder
@@ -25,7 +25,7 @@ def read_fields(folder: CheckpointFolder) -> dict[str, Any]:
     return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
 
 
-def make_config(config_class: Any, folder: CheckpointFolder, fields: dict[str, Any]) -> Any:
+def make_config(config_class: type[PretrainedConfig], folder: CheckpointFolder, fields: dict[str, Any]) -> Any:
     """Make an instance of ``config_class`` from what ``read_fields`` returned for ``folder``.
 
     ``AutoConfig`` gives transformers' own class for the folder. Raises CheckpointError where values cannot be used.
@@ -39,7 +39,10 @@ def make_config(config_class: Any, folder: CheckpointFolder, fields: dict[str, A
 
 
 def read_model(
-    model_class: Any, folder: CheckpointFolder, may_miss: Callable[[str], bool] | None = None, **kwargs: Any
+    model_class: type[PreTrainedModel],
+    folder: CheckpointFolder,
+    may_miss: Callable[[str], bool] | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Call ``from_pretrained`` on a full checkpoint in either layout; every misfit is a CheckpointError.
 
@@ -69,7 +72,7 @@ def read_model(
     return model
 
 
-def _complete_from_hub_layout(model: Any, folder: CheckpointFolder) -> None:
+def _complete_from_hub_layout(model: PreTrainedModel, folder: CheckpointFolder) -> None:
     """Set what ``from_pretrained`` finds in a folder in LLaVA's layout: how to generate, and the tower's settings."""
     generation = folder.path / "generation_config.json"
     if generation.is_file():

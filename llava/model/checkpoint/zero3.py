@@ -14,9 +14,9 @@ def is_zero3_sharded(parameter: nn.Parameter) -> bool:
     return hasattr(parameter, "ds_id")
 
 
-def size(parameter: Any) -> int:
+def size(parameter: nn.Parameter) -> int:
     """Return a parameter's number of values over all processes."""
-    return int(parameter.ds_numel) if is_zero3_sharded(parameter) else int(parameter.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def match_dtype(model: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
@@ -28,7 +27,7 @@ class ImagePipeline:
     """
 
     image_processor: ImageProcessor
-    config: Any
+    config: object
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Turn one image into (3, S, S), or under "anyres" into (1 + crops, 3, S, S).
@@ -37,7 +36,7 @@ class ImagePipeline:
         """
         aspect = getattr(self.config, "image_aspect_ratio", None)
         if aspect == "anyres":
-            return process_anyres_image(image, self.image_processor, self.config.image_grid_pinpoints)
+            return process_anyres_image(image, self.image_processor, getattr(self.config, "image_grid_pinpoints", None))
         image = image.convert("RGB")
         if aspect == "pad":
             mean = tuple(int(channel * 255) for channel in self.image_processor.image_mean)

@@ -6,9 +6,10 @@ from typing import Any
 
 from llava.errors import CheckpointError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.protocols import TowerSettings
 
 
-def build_vision_tower(config: Any, **kwargs: Any) -> CLIPVisionTower:
+def build_vision_tower(config: TowerSettings, **kwargs: Any) -> CLIPVisionTower:
     """Build the tower that ``config.mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
 
     Raises CheckpointError where neither is set. ``delay_load=True`` leaves its weights on disk until ``load_model()``.

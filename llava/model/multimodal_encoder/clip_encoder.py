@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import load_exactly, report_misfits
+from llava.protocols import TowerSettings
 
 IN_CHECKPOINT = "model.vision_tower."  # how the tower's tensors are named in a LLaVA checkpoint
 SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
@@ -44,7 +46,7 @@ class CLIPVisionTower(nn.Module):
     ``mm_vision_select_feature``: "patch" (without the class token) or "cls_patch".
     """
 
-    def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
+    def __init__(self, vision_tower: str, args: TowerSettings, delay_load: bool = False) -> None:
         super().__init__()
         self.is_loaded = False
         self.vision_tower_name = vision_tower
@@ -112,7 +114,7 @@ class CLIPVisionTower(nn.Module):
         self.config.save_pretrained(folder / SAVED_FOLDER)
         self.image_processor.save_pretrained(folder / SAVED_FOLDER)
 
-    def feature_select(self, outputs: Any) -> torch.Tensor:
+    def feature_select(self, outputs: BaseModelOutputWithPooling) -> torch.Tensor:
         """Return hidden states of ``select_layer`` (N, 1 + patches, C), without the class token for "patch"."""
         return self._patches(outputs.hidden_states[self.select_layer])
 
@@ -216,7 +218,7 @@ def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
     return name
 
 
-def folder_of_checkpoint(args: Any) -> Path | None:
+def folder_of_checkpoint(args: object) -> Path | None:
     """Return the checkpoint folder that a config was read from; None for training arguments, and for a hub name."""
     folder = getattr(args, "_name_or_path", None)
     return Path(folder) if folder and Path(folder).is_dir() else None
@@ -234,7 +236,7 @@ def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
     return model
 
 
-def _from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
+def _from_folder(kind: type[PreTrainedModel], location: str, **kwargs: Any) -> Any:
     """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
     try:
         with quiet_loading():

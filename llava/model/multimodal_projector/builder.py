@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from llava.errors import CheckpointError
+from llava.protocols import ProjectorSettings
 
 
 def mlp_projector(in_size: int, out_size: int, depth: int) -> nn.Sequential:
@@ -18,7 +19,7 @@ def mlp_projector(in_size: int, out_size: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def build_vision_projector(config: Any, **kwargs: Any) -> nn.Module:
+def build_vision_projector(config: ProjectorSettings, **kwargs: Any) -> nn.Module:
     """Build the projector that ``config.mm_projector_type`` names.
 
     The names are ``linear`` (also where none is given), ``mlpNx_gelu`` with N Linears, and ``identity``. Raises
