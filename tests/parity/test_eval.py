@@ -124,8 +124,8 @@ def table(recorded, tmp_path_factory):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], "image"], delimiter="\t")
         writer.writeheader()
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        writer.writerows({**row, "image": picture} for row in rows)
+        image = base64.b64encode(buffer.getvalue()).decode()
+        writer.writerows({**row, "image": image} for row in rows)
     return path
 
 
