@@ -63,7 +63,7 @@ def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST
     and one all of them: no fit has to guess the ends."""
     chance, units = random.Random(seed), model.units
     tower = model.get_vision_tower()
-    picture = 0 if tower is None else tower.num_patches
+    picture = 0 if tower is None else tower.num_image_tokens
     most = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS)
     latency_token = int(model.scheduler is not None)
     cut = (getattr(model.config, "tokenizer_model_max_length", None) or MOST_TOKENS) + latency_token
@@ -82,7 +82,7 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
     """The real one: random words and pixels through ``generate``."""
     chance = torch.Generator().manual_seed(seed)
     tower = model.get_vision_tower()
-    place = 0 if tower is None else tower.num_patches
+    place = 0 if tower is None else tower.num_image_tokens
     latency_token = int(model.scheduler is not None)
 
     def run(workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None) -> RunTiming:
@@ -122,7 +122,7 @@ def warm_up(model: Any) -> None:
     reading the weights and starting threads, which no later one does and no calibration counts."""
     tower = model.get_vision_tower()
     pictures = int(tower is not None)
-    tokens = LEAST_TOKENS + (tower.num_patches if pictures else 0)
+    tokens = LEAST_TOKENS + (tower.num_image_tokens if pictures else 0)
     timer_of(model)(Workload(tokens, model.units.tunable, pictures))
 
 

@@ -13,6 +13,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ImageError
+from llava.protocols import Images
 
 Embed = Callable[[torch.Tensor], torch.Tensor]
 Feature = TypeVar("Feature")
@@ -46,7 +47,7 @@ def features_by_row(tags: Sequence[int], features: Sequence[Feature]) -> list[Se
     return [features[start : start + share] for start, share in zip(starts, shares, strict=True)]
 
 
-def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
+def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Images | None) -> list[int]:
     """Return how many images, or crops of them, the vision tower sees for each row of ``input_ids`` (B, t).
 
     images: what ``generate`` takes: (n, 3, S, S), or for each image one (3, S, S) or its crops (c, 3, S, S); or None.
@@ -54,12 +55,11 @@ def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: A
     """
     if images is None:
         return [0] * len(input_ids)
-    crops: list[Any] = [len(image) if image.dim() == 4 else 1 for image in images]
+    crops = [len(image) if image.dim() == 4 else 1 for image in images]
     tags = input_ids == IMAGE_TOKEN_INDEX
     if mask is not None:
         tags = tags & mask.bool()
-    rows: list[Any] = features_by_row(tags.sum(dim=1).tolist(), crops)
-    return [sum(own) for own in rows]
+    return [sum(own) for own in features_by_row(tags.sum(dim=1).tolist(), crops)]
 
 
 def splice_row(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,17 @@ def test_atomic_folder_killed_process_leaves_no_weights_under_their_final_name(t
     with atomic_folder(tmp_path / "new") as part:
         (part / "config.json").write_text("{}")
     assert names(tmp_path / "new") == ["config.json"]
+
+
+def test_atomic_folder_moves_weights_last(tmp_path, monkeypatch):
+    moved, replace = [], Path.replace
+
+    def noted(path, target):
+        moved.append(path.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    with atomic_folder(tmp_path / "new") as part:
+        for name in ("a.safetensors", "b.bin", "config.json", "tokenizer.json"):
+            (part / name).write_text(name)
+    assert set(moved[:2]) == {"config.json", "tokenizer.json"} and set(moved[2:]) == {"a.safetensors", "b.bin"}
