@@ -13,7 +13,13 @@ from llava.hookspecs import hookimpl
 
 @hookimpl
 def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
-    """Add budget flags to every program that answers, and the worker's load-adaptive ones."""
+    """Add budget flags to every program that answers, and the worker's load-adaptive ones.
+
+    A client of a server gets the budget alone, as a text that the server reads.
+    """
+    if program == "test_message":
+        budget_options.add_budget_flag(parser, read=str)
+        return
     budget_options.add_flags(parser)
     if program == "model_worker":
         from ada.serve import budget_policy

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
+
+from llava.errors import OptionError
 
 Settings = TypeVar("Settings")
 
@@ -41,11 +44,18 @@ def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: 
 
 
 def from_flags(settings: type[Settings], args: argparse.Namespace) -> Settings:
-    """Make a ``settings`` from parsed arguments. Raises what the dataclass's own checks raise."""
+    """Make a ``settings`` from parsed arguments.
+
+    Raises OptionError for a flag with a unit that is not finite, and what the dataclass's own checks raise.
+    """
     values: dict[str, Any] = {}
     for field in _flag_fields(settings):
         value, unit = getattr(args, field.name), field.metadata.get("unit")
-        values[field.name] = value if unit is None or value is None else int(value * unit)
+        if unit is not None and value is not None:
+            if not math.isfinite(value):
+                raise OptionError(f"{_flag_of(field)} is {value}; expected a finite number")
+            value = int(value * unit)
+        values[field.name] = value
     return settings(**values)
 
 

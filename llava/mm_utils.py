@@ -39,7 +39,7 @@ __all__ = [
 
 
 def process_images(
-    images: Sequence[Image.Image], image_processor: ImageProcessor, model_cfg: object
+    images: Sequence[Image.Image], image_processor: ImageProcessor | None, model_cfg: object
 ) -> torch.Tensor | list[torch.Tensor]:
     """Turn images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` cuts unequal numbers of crops.
 

@@ -108,6 +108,9 @@ class Tokenizer(Protocol):
     def batch_decode(self, sequences: torch.Tensor | Sequence[Sequence[int]], **options: Any) -> list[str]:
         """Turn rows of token ids into texts."""
 
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, str]) -> int:
+        """Name special tokens, such as the padding token, and return how many were added."""
+
     def add_tokens(self, new_tokens: Sequence[str], special_tokens: bool = False) -> int:
         """Add tokens that the vocabulary lacks, and return how many were added."""
 

@@ -1,6 +1,5 @@
 """POPE, TextVQA, ScienceQA, MMBench: the figures, normalised answers and prompts that upstream gives."""
 
-import argparse
 import base64
 import csv
 import io
@@ -133,15 +132,14 @@ def test_mmbench_prompts_and_records(recorded, table):
     assert recorded["mmbench"]["runs"], "the folder records no runs"
     for run in recorded["mmbench"]["runs"]:
         flags = {name: run[name] for name in ("all_rounds", "single_pred_prompt", "lang")}
-        args = argparse.Namespace(question_file=table, **flags)
-        questions = model_vqa_mmbench.read_questions(args)
+        questions = model_vqa_mmbench.read_questions(table, **flags)
         assert len(questions) == len(run["answers"]) == len(run["requests"])
         for question, request, answer in zip(questions, run["requests"], run["answers"], strict=True):
             conversation = conv_templates[run["conv_mode"]].copy()
             conversation.append_message(conversation.roles[0], f"<image>\n{question.text}")
             conversation.append_message(conversation.roles[1], None)
             assert conversation.get_prompt() == request["prompt"]
-            assert [list(question.picture().size)] == request["generate_kwargs"]["image_sizes"]
+            assert [list(question.open_image().size)] == request["generate_kwargs"]["image_sizes"]
             behind = {name: answer[name] for name in ("text", "answer_id", "model_id", "metadata")}
             assert {**question.fields, **question.after, **behind} == answer
 

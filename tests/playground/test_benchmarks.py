@@ -34,7 +34,7 @@ from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import save_picture
+from playground.shapes.saving import save_image
 
 COUNT = 24
 FILES = {  # what the scripts name: questions, folder of pictures
@@ -58,10 +58,10 @@ def made(tmp_path_factory):
 
     def save(scene, path: Path) -> None:
         scenes[path] = scene
-        save_picture(scene, path)
+        save_image(scene, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark_scenes, "save_picture", save)
+        patch.setattr(benchmark_scenes, "save_image", save)
         write_benchmarks(folder, 3, COUNT, [])
     return folder, scenes
 
@@ -234,7 +234,7 @@ def test_sorts_of_choices():
 
     def sort(text: str, *options: str) -> str:
         lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-        return benchmarks_choice.sort_of(Question("choice", f"{text}\n{lines}", "A"))
+        return benchmarks_choice.topic_of(Question("choice", f"{text}\n{lines}", "A"))
 
     assert sort("How many red stars are there?", *"0123") == "counting"
     assert sort("What number is shown?", *"5678") == "reading"

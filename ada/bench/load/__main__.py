@@ -1,6 +1,8 @@
-"""Runs the load benchmark: ``python -m ada.bench.load``."""
+"""Runs the load benchmark: ``python -m ada.bench.load`` is short for ``python -m ada.bench load``."""
 
-from ada.bench.load.benchmark import main
+import sys
+
+from ada.bench.__main__ import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["load", *sys.argv[1:]]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from llava.errors import ImageError
 from llava.model.multimodal.anyres_grid import (
     GridPinpoints,
     best_grid_size,
@@ -23,17 +24,21 @@ class ImagePipeline:
 
     config: anything with ``image_aspect_ratio`` (a model's config, or training's data arguments): "pad" pads to a
     square with the mean colour, "anyres" cuts crops by ``image_grid_pinpoints``, any other value, or none, leaves
-    everything to ``image_processor``. S: the side of the processor's crop, in pixels.
+    everything to ``image_processor``, which is None for a model without a vision tower. S: the side of the processor's
+    crop, in pixels.
     """
 
-    image_processor: ImageProcessor
+    image_processor: ImageProcessor | None
     config: object
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Turn one image into (3, S, S), or under "anyres" into (1 + crops, 3, S, S).
 
-        Transparency is dropped, as LLaVA always has; the processor alone would lay the image on white.
+        Transparency is dropped, as LLaVA always has; the processor alone would lay the image on white. Raises
+        ImageError for a model without a vision tower.
         """
+        if self.image_processor is None:
+            raise ImageError("images were given to a language model without a vision tower; load a LLaVA checkpoint")
         aspect = getattr(self.config, "image_aspect_ratio", None)
         if aspect == "anyres":
             return process_anyres_image(image, self.image_processor, getattr(self.config, "image_grid_pinpoints", None))

@@ -1,5 +1,6 @@
 """Records to samples, and samples to batches."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from llava.errors import DataError, ImageError
 from llava.mm_utils import process_images
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.train.data.collator import DataCollatorForSupervisedDataset
-from llava.train.data.dataset import LazySupervisedDataset, read_records, sample_name
+from llava.train.data.dataset import LazySupervisedDataset, SampleSettings, read_records, sample_name
 from llava.train.data.preprocessing import template_of
 
 SIDE = 16
@@ -33,15 +34,9 @@ def dataset(toy_data, tokenizer, processor):
     """``dataset(image_aspect_ratio=..., ...)`` on the toy data."""
 
     def make(**changes):
-        options = {
-            "image_folder": str(toy_data / "images"),
-            "image_processor": processor,
-            "image_aspect_ratio": "pad",
-            "is_multimodal": True,
-            "mm_use_im_start_end": False,
-        }
-        arguments = SimpleNamespace(**{**options, **changes})
-        return LazySupervisedDataset(str(toy_data / "data.json"), tokenizer, arguments, template_of("v1"))
+        settings = SampleSettings(str(toy_data / "images"), processor, image_aspect_ratio="pad")
+        settings = dataclasses.replace(settings, **changes)
+        return LazySupervisedDataset(str(toy_data / "data.json"), tokenizer, settings, template_of("v1"))
 
     return make
 
@@ -68,7 +63,7 @@ def test_text_of_a_multimodal_model_gets_a_black_picture(dataset):
     sample = dataset()[0]
     assert torch.equal(sample["image"], torch.zeros(3, SIDE, SIDE))
     assert IMAGE_TOKEN_INDEX not in sample["input_ids"]
-    assert "image" not in dataset(is_multimodal=False)[0]
+    assert "image" not in dataset(image_processor=None)[0]
 
 
 def test_a_missing_picture_is_an_error(dataset, tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from llava.conversation import conv_templates
+from llava.errors import ImageError
 from llava.mm_utils import process_images
 from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.train.data.dataset import LazySupervisedDataset
@@ -79,3 +80,8 @@ def test_training_sees_the_pixels_of_answering(processor, config, size, tiny_tok
     dataset = LazySupervisedDataset(str(tmp_path / "data.json"), tiny_tokenizer(), arguments, conv_templates["plain"])
     (answering,) = process_images([image], processor, config)
     assert torch.equal(dataset[0]["image"], answering)
+
+
+def test_pixels_without_a_vision_tower_raises():
+    with pytest.raises(ImageError, match="without a vision tower"):
+        ImagePipeline(None, SimpleNamespace()).pixels(noise((4, 4)))
