@@ -36,6 +36,14 @@ def model_classes() -> Mapping[str, tuple[type, type]]:
 
 
 @hookimpl
+def check_convertible(fields: Mapping[str, Any]) -> str | None:
+    """Refuse a checkpoint with a scheduler, which transformers' classes do not have."""
+    if "scheduler_type" not in fields:
+        return None
+    return "transformers' classes have no scheduler, so a model with a latency budget cannot be converted"
+
+
+@hookimpl
 def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the flags against the model; return the device's calibration as an option."""
     return budget_options.prepare_model(model, options)

@@ -1,4 +1,4 @@
-"""What every command-line program does around its work: logging, and an end that the user can read."""
+"""Runs a command-line program's work: sets up logging, prints user errors, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from llava.errors import LlavaError
 
 
 def run_program(work: Callable[[], int | None]) -> int:
-    """Do ``work`` and return the exit code: what ``work`` returned, 0 for None; 2, with the message on stderr, for what
-    the user can mend. A program that logs in a way of its own has set that up before."""
+    """Do ``work`` and return the exit code: what ``work`` returned, 0 for None, 2 for a user error.
+
+    A user error's message goes to stderr. Logging that a program has set up before stays as it is.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         return work() or 0

@@ -15,7 +15,8 @@ from ada.cost.products import VisionConfig
 from ada.protocols import AdaptiveConfig
 from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import local_folder, read_fields
+from llava.model.checkpoint.folder import open_checkpoint
+from llava.model.checkpoint.read_model import read_fields
 from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -78,7 +79,7 @@ def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int]:
 def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
     if not Path(model).is_dir() and model.count("/") != 1:
         raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
-    folder = local_folder(model)
+    folder = open_checkpoint(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
     kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
@@ -86,7 +87,7 @@ def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
     config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
-    config._name_or_path = str(folder)
+    config._name_or_path = str(folder.path)
     if not getattr(config, "mm_vision_tower", None):
         return config, None, 0
     tower = build_vision_tower(config, delay_load=True)

@@ -16,7 +16,7 @@ NO_UNITS, ALL_UNITS, ENDS_EVERY = 1, 5, 8  # workloads 1, 9, ... run no tunable 
 def image_tokens_of(model: AdaptiveModel) -> int:
     """Return the positions that an image takes; 0 for a model without a vision tower."""
     tower = model.get_vision_tower()
-    return 0 if tower is None else int(tower.num_patches)
+    return 0 if tower is None else int(tower.num_image_tokens)
 
 
 @dataclass(frozen=True)

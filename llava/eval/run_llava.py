@@ -10,13 +10,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llava.errors import OptionError
-from llava.generation import Answer, SamplingParams, answer, conversation_for, stop_text, with_image_tags
-from llava.mm_utils import get_model_name_from_path, load_image
-from llava.model.builder import load_pretrained_model
-from llava.plugins import hooks, merged
+from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
+from llava.mm_utils import load_image
+from llava.model.loaded_model import open_model
+from llava.plugins import hooks
 from llava.program import run_program
-from llava.utils import pick_device, progress_only_on_terminals
+from llava.utils import progress_only_on_terminals
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,10 +49,6 @@ def eval_model(args: Any) -> Answer:
     args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
     """
     options = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
-    defaults = [path for path in hooks().default_model_path() if path]
-    model_path = options.get("model_path") or (defaults[0] if defaults else None)
-    if model_path is None:
-        raise OptionError("--model-path is missing, and no bundled model is installed")
     sampling = SamplingParams(
         options.get("temperature") or 0.0,
         options.get("top_p"),
@@ -62,18 +57,15 @@ def eval_model(args: Any) -> Answer:
     )
     sampling.keywords()
     images = [load_image(name) for name in args.image_file.split(options.get("sep") or ",")]
-    name = get_model_name_from_path(model_path)
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        model_path, options.get("model_base"), name, device=pick_device(options.get("device"))
-    )
-    options.update(merged(hooks().prepare_model(model=model, options=options)))
-    conversation = conversation_for(model, name, options.get("conv_mode"))
-    conversation.append_message(conversation.roles[0], with_image_tags(model, args.query, len(images)))
+    loaded = open_model(options)
+    options.update(loaded.options)
+    conversation = loaded.template.copy()
+    conversation.append_message(conversation.roles[0], with_image_tags(loaded.model, args.query, len(images)))
     conversation.append_message(conversation.roles[1], None)
     result = answer(
-        model,
-        tokenizer,
-        image_processor,
+        loaded.model,
+        loaded.tokenizer,
+        loaded.image_processor,
         conversation.get_prompt(),
         images,
         sampling=sampling,

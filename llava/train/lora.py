@@ -10,6 +10,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
 
 from llava.errors import CheckpointError, OptionError
+from llava.files.atomic_write import atomic_folder
 from llava.model.checkpoint.lora import (
     CONFIG_FILE,
     OTHERS_FILE,
@@ -19,7 +20,7 @@ from llava.model.checkpoint.lora import (
     require_peft,
     trained_in_full,
 )
-from llava.model.checkpoint.weights_io import CheckpointWeights, moved_when_whole, read_json
+from llava.model.checkpoint.weights_io import CheckpointWeights, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
 from llava.train.runtime.saving import gathered_state
@@ -106,7 +107,7 @@ def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] |
     model = trainer.model
     config = model.peft_config[ADAPTER]
     config.base_model_name_or_path = getattr(model.config, "_name_or_path", None)
-    with moved_when_whole(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part:
         config.save_pretrained(part)
         model.config.save_pretrained(part)
         _remove_quantization(part / "config.json")

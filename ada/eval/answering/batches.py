@@ -13,9 +13,8 @@ from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
 from llava.eval.answering import batched_generation as batches
-from llava.generation import SamplingParams, TokenClock, conversation_for
-from llava.model.builder import load_pretrained_model
-from llava.utils import pick_device
+from llava.generation import SamplingParams, TokenClock
+from llava.model.loaded_model import open_model
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class Answerer:
     def __init__(
         self, folder: Path, conv_mode: str | None = None, max_new_tokens: int = 16, device: str | None = None
     ) -> None:
-        tokenizer, self.model, image_processor, _ = load_pretrained_model(
-            str(folder), None, folder.name, device=pick_device(device)
+        loaded = open_model(
+            {"model_path": str(folder), "model_name": folder.name, "conv_mode": conv_mode, "device": device}
         )
-        template = conversation_for(self.model, folder.name, conv_mode)
-        self.asked = batches.Answerer(self.model, tokenizer, image_processor, template)
+        self.model = loaded.model
+        self.asked = batches.Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template)
         self.sampling = SamplingParams(max_new_tokens=max_new_tokens)
 
     def batches(self, items: Sequence[Item], size: int, positions: Sequence[int] | None = None) -> list[Batch]:

@@ -12,7 +12,7 @@ from ada.budget import LatencyBudget
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units
 from llava.errors import OptionError
-from llava.model.builder import local_folder
+from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files, read_json
 
 

@@ -22,7 +22,7 @@ def existing_answers(
     ``OptionError`` where a record answers none of ``questions`` or was made with other ``settings``, and for a file
     that has its final name but not all answers.
     """
-    path = file.path if file.whole else file.part
+    path = file.path if file.complete else file.part
     unanswered: dict[str, list[int]] = {}
     for index in sorted(questions, reverse=True):  # so that pop() returns the first
         unanswered.setdefault(_key(questions[index].fields), []).append(index)
@@ -37,7 +37,7 @@ def existing_answers(
                 f"answered there already; {REMEDY}"
             )
         answered[indices.pop()] = record
-    if file.whole and len(answered) < len(questions):
+    if file.complete and len(answered) < len(questions):
         raise OptionError(f"{path} holds {len(answered)} answers to {len(questions)} questions; {REMEDY}")
     return answered
 

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from llava.errors import DataError, OptionError
+from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, BatchAnswers, groups_by_length
 from llava.eval.answering.questions import Question, get_chunk
 from llava.eval.answering.resume import existing_answers
 from llava.eval.answering.settings import RunSettings, recorded_settings
 from llava.files.jsonl import Record, RecordFile
 from llava.flags import from_flags
-from llava.generation import TokenClock, conversation_for
+from llava.generation import TokenClock
 from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import load_pretrained_model
+from llava.model.loaded_model import chosen_path, open_model
 from llava.plugins import hooks, merged
-from llava.utils import pick_device, progress_only_on_terminals
+from llava.utils import progress_only_on_terminals
 
 
 def run(questions: Sequence[Question], args: argparse.Namespace) -> None:
@@ -79,11 +79,7 @@ def answer_questions(questions: Sequence[Question], settings: RunSettings, optio
 
 def chosen_model(path: str | None) -> str:
     """Return ``path``, or the bundled checkpoint for None. Raises ``OptionError`` where there is neither."""
-    defaults = [path for path in hooks().default_model_path() if path]
-    path = path or (defaults[0] if defaults else None)
-    if path is None:
-        raise OptionError("--model-path is missing, and no bundled model is installed")
-    return path.rstrip("/")
+    return chosen_path(path).rstrip("/")
 
 
 def load_answerer(
@@ -100,12 +96,9 @@ def load_answerer(
     device: None takes an accelerator where there is one. conv_mode: None takes the template that the model was trained
     with. options: the plug-ins' options by name. loading: further keywords of ``load_pretrained_model``.
     """
-    name = get_model_name_from_path(model_path)
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        model_path, model_base, name, device=pick_device(device), **loading
-    )
-    added = merged(hooks().prepare_model(model=model, options=options or {}))
-    return Answerer(model, tokenizer, image_processor, conversation_for(model, name, conv_mode), added)
+    flags = {"model_path": model_path, "model_base": model_base, "device": device, "conv_mode": conv_mode}
+    loaded = open_model({**(options or {}), **flags}, **loading)
+    return Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
 
 
 def _answer_batches(

@@ -12,7 +12,7 @@ from typing import Any
 from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, flag
 from llava.generation import SamplingParams
-from llava.model.builder import local_folder
+from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files
 from llava.plugins import hooks
 

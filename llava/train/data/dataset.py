@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from llava.conversation import Conversation
 from llava.errors import DataError
-from llava.mm_utils import expand2square, load_image, process_anyres_image
+from llava.mm_utils import load_image
+from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 
@@ -92,7 +92,7 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         sample: dict[str, Any] = {}
         if "image" in record:
             image = load_image(str(Path(args.image_folder or "") / record["image"]))
-            sample["image"] = self._pixels(image)
+            sample["image"] = ImagePipeline(args.image_processor, args).pixels(image)
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
         elif args.image_processor is not None:
@@ -101,15 +101,6 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             sample["image_size"] = crop["width"], crop["height"]
         texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, index))
         return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
-
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
-        """A picture as (3, H, W), or under anyres its whole and its crops (n, 3, H, W)."""
-        processor = self.data_args.image_processor
-        if self.data_args.image_aspect_ratio == "anyres":
-            return process_anyres_image(image, processor, self.data_args.image_grid_pinpoints)
-        if self.data_args.image_aspect_ratio == "pad":
-            image = expand2square(image, tuple(int(x * 255) for x in processor.image_mean))
-        return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def _words(record: Record) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer
 
-from llava.model.checkpoint.weights_io import moved_when_whole
+from llava.files.atomic_write import atomic_folder
 
 PROJECTOR_FILE = "mm_projector.bin"
 PROJECTOR_KEYS = ("mm_projector", "vision_resampler")
@@ -40,7 +40,7 @@ def save_projector(trainer: Trainer, folder: str, state: dict[str, torch.Tensor]
     if not trainer.args.should_save:
         return
     config = trainer.model.config
-    with moved_when_whole(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part:
         config.save_pretrained(part)
         torch.save(projector_state(state, getattr(config, "mm_use_im_start_end", False)), part / PROJECTOR_FILE)
 
@@ -54,7 +54,7 @@ def save_model(trainer: Trainer, folder: str) -> None:
     if half:
         state = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in state.items()}
     caching, model.config.use_cache = model.config.use_cache, True
-    with moved_when_whole(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part:
         model.save_pretrained(part, state_dict=state)
         if half:
             _set_dtype(part / "config.json", "bfloat16")

@@ -24,7 +24,7 @@ def config_at(make_config):
     return make
 
 
-def test_nothing_is_read_before_it_is_asked_for(tiny_checkpoint, make_config):
+def test_tower_reads_no_weights_before_load_model(tiny_checkpoint, make_config):
     tower = build_vision_tower(make_config(mm_vision_tower="no/such/tower"), delay_load=True)
     assert not tower.is_loaded
     assert list(tower.parameters()) == []
@@ -32,7 +32,7 @@ def test_nothing_is_read_before_it_is_asked_for(tiny_checkpoint, make_config):
         tower.load_model()
 
 
-def test_properties(tiny_checkpoint, config_at):
+def test_tower_properties_follow_its_config(tiny_checkpoint, config_at):
     delayed = CLIPVisionTower("tower", config_at(tiny_checkpoint), delay_load=True)
     for tower in (delayed, CLIPVisionTower("tower", config_at(tiny_checkpoint))):
         assert (tower.hidden_size, tower.num_patches, tower.num_patches_per_side) == (24, 4, 2)
@@ -45,7 +45,7 @@ def test_properties(tiny_checkpoint, config_at):
 
 @pytest.mark.parametrize("layer", [-1, -2, 0, 2])
 @pytest.mark.parametrize("feature", ["patch", "cls_patch"])
-def test_features_are_those_of_the_layer(tiny_checkpoint, pixels, layer, feature, make_config):
+def test_tower_features_are_those_of_the_selected_layer(tiny_checkpoint, pixels, layer, feature, make_config):
     changes = {"mm_vision_select_layer": layer, "mm_vision_select_feature": feature}
     tower = CLIPVisionTower(str(tiny_checkpoint / "tower"), make_config(**changes))
     states = CLIPVisionModel.from_pretrained(tiny_checkpoint / "tower")(pixels, output_hidden_states=True).hidden_states
@@ -55,17 +55,17 @@ def test_features_are_those_of_the_layer(tiny_checkpoint, pixels, layer, feature
     torch.testing.assert_close(torch.cat(one_by_one), expected)
 
 
-def test_pixels_keep_their_dtype(tiny_checkpoint, pixels, config_at):
+def test_tower_features_have_the_dtype_of_the_pixels(tiny_checkpoint, pixels, config_at):
     tower = CLIPVisionTower("tower", config_at(tiny_checkpoint)).to(torch.bfloat16)
     assert tower(pixels).dtype == torch.float32
 
 
-def test_unknown_feature(make_config):
+def test_tower_with_unknown_select_feature_raises(make_config):
     with pytest.raises(CheckpointError, match=r"'cls'; expected 'patch' or 'cls_patch'"):
         CLIPVisionTower("tower", make_config(mm_vision_select_feature="cls"), delay_load=True)
 
 
-def test_checkpoint_weights_come_before_the_towers_own(checkpoint, pixels, make_config, config_at):
+def test_tower_prefers_the_checkpoints_weights(checkpoint, pixels, make_config, config_at):
     """A tower that was trained along is in the checkpoint; without it there, the tower's own folder counts."""
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
@@ -83,7 +83,7 @@ def test_checkpoint_weights_come_before_the_towers_own(checkpoint, pixels, make_
 
 
 @pytest.mark.parametrize("change", ["missing", "left over", "wrong shape"])
-def test_tower_that_does_not_fit(checkpoint, change, config_at):
+def test_tower_whose_tensors_do_not_fit_raises(checkpoint, change, config_at):
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     key = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias"
@@ -99,29 +99,29 @@ def test_tower_that_does_not_fit(checkpoint, change, config_at):
         CLIPVisionTower("tower", config_at(checkpoint))
 
 
-def test_places(tmp_path, tiny_checkpoint, monkeypatch):
+def test_resolve_tower_looks_in_each_folder_in_turn(tmp_path, tiny_checkpoint, monkeypatch):
     """In the checkpoint, above it, in the current folder; described in the checkpoint; else a hub name."""
     (tmp_path / "models" / "run").mkdir(parents=True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    folder = tmp_path / "models" / "run"
+    checkpoint = tmp_path / "models" / "run"
     with pytest.raises(CheckpointError, match="no vision tower at 'tower'"):
-        resolve_tower("tower", folder)
-    assert resolve_tower("owner/tower", folder) == "owner/tower"
-    for place in (
-        folder / "vision_tower",
+        resolve_tower("tower", checkpoint)
+    assert resolve_tower("owner/tower", checkpoint) == "owner/tower"
+    for folder in (
+        checkpoint / "vision_tower",
         tmp_path / "here" / "tower",
         tmp_path / "models" / "tower",
-        folder / "tower",
+        checkpoint / "tower",
     ):
-        shutil.copytree(tiny_checkpoint / "tower", place)
-        found = resolve_tower("tower", folder)
-        assert (tmp_path / "here" / found).samefile(place)
+        shutil.copytree(tiny_checkpoint / "tower", folder)
+        found = resolve_tower("tower", checkpoint)
+        assert (tmp_path / "here" / found).samefile(folder)
     with pytest.raises(CheckpointError, match="no vision tower at"):
-        resolve_tower(str(tmp_path / "gone"), None)
+        resolve_tower(str(tmp_path / "missing"), None)
 
 
-def test_asking_the_language_model_for_hidden_states_changes_no_features(model, pixels):
+def test_tower_features_do_not_depend_on_hidden_states_asked_for(model, pixels):
     """transformers hooks the tower again then, and lists each of its hidden states twice."""
     before = model.encode_images(pixels)
     model.get_vision_tower().vision_tower(pixels, output_hidden_states=True)
@@ -129,7 +129,7 @@ def test_asking_the_language_model_for_hidden_states_changes_no_features(model, 
     assert torch.equal(model.encode_images(pixels), before)
 
 
-def test_a_layer_that_the_tower_does_not_have(tiny_checkpoint, pixels, make_config):
+def test_tower_with_a_missing_layer_raises(tiny_checkpoint, pixels, make_config):
     tower = CLIPVisionTower(str(tiny_checkpoint / "tower"), make_config(mm_vision_select_layer=-5))
     with pytest.raises(CheckpointError, match="mm_vision_select_layer is -5; the tower has 3 layers"):
         tower(pixels)

@@ -15,7 +15,7 @@ def projector(kind=None, **more):
     return build_vision_projector(SimpleNamespace(mm_hidden_size=3, hidden_size=5, **named, **more), delay_load=True)
 
 
-def test_kinds():
+def test_build_vision_projector_of_each_type_has_its_layers():
     assert isinstance(projector(), nn.Linear)
     assert isinstance(projector("linear"), nn.Linear)
     assert isinstance(projector("identity"), nn.Identity)
@@ -27,6 +27,6 @@ def test_kinds():
 
 
 @pytest.mark.parametrize("kind", ["mlp", "mlp0x_gelu", "mlp2x_relu", "mlpx_gelu", "LINEAR"])
-def test_unknown(kind):
+def test_build_vision_projector_of_unknown_type_raises(kind):
     with pytest.raises(CheckpointError, match=kind):
         projector(kind)

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint's folder, or with the place for a new one, is told; nothing wrong is written."""
+"""What is wrong with a checkpoint's folder, or with the path for a new one, is an error, and nothing is written."""
 
 import json
 import runpy
@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from llava.errors import CheckpointError
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint.weights_io import moved_when_whole
 from llava.model.consolidate import consolidate_ckpt
 from llava.model.convert import convert
 from llava.model.convert import main as convert_main
@@ -66,7 +65,7 @@ def adapter(tiny_checkpoint, tmp_path):
     ],
     ids=str,
 )
-def test_values_in_a_config(checkpoint, tmp_path, changes):
+def test_unusable_config_value_raises_everywhere(checkpoint, tmp_path, changes):
     change_json(checkpoint / "config.json", **changes)
     for work in (
         lambda: convert(str(checkpoint), tmp_path / "new"),
@@ -79,21 +78,21 @@ def test_values_in_a_config(checkpoint, tmp_path, changes):
 
 
 @pytest.mark.parametrize("layer", [99, "x", [-2]], ids=str)
-def test_a_layer_that_the_tower_has_not(checkpoint, tmp_path, layer):
+def test_convert_with_a_missing_tower_layer_raises(checkpoint, tmp_path, layer):
     change_json(checkpoint / "config.json", mm_vision_select_layer=layer)
     with pytest.raises(CheckpointError, match="mm_vision_select_layer is"):
         convert(str(checkpoint), tmp_path / "new")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3"])
-def test_json_that_is_no_object(checkpoint, tmp_path, text):
+def test_config_that_is_no_object_raises(checkpoint, tmp_path, text):
     (checkpoint / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match="expected a JSON object"):
         convert(str(checkpoint), tmp_path / "new")
 
 
 @pytest.mark.parametrize("text", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1, "b": "x"}}'])
-def test_index_without_a_map(checkpoint, tmp_path, text):
+def test_index_without_a_weight_map_raises(checkpoint, tmp_path, text):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text(text)
     with pytest.raises(CheckpointError, match="no weight_map"):
@@ -101,7 +100,7 @@ def test_index_without_a_map(checkpoint, tmp_path, text):
 
 
 @pytest.mark.parametrize("points", [None, [[1, 2, 3]], 5, "abc"], ids=str)
-def test_grid_pinpoints(make_checkpoint, tmp_path, points):
+def test_convert_with_unusable_grid_pinpoints_raises(make_checkpoint, tmp_path, points):
     folder = make_checkpoint(**ANYRES)
     change_json(folder / "config.json", image_grid_pinpoints=points)
     with pytest.raises(CheckpointError, match="image_grid_pinpoints is"):
@@ -109,7 +108,7 @@ def test_grid_pinpoints(make_checkpoint, tmp_path, points):
 
 
 @pytest.mark.parametrize("layout", ["llava", "hub"])
-def test_no_tokenizer(checkpoint, hub, tmp_path, layout):
+def test_convert_without_a_tokenizer_raises(checkpoint, hub, tmp_path, layout):
     shutil.rmtree(hub / "llava")
     folder = {"llava": checkpoint, "hub": hub}[layout]
     for path in folder.glob("tokenizer*"):
@@ -122,8 +121,8 @@ def test_no_tokenizer(checkpoint, hub, tmp_path, layout):
 @pytest.mark.parametrize(
     ("tensor", "message"), [(None, "missing: .*pre_layrnorm"), (torch.ones(3), r"pre_layrnorm.weight is \(3,\)")]
 )
-def test_a_tower_that_is_not_whole(checkpoint, hub, tmp_path, tensor, message):
-    """In LLaVA's layout, in transformers', and in a folder of its own, where transformers would make up the rest."""
+def test_incomplete_tower_raises(checkpoint, hub, tmp_path, tensor, message):
+    """In LLaVA's layout, in transformers', and in a separate folder, where transformers would make up the rest."""
     apart = shutil.copytree(checkpoint, tmp_path / "apart")
     change_tensors(checkpoint, {TOWER: tensor})
     change_tensors(hub, {"vision_tower.vision_model.pre_layrnorm.weight": tensor})
@@ -138,7 +137,7 @@ def test_a_tower_that_is_not_whole(checkpoint, hub, tmp_path, tensor, message):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_vocabulary_that_grew_is_not_cut(hub, tmp_path):
+def test_convert_a_vocabulary_that_grew_raises_or_keeps_it(hub, tmp_path):
     table = torch.randn(70, 32)
     change_tensors(hub, {f"language_model.{name}.weight": table.clone() for name in ("model.embed_tokens", "lm_head")})
     fields = json.loads((hub / "config.json").read_text())
@@ -150,13 +149,13 @@ def test_a_vocabulary_that_grew_is_not_cut(hub, tmp_path):
     assert torch.equal(load_file(tmp_path / "new" / "model.safetensors")["lm_head.weight"], table)
 
 
-def test_one_tensor_under_two_names(hub, tmp_path):
+def test_convert_one_tensor_under_two_names_raises(hub, tmp_path):
     change_tensors(hub, {"model.language_model.norm.weight": torch.zeros(32)})
     with pytest.raises(CheckpointError, match="twice"):
         convert(str(hub), tmp_path / "new")
 
 
-def test_tensors_that_share_memory_are_all_written(checkpoint, tmp_path):
+def test_consolidate_writes_tensors_that_share_memory(checkpoint, tmp_path):
     tensors = load_file(checkpoint / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     torch.save(tensors, checkpoint / "pytorch_model.bin")
@@ -166,7 +165,7 @@ def test_tensors_that_share_memory_are_all_written(checkpoint, tmp_path):
     assert set(after) == set(tensors) and all(torch.equal(after[name], tensors[name]) for name in tensors)
 
 
-def test_transformers_layout_is_to_be_converted_first(checkpoint, hub, tmp_path):
+def test_delta_and_consolidate_of_hub_layout_name_convert(checkpoint, hub, tmp_path):
     with pytest.raises(CheckpointError, match=r"llava.model.convert"):
         make_delta(str(checkpoint), str(hub), str(tmp_path / "new"))
     with pytest.raises(CheckpointError, match=r"llava.model.convert"):
@@ -177,23 +176,23 @@ def test_transformers_layout_is_to_be_converted_first(checkpoint, hub, tmp_path)
 @pytest.mark.parametrize(
     ("newline", "message"), [(None, "no image_newline"), (torch.zeros(1), r"is \(1,\), the model needs \(32,\)")]
 )
-def test_a_projector_file_without_its_newline(root, make_checkpoint, tmp_path, newline, message):
+def test_load_projector_file_with_unusable_newline_raises(root, make_checkpoint, tmp_path, newline, message):
     """It stayed random, or was spread from one value."""
-    whole = make_checkpoint(**ANYRES)
-    folder = shutil.copytree(whole, tmp_path / "projector")
+    full = make_checkpoint(**ANYRES)
+    folder = shutil.copytree(full, tmp_path / "projector")
     (folder / "model.safetensors").unlink()
     extract = runpy.run_path(str(root / "scripts" / "extract_mm_projector.py"))["extract"]
-    extract(str(whole), folder / "mm_projector.bin")
-    opened(folder, whole)
+    extract(str(full), folder / "mm_projector.bin")
+    opened(folder, full)
     tensors = {k: v for k, v in torch.load(folder / "mm_projector.bin").items() if not k.endswith("newline")}
     if newline is not None:
         tensors["model.image_newline"] = newline
     torch.save(tensors, folder / "mm_projector.bin")
     with pytest.raises(CheckpointError, match=message):
-        opened(folder, whole)
+        opened(folder, full)
 
 
-def test_an_adapter_that_is_not_whole(adapter, tiny_checkpoint):
+def test_load_incomplete_adapter_raises(adapter, tiny_checkpoint):
     """The library warns, and leaves such a layer as it was."""
     opened(adapter, tiny_checkpoint)
     name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_A.weight"
@@ -210,20 +209,16 @@ def test_an_adapter_that_is_not_whole(adapter, tiny_checkpoint):
         opened(adapter, tiny_checkpoint)
 
 
-@pytest.mark.parametrize("place", ["file/new", "x" * 300])
-def test_a_place_that_cannot_be_written(checkpoint, tmp_path, monkeypatch, capsys, place):
+@pytest.mark.parametrize("path", ["file/new", "x" * 300])
+def test_convert_to_an_unwritable_path_exits_with_2(checkpoint, tmp_path, monkeypatch, capsys, path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(sys, "argv", ["convert", str(checkpoint), str(tmp_path / place)])
+    monkeypatch.setattr(sys, "argv", ["convert", str(checkpoint), str(tmp_path / path)])
     with pytest.raises(SystemExit) as stop:
         convert_main()
-    assert stop.value.code == 2 and "name a place that can be written" in capsys.readouterr().err
+    assert stop.value.code == 2 and "name a path that can be written" in capsys.readouterr().err
 
 
-def test_what_fails_leaves_nothing_and_what_was_stopped_can_be_run_again(checkpoint, tmp_path):
-    with pytest.raises(OSError, match="full"), moved_when_whole(tmp_path / "new") as part:
-        (part / "config.json").write_text("{}")
-        raise OSError("full")
-    assert not (tmp_path / "new").exists()
+def test_convert_replaces_what_a_stopped_run_left(checkpoint, tmp_path):
     (tmp_path / "new" / "unfinished").mkdir(parents=True)
     (tmp_path / "new" / "unfinished" / "model.safetensors").write_text("half")
     convert(str(checkpoint), tmp_path / "new")

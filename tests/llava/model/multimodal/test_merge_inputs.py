@@ -45,7 +45,7 @@ rows_of_ids = st.lists(
     max_length=st.one_of(st.none(), st.integers(1, 12)),
     patches=st.lists(st.integers(1, 4), min_size=30, max_size=30),
 )
-def test_against_a_slow_splice(rows, dummies, in_side, side, max_length, patches):
+def test_splice_equals_a_token_by_token_splice(rows, dummies, in_side, side, max_length, patches):
     width = max(map(len, rows))
     tags = [row.count(IMAGE_TOKEN_INDEX) for row in rows]
     shares = [max(1, count) if dummies else count for count in tags]
@@ -78,18 +78,18 @@ def test_against_a_slow_splice(rows, dummies, in_side, side, max_length, patches
 
 
 @pytest.mark.parametrize("given_images", [0, 1, 3])
-def test_numbers_of_tags_and_images(given_images):
+def test_features_by_row_of_unequal_numbers_raises(given_images):
     with pytest.raises(ImageError, match=rf"2 image tag\(s\) in the prompt, but {given_images} image"):
         features_by_row([2], [torch.zeros(1, HIDDEN)] * given_images)
 
 
-def test_text_row_with_and_without_dummy():
+def test_splice_ignores_a_text_rows_dummy_image():
     one, two = torch.zeros(1, HIDDEN), torch.ones(2, HIDDEN)
     assert features_by_row([0, 1], [one, two]) == [[one], [two]]
     assert features_by_row([0, 1], [two]) == [[], [two]]
 
 
-def test_gradients_reach_a_dummy():
+def test_splice_passes_gradients_to_a_dummy_image():
     """Every process of a sharded training must use the projector, also where its batch is text only."""
     feature = torch.ones(2, HIDDEN, requires_grad=True)
     splice(torch.tensor([[3, 4]]), None, None, [feature], embed).embeds.sum().backward()
@@ -97,7 +97,7 @@ def test_gradients_reach_a_dummy():
     assert (feature.grad == 0).all()
 
 
-def test_pad_left():
+def test_pad_left_moves_padding_and_keeps_rows():
     embeds = torch.arange(8.0).view(2, 4, 1)
     found, mask = pad_left(embeds, torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]]))
     assert found[0, 2:, 0].tolist() == [0, 1]
