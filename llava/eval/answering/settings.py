@@ -78,7 +78,7 @@ def make_parser(program: str, description: str | None, max_new_tokens: int = 102
 
 
 def recorded_settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:
-    """Return what the answers depend on apart from the questions; options that are unset are left out.
+    """Return what the answers depend on apart from the questions; options that are None, False or 0 are left out.
 
     options: every parsed flag by name, those of plug-ins included.
     """
