@@ -84,13 +84,13 @@ def test_every_folder_is_there(made):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_questions_have_their_pictures(made, name):
+def test_questions_have_their_images(made, name):
     questions = asked(made[0], name)
     assert len(questions) == {"vqav2": COUNT // 2}.get(name, COUNT)
     assert all(question.picture().size == (96, 96) for question in questions)
 
 
-def test_pope_is_true_to_the_pictures(made):
+def test_pope_labels_match_the_images(made):
     folder, scenes = made[0] / "pope", made[1]
     for category in ("random", "popular", "adversarial"):
         rows = read_records(folder / "coco" / f"coco_pope_{category}.json", "")
@@ -110,7 +110,7 @@ def test_pope_is_true_to_the_pictures(made):
     assert {name: own["accuracy"] for name, own in scores.items()} == dict.fromkeys(labels, 1.0)
 
 
-def test_mme_is_true_to_the_pictures(made):
+def test_mme_answers_match_the_images(made):
     folder, scenes = made[0] / "MME", made[1]
     truth = read_truth(folder / "MME_Benchmark_release_version")
     assert len(truth) == COUNT
@@ -243,7 +243,7 @@ def test_sorts_of_choices():
     assert sort("What shape is red?", "star", "circle", "cross", "square") == "shape"
 
 
-def test_scenes_are_of_no_training_picture_and_never_twice(tmp_path):
+def test_scenes_are_unique_and_not_in_training(tmp_path):
     def looks(count: int, taken=frozenset()) -> list:
         scenes = Bench("a", tmp_path, 0, 1, taken).scenes()
         return [frozenset(scene.items) for _, scene in itertools.islice(scenes, count)]

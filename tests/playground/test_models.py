@@ -51,7 +51,7 @@ def test_a_finished_tower_is_not_trained_again(tower_folder):
     assert not list(tower_folder.glob("*.part*"))
 
 
-def test_a_stopped_tower_goes_on_from_its_state(tmp_path, monkeypatch):
+def test_stopped_tower_training_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(tower, "SAVE_EVERY", 1)
     saves, stops, save = [], [2], tower.save_state
 

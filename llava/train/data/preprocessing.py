@@ -50,10 +50,10 @@ def preprocess_multimodal(
     """Move the image tag to the start of its message, and wrap it as template and flags say."""
     if not data_args.is_multimodal:
         return [list(source) for source in sources]
-    return [[{**m, "value": _place_tag(m["value"], data_args, template)} for m in source] for source in sources]
+    return [[{**m, "value": _move_tag(m["value"], data_args, template)} for m in source] for source in sources]
 
 
-def _place_tag(text: str, data_args: ImageTagSettings, template: Conversation) -> str:
+def _move_tag(text: str, data_args: ImageTagSettings, template: Conversation) -> str:
     if DEFAULT_IMAGE_TOKEN not in text:
         return text
     text = f"{DEFAULT_IMAGE_TOKEN}\n{text.replace(DEFAULT_IMAGE_TOKEN, '').strip()}".strip()

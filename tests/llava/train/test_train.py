@@ -72,7 +72,7 @@ def answer(folder, base=None, **options):
     return model, found
 
 
-def test_a_whole_model_is_left(trained, tiny_checkpoint, tmp_path):
+def test_stage_two_saves_a_full_model(trained, tiny_checkpoint, tmp_path):
     out = trained(tmp_path / "out", mm_projector_lr=0.05)
     before, after = weights(tiny_checkpoint), weights(out)
     assert after.keys() == before.keys()
@@ -115,7 +115,7 @@ def test_stage_one_leaves_the_projector(trained, stage_one, plain_base, tmp_path
     assert all(torch.equal(model.state_dict()[key], last[key]) for key in PROJECTOR)
 
 
-def test_stage_two_goes_on_from_stage_ones_projector(trained, stage_one, tmp_path):
+def test_stage_two_starts_from_the_projector_of_stage_one(trained, stage_one, tmp_path):
     projector = trained(tmp_path / "one", **stage_one) / "mm_projector.bin"
     flags = {**stage_one, "tune_mm_mlp_adapter": False, "version": "v1", "data": "data.json"}
     out = trained(tmp_path / "two", **flags, pretrain_mm_mlp_adapter=projector, learning_rate=0.0)
@@ -126,7 +126,7 @@ def test_stage_two_goes_on_from_stage_ones_projector(trained, stage_one, tmp_pat
     assert all(torch.equal(saved[key], found[key]) for key in PROJECTOR)
 
 
-def test_tokens_around_the_picture_are_kept_with_the_projector(trained, stage_one, plain_base, tmp_path):
+def test_image_marks_are_saved_with_the_projector(trained, stage_one, plain_base, tmp_path):
     out = trained(tmp_path / "out", **stage_one, mm_use_im_start_end=True)
     saved = torch.load(out / "mm_projector.bin", weights_only=True)
     assert saved.keys() == {*PROJECTOR, "model.embed_tokens.weight"}
@@ -147,7 +147,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, stop_after, tmp_path, kind):
+def test_resumed_run_equals_an_uninterrupted_one(trained, stop_after, tmp_path, kind):
     """Stopped in its second pass over the data, with a checkpoint of an earlier step behind it."""
     flags = {**RUNS[kind], "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     straight = trained(tmp_path / "straight", **flags)

@@ -48,7 +48,7 @@ def test_reviews(judge, bench, tmp_path, capsys):
     assert lines[1] == "all 62.5 80.0 50.0" and "llava_bench_conv 50.0 90.0 45.0" in lines
 
 
-def test_a_stopped_judge_goes_on(judge, bench, tmp_path, capsys):
+def test_stopped_review_resumes(judge, bench, tmp_path, capsys):
     judge.replies = ["8 4", "who knows"]
     assert eval_gpt_review_bench.main(bench) == 2
     assert "no marks in 3 replies, the last is 'who knows'" in capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_answers_of_another_set_are_not_judged(judge, bench, tmp_path, capsys):
     assert not list(tmp_path.glob("reviews*"))
 
 
-def test_a_refusal_is_told(judge, bench, capsys):
+def test_refusal_of_the_judge_is_a_user_error(judge, bench, capsys):
     judge.replies = [401]
     assert eval_gpt_review_bench.main(bench) == 2
     assert "refuses: 401" in capsys.readouterr().err and len(judge.asked) == 1

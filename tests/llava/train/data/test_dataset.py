@@ -42,7 +42,7 @@ def dataset(toy_data, tokenizer, processor):
 
 
 @pytest.mark.parametrize("aspect", ["pad", "square"])
-def test_pictures_are_prepared_as_for_answering(dataset, toy_data, processor, aspect):
+def test_images_are_prepared_as_for_answering(dataset, toy_data, processor, aspect):
     sample = dataset(image_aspect_ratio=aspect)[1]
     image = Image.open(toy_data / "images" / "1.png")
     expected = process_images([image], processor, SimpleNamespace(image_aspect_ratio=aspect))[0]
@@ -59,14 +59,14 @@ def test_samples_are_in_the_order_of_the_file(dataset, tokenizer):
         assert answer == [*tokenizer(expected).input_ids[1:], tokenizer.eos_token_id]
 
 
-def test_text_of_a_multimodal_model_gets_a_black_picture(dataset):
+def test_text_only_record_of_a_multimodal_model_gets_a_black_image(dataset):
     sample = dataset()[0]
     assert torch.equal(sample["image"], torch.zeros(3, SIDE, SIDE))
     assert IMAGE_TOKEN_INDEX not in sample["input_ids"]
     assert "image" not in dataset(image_processor=None)[0]
 
 
-def test_a_missing_picture_is_an_error(dataset, tmp_path):
+def test_missing_image_is_an_error(dataset, tmp_path):
     with pytest.raises(ImageError, match=r"1\.png"):
         dataset(image_folder=str(tmp_path))[1]
 
@@ -117,7 +117,7 @@ def test_batches_are_padded_by_length(tokenizer):
     assert "images" not in batch
 
 
-def test_pictures_of_one_size_are_stacked(tokenizer):
+def test_images_of_one_size_are_stacked(tokenizer):
     small, large = torch.zeros(3, 2, 2), torch.ones(3, 4, 4)
     collate = DataCollatorForSupervisedDataset(tokenizer)
     assert collate([sample(1, image=small), sample(2, image=small + 1)])["images"].shape == (2, 3, 2, 2)

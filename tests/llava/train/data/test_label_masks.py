@@ -65,7 +65,7 @@ def test_a_space_that_belongs_to_the_answer_is_learned_with_it():
     assert learned == ["-"] * 7 + [" b", " c", "</s>"]
 
 
-def test_picture():
+def test_image_tag_is_one_token_without_label():
     tokens, learned = labelled(conversation("<image>\na", "b"), toy_tokenizer("words"), has_image=True)
     assert tokens == "<s> S USER : <image> a ASSISTANT : b </s>".split()
     assert learned == ["-"] * 8 + ["b", "</s>"]
@@ -77,7 +77,7 @@ def test_a_greeting_in_front_is_left_out():
     assert labelled(greeting + conversation("a", "b"), words) == labelled(conversation("a", "b"), words)
 
 
-def test_plain_learns_all_behind_the_picture():
+def test_plain_template_trains_on_all_after_the_image():
     plain = template_of("plain")
     tokens, learned = labelled(conversation("a <image>", "b c"), toy_tokenizer("letters"), plain, has_image=True)
     assert tokens == ["<s>", "<image>", "b", " ", "c", "\n"]
@@ -136,7 +136,7 @@ def test_lengths_that_do_not_add_up_name_the_sample_and_both():
     ],
     ids=["empty answer", "end in answer", "separator in answer", "separator in question", "no answer"],
 )
-def test_turns_that_cannot_be_told_apart(messages):
+def test_turns_that_do_not_split_are_refused(messages):
     with pytest.raises(DataError, match=r"sample 7.*one question and one answer at ' ASSISTANT: '"):
         labelled(messages, toy_tokenizer("words"), sample="7")
 
@@ -155,7 +155,7 @@ def test_roles_out_of_turn(messages):
 
 
 @pytest.mark.parametrize("messages", [conversation("<image>", "a", "b", "c"), conversation("a", "b")])
-def test_plain_takes_one_picture_and_one_answer(messages):
+def test_plain_template_takes_one_image_and_one_answer(messages):
     with pytest.raises(DataError, match="sample 7: the plain template"):
         labelled(messages, toy_tokenizer("words"), template_of("plain"), has_image=True, sample="7")
 
@@ -167,7 +167,7 @@ def test_template_names():
 
 
 @pytest.mark.parametrize("has_image", [False, True])
-def test_what_lies_behind_the_limit_is_cut_off_whatever_it_is(has_image):
+def test_text_after_the_limit_is_cut_off_unchecked(has_image):
     """16 tokens fit; the third round has no answer, which is an error only in front of the limit."""
     first = "<image>\na" if has_image else "a"
     rounds = conversation(first, "b", "c", "d", "e", "")
