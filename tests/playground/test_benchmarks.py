@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import itertools
 import json
@@ -68,8 +67,7 @@ def made(tmp_path_factory):
 
 def asked(folder: Path, name: str) -> list:
     file, images = FILES[name]
-    args = argparse.Namespace(question_file=folder / name / file, image_folder=folder / name / images)
-    return model_vqa.read_questions(args)
+    return model_vqa.read_questions(folder / name / file, folder / name / images)
 
 
 def answered(questions, truth) -> list[dict]:
@@ -179,9 +177,9 @@ def test_true_answers_get_full_marks(made):
 
 def test_science_qa(made):
     folder = made[0] / "scienceqa"
-    args = argparse.Namespace(question_file=folder / "llava_test_CQM-A.json", image_folder=folder / "images/test",
-                              single_pred_prompt=True)  # fmt: skip
-    questions = model_vqa_science.read_questions(args)
+    questions = model_vqa_science.read_questions(
+        folder / "llava_test_CQM-A.json", folder / "images/test", single_pred_prompt=True
+    )
     problems = json.loads((folder / "problems.json").read_text())
     assert len(questions) == COUNT and sum(question.picture is None for question in questions) == COUNT // 5
     (folder / "answers.jsonl").write_text(
@@ -197,8 +195,7 @@ TABLES = [("mmbench", "mmbench_dev_20230712"), ("mmbench_cn", "mmbench_dev_cn_20
 @pytest.mark.parametrize(("name", "table"), TABLES)
 def test_mmbench(made, name, table):
     path = made[0] / name / f"{table}.tsv"
-    args = argparse.Namespace(question_file=path, all_rounds=True, single_pred_prompt=False, lang="en")
-    questions, rows = model_vqa_mmbench.read_questions(args), read_table(path, "")
+    questions, rows = model_vqa_mmbench.read_questions(path, all_rounds=True), read_table(path, "")
     assert len(questions) == 4 * len(rows) == 4 * COUNT
     truth = {int(row["index"]): row["answer"] for row in rows}
     right = answered(questions, lambda q: "ABCD"[q.after["option_char"].index(truth[q.question_id])])
