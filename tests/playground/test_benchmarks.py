@@ -85,7 +85,7 @@ def test_every_folder_is_there(made):
 def test_questions_have_their_images(made, name):
     questions = asked(made[0], name)
     assert len(questions) == {"vqav2": COUNT // 2}.get(name, COUNT)
-    assert all(question.picture().size == (96, 96) for question in questions)
+    assert all(question.open_image().size == (96, 96) for question in questions)
 
 
 def test_pope_labels_match_the_images(made):
@@ -181,7 +181,7 @@ def test_science_qa(made):
         folder / "llava_test_CQM-A.json", folder / "images/test", single_pred_prompt=True
     )
     problems = json.loads((folder / "problems.json").read_text())
-    assert len(questions) == COUNT and sum(question.picture is None for question in questions) == COUNT // 5
+    assert len(questions) == COUNT and sum(question.open_image is None for question in questions) == COUNT // 5
     (folder / "answers.jsonl").write_text(
         lines_of(answered(questions, lambda q: "ABCD"[problems[q.question_id]["answer"]]))
     )
