@@ -22,8 +22,6 @@ TEXTS = ROOT / "tests" / "e2e" / "help"
 FOLDERS = ("llava", "ada", "playground", "scripts")
 SAME_PROGRAM = {  # the file that holds a program, where users start it by another name
     "ada.latency.calibrate": "ada.calibrate",
-    "ada.bench.load.benchmark": "ada.bench.load",
-    "ada.bench.prefill_decode": "ada.bench",
     "llava.train.train_mem": "llava.train.train",
 }
 INHERITED = "and the flags of transformers.TrainingArguments"

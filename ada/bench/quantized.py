@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -68,14 +68,14 @@ def quantize(layer: LlamaDecoderLayer, bits: int) -> tuple[LlamaDecoderLayer, Ll
     return quantized, values
 
 
-def _values(linear: Any, bits: int) -> torch.Tensor:
+def _values(linear: torch.nn.Linear, bits: int) -> torch.Tensor:
     """Return a quantized projection's weights (out, in), before its first product, which may pack them otherwise."""
-    functional = require_bitsandbytes().functional
+    functional, weight = require_bitsandbytes().functional, cast(Any, linear.weight)
     if bits == 4:
-        weights: torch.Tensor = functional.dequantize_4bit(linear.weight.data, linear.weight.quant_state)
+        values: torch.Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
     else:
-        weights = functional.int8_vectorwise_dequant(linear.weight.data, linear.weight.SCB)
-    return weights
+        values = functional.int8_vectorwise_dequant(weight.data, weight.SCB)
+    return values
 
 
 def ways(

@@ -17,7 +17,8 @@ from ada.eval.questions.question_set import QuestionSet
 from ada.eval.settings import SweepSettings
 from ada.eval.stats.results import Part
 from ada.latency.device_profile import DeviceFingerprint
-from ada.overlay import prepare_model
+from ada.options import no_scheduler, prepare_model
+from ada.protocols import is_adaptive
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,24 @@ def answer_all(
     answerer = Answerer(spec.folder, settings.conv_mode, settings.max_new_tokens, settings.device)
     for run in runs:
         prepare_model(model=answerer.model, options={"latency_budget": run.budget, "planner": run.planner})
+    model = answerer.model
+    if not is_adaptive(model):  # a run without budget and planner
+        raise no_scheduler(model)
     for name, source in sources.items():
         note_source(folder / name, source)
-    names = {run: run.file_name(answerer.model.units) for run in runs}
+    names = {run: run.file_name(model.units) for run in runs}
     parts: dict[Run, dict[str, Part]] = {run: {} for run in runs}
     for questions in sets:
         paths = {run: folder / questions.name / name for run, name in names.items()}
         for run, part in _answer_set(answerer, spec.label, questions, paths, settings).items():
             parts[run][questions.name] = part
-    device, latency = DeviceFingerprint.of(answerer.model), {}
+    device, latency = DeviceFingerprint.of(model), {}
     if settings.timed_questions:
         folder = settings.folder / "times" / spec.slug
         _claim_times(folder, sources[sets[0].name], device, settings)
         paths = {run: folder / name for run, name in names.items()}
         latency = measure(answerer, sets[0], paths, settings.timed_questions, settings.seed)
-    return ModelOutcome(answerer.model.units.kind, device, parts, latency)
+    return ModelOutcome(model.units.kind, device, parts, latency)
 
 
 def _answer_set(

@@ -16,7 +16,7 @@ def test_steps_together_and_apart_give_the_same_hidden_states(small_shapes) -> N
     requests = [batching.Request(model, *pair) for pair in zip(prompts, batching.OWN, strict=True)]
     assert len({request.plan for request in requests}) == len(requests)
     ways = batching.steps(model, requests)
-    together = ways["together"]().last_hidden_state
+    batched = ways["together"]().last_hidden_state
     for row, request in enumerate(requests):
         alone = model.model(
             input_ids=torch.zeros(1, 1, dtype=torch.long),
@@ -24,7 +24,7 @@ def test_steps_together_and_apart_give_the_same_hidden_states(small_shapes) -> N
             execution=request.execution,
             use_cache=True,
         ).last_hidden_state
-        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(batched[row], alone[0], atol=1e-4, rtol=1e-4)
 
 
 def test_batch_program_prints_every_case(small_shapes, capsys) -> None:
