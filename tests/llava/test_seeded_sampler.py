@@ -22,14 +22,14 @@ def slow_distribution(temperature: float, top_p: float, top_k: int) -> list[floa
     """Probabilities by the definitions: the likeliest ``top_k``, of them the fewest that reach ``top_p``."""
     weights = [float(torch.exp(score / temperature)) for score in SCORES.double()]
     kept = sorted(range(len(weights)), key=lambda token: -weights[token])[:top_k]
-    whole, enough, reached = sum(weights[token] for token in kept), [], 0.0
+    total, enough, reached = sum(weights[token] for token in kept), [], 0.0
     for token in kept:
         if reached >= top_p:
             break
         enough.append(token)
-        reached += weights[token] / whole
-    whole = sum(weights[token] for token in enough)
-    return [weights[token] / whole if token in enough else 0.0 for token in range(len(weights))]
+        reached += weights[token] / total
+    total = sum(weights[token] for token in enough)
+    return [weights[token] / total if token in enough else 0.0 for token in range(len(weights))]
 
 
 @pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1, 1, 50), (0.5, 1, 50), (2, 0.7, 50), (1, 0.9, 3)])

@@ -140,8 +140,8 @@ def test_mmbench_prompts_and_records(recorded, table):
             conversation.append_message(conversation.roles[1], None)
             assert conversation.get_prompt() == request["prompt"]
             assert [list(question.open_image().size)] == request["generate_kwargs"]["image_sizes"]
-            behind = {name: answer[name] for name in ("text", "answer_id", "model_id", "metadata")}
-            assert {**question.fields, **question.after, **behind} == answer
+            after_text = {name: answer[name] for name in ("text", "answer_id", "model_id", "metadata")}
+            assert {**question.fields, **question.after, **after_text} == answer
 
 
 def test_chunks(recorded):

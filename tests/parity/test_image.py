@@ -116,8 +116,8 @@ def test_crops_of_several_images(recorded, golden_images, processors):
 def test_unpad(recorded):
     for case in recorded["anyres"]["unpad_image"]["cases"]:
         height, width = case["current_hw"]
-        whole = torch.arange(height * width).view(1, height, width)
-        part = unpad_image(whole, tuple(case["original_size_wh"]))
+        padded = torch.arange(height * width).view(1, height, width)
+        part = unpad_image(padded, tuple(case["original_size_wh"]))
         assert list(part.shape) == case["result_shape"], case
         if part.numel():
             assert [part.flatten()[0].item(), part.flatten()[-1].item()] == [case["first"], case["last"]], case

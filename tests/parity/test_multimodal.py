@@ -147,7 +147,7 @@ def check_case(model, name, case, arrays):
     if case["loss"] is not None:
         assert output.loss.item() == pytest.approx(float(case["loss"]), rel=RELATIVE, nan_ok=True)
     if case.get("greedy"):
-        # The reference puts one <s> in front of the new tokens; transformers 5 returns these alone.
+        # The reference puts one <s> before the new tokens; transformers 5 returns these alone.
         expected = [row[1:] for row in case["greedy"]["output_ids"]]
         found = model.generate(
             ids,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ class Answerer:
         loaded = open_model(
             {"model_path": str(folder), "model_name": folder.name, "conv_mode": conv_mode, "device": device}
         )
-        self.model = loaded.model
+        self.model: Any = loaded.model  # a plain LLaVA, until it is made adaptive
         self.asked = batches.Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template)
         self.sampling = SamplingParams(max_new_tokens=max_new_tokens)
 

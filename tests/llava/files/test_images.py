@@ -50,12 +50,12 @@ def test_load_image_of_unusable_path_raises(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
 def test_load_image_truncated_raises(image, tmp_path, kind):
-    """Wherever a file ends early, the error is ours, or enough was there to show the whole image's size."""
-    whole = io.BytesIO()
-    image.save(whole, kind)
+    """Wherever a file ends early, the error is ours, or enough was there to show the image's size."""
+    complete = io.BytesIO()
+    image.save(complete, kind)
     path = tmp_path / "cut"
-    for length in np.linspace(0, len(whole.getvalue()) // 2, 25).astype(int):
-        path.write_bytes(whole.getvalue()[:length])
+    for length in np.linspace(0, len(complete.getvalue()) // 2, 25).astype(int):
+        path.write_bytes(complete.getvalue()[:length])
         with pytest.raises(ImageError):
             load_image(path)
 

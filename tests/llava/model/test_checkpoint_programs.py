@@ -132,8 +132,8 @@ def test_extract_mm_projector_writes_the_projector_alone(root, tiny_checkpoint, 
     main = runpy.run_path(str(script))["main"]
     assert run(main, "--model-path", tiny_checkpoint, "--output", folder / "mm_projector.bin") == (0, "")
     found = torch.load(folder / "mm_projector.bin", weights_only=True)
-    whole = tensors(tiny_checkpoint)
-    assert set(found) == {name for name in whole if "mm_projector" in name}
-    assert all(torch.equal(value, whole[name]) for name, value in found.items())
+    source = tensors(tiny_checkpoint)
+    assert set(found) == {name for name in source if "mm_projector" in name}
+    assert all(torch.equal(value, source[name]) for name, value in found.items())
     code, error = run(main, "--model-path", base, "--output", tmp_path / "none.bin")
     assert code == 2 and "no projector" in error and not (tmp_path / "none.bin").exists()
