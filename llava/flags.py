@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
@@ -35,16 +36,23 @@ def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: 
         if unit is not None:
             default, kind = (None if default is None else default / unit), float
         if kind is bool:
-            group.add_argument(_flag_of(field), dest=field.name, action="store_true", default=default, **options)
+            group.add_argument(_flag_of(field), action="store_true", default=default, **options)
         else:
-            group.add_argument(_flag_of(field), dest=field.name, type=kind, default=default, **options)
+            group.add_argument(_flag_of(field), type=kind, default=default, **options)
 
 
-def from_flags(settings: type[Settings], args: argparse.Namespace) -> Settings:
-    """Make a ``settings`` from parsed arguments. Raises what the dataclass's own checks raise."""
+def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str, Any]) -> Settings:
+    """Make a ``settings`` from parsed arguments, by the names of their flags.
+
+    Fields whose flag is not among them keep their defaults. Raises what the dataclass's own checks raise.
+    """
+    given = vars(args) if isinstance(args, argparse.Namespace) else args
     values: dict[str, Any] = {}
     for field in _flag_fields(settings):
-        value, unit = getattr(args, field.name), field.metadata.get("unit")
+        name = _flag_of(field).removeprefix("--").replace("-", "_")
+        if name not in given:
+            continue
+        value, unit = given[name], field.metadata.get("unit")
         values[field.name] = value if unit is None or value is None else int(value * unit)
     return settings(**values)
 

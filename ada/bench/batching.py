@@ -70,7 +70,7 @@ def steps(model: Any, requests: Sequence[Request]) -> dict[str, Way]:
     tokens = torch.zeros(len(requests), 1, dtype=torch.long)
 
     def together() -> Any:
-        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **way.keywords)
+        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **way.forward_kwargs)
 
     def apart() -> Any:
         for request in requests:

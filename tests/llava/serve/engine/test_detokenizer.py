@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from llava.serve.engine.detokenizer import TextStream, cut_at_stop, possible_stop
+from llava.serve.engine.detokenizer import IncrementalDetokenizer, cut_at_stop, partial_stop_length
 
 WORDS = ["▁the", "▁cat", "s", "▁", ".", "é", "▁END", "EN", "D"]
 
@@ -31,7 +31,7 @@ def ids_of(*pieces: str | bytes) -> list[int]:
 
 
 def run(tokenizer, ids, stops=()):
-    stream = TextStream(tokenizer, stops)
+    stream = IncrementalDetokenizer(tokenizer, stops)
     return stream, [stream.add(token_id) for token_id in ids]
 
 
@@ -40,7 +40,7 @@ def test_spaces_and_characters_of_several_bytes(tokenizer) -> None:
     stream, shown = run(tokenizer, ids)
     assert shown[:3] == ["the", "the cat", "the cats"]
     assert shown[3:6] == ["the cats"] * 3, "no half character is shown"
-    assert shown[-1] == stream.finished() == "the cats🐈 é." == tokenizer.decode(ids)
+    assert shown[-1] == stream.finish() == "the cats🐈 é." == tokenizer.decode(ids)
 
 
 PIECES = st.one_of(st.sampled_from(WORDS), st.sampled_from(["é", "🐈", "a", "日本"]).map(str.encode))
@@ -52,7 +52,7 @@ def test_what_was_shown_is_the_beginning_of_the_whole(tokenizer, pieces, ended) 
     ids = ids_of(*pieces) + ([1] if ended else [])
     stream, shown = run(tokenizer, ids)
     whole = tokenizer.decode(ids, skip_special_tokens=True)
-    assert stream.finished() == whole == shown[-1]
+    assert stream.finish() == whole == shown[-1]
     assert all(whole.startswith(text) for text in shown)
 
 
@@ -65,11 +65,11 @@ def test_no_part_of_a_stop_text_is_shown(tokenizer, pieces, stop) -> None:
     stream, shown = run(tokenizer, ids, [stop])
     whole = tokenizer.decode(ids)
     expected = whole.split(stop)[0]
-    assert stream.finished() == expected and stream.stopped == (stop in whole)
+    assert stream.finish() == expected and stream.stopped == (stop in whole)
     assert all(expected.startswith(text) for text in shown)
 
 
 def test_ends_that_may_become_a_stop_text() -> None:
-    assert possible_stop("the EN", ["END", "N"]) == 2 and possible_stop("the E.", ["END"]) == 0
-    assert possible_stop("E", ["END"]) == 1 and possible_stop("", ["END"]) == 0
+    assert partial_stop_length("the EN", ["END", "N"]) == 2 and partial_stop_length("the E.", ["END"]) == 0
+    assert partial_stop_length("E", ["END"]) == 1 and partial_stop_length("", ["END"]) == 0
     assert cut_at_stop("a END b", ["b", "END"]) == ("a ", True) and cut_at_stop("a", []) == ("a", False)

@@ -62,17 +62,20 @@ def test_a_stream_grows_with_its_tokens_and_ends_with_its_reader(slow) -> None:
         pieces = contents(reply.iter_lines())
         for count in (1, 2):
             slow.engine.tokens.release(count)  # no more tokens come until this piece was read
-            assert "".join(next(pieces) for _ in range(1)) and slow.engine.jobs[0].outcome is None
-    until(lambda: slow.engine.jobs[0].cancelled_event.is_set(), "the generation is told to stop")
+            assert "".join(next(pieces) for _ in range(1)) and slow.engine.requests[0].outcome is None
+    until(lambda: slow.engine.requests[0].cancelled_event.is_set(), "it is cancelled")
     slow.engine.tokens.release(1)
-    until(lambda: slow.engine.jobs[0].outcome is not None, "it stops within a token")
-    assert slow.engine.jobs[0].tokens <= 4
+    until(lambda: slow.engine.requests[0].outcome is not None, "it stops within a token")
+    assert slow.engine.requests[0].tokens <= 4
 
 
 def test_a_client_that_leaves_before_its_whole_answer_stops_it(slow) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(slow.url, json=CHAT, trust_env=False, timeout=httpx.Timeout(WAIT, read=2))
-    until(lambda: slow.engine.jobs and slow.engine.jobs[0].cancelled_event.is_set(), "the generation is told to stop")
+    until(
+        lambda: slow.engine.requests and slow.engine.requests[0].cancelled_event.is_set(),
+        "the generation is told to stop",
+    )
 
 
 def test_a_failure_within_an_answer(slow) -> None:
@@ -91,7 +94,7 @@ def test_a_full_queue_says_when_to_come_again(slow) -> None:
     slow.service.queue.max_waiting = 0
     first = threading.Thread(target=lambda: httpx.post(slow.url, json=CHAT, trust_env=False, timeout=WAIT), daemon=True)
     first.start()
-    until(lambda: slow.engine.jobs, "the first runs")
+    until(lambda: slow.engine.requests, "the first runs")
     reply = httpx.post(slow.url, json=CHAT, trust_env=False, timeout=WAIT)
     assert reply.status_code == 429 and int(reply.headers["Retry-After"]) >= 1
     assert reply.json()["error"]["code"] == "rate_limit_exceeded"
