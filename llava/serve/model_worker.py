@@ -156,7 +156,7 @@ def open_server(args: argparse.Namespace) -> DrainingServer:
         access_log=False,
         timeout_graceful_shutdown=int(args.drain_timeout) + GRACE_S,
     )
-    log.info("model %s at http://%s:%d", service.loaded.name, args.host, port)
+    log.info("serving model %s at http://%s:%d", service.loaded.name, args.host, port)
     return DrainingServer(config, drain.begin, sockets)
 
 

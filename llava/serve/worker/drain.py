@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import uvicorn
 
 from llava.serve.worker.heartbeat import HeartBeat
 from llava.serve.worker.service import WorkerService
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 5  # seconds after the drain's time limit in which replies that were stopped reach their clients
 
@@ -72,6 +75,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._on_exit = on_exit
         self._sockets = sockets
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen; log the address where uvicorn does not, which is where the sockets were bound before."""
+        await super().startup(sockets)
+        for bound in sockets or ():
+            log.info("running on http://%s:%d", *bound.getsockname()[:2])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal: drain, then shut down as uvicorn does."""
