@@ -31,7 +31,7 @@ trap 'exit 143' TERM
 
 # Print the address that a server's log names.
 address_in() { # LOG
-    sed -nE '/[Rr]unning on (local URL: +)?http:/{s/.*(http:[^ ]+).*/\1/p;q}' "$1"
+    sed -nE '/running on http:/{s/.*(http:[^ ]+).*/\1/p;q}' "$1"
 }
 
 # Start a server and wait until its log says at which address it answers; set the variable NAME to this address.

@@ -77,7 +77,13 @@ def serve(args: argparse.Namespace) -> None:
         css=CSS,
         show_error=True,
         ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    for url in (blocks.local_url, blocks.share_url):
+        if url is not None:
+            print(f"running on {url.rstrip('/')}", flush=True)
+    blocks.block_thread()
 
 
 def main(arguments: list[str] | None = None) -> int:
