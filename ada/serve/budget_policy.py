@@ -45,7 +45,7 @@ METADATA = (
 
 
 def request_fields() -> dict[str, tuple[Any, Any]]:
-    """``latency_budget`` and ``latency_budget_policy``."""
+    """Return what a request may have in addition: ``latency_budget`` and ``latency_budget_policy``."""
     budget = Field(
         default=None,
         description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'; or time to first token on the "

@@ -24,7 +24,7 @@ SLACK = 0.1  # of max_queue_wait_s
 
 @dataclass(frozen=True)
 class LoadController:
-    """Load-adaptive budgets."""
+    """Load-adaptive latency budgets of a worker."""
 
     min_scale: float = flag(
         None,  # off without it

@@ -28,7 +28,7 @@ MAX_UPLOAD = "20mb"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse upstream's flags."""
+    """Parse the command line: upstream's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.serve.gradio_web_server",
         description=__doc__,

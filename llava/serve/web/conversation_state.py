@@ -43,7 +43,7 @@ class UploadedImage:
         return hashlib.sha256(self.png).hexdigest()
 
     def open(self) -> Image.Image:
-        """Decode the image."""
+        """Decode the PNG bytes."""
         return Image.open(io.BytesIO(self.png))
 
 

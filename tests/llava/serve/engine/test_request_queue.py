@@ -18,7 +18,7 @@ def finished(reason: str = "length") -> Finished:
 
 @pytest.fixture
 def queue() -> RequestQueue:
-    """Room for one request that runs and one that waits."""
+    """A queue for one request that runs and one that waits."""
     return RequestQueue(slots=1, max_waiting=1)
 
 

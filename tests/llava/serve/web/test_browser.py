@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(root, start_program, tmp_path_factory):
-    """The demo's address."""
+    """The demo's address, and the folder of its votes."""
     votes = tmp_path_factory.mktemp("votes")
     controller = start_program("llava.serve.controller")
     start_program("llava.serve.model_worker", "--controller-address", controller)
@@ -47,9 +47,9 @@ def open_page(browser, address: str, **viewport: int):
     return page
 
 
-def put(page, field: str, picture: Path, question: str) -> None:
+def put(page, field: str, image: Path, question: str) -> None:
     with page.expect_response(lambda reply: "/upload" in reply.url):
-        page.set_input_files(f"{field} input[type=file]", str(picture))
+        page.set_input_files(f"{field} input[type=file]", str(image))
     page.wait_for_selector(f"{field} img")
     page.fill(f"{field} textarea", question)
     page.locator(f"{field} textarea").press("Enter")
@@ -61,7 +61,7 @@ def choose(page, side: str, budget: str) -> None:
 
 
 def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
-    """Picture and text of a panel, once it shows another picture than before."""
+    """Plot and text of a panel, once it shows another plot than before."""
     page.wait_for_function(
         "([panel, old]) => { const i = document.querySelector(panel + ' img'); return i && i.src != old }",
         arg=[f"{side} .execution-plan", other_than],
@@ -71,10 +71,10 @@ def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
 
 
 def test_chat_tab_asks_regenerates_votes_and_clears(browser, address, root) -> None:
-    """Drop a picture, ask, move the slider and see another plan, regenerate, vote, clear."""
+    """Add an image, ask, move the slider and see another plan, regenerate, vote, clear."""
     page = open_page(browser, address[0])
-    picture = root / "playground" / "shapes" / "demo.png"
-    put(page, "#question", picture, "What word is written in the picture?")
+    image = root / "playground" / "shapes" / "demo.png"
+    put(page, "#question", image, "What word is written in the picture?")
     dense_plan, text = plan_of(page, "")
     assert "10 of 10" in text and "(100 %)" in text
     assert "sun" in page.inner_text("#conversation")

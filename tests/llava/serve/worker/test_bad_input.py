@@ -50,7 +50,7 @@ def noisy() -> bytes:
 
 NOISY = noisy()
 IMAGE, PNG = "<image>\nw5", encoded(image_bytes())
-# name: (fields beside prompt, status, words of the message)
+# name: (fields in addition to prompt, status, words of the message)
 FIELDS = {
     "no prompt": ({"prompt": None}, 422, ["prompt"]),
     "empty prompt": ({"prompt": ""}, 422, ["prompt"]),
