@@ -20,7 +20,7 @@ def test_parse_arguments_defaults_are_upstreams_and_plug_ins_add_flags() -> None
         "use_flash_attn": False,
     }
     assert {name: getattr(args, name) for name in upstreams} == upstreams
-    assert (args.adaptive_budget, args.latency_budget) == (0.5, "0.8")
+    assert (args.adaptive_budget, str(args.latency_budget)) == (0.5, "0.8")
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,15 @@ def test_parse_arguments_defaults_are_upstreams_and_plug_ins_add_flags() -> None
         ("--drain-timeout", "nan"),
         ("--registration-token", "a\nb"),
         ("--adaptive-budget", "1.5"),
-        ("--latency-budget", "fast"),
     ],
 )
 def test_main_bad_value_is_a_user_error_that_names_the_flag(adaptive_checkpoint, capsys, flags) -> None:
     assert main(["--model-path", str(adaptive_checkpoint), "--device", "cpu", *flags]) == 2
     message = capsys.readouterr().err
     assert (flags[0] in message or "registration token" in message) and "Traceback" not in message
+
+
+def test_parse_arguments_malformed_budget_is_a_usage_error_that_names_the_flag(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["--latency-budget", "fast"])
+    assert "--latency-budget is 'fast'" in capsys.readouterr().err.splitlines()[-1]
