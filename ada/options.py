@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ada.budget import Budget, TimeBudget, budget_flag, read_budget
@@ -16,13 +16,15 @@ from llava.protocols import LlavaModel
 UNTRAINED = tuple(name for name in PLANNERS if name != "learned")
 
 
-def add_budget_flag(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add ``--latency-budget``; return its group."""
+def add_budget_flag(
+    parser: argparse.ArgumentParser, read: Callable[[str], object] = budget_flag
+) -> argparse._ArgumentGroup:
+    """Add ``--latency-budget``, whose text ``read`` turns into its value; return its group."""
     parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
     group = parser.add_argument_group("latency budget")
     group.add_argument(
         "--latency-budget",
-        type=budget_flag,
+        type=read,
         metavar="BUDGET",
         help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%; or time to first token on "
         "this device: 850ms or 1.2s",

@@ -13,7 +13,13 @@ from llava.hookspecs import hookimpl
 
 @hookimpl
 def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
-    """Add budget flags to every program that answers, and the worker's load-adaptive ones."""
+    """Add budget flags to every program that answers, and the worker's load-adaptive ones.
+
+    A client of a server gets the budget alone, as a text that the server reads.
+    """
+    if program == "test_message":
+        budget_options.add_budget_flag(parser, read=str)
+        return
     budget_options.add_flags(parser)
     if program == "model_worker":
         from ada.serve import budget_policy
@@ -27,6 +33,14 @@ def model_classes() -> Mapping[str, tuple[type, type]]:
     from ada.model.families import ADAPTIVE_MODELS
 
     return {kind.config_class.model_type: (kind.config_class, kind) for kind in ADAPTIVE_MODELS.values()}
+
+
+@hookimpl
+def check_convertible(fields: Mapping[str, Any]) -> str | None:
+    """Refuse a checkpoint with a scheduler, which transformers' classes do not have."""
+    if "scheduler_type" not in fields:
+        return None
+    return "transformers' classes have no scheduler, so a model with a latency budget cannot be converted"
 
 
 @hookimpl

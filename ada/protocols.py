@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from llava.protocols import DecoderConfig, LlavaModel
+from llava.protocols import LlavaModel, MultimodalConfig
 
 if TYPE_CHECKING:
     from ada.execution.narrow_layers import NarrowCache
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from ada.scheduling.units import Units
 
 
-class AdaptiveConfig(DecoderConfig, Protocol):
-    """A decoder's config with the published format's keys."""
+class AdaptiveConfig(MultimodalConfig, Protocol):
+    """A LLaVA's config with the published format's keys."""
 
     scheduler_type: str
     num_prefix_layers: int
     scheduler_rank: int
     token_selecting: str
+    tie_word_embeddings: bool
 
 
 class AdaptiveModel(LlavaModel, Protocol):

@@ -1,4 +1,4 @@
-"""Constants that checkpoints, data files and programs share."""
+"""Defines the constants that checkpoints, data files and programs share: special tokens, ids, intervals."""
 
 CONTROLLER_HEART_BEAT_EXPIRATION = 30  # seconds
 WORKER_HEART_BEAT_INTERVAL = 15  # seconds

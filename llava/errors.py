@@ -1,8 +1,8 @@
-"""The errors that a user can mend. Each message says what, with which value, and how to mend it."""
+"""Defines the user errors; each message says what is wrong, with which value, and how to fix it."""
 
 
 class LlavaError(Exception):
-    """Base of all errors whose message is meant for the user; programs print it and exit with code 2."""
+    """A user error: its message is meant for the user; programs print it and exit with code 2."""
 
 
 class ImageError(LlavaError):
@@ -10,7 +10,7 @@ class ImageError(LlavaError):
 
 
 class CheckpointError(LlavaError):
-    """A checkpoint folder lacks a file or tensor, holds one too many, or one of the wrong shape."""
+    """A checkpoint folder lacks a file or tensor, has one too many, or one of the wrong shape."""
 
 
 class DataError(LlavaError):

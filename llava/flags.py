@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from llava.errors import OptionError
 
 Settings = TypeVar("Settings")
 
@@ -44,7 +47,8 @@ def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: 
 def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str, Any]) -> Settings:
     """Make a ``settings`` from parsed arguments, by the names of their flags.
 
-    Fields whose flag is not among them keep their defaults. Raises what the dataclass's own checks raise.
+    Fields whose flag is not among them keep their defaults. Raises OptionError for a flag with a unit that is not
+    finite, and what the dataclass's own checks raise.
     """
     given = vars(args) if isinstance(args, argparse.Namespace) else args
     values: dict[str, Any] = {}
@@ -53,7 +57,11 @@ def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str,
         if name not in given:
             continue
         value, unit = given[name], field.metadata.get("unit")
-        values[field.name] = value if unit is None or value is None else int(value * unit)
+        if unit is not None and value is not None:
+            if not math.isfinite(value):
+                raise OptionError(f"{_flag_of(field)} is {value}; expected a finite number")
+            value = int(value * unit)
+        values[field.name] = value
     return settings(**values)
 
 

@@ -31,6 +31,14 @@ def model_classes() -> Mapping[str, tuple[type, type]]:  # type: ignore[empty-bo
     """``model_type`` of a config.json -> (config class, model class), beside the shell's own."""
 
 
+@hookspec(firstresult=True)
+def check_convertible(fields: Mapping[str, Any]) -> str | None:
+    """Return why transformers' own LLaVA classes cannot hold a checkpoint with these config.json fields.
+
+    It is asked where ``model_type`` is not the shell's own; None where the plug-in does not know the checkpoint.
+    """
+
+
 @hookspec
 def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Adjust, or refuse with a ``LlavaError``, a model that has just been loaded for a program.

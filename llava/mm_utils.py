@@ -1,19 +1,25 @@
-"""Images and prompts on their way into the model."""
+"""Prepares what the model reads: images as pixels, prompts as token ids, keywords that stop an answer."""
 
 from __future__ import annotations
 
-import ast
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.errors import CheckpointError
 from llava.files.images import load_image, load_image_from_base64
+from llava.model.multimodal.anyres_grid import (
+    divide_to_patches,
+    get_anyres_image_grid_shape,
+    grid_resolutions,
+    resize_and_pad_image,
+    select_best_resolution,
+)
+from llava.model.multimodal.image_pipeline import ImagePipeline, expand2square, process_anyres_image
+from llava.protocols import ImageProcessor, Tokenizer
 
 __all__ = [
     "KeywordsStoppingCriteria",
@@ -31,131 +37,35 @@ __all__ = [
     "tokenizer_image_token",
 ]
 
-Size = tuple[int, int]  # width, height in pixels
 
+def process_images(
+    images: Sequence[Image.Image], image_processor: ImageProcessor | None, model_cfg: object
+) -> torch.Tensor | list[torch.Tensor]:
+    """Turn images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` cuts unequal numbers of crops.
 
-# Images -> pixels
-
-
-def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
-    """The image in the middle of a square of its longer side."""
-    width, height = pil_img.size
-    if width == height:
-        return pil_img
-    side = max(width, height)
-    square = Image.new(pil_img.mode, (side, side), background_color)
-    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
-def process_images(images: Sequence[Image.Image], image_processor: Any, model_cfg: Any) -> Any:
-    """Images -> pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` gives them unequal crops.
-
-    ``model_cfg.image_aspect_ratio``: "pad" to a square with the mean colour, "anyres" for crops, anything else
-    (square, none) as the processor crops.
+    ``model_cfg.image_aspect_ratio`` decides, as ``ImagePipeline`` says.
     """
-    aspect = getattr(model_cfg, "image_aspect_ratio", None)
-    if aspect == "anyres":
-        pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
-    elif aspect == "pad":
-        mean = tuple(int(channel * 255) for channel in image_processor.image_mean)
-        pixels = [_pixels(expand2square(image.convert("RGB"), mean), image_processor) for image in images]
-    else:
-        return image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
-    same = all(image.shape == pixels[0].shape for image in pixels)
-    return torch.stack(pixels) if same else pixels
+    return ImagePipeline(image_processor, model_cfg).batch(images)
 
 
-def _pixels(image: Image.Image, image_processor: Any) -> torch.Tensor:
-    # Transparency is dropped, as LLaVA always has; the processor alone would lay the picture on white.
-    return image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+@overload
+def tokenizer_image_token(
+    prompt: str, tokenizer: Tokenizer, image_token_index: int = ..., return_tensors: None = None
+) -> list[int]: ...
 
 
-# Any resolution: a picture as a small whole and a grid of crops
-
-
-def select_best_resolution(original_size: Size, possible_resolutions: Sequence[Size]) -> Size | None:
-    """The (width, height) that keeps most of the picture's pixels, then wastes the fewest; the first of equals."""
-    width, height = original_size
-
-    def merit(resolution: Size) -> Size:
-        across, down = resolution
-        scale = min(across / width, down / height)
-        kept = min(int(width * scale) * int(height * scale), width * height)
-        return kept, kept - across * down
-
-    return max(possible_resolutions, key=merit, default=None)
-
-
-def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:
-    """The image fitted into (width, height), in the middle, on black."""
-    width, height = image.size
-    across, down = target_resolution
-    # Rounded up, and never beyond the target.
-    if across / width < down / height:
-        fitted = across, min(math.ceil(height * (across / width)), down)
-    else:
-        fitted = min(math.ceil(width * (down / height)), across), down
-    canvas = Image.new("RGB", (across, down), (0, 0, 0))
-    canvas.paste(image.resize(fitted), ((across - fitted[0]) // 2, (down - fitted[1]) // 2))
-    return canvas
-
-
-def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
-    """Square crops in reading order; those at the right and lower edge reach beyond the image."""
-    width, height = image.size
-    return [
-        image.crop((x, y, x + patch_size, y + patch_size))
-        for y in range(0, height, patch_size)
-        for x in range(0, width, patch_size)
-    ]
-
-
-def grid_resolutions(grid_pinpoints: str | Sequence[Sequence[int]] | None) -> list[Size]:
-    """Grid pinpoints, as a list or as text of one -> [(width, height), ...]."""
-    try:
-        points: Any = ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
-        return [(int(width), int(height)) for width, height in points]
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise CheckpointError(
-            f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]]"
-        ) from error
-
-
-def get_anyres_image_grid_shape(
-    image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]], patch_size: int
-) -> tuple[int, int]:
-    """How many crops of ``patch_size`` pixels a picture of (width, height) gets: across, down."""
-    width, height = _best(image_size, grid_pinpoints)
-    return width // patch_size, height // patch_size
-
-
-def process_anyres_image(
-    image: Image.Image, processor: Any, grid_pinpoints: str | Sequence[Sequence[int]]
-) -> torch.Tensor:
-    """One image -> (1 + crops, 3, S, S): the whole of it, squeezed to S by S, then the crops in reading order."""
-    best = resize_and_pad_image(image, _best(image.size, grid_pinpoints))
-    crops = divide_to_patches(best, processor.crop_size["height"])
-    side = processor.size["shortest_edge"]
-    return torch.stack([_pixels(part, processor) for part in [image.resize((side, side)), *crops]])
-
-
-def _best(image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]]) -> Size:
-    best = select_best_resolution(image_size, grid_resolutions(grid_pinpoints))
-    if best is None:
-        raise CheckpointError("image_grid_pinpoints is empty; expected at least one [width, height]")
-    return best
-
-
-# Prompts
+@overload
+def tokenizer_image_token(
+    prompt: str, tokenizer: Tokenizer, image_token_index: int = ..., *, return_tensors: Literal["pt"]
+) -> torch.Tensor: ...
 
 
 def tokenizer_image_token(
-    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
-) -> Any:
-    """Ids of a prompt in which each ``<image>`` becomes ``image_token_index``: a list, or with "pt" a tensor (t,).
+    prompt: str, tokenizer: Tokenizer, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> list[int] | torch.Tensor:
+    """Tokenize a prompt; each ``<image>`` becomes ``image_token_index``: a list, or with "pt" a tensor (t,).
 
-    The pieces between the tags are tokenised one by one; the beginning-of-text id stays in front of the first only.
+    The pieces between the tags are tokenized one by one; the beginning-of-text id stands before the first only.
     """
     if return_tensors not in (None, "pt"):
         raise ValueError(f"unsupported tensor type {return_tensors!r}; expected 'pt' or None")
@@ -170,17 +80,17 @@ def tokenizer_image_token(
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """A path's last part; for a training checkpoint behind its parent's: ``run/checkpoint-9`` -> run_checkpoint-9."""
+    """Return a path's last part; a training checkpoint's after its parent's: run/checkpoint-9 -> run_checkpoint-9."""
     parts = model_path.strip("/").split("/")
     if parts[-1].startswith("checkpoint-") and len(parts) > 1:
         return f"{parts[-2]}_{parts[-1]}"
     return parts[-1]
 
 
-class KeywordsStoppingCriteria(StoppingCriteria):
+class KeywordsStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
     """Stops when every row ends in one of the keywords, by its ids or within the text of its last tokens."""
 
-    def __init__(self, keywords: Sequence[str], tokenizer: Any, input_ids: torch.Tensor) -> None:
+    def __init__(self, keywords: Sequence[str], tokenizer: Tokenizer, input_ids: torch.Tensor) -> None:
         self.keywords = list(keywords)
         self.tokenizer = tokenizer
         self.start_len = input_ids.shape[1]
@@ -192,14 +102,15 @@ class KeywordsStoppingCriteria(StoppingCriteria):
             self.keyword_ids.append(torch.tensor(ids))
         self.max_keyword_len = max((len(ids) for ids in self.keyword_ids), default=0)
 
-    def __call__(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:
+    def __call__(self, output_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs: Any) -> bool:
+        """Return whether each row of ``output_ids`` (B, t) ends in a keyword."""
         return all(self._ends(row) for row in output_ids)
 
     def _ends(self, row: torch.Tensor) -> bool:
         new = len(row) - self.start_len
         if new < 0:  # the model was given embeddings: the row holds new tokens only
             new = len(row)
-        tail = row[-min(new, self.max_keyword_len) :]  # the whole row where nothing is new, as upstream
+        tail = row[-min(new, self.max_keyword_len) :]  # all of the row where nothing is new, as upstream
         for ids in self.keyword_ids:
             if torch.equal(row[-len(ids) :], ids.to(row.device)):
                 return True

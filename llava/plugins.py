@@ -1,8 +1,10 @@
-"""The plug-in manager: finds the modules that extend the shell, by entry points of the group ``llava``."""
+"""Finds the plug-ins that extend the shell, by entry points of the group ``llava``, and calls their hooks."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pluggy
 
@@ -11,10 +13,10 @@ from llava import hookspecs
 
 @functools.cache
 def plugin_manager() -> pluggy.PluginManager:
-    """The process's plug-in manager, with every installed plug-in registered.
+    """Return the process's plug-in manager, with every installed plug-in registered.
 
-    A plug-in that fails to import stops the program with its own name in the message: running on without it
-    would silently ignore the flags it adds.
+    Raises ImportError, with the plug-in's name, where one fails to import: running on without it would silently ignore
+    the flags that it adds.
     """
     manager = pluggy.PluginManager("llava")
     manager.add_hookspecs(hookspecs)
@@ -26,13 +28,13 @@ def plugin_manager() -> pluggy.PluginManager:
 
 
 def hooks() -> pluggy.HookRelay:
-    """The hooks of all plug-ins, to call by name: ``hooks().add_arguments(parser=..., program=...)``."""
+    """Return the hooks of all plug-ins, to call by name: ``hooks().add_arguments(parser=..., program=...)``."""
     return plugin_manager().hook
 
 
-def merged(results: list) -> dict:
-    """One dict of what several plug-ins returned; the same key from two plug-ins is a programming error."""
-    out: dict = {}
+def merged(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Merge what several plug-ins returned into one dict. Raises ValueError for a key from two plug-ins."""
+    out: dict[str, Any] = {}
     for part in results:
         for key, value in (part or {}).items():
             if key in out:

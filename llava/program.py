@@ -1,4 +1,4 @@
-"""What every command-line program does around its work: logging, and an end that the user can read."""
+"""Runs a command-line program's work: sets up logging, prints user errors, and returns the exit code."""
 
 from __future__ import annotations
 

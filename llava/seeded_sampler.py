@@ -1,4 +1,4 @@
-"""Draws tokens from a generator of one's own, so that a seed gives the same answer whatever else the process draws."""
+"""Samples tokens from a separate random generator, so that a seed gives the same answer in a busy process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from transformers import (
 TOP_K = 50  # what ``generate`` samples from where the model's generation config has no top_k
 
 
-class SeededSampler(LogitsProcessor):
+class SeededSampler(LogitsProcessor):  # type: ignore[misc]
     """Leaves one token of each row possible, drawn as ``generate`` would draw it; for a greedy ``generate``.
 
-    ``generate`` itself draws from torch's one generator, which threads that answer side by side share. The generator
-    here is the CPU's, so that a seed means the same on every device.
+    ``generate`` itself draws from torch's global generator, which all threads share. The generator here is the CPU's,
+    so that a seed means the same on every device. temperature: above 0; top_p: None or 1 keeps all tokens; top_k: 0
+    keeps all, None is ``TOP_K``.
     """
 
     def __init__(self, seed: int, temperature: float, top_p: float | None = None, top_k: int | None = None) -> None:
@@ -33,7 +34,7 @@ class SeededSampler(LogitsProcessor):
             self._warpers.append(TopPLogitsWarper(top_p))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """scores (rows, vocabulary) -> the same shape: 0 for the drawn token, minus infinity for all others."""
+        """Draw from ``scores`` (B, V): the same shape, 0 for the drawn token, minus infinity for all others."""
         likely = self._warpers(input_ids, scores).float().softmax(dim=-1).cpu()
         drawn = torch.multinomial(likely, 1, generator=self._generator).to(scores.device)  # (rows, 1)
         return torch.full_like(scores, -math.inf).scatter(1, drawn, 0.0)

@@ -1,12 +1,12 @@
-"""Small helpers that programs share: logging, devices, faster start."""
+"""Provides what programs share: log files, the choice of a device, faster loading."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.handlers
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -19,8 +19,10 @@ _DEVICES = ("cuda", "mps", "cpu")
 
 
 def build_logger(logger_name: str, logger_filename: str | None) -> logging.Logger:
-    """A logger that writes to the terminal and, where a name is given, to a file of ``LOGDIR`` that starts anew
-    each day. Asking twice for one name gives the same logger."""
+    """Return a logger that writes to the terminal and, where a file name is given, to a file in ``LOGDIR``.
+
+    The file starts again each day. Two calls with one name give the same logger.
+    """
     logger = logging.getLogger(logger_name)
     if logger.handlers:
         return logger
@@ -40,9 +42,9 @@ def build_logger(logger_name: str, logger_filename: str | None) -> logging.Logge
 
 
 def disable_torch_init() -> None:
-    """Make linear layers and layer norms start uninitialised: loading a checkpoint fills them anyway."""
+    """Leave linear layers and layer norms uninitialised from now on: loading a checkpoint fills them anyway."""
 
-    def leave_as_it_is(self: Any) -> None:
+    def leave_as_it_is(self: torch.nn.Module) -> None:
         pass
 
     torch.nn.Linear.reset_parameters = leave_as_it_is  # type: ignore[method-assign]
@@ -50,16 +52,16 @@ def disable_torch_init() -> None:
 
 
 def device_available(kind: str) -> bool:
-    """Whether torch can use "cuda", "mps" or "cpu" here."""
+    """Return whether torch can use "cuda", "mps" or "cpu" here."""
     if kind == "cuda":
         return torch.cuda.is_available()
     return kind == "cpu" or torch.backends.mps.is_available()
 
 
 def pick_device(name: str | None = None) -> str:
-    """The device that a flag names ("cuda", "cuda:1", "mps", "cpu"); without one, the first that is there.
+    """Return the device that a flag names ("cuda", "cuda:1", "mps", "cpu"); without one, the first available.
 
-    Raises OptionError for a device that is unknown, or not there.
+    Raises OptionError for a device that is unknown, or not available.
     """
     if not name or name == "auto":
         return next(kind for kind in _DEVICES if device_available(kind))
@@ -67,19 +69,19 @@ def pick_device(name: str | None = None) -> str:
     if kind not in _DEVICES:
         raise OptionError(f"--device is {name!r}; expected one of {', '.join(_DEVICES)}, or cuda:N")
     if not device_available(kind):
-        there = ", ".join(device for device in _DEVICES if device_available(device))
-        raise OptionError(f"--device is {name!r}, which is not available here; available: {there}")
+        available = ", ".join(device for device in _DEVICES if device_available(device))
+        raise OptionError(f"--device is {name!r}, which is not available here; available: {available}")
     return name
 
 
-def pretty_print_semaphore(semaphore: Any) -> str:
-    """An asyncio semaphore in a log line; "None" where there is none."""
+def pretty_print_semaphore(semaphore: asyncio.Semaphore | None) -> str:
+    """Describe an asyncio semaphore for a log line; "None" where there is none."""
     if semaphore is None:
         return "None"
     return f"Semaphore(value={semaphore._value}, locked={semaphore.locked()})"
 
 
 def progress_only_on_terminals() -> None:
-    """Stop transformers' loading bars where nobody watches: in a log they are noise."""
+    """Disable transformers' progress bars where stderr is not a terminal: in a log they are noise."""
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()

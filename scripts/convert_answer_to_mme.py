@@ -1,4 +1,4 @@
-"""Answers for MME's scorer: a CATEGORY.txt each, with the true answers beside them.
+"""Converts answers for MME's scorer: one CATEGORY.txt each, with the true answers.
 
 python scripts/convert_answer_to_mme.py --experiment llava-v1.5-7b
 """
@@ -17,10 +17,14 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiment", required=True, help="the answers' name: DIR/answers/EXPERIMENT.jsonl")
-    parser.add_argument("--dir", type=Path, default=Path("playground/data/eval/MME"), help="MME's folder")
+    parser.add_argument(
+        "--experiment", required=True, help="name of the answers, which are DIR/answers/EXPERIMENT.jsonl"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path("playground/data/eval/MME"), help="folder of MME (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
 
     def convert() -> None:

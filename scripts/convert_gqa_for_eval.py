@@ -1,4 +1,4 @@
-"""Answers for GQA's own ``eval.py``.
+"""Converts answers for GQA's ``eval.py``.
 
 python scripts/convert_gqa_for_eval.py --src ANSWERS.jsonl --dst testdev_balanced_predictions.json
 """
@@ -17,10 +17,10 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, required=True, help="the answers file")
-    parser.add_argument("--dst", type=Path, required=True, help="where the predictions go")
+    parser.add_argument("--src", type=Path, required=True, help="answer file to convert")
+    parser.add_argument("--dst", type=Path, required=True, help="JSON file to write the predictions to")
     args = parser.parse_args(arguments)
 
     def convert() -> None:

@@ -1,7 +1,7 @@
-"""Answers for MMBench's server, as an Excel table.
+"""Converts answers for MMBench's server: an Excel table.
 
-    python scripts/convert_mmbench_for_submission.py --annotation-file mmbench_dev_20230712.tsv --result-dir ANSWERS \\
-        --upload-dir UPLOADS --experiment llava-v1.5-7b
+python scripts/convert_mmbench_for_submission.py --annotation-file mmbench_dev_20230712.tsv --result-dir ANSWERS
+--upload-dir UPLOADS --experiment llava-v1.5-7b
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotation-file", type=Path, required=True, help="MMBench's .tsv")
-    parser.add_argument("--result-dir", type=Path, required=True, help="folder of the answers, EXPERIMENT.jsonl")
-    parser.add_argument("--upload-dir", type=Path, required=True, help="folder that EXPERIMENT.xlsx goes to")
-    parser.add_argument("--experiment", required=True, help="the answers' name")
+    parser.add_argument("--annotation-file", type=Path, required=True, help="MMBench's table of questions, .tsv")
+    parser.add_argument("--result-dir", type=Path, required=True, help="folder of the answer file EXPERIMENT.jsonl")
+    parser.add_argument("--upload-dir", type=Path, required=True, help="folder to write EXPERIMENT.xlsx to")
+    parser.add_argument("--experiment", required=True, help="name of the answers")
     args = parser.parse_args(arguments)
 
     def convert() -> None:

@@ -1,7 +1,7 @@
-"""Answers for SEED-Bench's server, and their accuracy.
+"""Converts answers for SEED-Bench's server, and prints their accuracy.
 
-    python scripts/convert_seed_for_submission.py --annotation-file SEED-Bench.json --result-file ANSWERS.jsonl \\
-        --result-upload-file UPLOAD.jsonl
+python scripts/convert_seed_for_submission.py --annotation-file SEED-Bench.json --result-file ANSWERS.jsonl
+--result-upload-file UPLOAD.jsonl
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotation-file", type=Path, required=True, help="SEED-Bench.json")
-    parser.add_argument("--result-file", type=Path, required=True, help="the answers file")
-    parser.add_argument("--result-upload-file", type=Path, required=True, help="where the submission goes")
+    parser.add_argument(
+        "--annotation-file", type=Path, required=True, help="SEED-Bench's questions with their answers, SEED-Bench.json"
+    )
+    parser.add_argument("--result-file", type=Path, required=True, help="answer file to convert")
+    parser.add_argument(
+        "--result-upload-file", type=Path, required=True, help="file to write the submission to, JSON lines"
+    )
     args = parser.parse_args(arguments)
 
     def convert() -> None:

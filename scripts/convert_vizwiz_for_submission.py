@@ -1,7 +1,7 @@
-"""Answers for VizWiz's server.
+"""Converts answers for VizWiz's server.
 
-    python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl \\
-        --result-upload-file UPLOAD.json
+python scripts/convert_vizwiz_for_submission.py --annotation-file llava_test.jsonl --result-file ANSWERS.jsonl
+--result-upload-file UPLOAD.json
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotation-file", type=Path, required=True, help="the questions, as they were asked")
-    parser.add_argument("--result-file", type=Path, required=True, help="the answers file")
-    parser.add_argument("--result-upload-file", type=Path, required=True, help="where the submission goes")
+    parser.add_argument("--annotation-file", type=Path, required=True, help="question file that was answered")
+    parser.add_argument("--result-file", type=Path, required=True, help="answer file to convert")
+    parser.add_argument("--result-upload-file", type=Path, required=True, help="JSON file to write the submission to")
     args = parser.parse_args(arguments)
 
     def convert() -> None:

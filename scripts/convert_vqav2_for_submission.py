@@ -1,4 +1,4 @@
-"""Answers for VQAv2's server.
+"""Converts answers for VQAv2's server.
 
 python scripts/convert_vqav2_for_submission.py --ckpt llava-v1.5-7b --split llava_vqav2_mscoco_test-dev2015
 """
@@ -17,11 +17,15 @@ from llava.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir", type=Path, default=Path("playground/data/eval/vqav2"), help="VQAv2's folder")
-    parser.add_argument("--ckpt", required=True, help="whose answers: DIR/answers/SPLIT/CKPT/merge.jsonl")
-    parser.add_argument("--split", required=True, help="which questions were asked")
+    parser.add_argument(
+        "--dir", type=Path, default=Path("playground/data/eval/vqav2"), help="folder of VQAv2 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ckpt", required=True, help="name of the model, whose answers are DIR/answers/SPLIT/CKPT/merge.jsonl"
+    )
+    parser.add_argument("--split", required=True, help="split of the questions that were asked")
     args = parser.parse_args(arguments)
 
     def convert() -> None:

@@ -1,9 +1,9 @@
-"""Trains the bundled base in one CPU process and in two, by the recipes' own scripts, and compares.
+"""Compares training in one CPU process with training in two, by the recipes' scripts, on the bundled base model.
 
-For each kind of scheduler and each ZeRO stage: no run hangs; every step's loss is one process's; what is left answers
-in the CLI; a run that goes on from a checkpoint loses what the uninterrupted one lost, in two processes and, from
-DeepSpeed's universal form of the checkpoint, in one. The data make each process meet text-only batches, batches with
-pictures and mixed ones, in every combination.
+For each kind of scheduler and each ZeRO stage: no run hangs; every step's loss equals that of one process; the result
+answers in the CLI; a run that is resumed from a checkpoint has the losses of the uninterrupted one, in two processes
+and, from DeepSpeed's universal form of the checkpoint, in one. The data give each process text-only batches, batches
+with images and mixed ones, in every combination.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 GLOBAL_BATCH = 4  # samples a step, over all processes
-# Samples of four steps: P with a picture, T without. In two processes, the first two of each go to the first one.
+# Samples of four steps: P with an image, T without. Of two processes, the first one gets the first two of each step.
 PATTERN = "TTPPPPTTTPPTTTTTPPPP"
 TOLERANCE = 1e-3
 FLAGS = """--bf16 False --logging_steps 1 --train_sampling_strategy sequential --group_by_modality_length False
@@ -27,14 +28,25 @@ FLAGS = """--bf16 False --logging_steps 1 --train_sampling_strategy sequential -
 
 
 def main() -> int:
-    """Everything; exit code 1 where a check fails."""
+    """Run all checks; return 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/distributed"), help="folder, made anew")
-    parser.add_argument("--kinds", nargs="+", default=["heads", "layers"], choices=["heads", "layers"])
-    parser.add_argument("--stages", nargs="+", type=int, default=[2, 3], choices=[2, 3], help="of ZeRO")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--limit", type=int, default=300, help="seconds that a run may take")
-    args, more = parser.parse_known_args()  # what is left goes to the recipes
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/distributed"),
+        help="folder for the runs; it is emptied first (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", default=["heads", "layers"], choices=["heads", "layers"], help="schedulers to train"
+    )
+    parser.add_argument(
+        "--stages", nargs="+", type=int, default=[2, 3], choices=[2, 3], help="stages of DeepSpeed's ZeRO"
+    )
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of a run (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, default=300, help="longest time of a run, in seconds (default: %(default)s)"
+    )
+    args, more = parser.parse_known_args()  # the other flags go to the recipes
     shutil.rmtree(args.out, ignore_errors=True)
     check = Check(args.out.resolve(), args.steps, args.limit, [*FLAGS, *more])
     check.make_data()
@@ -50,29 +62,30 @@ def main() -> int:
 
 
 class Check:
-    """The runs below one folder."""
+    """The runs in one folder, and their comparison."""
 
     def __init__(self, out: Path, steps: int, limit: int, flags: list[str]) -> None:
         self.out, self.steps, self.limit, self.flags = out, steps, limit, flags
         self.data, self.images = out / "mixed.json", out / "data" / "images"
 
     def make_data(self) -> None:
-        """A few scenes, each with its picture or told in words; short, so that a step is quick."""
+        """Write training data of scenes, each with its image or described in words; short, so that a step is fast."""
         count = self.steps * GLOBAL_BATCH
         made = ["--out", str(self.out / "data"), "--scenes", str(count), "--test-questions", "1"]
         self.run([sys.executable, "-m", "playground.shapes.generate", *made], self.out / "data.log")
         records = {"P": self.read("conversations"), "T": self.read("texts")}
-        chosen = [records[PATTERN[place % len(PATTERN)]][place] for place in range(count)]
+        chosen = [records[PATTERN[index % len(PATTERN)]][index] for index in range(count)]
         for record in chosen:
             record["conversations"] = record["conversations"][:2]
         self.data.write_text(json.dumps(chosen), encoding="utf-8")
 
-    def read(self, name: str) -> list:
-        """One of the generator's training files."""
-        return json.loads((self.out / "data" / f"{name}.json").read_text(encoding="utf-8"))
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """Read one of the generator's training files."""
+        records: list[dict[str, Any]] = json.loads((self.out / "data" / f"{name}.json").read_text(encoding="utf-8"))
+        return records
 
     def train(self, kind: str, name: str, processes: int, stage: int | None = None) -> Path:
-        """A run of a recipe, or what is left of it to do; its folder."""
+        """Run a recipe, or resume it where its folder has a checkpoint; return the folder."""
         folder = self.out / f"{kind}-{name}"
         settings = {
             "PRESET": "shapes",
@@ -90,7 +103,7 @@ class Check:
         return folder
 
     def compare(self, kind: str, stage: int, expected: list[float]) -> float:
-        """A line of the table; the largest difference in it."""
+        """Print a line of the table; return the largest difference in it."""
         straight = self.train(kind, f"zero{stage}", 2, stage)
         again = self.train(kind, self.stopped(straight, "resumed"), 2, stage)
         fewer = self.stopped(straight, "fewer")
@@ -105,23 +118,23 @@ class Check:
         return max(differences)
 
     def stopped(self, run: Path, name: str) -> str:
-        """A copy of a finished run as it was when it had written its first checkpoint; what ``train`` calls it."""
+        """Copy a finished run as it was after its first checkpoint; return the copy's name for ``train``."""
         kind, _, stage = run.name.partition("-")
         first = min(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
         shutil.copytree(first, self.out / f"{kind}-{stage}-{name}" / first.name)
         return f"{stage}-{name}"
 
     def answer(self, model: Path) -> str:
-        """What the CLI says to a question about a picture, under a budget."""
-        picture = next(self.images.rglob("*.png"))
-        flags = ["--model-path", str(model), "--image-file", str(picture), "--latency-budget", "0.6"]
+        """Return the CLI's answer to a question about an image, under a budget."""
+        image = next(self.images.rglob("*.png"))
+        flags = ["--model-path", str(model), "--image-file", str(image), "--latency-budget", "0.6"]
         log = model.with_suffix(".cli.log")
         self.run([sys.executable, "-m", "llava.serve.cli", *flags], log, asked="How many objects are there?\n")
-        (said,) = (line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("ASSISTANT: "))
-        return said.removeprefix("ASSISTANT: ")
+        (answer,) = (line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("ASSISTANT: "))
+        return answer.removeprefix("ASSISTANT: ")
 
     def run(self, command: list[str], log: Path, settings: dict[str, str] | None = None, asked: str = "") -> None:
-        """Run a command in a process group of its own, its output in ``log``; SystemExit where it fails or hangs."""
+        """Run a command in its own process group, its output in ``log``. Raises SystemExit where it fails or hangs."""
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(settings or {})}
         with log.open("a") as output:
@@ -146,13 +159,13 @@ class Check:
 
 
 def losses(folder: Path) -> list[float]:
-    """Every step's loss."""
+    """Return every step's loss."""
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     return [line["loss"] for line in state["log_history"] if "loss" in line]
 
 
 def largest(first: list[float], second: list[float]) -> float:
-    """The largest difference of two curves of the same length."""
+    """Return the largest difference of two curves of equal length."""
     return max(abs(one - other) for one, other in zip(first, second, strict=True))
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two processes learn what one learns: ZeRO-2 and ZeRO-3, H and L, on a CPU; scripts/distributed_check.py says what is
-# checked, and prints a table.
+# Compares training in two processes with training in one: ZeRO-2 and ZeRO-3, H and L, on a CPU.
+# scripts/distributed_check.py says what is checked, and prints a table.
 #
 #   bash scripts/test_distributed.sh                                           # all of it, into runs/distributed
 #   bash scripts/test_distributed.sh --kinds heads --stages 3 --steps 9        # a part

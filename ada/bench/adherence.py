@@ -1,18 +1,18 @@
-"""Are budgets in milliseconds kept? ``python -m ada.bench adherence``.
+"""Counts how many budgets in milliseconds are kept: ``python -m ada.bench adherence``.
 
-For AdaLLaVA-H and -L: this device is calibrated; then requests with prompts of 64 to 1,024 positions (with a picture,
-up to where the model cuts a prompt off), each with a budget drawn from what its prompt can reach, the predicted p95 of
-the cheapest plan to that of the whole model, under the corrections that follow what the device does, from call to call
-and within one (``ada/latency/ttft_predictor.py``). From request ``--busy-from`` on a second process keeps one core
-busy, and each request runs once more, right behind, under the calibration as it is. What can be reached is then later:
-the p95 of a few prompts under that load over the calibration's p95 says how many times, and budgets are drawn from as
-many times more.
+This device is calibrated for AdaLLaVA-H and -L. Then come requests with prompts of 64 to 1,024 positions (with an
+image, up to where the model cuts a prompt off). Each has a budget drawn from what its prompt can reach: between the
+predicted p95 of the cheapest plan and that of all units, under the corrections that follow the device from call to call
+and within a call (``ada/latency/ttft_predictor.py``). From request ``--busy-from`` on a second process keeps one core
+busy, and each request runs once more, directly afterwards, under the calibration alone. What can be reached is then
+later: the p95 of a few prompts under that load over the calibration's p95 is the slowdown, and budgets are multiplied
+by it.
 
 Prints one JSON object on the last line, by kind. ``met``: share of requests whose first token came in time.
-``planned``: mean share of the budget that the granted plan was to use (its p95, predicted as the plan was made).
-``used``: mean share that it did use, 1 at the most. Under load the first ``SETTLE`` requests are left out.
-``held_out``: errors of the calibration on its own points that were not fitted, the fastest run of each;
-``request_errors``: on every quiet request, a single run, none of which was fitted.
+``planned``: mean share of the budget that the granted plan was to use (its p95, predicted when the plan was made).
+``used``: mean share that it did use, at most 1. Under load the first ``SETTLE`` requests are left out. ``held_out``:
+errors of the calibration on its own workloads that were not fitted, the fastest run of each; ``request_errors``: on
+every quiet request, a single run, none of which was fitted.
 """
 
 from __future__ import annotations
@@ -34,36 +34,29 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ada.bench.models import random_1b
 from ada.budget import TimeBudget
-from ada.config import AdaLlavaConfig
+from ada.latency.design import Design
 from ada.latency.latency_model import Workload
-from ada.latency.measure import Timer, calibrate, draw_points, relative_errors, timer_of
+from ada.latency.measure import ModelTimer, Timer, calibrate, relative_errors
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.model.modeling import AdaLlavaLlamaForCausalLM
-from ada.protocols import is_adaptive
+from ada.protocols import AdaptiveModel, is_adaptive
+from ada.scheduling.units import Units
 from llava.errors import OptionError
 from llava.model.loaded_model import open_model
-from llava.program import run_program
 
-LEAST_TOKENS = 64
-SETTLE = 20  # requests under load that the correction may take
-PROBES = 50  # prompts that tell how much slower a busy device is
-BILLION = {
-    "hidden_size": 2048,
-    "intermediate_size": 5632,
-    "num_hidden_layers": 18,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "vocab_size": 32000,
-    "max_position_embeddings": 2048,
-}
+MIN_TOKENS = 64
+SETTLE = 20  # requests under load after which the corrections must have followed
+PROBES = 50  # prompts that measure how much slower a busy device is
 BUSY = "import os\nparent = os.getppid()\nprint(flush=True)\nwhile os.getppid() == parent:\n    sum(range(1000000))"
 
 
 @dataclass(frozen=True)
 class RequestOutcome:
-    """One request, in milliseconds: its budget; the time to first token, predicted (p95) and measured; whether the
-    device was busy; measured over predicted in the middle, of the first token and of the others."""
+    """One request: its budget and its TTFT, predicted (p95) and measured, in milliseconds; whether the device was busy.
+
+    first_ratio, token_ratio: measured over expected TTFT and inter-token latency.
+    """
 
     budget_ms: float
     predicted_ms: float
@@ -78,28 +71,21 @@ class RequestOutcome:
         return self.measured_ms <= self.budget_ms
 
 
-def summary(kept: Sequence[RequestOutcome]) -> dict[str, float | int | None]:
-    """Shares in [0, 1]; None where there are no requests."""
-    if not kept:
+def summary(outcomes: Sequence[RequestOutcome]) -> dict[str, float | int | None]:
+    """Return mean shares in [0, 1]; None where there are no requests."""
+    if not outcomes:
         return {"requests": 0, "met": None, "planned": None, "used": None}
     return {
-        "requests": len(kept),
-        "met": fmean(one.met for one in kept),
-        "planned": fmean(one.predicted_ms / one.budget_ms for one in kept),
-        "used": fmean(min(1.0, one.measured_ms / one.budget_ms) for one in kept),
+        "requests": len(outcomes),
+        "met": fmean(one.met for one in outcomes),
+        "planned": fmean(one.predicted_ms / one.budget_ms for one in outcomes),
+        "used": fmean(min(1.0, one.measured_ms / one.budget_ms) for one in outcomes),
     }
-
-
-def random_billion(kind: str) -> Any:
-    """A text model of about a billion random weights, in bfloat16, with a scheduler of ``kind``."""
-    torch.manual_seed(0)
-    config = AdaLlavaConfig(**BILLION, scheduler_type=kind, scheduler_rank=8, pad_token_id=0, dtype="bfloat16")
-    return AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
 
 
 @contextlib.contextmanager
 def one_core_busy() -> Iterator[None]:
-    """A process that computes, as long as it is wanted; entered once it does."""
+    """Keep one core busy with a second process, from the moment it computes until the block ends."""
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is not None:
@@ -109,124 +95,128 @@ def one_core_busy() -> Iterator[None]:
             process.kill()
 
 
-def slowdown(calibrated: TTFTPredictor, points: Sequence[Workload], timer: Timer) -> float:
-    """How many times the calibration's p95 the p95 of first tokens is now; at least 1."""
-    ratios = [timer(workload).prefill.ttft_ms / calibrated.first_token_ms(workload) for workload in points]
+def slowdown(calibrated: TTFTPredictor, workloads: Sequence[Workload], timer: Timer) -> float:
+    """Return the p95 of TTFTs now over the calibration's p95, at least 1."""
+    ratios = [timer(workload).prefill.ttft_ms / calibrated.first_token_ms(workload) for workload in workloads]
     return max(1.0, float(np.percentile(ratios, 95)))
 
 
-def ask(
-    model: Any, workload: Workload, budget: TimeBudget, times: TTFTPredictor, timer: Timer, busy: bool
+def run_request(
+    workload: Workload, budget: TimeBudget, predictor: TTFTPredictor, timer: Timer, busy: bool
 ) -> RequestOutcome:
-    """One request under one calibration, which learns from it."""
-    ran = timer(workload, budget, times)
-    workload = replace(workload, num_units=ran.num_units)
-    first_ratio, token_ratio = (
-        ran.prefill.ttft_ms / times.expected(workload).ttft_ms,
-        ran.inter_token_ms / times.token_ms(workload),
-    )
+    """Run one request under a predictor, which learns from it."""
+    run = timer(workload, budget, predictor)
+    granted = replace(workload, num_units=run.num_units)
     return RequestOutcome(
-        budget.milliseconds, ran.ttft_p95_ms or 0.0, ran.prefill.ttft_ms, busy, first_ratio, token_ratio
+        budget_ms=budget.milliseconds,
+        predicted_ms=run.ttft_p95_ms or 0.0,
+        measured_ms=run.prefill.ttft_ms,
+        busy=busy,
+        first_ratio=run.prefill.ttft_ms / predictor.expected(granted).ttft_ms,
+        token_ratio=run.inter_token_ms / predictor.token_ms(granted),
     )
 
 
 def measure(
-    model: Any, points: Sequence[Workload], latency: TTFTPredictor, timer: Timer, busy_from: int
+    units: Units, workloads: Sequence[Workload], predictor: TTFTPredictor, timer: Timer, busy_from: int
 ) -> tuple[dict[str, list[RequestOutcome]], float]:
-    """All requests, and how many times slower the load made the device."""
-    fixed, slower = latency.fixed(), 1.0
-    kept: dict[str, list[RequestOutcome]] = {"corrected": [], "fixed": []}
-    chance = random.Random(1)
-    with contextlib.ExitStack() as load, tqdm(points, desc="requests", file=sys.stderr) as bar:
+    """Run all requests; return their outcomes by predictor, and how many times slower the load made the device."""
+    fixed, slower = predictor.fixed(), 1.0
+    outcomes: dict[str, list[RequestOutcome]] = {"corrected": [], "fixed": []}
+    rng = random.Random(1)
+    with contextlib.ExitStack() as load, tqdm(workloads, desc="requests", file=sys.stderr) as bar:
         for number, workload in enumerate(bar):
             busy = number >= busy_from
             if number == busy_from:
                 load.enter_context(one_core_busy())
-                slower = slowdown(fixed, points[:PROBES], timer)
-            ends = (Workload(workload.num_tokens, units, workload.num_images) for units in (0, model.units.tunable))
-            budget = TimeBudget(slower * chance.uniform(*map(fixed.first_token_ms, ends)))
-            kept["corrected"].append(ask(model, workload, budget, latency, timer, busy))
+                slower = slowdown(fixed, workloads[:PROBES], timer)
+            ends = (replace(workload, num_units=count) for count in (0, units.tunable))
+            budget = TimeBudget(slower * rng.uniform(*map(fixed.first_token_ms, ends)))
+            outcomes["corrected"].append(run_request(workload, budget, predictor, timer, busy))
             if busy:
-                kept["fixed"].append(ask(model, workload, budget, fixed, timer, busy))
-            so_far = summary([one for one in kept["corrected"] if one.busy == busy])
+                outcomes["fixed"].append(run_request(workload, budget, fixed, timer, busy))
+            so_far = summary([one for one in outcomes["corrected"] if one.busy == busy])
             bar.set_postfix({name: f"{so_far[name]:.1%}" for name in ("met", "used")}, refresh=False)
-    return kept, slower
+    return outcomes, slower
 
 
-def report(kept: dict[str, list[RequestOutcome]]) -> dict[str, Any]:
-    """By calibration and load; what comes within ``SETTLE`` requests of the load is left out of its part."""
-    found: dict[str, Any] = {"quiet": summary([one for one in kept["corrected"] if not one.busy])}
-    for name, of in kept.items():
+def report(outcomes: dict[str, list[RequestOutcome]]) -> dict[str, Any]:
+    """Summarize outcomes by predictor and load, without the first ``SETTLE`` requests under load."""
+    found: dict[str, Any] = {"quiet": summary([one for one in outcomes["corrected"] if not one.busy])}
+    for name, of in outcomes.items():
         found[f"busy, {name}"] = summary([one for one in of if one.busy][SETTLE:])
     return found
 
 
-def request_errors(kept: dict[str, list[RequestOutcome]]) -> dict[str, Any] | None:
-    """Errors of the calibration on the quiet requests; None where there are none."""
-    quiet = [one for one in kept["corrected"] if not one.busy]
+def request_errors(outcomes: dict[str, list[RequestOutcome]]) -> dict[str, Any] | None:
+    """Return the calibration's errors on the quiet requests; None where there are none."""
+    quiet = [one for one in outcomes["corrected"] if not one.busy]
     if not quiet:
         return None
     ratios = {"prefill": [one.first_ratio for one in quiet], "decode": [one.token_ratio for one in quiet]}
     return {phase: relative_errors(of) for phase, of in ratios.items()}
 
 
-def models(args: argparse.Namespace) -> Iterator[Any]:
-    """One after the other: those of ``--kinds``, or the one of ``--model-path``."""
-    if args.model_path is not None:
-        yield open_model(vars(args)).model
+def models(args: argparse.Namespace) -> Iterator[AdaptiveModel]:
+    """Load one model after the other: those of ``--kinds``, or the one of ``--model-path``.
+
+    Raises OptionError for a checkpoint that takes no budgets.
+    """
+    checkpoints = Path(__file__).parents[1] / "checkpoints"
+    bundled = [str(checkpoints / f"shapes-{kind}") for kind in args.kinds]
+    if args.random_1b:
+        yield from map(random_1b, args.kinds)
         return
-    for kind in args.kinds:
-        bundled = Path(__file__).parents[1] / "checkpoints" / f"shapes-{kind}"
-        yield random_billion(kind) if args.random_1b else open_model({**vars(args), "model_path": str(bundled)}).model
+    for path in [args.model_path] if args.model_path is not None else bundled:
+        model = open_model({**vars(args), "model_path": path}).model
+        if not is_adaptive(model):
+            raise OptionError(f"{path} has no scheduler, and so no budgets to keep")
+        yield model
 
 
-def figures(model: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Calibrate, ask, and report on one model."""
+def figures(model: AdaptiveModel, args: argparse.Namespace) -> dict[str, Any]:
+    """Calibrate, run the requests, and return the figures of one model."""
     profile, _ = calibrate(model, args.points)
-    points = draw_points(model, args.requests, seed=2, least_tokens=LEAST_TOKENS)
-    latency = TTFTPredictor(profile, model.units)
+    workloads = Design.of(model, MIN_TOKENS).draw(args.requests, seed=2)
+    predictor = TTFTPredictor(profile, model.units)
     busy_from = args.requests if args.busy_from is None else args.busy_from
-    kept, slower = measure(model, points, latency, timer_of(model, seed=2), busy_from)
-    lengths = [workload.num_tokens for workload in points]
+    outcomes, slower = measure(model.units, workloads, predictor, ModelTimer(model, seed=2), busy_from)
+    lengths = [workload.num_tokens for workload in workloads]
     return {
-        **report(kept),
+        **report(outcomes),
         "slowdown": slower,
         "spread": profile.spread,
         "lengths": [min(lengths), max(lengths)],
         "held_out": profile.errors,
-        "request_errors": request_errors(kept),
+        "request_errors": request_errors(outcomes),
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The program; the exit code: 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ada.bench adherence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this benchmark."""
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled models")
-    parser.add_argument("--random-1b", action="store_true", help="models of about 1B random weights instead")
-    parser.add_argument("--kinds", nargs="+", choices=["H", "L"], default=["H", "L"], help="which of those")
-    parser.add_argument("--requests", type=int, default=200, help="how many")
-    parser.add_argument("--points", type=int, default=64, help="of the calibration that goes before")
-    parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from this request on")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--random-1b", action="store_true", help="time models of about 1B random weights instead")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=["H", "L"],
+        default=["H", "L"],
+        help="kinds of the bundled or random models: heads and neurons (H), layers (L)",
+    )
+    parser.add_argument("--requests", type=int, default=200, help="number of requests for each model")
+    parser.add_argument("--points", type=int, default=64, help="workloads of the calibration, 16 or more")
+    parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from request N on")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure every model, and print the figures. Raises OptionError for flags that make no sense."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-
-    def work() -> None:
-        if args.requests < 1 or args.points < 16:
-            raise OptionError(f"--requests is {args.requests} and --points {args.points}; expected 1 and 16, or more")
-        if args.busy_from is not None and args.busy_from < 0:
-            raise OptionError(f"--busy-from is {args.busy_from}; expected the number of a request, from 0 on")
-        if args.model_path is not None and args.random_1b:
-            raise OptionError("--model-path and --random-1b are both given; expected one of them")
-        found = {}
-        for model in models(args):
-            if not is_adaptive(model):
-                raise OptionError(f"{args.model_path} has no scheduler, and so no budgets to keep")
-            found[model.units.kind] = figures(model, args)
-        name = args.model_path or ("random, 1B" if args.random_1b else "bundled")
-        print(json.dumps({"model": name, "threads": torch.get_num_threads(), **found}))
-
-    return run_program(work)
+    if args.requests < 1 or args.points < 16:
+        raise OptionError(f"--requests is {args.requests} and --points {args.points}; expected 1 and 16, or more")
+    if args.busy_from is not None and args.busy_from < 0:
+        raise OptionError(f"--busy-from is {args.busy_from}; expected the number of a request, from 0 on")
+    if args.model_path is not None and args.random_1b:
+        raise OptionError("--model-path and --random-1b are both given; expected one of them")
+    found = {model.units.kind: figures(model, args) for model in models(args)}
+    name = args.model_path or ("random, 1B" if args.random_1b else "bundled")
+    print(json.dumps({"model": name, "threads": torch.get_num_threads(), **found}))

@@ -1,10 +1,10 @@
-"""Does it pay to dequantise a layer once, and cut it to a plan? ``python -m ada.bench quantised``.
+"""Times whether it pays to dequantize a layer and cut it to a plan: ``python -m ada.bench quantized``.
 
-One decoder layer with the shapes of a 7B model, its weights in 4 bit (NF4) or 8 bit (LLM.int8()). Of each plan two
-ways are timed, interleaved: *masked*, the quantised layer run whole with gates in front of its outputs, as a budget
-runs it; and *cut*, the plan's heads and neurons taken out of dequantised weights once, in bfloat16, and run as a narrow
-layer. Beside the times stand the milliseconds that cutting takes, and the bytes that the cut weights take beside the
-quantised ones, which stay for other plans.
+One decoder layer has the shapes of a 7B model and its weights in 4 bit (NF4) or 8 bit (LLM.int8()). Of each plan two
+ways are timed, interleaved: *masked*, the dense quantized layer with gates on its outputs, as a budget runs it; and
+*cut*, the plan's heads and neurons taken out of dequantized weights once, in bfloat16, and run as a narrow layer. The
+table also shows the milliseconds that cutting takes, and the bytes that the cut weights take in addition to the
+quantized ones, which stay for other plans.
 
 Prints a table, and the same as one JSON object on the last line. "times faster" is above 1 where cutting pays.
 """
@@ -15,11 +15,10 @@ import argparse
 import copy
 import json
 import random
-import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -27,21 +26,21 @@ from rich.table import Table
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
+from ada.bench.compare import compare
 from ada.execution.call_state import LayerAction
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import cut_projections, narrow_layer, projection_bytes
 from ada.scheduling.execution_plan import LayerPlan
 from llava.errors import OptionError
 from llava.model.placement import require_bitsandbytes
-from llava.program import run_program
 
 SWITCHES = 32
 SIZES_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": SWITCHES}
-Way = Callable[[torch.Tensor, Any], Any]  # (1, T, D) hidden states and their rotary embeddings -> the layer's output
+Layer = Callable[[torch.Tensor, Any], Any]  # (1, T, D) hidden states and their rotary embeddings -> the layer's output
 
 
-def dense_layer(sizes: dict[str, int]) -> tuple[Any, Any]:
-    """A maskable layer with random weights in bfloat16, and what makes its rotary embeddings."""
+def dense_layer(sizes: dict[str, int]) -> tuple[LlamaDecoderLayer, LlamaRotaryEmbedding]:
+    """Make a maskable layer with random weights in bfloat16, and the module of its rotary embeddings."""
     config = LlamaConfig(**sizes, num_hidden_layers=1, attn_implementation="sdpa")
     torch.manual_seed(0)
     layer = LlamaDecoderLayer(config, 0).to(torch.bfloat16).eval()
@@ -49,11 +48,11 @@ def dense_layer(sizes: dict[str, int]) -> tuple[Any, Any]:
     return layer, LlamaRotaryEmbedding(config)
 
 
-def quantised(layer: Any, bits: int) -> tuple[Any, Any]:
-    """The layer in 4 or 8 bit, and one in bfloat16 whose weights are the quantised ones' values."""
+def quantize(layer: LlamaDecoderLayer, bits: int) -> tuple[LlamaDecoderLayer, LlamaDecoderLayer]:
+    """Return the layer in 4 or 8 bit, and one in bfloat16 whose weights are the quantized ones' values."""
     bnb = require_bitsandbytes()
-    whole, values = copy.deepcopy(layer), copy.deepcopy(layer)
-    for part, same in ((whole.self_attn, values.self_attn), (whole.mlp, values.mlp)):
+    quantized, values = copy.deepcopy(layer), copy.deepcopy(layer)
+    for part, same in ((quantized.self_attn, values.self_attn), (quantized.mlp, values.mlp)):
         for name, linear in list(part.named_children()):
             if not isinstance(linear, torch.nn.Linear):
                 continue
@@ -66,76 +65,67 @@ def quantised(layer: Any, bits: int) -> tuple[Any, Any]:
                 made.weight = bnb.nn.Int8Params(linear.weight.data.half(), requires_grad=False)
             setattr(part, name, made.to("cpu").eval())
             getattr(same, name).weight.data = _values(made, bits).to(torch.bfloat16)
-    return whole, values
+    return quantized, values
 
 
-def _values(linear: Any, bits: int) -> torch.Tensor:
-    """A quantised projection's weights (out, in), before its first product, which may pack them otherwise."""
-    functional = require_bitsandbytes().functional
+def _values(linear: torch.nn.Linear, bits: int) -> torch.Tensor:
+    """Return a quantized projection's weights (out, in), before its first product, which may pack them otherwise."""
+    functional, weight = require_bitsandbytes().functional, cast(Any, linear.weight)
     if bits == 4:
-        return functional.dequantize_4bit(linear.weight.data, linear.weight.quant_state)
-    return functional.int8_vectorwise_dequant(linear.weight.data, linear.weight.SCB)
+        values: torch.Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
+    else:
+        values = functional.int8_vectorwise_dequant(weight.data, weight.SCB)
+    return values
 
 
-def ways(whole: Any, values: Any, plan: LayerPlan) -> tuple[dict[str, Way], float, int]:
-    """The two ways, the seconds of cutting, and the bytes of the cut weights. ``values``: the layer, dequantised."""
+def ways(
+    quantized: LlamaDecoderLayer, values: LlamaDecoderLayer, plan: LayerPlan
+) -> tuple[dict[str, Layer], float, int]:
+    """Return the two ways, the seconds of cutting, and the bytes of the cut weights. values: the dequantized layer."""
     start = time.perf_counter()
     cuts = cut_projections(values, plan, SWITCHES, pool=None)
     seconds, narrow = time.perf_counter() - start, narrow_layer(values, plan, cuts)
     gates = torch.zeros(1, 2, SWITCHES)
     gates[0, 0, list(plan.heads)] = gates[0, 1, list(plan.neuron_groups)] = 1
-    works = {"masked": LayerAction(gates=gates), "cut": LayerAction(narrow=narrow)}
+    actions = {"cut": LayerAction(narrow=narrow), "masked": LayerAction(gates=gates)}
 
-    def run(work: LayerAction) -> Way:
-        return lambda hidden, rotary: whole.forward(
-            hidden, work.gates, work=work, position_embeddings=rotary, attention_mask=None
+    def layer_under(action: LayerAction) -> Layer:
+        return lambda hidden, rotary: quantized.forward(
+            hidden, action.gates, action=action, position_embeddings=rotary, attention_mask=None
         )
 
-    return {name: run(work) for name, work in works.items()}, seconds, sum(c.weight.nbytes for c in cuts.values())
+    cut_bytes = sum(cut.weight.nbytes for cut in cuts.values())
+    return {name: layer_under(work) for name, work in actions.items()}, seconds, cut_bytes
 
 
 @torch.inference_mode()
 def measure(
     bits: Sequence[int], shares: Sequence[float], positions: int, rounds: int, sizes: dict[str, int]
 ) -> list[dict[str, Any]]:
-    """A line for every width and share: median milliseconds by phase and way, and the median ratio of a round."""
+    """Return a line for each width and share: median milliseconds by phase and way, and median ratios of a round."""
     layer, rotary = dense_layer(sizes)
     lines = []
     for width in bits:
-        whole, values = quantised(layer, width)
+        quantized, values = quantize(layer, width)
         for share in shares:
             kept = tuple(sorted(random.Random(0).sample(range(SWITCHES), max(1, int(SWITCHES * share)))))
-            both, seconds, extra = ways(whole, values, LayerPlan(heads=kept, neuron_groups=kept))
+            both, seconds, extra = ways(quantized, values, LayerPlan(heads=kept, neuron_groups=kept))
             line: dict[str, Any] = {"bits": width, "share": len(kept) / SWITCHES, "cut once": round(1000 * seconds, 1)}
             for phase, length, repeats in (("prefill", positions, 1), ("decode", 1, 8)):
                 hidden = torch.randn(1, length, sizes["hidden_size"], dtype=torch.bfloat16)
                 angles = rotary(hidden, torch.arange(length)[None])
-                line[phase] = _compare(both, hidden, angles, rounds, repeats)
-            line["quantised MB"], line["cut MB"] = round(projection_bytes(whole) / 1e6), round(extra / 1e6)
+                calls = {name: partial(way, hidden, angles) for name, way in both.items()}
+                line[phase] = compare(calls, rounds, repeats, random.Random(0))
+            line["quantised MB"], line["cut MB"] = round(projection_bytes(quantized) / 1e6), round(extra / 1e6)
             lines.append(line)
     return lines
 
 
-def _compare(both: dict[str, Way], hidden: torch.Tensor, angles: Any, rounds: int, repeats: int) -> dict[str, float]:
-    seconds: dict[str, list[float]] = defaultdict(list)
-    order = random.Random(0)
-    for number in range(rounds + 1):  # the first warms up
-        for name in order.sample(sorted(both), len(both)):
-            start = time.perf_counter()
-            for _ in range(repeats):
-                both[name](hidden, angles)
-            if number:
-                seconds[name].append((time.perf_counter() - start) / repeats)
-    ratios = [masked / cut for masked, cut in zip(seconds["masked"], seconds["cut"], strict=True)]
-    medians = {f"{name}_ms": round(1000 * statistics.median(seconds[name]), 2) for name in both}
-    return {**medians, "times_faster": round(statistics.median(ratios), 3)}
-
-
 def show(lines: Sequence[dict[str, Any]], title: str) -> None:
-    """The table for people."""
+    """Print the lines as a table."""
     table = Table(title=title)
     phases = [f"{phase} masked / cut, ms\n(times faster)" for phase in ("prefill", "decode")]
-    for column in ("bits", "share", *phases, "cut once, ms", "quantised, MB", "cut, MB"):
+    for column in ("bits", "share", *phases, "cut once, ms", "quantized, MB", "cut, MB"):
         table.add_column(column, justify="right")
     for line in lines:
         times = [
@@ -147,29 +137,27 @@ def show(lines: Sequence[dict[str, Any]], title: str) -> None:
     Console(width=110).print(table)
 
 
-def main(arguments: list[str]) -> int:
-    """The program. The exit code: 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ada.bench quantised", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this benchmark."""
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8], choices=[4, 8], help="bits of a weight")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.75, 0.5, 0.25], help="shares of the layer that plans keep"
     )
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8], choices=[4, 8], help="widths of the weights")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5, 0.25], help="of the layer, that run")
-    parser.add_argument("--positions", type=int, default=640, help="prompt positions")
+    parser.add_argument("--positions", type=int, default=640, help="positions of the prompt")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians are over these")
-    parser.add_argument("--hidden-size", type=int, default=4096, help="a multiple of 64 * 32")
-    parser.add_argument("--intermediate-size", type=int, default=11008, help="a multiple of 64")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--hidden-size", type=int, default=4096, help="width of the layer, a multiple of 2048")
+    parser.add_argument("--intermediate-size", type=int, default=11008, help="width of its MLP, a multiple of 64")
 
-    def work() -> None:
-        if min(args.positions, args.rounds) < 1 or not all(0 < share < 1 for share in args.shares):
-            raise OptionError("--positions and --rounds take numbers from 1 up, --shares numbers between 0 and 1")
-        if args.hidden_size % (64 * SWITCHES) or args.intermediate_size % 64:
-            raise OptionError("--hidden-size takes multiples of 2048, --intermediate-size multiples of 64")
-        require_bitsandbytes()
-        sizes = {**SIZES_7B, "hidden_size": args.hidden_size, "intermediate_size": args.intermediate_size}
-        lines = measure(args.bits, args.shares, args.positions, args.rounds, sizes)
-        facts = {"positions": args.positions, "threads": torch.get_num_threads()}
-        show(lines, "one layer, " + ", ".join(f"{value} {name}" for name, value in facts.items()))
-        print(json.dumps({**facts, "rounds": args.rounds, "torch": torch.__version__, "layers": lines}))
 
-    return run_program(work)
+def run(args: argparse.Namespace) -> None:
+    """Time everything, and print it. Raises OptionError for sizes that cannot be cut or quantized."""
+    if min(args.positions, args.rounds) < 1 or not all(0 < share < 1 for share in args.shares):
+        raise OptionError("--positions and --rounds take numbers from 1 up, --shares numbers between 0 and 1")
+    if args.hidden_size % (64 * SWITCHES) or args.intermediate_size % 64:
+        raise OptionError("--hidden-size takes multiples of 2048, --intermediate-size multiples of 64")
+    require_bitsandbytes()
+    sizes = {**SIZES_7B, "hidden_size": args.hidden_size, "intermediate_size": args.intermediate_size}
+    lines = measure(args.bits, args.shares, args.positions, args.rounds, sizes)
+    settings = {"positions": args.positions, "threads": torch.get_num_threads()}
+    show(lines, "one layer, " + ", ".join(f"{value} {name}" for name, value in settings.items()))
+    print(json.dumps({**settings, "rounds": args.rounds, "torch": torch.__version__, "layers": lines}))

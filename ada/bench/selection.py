@@ -1,4 +1,4 @@
-"""Times the selection of a training step against the plain way: one draw a sample a unit."""
+"""Times the selection of a training step against the plain way: one draw for each sample and unit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch.nn import functional
 
 from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
 
+Select = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits and granted units (B,) -> gates
+
 
 def layers_one_by_one(logits: torch.Tensor, granted: torch.Tensor) -> torch.Tensor:
-    """Kind L, a sample and a unit at a time: logits (B, N) -> gates (B, N)."""
+    """Select for kind L, a sample and a unit at a time: logits (B, N) -> gates (B, N)."""
     rows = []
     for scores, units in zip(logits, granted.tolist(), strict=True):
         gates = torch.zeros_like(scores)
@@ -25,7 +27,7 @@ def layers_one_by_one(logits: torch.Tensor, granted: torch.Tensor) -> torch.Tens
 
 
 def switches_one_by_one(logits: torch.Tensor, granted: torch.Tensor, rank: int) -> torch.Tensor:
-    """Kind H, a sample and a unit at a time: logits (B, N, 2, A) -> gates (B, N, 2, A)."""
+    """Select for kind H, a sample and a unit at a time: logits (B, N, 2, A) -> gates (B, N, 2, A)."""
     rows = []
     for scores, units in zip(logits, granted.tolist(), strict=True):
         gates = torch.zeros_like(scores)
@@ -43,9 +45,9 @@ def switches_one_by_one(logits: torch.Tensor, granted: torch.Tensor, rank: int) 
 
 
 def time_selection(batch: int, layers: int, switches: int, rank: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of forward and backward by kind, both ways interleaved; budgets random, new in every round."""
+    """Return milliseconds of forward and backward by kind, both ways interleaved, with new budgets in every round."""
     noise = gumbel()
-    ways: dict[str, tuple[tuple[int, ...], int, list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]]] = {
+    ways: dict[str, tuple[tuple[int, ...], int, list[Select]]] = {
         "L": ((batch, layers), layers, [lambda x, k: select_layers(x, k, noise), layers_one_by_one]),
         "H": (
             (batch, layers, 2, switches),
@@ -73,9 +75,9 @@ def time_selection(batch: int, layers: int, switches: int, rank: int, rounds: in
     return figures
 
 
-def _forward_and_backward(way: Callable, logits: torch.Tensor, granted: torch.Tensor) -> float:
+def _forward_and_backward(way: Select, logits: torch.Tensor, granted: torch.Tensor) -> float:
     leaf = logits.clone().requires_grad_()
     start = time.perf_counter()
     gates = way(leaf, granted)
-    (gates * torch.rand_like(gates)).sum().backward()
+    torch.autograd.backward((gates * torch.rand_like(gates)).sum())
     return time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""Estimates what an answer costs, from shapes alone."""

@@ -1,8 +1,8 @@
-"""What an answer costs on a device that is not at hand: ``python -m ada.cost``.
+"""Estimates what an answer costs on hardware that you do not have: ``python -m ada.cost``.
 
-Floating-point operations, bytes moved and roofline time of prefill and decode by part, and peak memory. A lower bound:
-no device reaches both of its figures at once. ``--as-published`` states the figures as the published AdaLLaVA code
-counts them, so that the paper's can be checked.
+Prints FLOPs, bytes moved and roofline time of prefill and decode by part, and the peak memory. The times are a lower
+bound: no device reaches both of its figures at once. ``--as-published`` prints the figures as the published AdaLLaVA
+code counts them, so that the paper's can be checked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ada.cost.estimate import Estimate, estimate, total
+from ada.cost.estimate import Estimate, estimate
 from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
 from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
-from ada.cost.published import Setting, published_figures
+from ada.cost.published.figures import published_figures
+from ada.cost.published.layer import Setting
+from ada.cost.roofline import total
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
@@ -29,49 +31,61 @@ from llava.program import run_program
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The flags."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ada.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser._negative_number_matcher = re.compile(r"^-[\d.]")  # "-5ms" is a value, to be refused as one
-    parser.add_argument("--model", default="llama-7b", help=f"{', '.join(LLAMA)}, or a checkpoint's folder or hub name")
-    parser.add_argument("--scheduler-type", choices=["H", "L"], help="by default the checkpoint's own, or H")
-    parser.add_argument("--hardware", default="A100-80G", help=f"{', '.join(HARDWARE)}; {LIST}: what is known of each")
-    parser.add_argument("--prompt-tokens", type=int, default=640, help="positions, those of pictures included")
-    parser.add_argument("--gen-tokens", type=int, default=32, help="new tokens; the first comes out of prefill")
-    parser.add_argument("--images", type=int, default=1, help="pictures in the prompt")
-    parser.add_argument(
-        "--latency-budget",
-        default="1.0",
-        help="share of the decoder's prefill compute: 0.6 or 60%%; or time to first token by this estimate: 850ms",
+    for name, default, text in (
+        ("--model", "llama-7b", f"model: {', '.join(LLAMA)}, or a checkpoint's folder or hub name"),
+        (
+            "--hardware",
+            "A100-80G",
+            f"device: {', '.join(HARDWARE)}; {LIST} prints each one's figures and source",
+        ),
+        ("--latency-budget", "1.0", "share of the decoder's prefill compute (0.6, 60%%), or estimated TTFT (850ms)"),
+    ):
+        parser.add_argument(name, default=default, help=text)
+    for name, count, text in (
+        ("--prompt-tokens", 640, "positions of the prompt, image tokens included"),
+        ("--gen-tokens", 32, "tokens to generate; the first comes out of prefill"),
+        ("--images", 1, "images in the prompt"),
+    ):
+        parser.add_argument(name, type=int, default=count, help=text)
+    text = "kind of unit: heads and neurons (H) or layers (L); by default the checkpoint's own, or H"
+    parser.add_argument("--scheduler-type", choices=["H", "L"], help=text)
+    text = (
+        "JSON file that replaces the even plan of the budget: an execution plan, or the published code's list of heads "
     )
-    parser.add_argument(
-        "--plan",
-        type=Path,
-        help="instead of an even plan for the budget: JSON of an execution plan, or the published code's list of heads "
-        "that run by layer, -1 for a layer that is skipped",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    published = parser.add_argument_group("the published figures")
-    published.add_argument("--as-published", action="store_true", help="count as the published code does")
-    published.add_argument("--batch-size", type=int, default=1, help="sequences at once")
-    published.add_argument("--weight-bits", type=int, default=16, help="bits of a weight")
-    published.add_argument("--activation-bits", type=int, default=16, help="bits of an activation")
-    published.add_argument("--cache-bits", type=int, default=16, help="bits of a cached key or value")
-    published.add_argument("--flash-attention", action="store_true", help="fused attention, as that code counts it")
+    parser.add_argument("--plan", type=Path, help=f"{text}that run by layer, -1 for a layer that is skipped")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    _add_published_arguments(parser.add_argument_group("figures as the published code counts them"))
     return parser.parse_args(arguments)
 
 
+def _add_published_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--as-published", action="store_true", help="count as the published code does")
+    for name, count, text in (
+        ("--batch-size", 1, "sequences that run at once"),
+        ("--weight-bits", 16, "bits of a weight"),
+        ("--activation-bits", 16, "bits of an activation"),
+        ("--cache-bits", 16, "bits of a key or value in the KV cache"),
+    ):
+        group.add_argument(name, type=int, default=count, help=f"{text}; needs --as-published")
+    text = "count attention as one fused operation; needs --as-published"
+    group.add_argument("--flash-attention", action="store_true", help=text)
+
+
 def report(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures. Raises OptionError for flags that make no sense."""
+    """Return all figures, JSON-ready. Raises OptionError for flags that make no sense."""
     counts = {"prompt_tokens": 1, "gen_tokens": 1, "images": 0, "batch_size": 1}
     counts |= {"weight_bits": 1, "activation_bits": 1, "cache_bits": 1}
-    for name, least in counts.items():
-        if getattr(args, name) < least:
-            raise OptionError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {least} or more")
+    for name, minimum in counts.items():
+        if getattr(args, name) < minimum:
+            raise OptionError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {minimum} or more")
     setting = Setting(args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention)
     if setting != Setting() and not args.as_published:
-        raise OptionError("--batch-size, --*-bits and --flash-attention are settings of --as-published alone")
+        raise OptionError("--batch-size, --*-bits and --flash-attention need --as-published")
     sizes = sizes_of(args.model, args.scheduler_type)
     found = _as_published(args, sizes, setting) if args.as_published else _estimated(args, sizes)
     return {"model": args.model, "prompt_tokens": args.prompt_tokens, "gen_tokens": args.gen_tokens, **found}
@@ -90,9 +104,9 @@ def _estimated(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
     if not args.json:
         show(found, f"{args.model} on {hardware.name}, {plan.share:.0%} of the decoder", hardware)
     fits = sum(found.memory.values()) <= hardware.memory
-    facts = {"hardware": hardware.name, "source": hardware.source, "fits_in_memory": fits}
+    device = {"hardware": hardware.name, "source": hardware.source, "fits_in_memory": fits}
     runs = {"executed_share": plan.share, "layers": plan.layers_run, "heads": plan.heads_run}
-    return {**runs, **facts, **found.to_json()}
+    return {**runs, **device, **found.to_json()}
 
 
 def _as_published(args: argparse.Namespace, sizes: Sizes, setting: Setting) -> dict[str, Any]:
@@ -115,11 +129,11 @@ def _plan(
 
 
 def show_hardware(as_json: bool) -> None:
-    """The table of devices."""
+    """Print the table of devices, or their figures as JSON."""
     if as_json:
         print(json.dumps([asdict(row) for row in HARDWARE.values()]))
         return
-    table = Table(title="devices: what their makers state")
+    table = Table(title="devices: figures that their makers state")
     for column in ("--hardware", "GB/s", "16-bit TFLOPS", "GB", "source"):
         table.add_column(column, justify="left" if column in ("--hardware", "source") else "right")
     for row in HARDWARE.values():
@@ -129,11 +143,11 @@ def show_hardware(as_json: bool) -> None:
 
 
 def show(found: Estimate, title: str, hardware: Hardware) -> None:
-    """The table for people."""
+    """Print the estimate as a table."""
     table = Table(title=title)
     for column in ("", "part", "GFLOPs", "MB moved", "ms"):
         table.add_column(column, justify="left" if column in ("", "part") else "right")
-    for phase, parts in (("prefill", found.prefill), ("each further token", found.decode)):
+    for phase, parts in (("prefill", found.prefill), ("decode, a token", found.decode)):
         for part, cost in {**parts, "all": total(parts.values())}.items():
             figures = f"{cost.flops / 1e9:,.1f}", f"{cost.bytes / 1e6:,.0f}", f"{cost.seconds * 1e3:,.2f}"
             table.add_row(phase, part, *figures)
@@ -149,7 +163,7 @@ def show(found: Estimate, title: str, hardware: Hardware) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; the exit code: 2 for what the user can mend."""
+    """Run the program and return its exit code: 2 for a user error."""
     args = parse_arguments(arguments)
 
     def work() -> None:

@@ -1,4 +1,7 @@
-"""Devices for roofline estimates: what their makers state. No device reaches both figures at once."""
+"""Lists devices for roofline estimates, with the figures that their makers state.
+
+No device reaches both its bandwidth and its arithmetic at once.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from llava.errors import OptionError
 
 @dataclass(frozen=True)
 class Hardware:
-    """``bandwidth``: bytes a second. ``flops``: dense operations a second on 16-bit numbers, added up in 32 bits where
-    the maker states that. ``memory``: bytes. ``source``: where the figures stand."""
+    """One device.
+
+    bandwidth: bytes a second. flops: dense FLOPs a second on 16-bit numbers, accumulated in 32 bits where the maker
+    states that. memory: bytes. source: where the figures are published.
+    """
 
     name: str
     bandwidth: float
@@ -41,15 +47,13 @@ _ROWS = (
     Hardware("Xeon-8480+", 307.2e9, 114.7e12, 512e9, "Intel ARK: DDR5-4800 x 8; AMX, 56 cores x 1024 BF16 x 2.0 GHz"),
 )
 HARDWARE = {row.name: row for row in _ROWS}
-
-
 LIST = "list"
 _MAKERS = ("nvidia", "geforce", "tesla", "rtx", "agx", "apple", "intel")  # words that a name may be given without
 _ALSO = {"a100": "A100-80G"}
 
 
 def plain_name(text: str) -> str:
-    """A device's name in whatever case, with any dashes, with or without its maker and family."""
+    """Return a device's name for comparison: lower case, without dashes, maker and family."""
     plain = "".join(c for c in text.lower() if c.isalnum() or c == "+")
     for word in _MAKERS:
         plain = plain.replace(word, "")
@@ -57,7 +61,7 @@ def plain_name(text: str) -> str:
 
 
 def hardware_named(name: str) -> Hardware:
-    """Raises OptionError with the known names."""
+    """Return the device called ``name``, in any spelling. Raises OptionError that lists the known names."""
     plain = plain_name(name)
     found = {plain_name(row.name): row for row in _ROWS}.get(plain) or HARDWARE.get(_ALSO.get(plain, ""))
     if found is None:

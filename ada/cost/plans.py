@@ -1,4 +1,4 @@
-"""Whose cost is asked: the plan in a file, or an even one for a budget."""
+"""Reads the plan to estimate from a file, or makes an even one for a budget."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Heads = list[float]
 
 
 def even_plan(units: Units, tunable: int) -> ExecutionPlan:
-    """The prefix, and ``tunable`` units spread evenly."""
+    """Return a plan of the prefix and ``tunable`` units, spread evenly."""
     return plans_of(planner_named("even")(units, torch.tensor([tunable]), None, None), units)[0]
 
 
 def plan_of_budget(units: Units, budget: str, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
-    """An even plan of as many units as a share grants, or as fit in a time by ``first_token_s``.
+    """Return an even plan of as many units as a share grants, or as fit in a time by ``first_token_s`` (seconds).
 
-    Raises OptionError for a time that not even the cheapest plan keeps, with the least that one does.
+    Raises OptionError for a time that the cheapest plan does not keep, with the minimum that can be reached.
     """
     read = read_budget(budget)
     if isinstance(read, LatencyBudget):
@@ -40,18 +40,20 @@ def plan_of_budget(units: Units, budget: str, first_token_s: Callable[[Execution
 def _within(units: Units, budget: TimeBudget, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
     for tunable in range(units.tunable, -1, -1):
         plan = even_plan(units, tunable)
-        least_ms = 1000 * first_token_s(plan)
-        if least_ms <= budget.milliseconds:
+        plan_ms = 1000 * first_token_s(plan)
+        if plan_ms <= budget.milliseconds:
             return plan
     raise OptionError(
-        f"--latency-budget is {budget}; the cheapest plan takes {least_ms:.4g} ms to the first token here, the least "
+        f"--latency-budget is {budget}; the cheapest plan takes {plan_ms:.4g} ms to the first token here, the minimum "
         "that can be reached"
     )
 
 
 def read_plan(file: Path, sizes: Sizes) -> ExecutionPlan | Heads:
-    """An execution plan, alone or as ``plan`` of a report, or a list of heads by layer. Raises OptionError for what is
-    neither, or does not fit the model."""
+    """Read an execution plan, alone or as ``plan`` of a report, or a list of heads by layer.
+
+    Raises OptionError for a file that holds neither, or a plan that does not fit the model.
+    """
     units = sizes.units
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
@@ -71,19 +73,21 @@ def read_plan(file: Path, sizes: Sizes) -> ExecutionPlan | Heads:
 
 
 def _checked(heads: list[Any], sizes: Sizes, file: Path) -> Heads:
-    layers, most = sizes.units.num_layers, sizes.config.num_attention_heads
-    numbers = [x for x in heads if isinstance(x, (int, float)) and not isinstance(x, bool) and x <= most]
+    layers, max_heads = sizes.units.num_layers, sizes.config.num_attention_heads
+    numbers = [x for x in heads if isinstance(x, (int, float)) and not isinstance(x, bool) and x <= max_heads]
     if len(numbers) != len(heads) or len(heads) != layers or not any(x > 0 for x in numbers):
         raise OptionError(
-            f"--plan {file} is not a list of {layers} numbers up to {most}, the heads that run by layer (0 or -1 for a "
-            "layer that is skipped), of which one runs at least"
+            f"--plan {file} is not a list of {layers} numbers up to {max_heads}, the heads that run by layer (0 or -1 "
+            "for a layer that is skipped), of which at least one runs"
         )
     return [max(0, x) for x in numbers]
 
 
 def plan_of_heads(heads: Sequence[float], sizes: Sizes) -> ExecutionPlan:
-    """As many heads, the first ones, and the like share of neuron groups. Raises OptionError for heads that are not
-    whole switches of this model."""
+    """Return a plan with as many heads in each layer, the first ones, and the same share of neuron groups.
+
+    Raises OptionError for numbers of heads that are not a multiple of this model's switch.
+    """
     switches = sizes.units.num_switches
     each = sizes.config.num_attention_heads // switches
     if any(kept % each for kept in heads):
@@ -93,8 +97,10 @@ def plan_of_heads(heads: Sequence[float], sizes: Sizes) -> ExecutionPlan:
 
 
 def heads_of(plan: ExecutionPlan, sizes: Sizes) -> Heads:
-    """A plan as the published code is told of it. Raises OptionError where a layer's heads and neuron groups are not
-    as many: there one number scales both."""
+    """Return the heads that run by layer, as the published code takes a plan.
+
+    Raises OptionError where a layer keeps different numbers of heads and neuron groups: there one number scales both.
+    """
     if any(len(layer.heads) != len(layer.neuron_groups) for layer in plan.layers):
         raise OptionError("--as-published needs as many neuron groups as heads in each layer of the plan")
     each = sizes.config.num_attention_heads // plan.num_switches

@@ -1,4 +1,4 @@
-"""Which model a cost is of: its config, unit grid and vision tower, without any weights."""
+"""Reads a model's config, unit grid and vision tower for a cost estimate, without its weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import nn
 from transformers import CLIPVisionConfig
 
 from ada.config import ADAPTIVE, AdaLlavaConfig
+from ada.cost.products import VisionConfig
+from ada.protocols import AdaptiveConfig
 from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import local_folder, read_fields
+from llava.model.checkpoint.folder import open_checkpoint
+from llava.model.checkpoint.read_model import read_fields
 from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -35,33 +38,30 @@ CLIP_L_336 = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """``vision`` and ``projector`` are None for a model without pictures; the projector has no memory behind it."""
+    """Configs and unit grid of a model; ``vision`` and ``projector`` are None for a model without images.
 
-    config: Any
+    The projector is on the meta device: it has shapes and no weights.
+    """
+
+    config: AdaptiveConfig
     units: Units
-    vision: Any = None
+    vision: VisionConfig | None = None
     vision_layers: int = 0
     projector: nn.Module | None = None
 
     @property
     def image_tokens(self) -> int:
-        """Positions of one picture."""
+        """Positions that one image takes in the decoder."""
         return 0 if self.vision is None else (self.vision.image_size // self.vision.patch_size) ** 2
 
 
 def sizes_of(model: str, kind: str | None = None) -> Sizes:
-    """A name of ``LLAMA``, or the folder or hub name of a checkpoint: a LLaVA's, or a language model's alone. kind: "H"
-    or "L", by default the checkpoint's own, or H.
+    """Return the sizes of a name in ``LLAMA``, or of a checkpoint's folder or hub name (a LLaVA or a language model).
 
-    Raises OptionError for what is neither, CheckpointError for a model that no plan fits.
+    kind: "H" or "L", by default the checkpoint's own, or H. Raises OptionError for a name that is neither,
+    CheckpointError for a model that no plan fits.
     """
-    if model.lower() in LLAMA:
-        config: Any = AdaLlavaConfig(
-            **LLAMA[model.lower()], vocab_size=32000, mm_hidden_size=1024, mm_projector_type="mlp2x_gelu"
-        )
-        vision, layers = CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1
-    else:
-        config, vision, layers = _checkpoint(model)
+    config, vision, layers = _named(model) if model.lower() in LLAMA else _checkpoint(model)
     config.scheduler_type = kind or config.scheduler_type
     config.scheduler_rank = next(r for r in (config.scheduler_rank, 4, 2, 1) if config.num_key_value_heads % r == 0)
     with torch.device("meta"):
@@ -69,10 +69,17 @@ def sizes_of(model: str, kind: str | None = None) -> Sizes:
     return Sizes(config, Units.of(config), vision, layers, projector)
 
 
-def _checkpoint(model: str) -> tuple[Any, Any, int]:
+def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int]:
+    config = AdaLlavaConfig(
+        **LLAMA[model.lower()], vocab_size=32000, mm_hidden_size=1024, mm_projector_type="mlp2x_gelu"
+    )
+    return config, CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1
+
+
+def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
     if not Path(model).is_dir() and model.count("/") != 1:
         raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
-    folder = local_folder(model)
+    folder = open_checkpoint(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
     kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
@@ -80,7 +87,7 @@ def _checkpoint(model: str) -> tuple[Any, Any, int]:
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
     config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
-    config._name_or_path = str(folder)
+    config._name_or_path = str(folder.path)
     if not getattr(config, "mm_vision_tower", None):
         return config, None, 0
     tower = build_vision_tower(config, delay_load=True)

@@ -1,4 +1,4 @@
-"""The table of an ablation: what variants of a training run are worth, over seeds.
+"""Makes the table of an ablation: what variants of a training run are worth, over seeds.
 
     python -m ada.eval.ablations runs/ablations/sweep/sweep.json --against "as published"
 
@@ -26,8 +26,10 @@ Accuracies = dict[str, dict[float, dict[str, float]]]
 
 
 def read_accuracies(path: Path) -> Accuracies:
-    """A sweep's accuracies on its test questions. Raises ``CheckpointError`` where the file is none of a sweep, and
-    ``OptionError`` for a label without a seed."""
+    """Read a sweep's accuracies on its test questions.
+
+    Raises ``CheckpointError`` where the file is none of a sweep, and ``OptionError`` for a label without a seed.
+    """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         cells = [(row["model"], row["budget"], 100 * next(iter(row["sets"].values()))["accuracy"]) for row in rows]
@@ -46,7 +48,7 @@ def read_accuracies(path: Path) -> Accuracies:
 
 
 def mean_and_reach(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half the width of its 95 % interval; NaN of a single value."""
+    """Return the mean and half the width of its 95 % interval, which is NaN for a single value."""
     if len(values) < 2:
         return fmean(values), float("nan")
     quantile = float(students_t.ppf(0.975, len(values) - 1))
@@ -54,7 +56,10 @@ def mean_and_reach(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(accuracies: Accuracies, against: str) -> str:
-    """Markdown. Raises ``OptionError`` where ``against`` is no variant, or a variant's seeds are not its."""
+    """Make the table as Markdown.
+
+    Raises ``OptionError`` for an unknown ``against``, and for a variant whose seeds differ from its.
+    """
     if against not in accuracies:
         raise OptionError(f"--against is {against!r}; expected one of {', '.join(map(repr, accuracies))}")
     reference = accuracies[against]
@@ -81,13 +86,13 @@ def _cell(seeds: Mapping[str, float], reference: Mapping[str, float], variant: s
 
 
 def main() -> int:
-    """The program."""
+    """Run the program; exit code 2 for a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m ada.eval.ablations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sweep", type=Path, help="sweep.json of the runs")
-    parser.add_argument("--against", required=True, metavar="VARIANT", help="the variant to take differences to")
-    parser.add_argument("--out", type=Path, help="write the table here, too")
+    parser.add_argument("sweep", type=Path, help="sweep.json of a sweep whose models are labelled VARIANT #SEED")
+    parser.add_argument("--against", required=True, metavar="VARIANT", help="variant that the others are compared with")
+    parser.add_argument("--out", type=Path, help="file to write the table to, in addition to printing it")
     args = parser.parse_args()
 
     def work() -> None:

@@ -1,10 +1,7 @@
-"""Two finished sweeps side by side: the same questions, paired, by planner, budget, set and kind of question."""
+"""Compares two finished sweeps on the same questions, paired, by planner, budget, set and kind of question."""
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ada.eval.report.markdown import lines_of, percent, signed
+from ada.eval.report.sweep_files import csv_text
 from ada.eval.stats.accuracy import Accuracy, Difference, holm
 from llava.errors import DataError, OptionError
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import read_json
 
-COLUMNS = "model_a model_b planner budget set kind questions a b difference reach only_a only_b p p_holm".split()
-Key = tuple[str, str, float]  # model, planner, budget
-
 
 @dataclass(frozen=True)
 class Pair:
-    """B against A in one place: ``kind`` of ``title``'s questions. ``holm``: the p-value, adjusted for the number of
-    places in which these two runs are compared."""
+    """B against A on one ``kind`` of the questions of the set ``title``.
+
+    ``p_holm``: the p-value, adjusted for the number of subsets on which these two runs are compared.
+    """
 
     models: tuple[str, str]
     planner: str
@@ -34,42 +31,52 @@ class Pair:
     a: Accuracy
     b: Accuracy
     change: Difference
-    holm: float = 1.0
+    p_holm: float = 1.0
 
     def cells(self) -> dict[str, Any]:
-        """As JSON and CSV have it."""
-        change = self.change
-        values = (
-            *(*self.models, self.planner, self.budget, self.title, self.kind, change.total),
-            *(self.a.share, self.b.share, change.share, change.reach, change.losses, change.gains),
-            *(change.p_value, self.holm),
-        )
-        return dict(zip(COLUMNS, values, strict=True))
+        """Return the pair as a line of compare.csv and compare.json."""
+        return {
+            "model_a": self.models[0],
+            "model_b": self.models[1],
+            "planner": self.planner,
+            "budget": self.budget,
+            "set": self.title,
+            "kind": self.kind,
+            "questions": self.change.total,
+            "a": self.a.share,
+            "b": self.b.share,
+            "difference": self.change.share,
+            "reach": self.change.reach,
+            "only_a": self.change.losses,
+            "only_b": self.change.gains,
+            "p": self.change.p_value,
+            "p_holm": self.p_holm,
+        }
 
 
-def compare(options: argparse.Namespace) -> str:
-    """The comparison as Markdown; with ``--out`` also as compare.json, .csv and .md in that folder.
+def compare(folders: tuple[Path, Path], out: Path | None = None) -> str:
+    """Compare two sweeps' folders, as Markdown; with ``out`` also as compare.json, .csv and .md in that folder.
 
     Raises ``DataError`` for a folder without a finished sweep, and for sweeps of different questions.
     """
-    one, other = (read_marks(folder) for folder in options.compare)
-    sets = _same_questions(one, other, options.compare)
-    runs = _matched(one, other, options.compare)
+    one, other = (read_marks(folder) for folder in folders)
+    sets = _same_questions(one, other, folders)
+    runs = _matched(one, other, folders)
     pairs = [pair for a, b in runs for pair in _adjusted(list(_pairs(sets, one["sets"], a, b)))]
-    markdown = to_markdown(pairs, options.compare)
-    if options.out:
-        _write(options.out, pairs, markdown)
+    markdown = to_markdown(pairs, folders)
+    if out:
+        _write(out, pairs, markdown)
     return markdown
 
 
 def read_marks(folder: Path) -> dict[str, Any]:
-    """A sweep's marks.json. Raises ``DataError`` where there is none, or none that can be used."""
+    """Read a sweep's marks.json. Raises ``DataError`` where there is none, or none that can be used."""
     path = folder / "marks.json"
     if not path.is_file():
         raise DataError(f"--compare: {folder} holds no marks.json; expected the --out folder of a finished sweep")
-    marks = read_json(path, "--compare's")
+    marks: dict[str, Any] = read_json(path, "--compare's")
     try:
-        whole = all(
+        complete = all(
             set(run["right"]) == set(marks["sets"])
             and all(len(run["right"][name]) == len(own["kinds"]) for name, own in marks["sets"].items())
             and {"model", "planner", "budget"} <= set(run)
@@ -77,13 +84,13 @@ def read_marks(folder: Path) -> dict[str, Any]:
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"--compare: {path} is not what a sweep writes ({error!r}); run the sweep again") from error
-    if not whole or not marks["runs"] or not marks["sets"]:
+    if not complete or not marks["runs"] or not marks["sets"]:
         raise DataError(f"--compare: {path} holds no runs, or runs with marks missing; run the sweep again")
     return marks
 
 
 def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]) -> list[str]:
-    """Names of the sets that both were asked."""
+    """Return the names of the sets that both sweeps asked."""
     both = [name for name in one["sets"] if name in other["sets"]]
     changed = [name for name in both if one["sets"][name]["fingerprint"] != other["sets"][name]["fingerprint"]]
     if changed or not both:
@@ -98,10 +105,10 @@ def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[P
 def _matched(
     one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Runs of the same model, planner and budget; where each sweep has a single model, whatever it is called."""
+    """Pair runs of the same model, planner and budget; where each sweep has one model, its label does not matter."""
     single = all(len({run["model"] for run in marks["runs"]}) == 1 for marks in (one, other))
 
-    def key(run: dict[str, Any]) -> Key:
+    def key(run: dict[str, Any]) -> tuple[str, str, float]:
         return ("" if single else run["model"], run["planner"], run["budget"])
 
     others = {key(run): run for run in other["runs"]}
@@ -137,11 +144,11 @@ def _pairs(names: list[str], sets: dict[str, Any], a: dict[str, Any], b: dict[st
 
 def _adjusted(pairs: list[Pair]) -> list[Pair]:
     p_values = holm([pair.change.p_value for pair in pairs])
-    return [replace(pair, holm=p) for pair, p in zip(pairs, p_values, strict=True)]
+    return [replace(pair, p_holm=p) for pair, p in zip(pairs, p_values, strict=True)]
 
 
 def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
-    """A table for each model, planner and budget."""
+    """Make a table for each model, planner and budget."""
     groups: dict[tuple[Any, ...], list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((pair.models, pair.planner, pair.budget), []).append(pair)
@@ -161,7 +168,7 @@ def _line(pair: Pair) -> list[str]:
     change = pair.change
     counts = [str(change.losses), str(change.gains)]
     shares = [percent(pair.a.share), percent(pair.b.share)]
-    p = f"{_p(change.p_value)} ({_p(pair.holm)})"
+    p = f"{_p(change.p_value)} ({_p(pair.p_holm)})"
     return [pair.title, pair.kind, str(change.total), *shares, signed(change), *counts, p]
 
 
@@ -170,10 +177,7 @@ def _p(value: float) -> str:
 
 
 def _write(folder: Path, pairs: list[Pair], markdown: str) -> None:
-    buffer = io.StringIO(newline="")
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(pair.cells() for pair in pairs)
-    atomic_write(folder / "compare.csv", buffer.getvalue())
-    atomic_write(folder / "compare.json", json.dumps([pair.cells() for pair in pairs], indent=1) + "\n")
+    lines = [pair.cells() for pair in pairs]
+    atomic_write(folder / "compare.csv", csv_text(lines))
+    atomic_write(folder / "compare.json", json.dumps(lines, indent=1) + "\n")
     atomic_write(folder / "compare.md", markdown)

@@ -1,4 +1,4 @@
-"""What was measured of one model on one device, in the user's cache folder."""
+"""Stores the measured profile of one model on one device in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 import transformers
 
-from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
+from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS, LatencyModel
+from ada.protocols import AdaptiveModel
 from llava.errors import OptionError
+from llava.files.atomic_write import atomic_write
 
 VERSION = 2
-TARGET_QUANTILE = (
-    0.96  # of times to first token below the predicted p95: a little over 95 %, so that it is not left to luck
-)
+TARGET_QUANTILE = 0.96  # of TTFTs below the predicted p95: a little over 95 %, to keep 95 % with some margin
 SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -33,7 +33,11 @@ SIZES = (
 
 @dataclass(frozen=True)
 class DeviceFingerprint:
-    """On what the times depend. ``model``: sizes, unit grid, vision tower, how weights are stored, and attention."""
+    """What measured times depend on.
+
+    model: JSON of its sizes, unit grid, vision tower, storage of weights and attention implementation. threads: CPU
+    threads of torch. torch, transformers: their versions.
+    """
 
     model: str
     device: str
@@ -43,8 +47,8 @@ class DeviceFingerprint:
     transformers: str
 
     @classmethod
-    def of(cls, model: Any) -> DeviceFingerprint:
-        """This process's, for a loaded adaptive model."""
+    def of(cls, model: AdaptiveModel) -> DeviceFingerprint:
+        """Return the fingerprint of a loaded model in this process."""
         tower = model.get_vision_tower()
         sizes = {name: getattr(model.config, name) for name in SIZES}
         parts: dict[str, Any] = {**sizes, **asdict(model.units), "attention": model.config._attn_implementation}
@@ -64,11 +68,10 @@ class DeviceFingerprint:
 
     @property
     def path(self) -> Path:
-        """Where the profile of this model on this device lies, one for each number of threads."""
+        """The profile's file in the user's cache folder: one for each model, device, dtype and number of threads."""
         parts = (self.model, self.device, self.dtype, str(self.threads))
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "ada-llava" / "calibration" / f"{key}.json"
+        return platformdirs.user_cache_path("ada-llava", appauthor=False) / "calibration" / f"{key}.json"
 
 
 def _device_name(device: torch.device) -> str:
@@ -79,9 +82,11 @@ def _device_name(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Profile:
-    """Coefficients of ``latency_model``, in milliseconds. spread: of measured over predicted time to first token, what
-    ``TARGET_QUANTILE`` of them are below; rest_spread: the same of the time after the plan, predicted at the pace of
-    the time up to it. errors: relative, on workloads that were not fitted: ``{"prefill": {"median", "p95"}, ...}``.
+    """A calibration: the coefficients of ``LatencyModel``, in milliseconds, and how far times scatter around it.
+
+    spread: what ``TARGET_QUANTILE`` of measured over expected TTFTs are below; rest_spread: the same of the time after
+    the plan, expected at the pace of the time up to it. errors: relative, on workloads that were not fitted:
+    ``{"prefill": {"median", "p95"}, "decode": ...}``.
     """
 
     surroundings: DeviceFingerprint
@@ -94,16 +99,22 @@ class Profile:
     errors: dict[str, dict[str, float]]
     version: int = VERSION
 
+    @property
+    def latency_model(self) -> LatencyModel:
+        """The fitted coefficients of all terms."""
+        return LatencyModel(self.plan, self.rest, self.decode)
+
     def save(self, path: Path) -> None:
-        """Write beside, then rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-            json.dump(asdict(self), part, indent=2)
-        os.replace(part.name, path)
+        """Write the profile to ``path`` atomically, as JSON."""
+        atomic_write(path, json.dumps(asdict(self), indent=2))
 
 
 def load_profile(path: Path, here: DeviceFingerprint) -> Profile:
-    """Raises OptionError, which names what differs, for a profile of other surroundings or no profile."""
+    """Read the profile at ``path``.
+
+    Raises OptionError for a file that is not a profile of this version, and for one with another fingerprint than
+    ``here``, with what differs.
+    """
     again = "calibrate again: python -m ada.calibrate"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -112,15 +123,14 @@ def load_profile(path: Path, here: DeviceFingerprint) -> Profile:
     try:
         if fields["version"] != VERSION:
             raise OptionError(f"{path} has version {fields['version']}, this program reads {VERSION}; {again}")
-        made = DeviceFingerprint(**fields["surroundings"])
-        profile = Profile(**{**fields, "surroundings": made})
-        found, wanted = (profile.plan, profile.rest, profile.decode), (PLAN_TERMS, REST_TERMS, DECODE_TERMS)
-        whole = [*map(len, found)] == [*map(len, wanted)]
+        profile = Profile(**{**fields, "surroundings": DeviceFingerprint(**fields["surroundings"])})
+        coefficients, terms = (profile.plan, profile.rest, profile.decode), (PLAN_TERMS, REST_TERMS, DECODE_TERMS)
+        is_complete = [*map(len, coefficients)] == [*map(len, terms)]
     except (KeyError, TypeError) as error:
         raise OptionError(f"{path} is not a calibration profile ({error}); {again}") from error
-    if not whole:
+    if not is_complete:
         raise OptionError(f"{path} is not a calibration profile of this version; {again}")
     for name, mine in asdict(here).items():
-        if (other := getattr(made, name)) != mine:
+        if (other := getattr(profile.surroundings, name)) != mine:
             raise OptionError(f"{path} was made for another {name}: {other}, and this is {mine}; {again}")
     return profile

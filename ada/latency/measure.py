@@ -1,36 +1,48 @@
-"""Times prefills and decode steps of a loaded model over prompt lengths, plans and pictures, and fits the profile."""
+"""Measures a loaded model's prefills and decode steps, and fits the profile of the device."""
 
 from __future__ import annotations
 
 import datetime
-import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
+from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
-from ada.latency.latency_model import PrefillTiming, Workload, decode_terms, fit, plan_terms, rest_terms
+from ada.latency.latency_model import (
+    LatencyModel,
+    PrefillTiming,
+    Workload,
+    decode_terms,
+    fit,
+    plan_terms,
+    rest_terms,
+)
 from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
+from ada.protocols import AdaptiveModel
+from ada.scheduling.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
-from llava.generation import TokenClock
+from llava.token_clock import TokenClock
 
-LEAST_TOKENS, MOST_TOKENS = 32, 1024
 NEW_TOKENS = 6
-ROUNDS, SECONDS = (2, 6), 12.0
+MIN_ROUNDS, MAX_ROUNDS = 2, 6
+MAX_SECONDS = 12.0  # after which no further round begins
 
 
 @dataclass(frozen=True)
 class MeasuredWorkload:
-    """The prefill of each run, and the least milliseconds of a decode step. The fastest run is what the device
-    can do; what disturbs it is the spread's concern."""
+    """A workload, the prefill of each of its runs, and the fastest decode step in milliseconds.
+
+    The fastest run is what the device can do; what slowed the others is part of the profile's spread.
+    """
 
     workload: Workload
     runs: tuple[PrefillTiming, ...]
@@ -38,14 +50,15 @@ class MeasuredWorkload:
 
     @property
     def fastest(self) -> PrefillTiming:
-        """The run whose first token came first."""
+        """The run with the lowest TTFT."""
         return min(self.runs, key=lambda run: run.ttft_ms)
 
 
 @dataclass(frozen=True)
 class RunTiming:
-    """One run: its prefill, milliseconds of a decode step, tunable units that were granted, and, of a calibrated model,
-    the predicted p95 of the time to first token."""
+    """One run: its prefill, its median decode step in milliseconds, the tunable units that were granted, and, under a
+    TTFT predictor, the predicted p95 of the TTFT.
+    """
 
     prefill: PrefillTiming
     inter_token_ms: float
@@ -53,50 +66,30 @@ class RunTiming:
     ttft_p95_ms: float | None
 
 
-Timer = Callable[..., RunTiming]
-"""``timer(workload, budget=None)`` runs a workload once, on a new prompt, under ``budget`` or with its own units."""
+class Timer(Protocol):
+    """Runs a workload once, on a new prompt."""
+
+    def __call__(
+        self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
+    ) -> RunTiming:
+        """Run with the workload's own units, or under a budget with what ``predictor`` grants; return its times."""
+        ...
 
 
-def draw_points(model: Any, count: int, seed: int = 0, least_tokens: int = LEAST_TOKENS) -> list[Workload]:
-    """Lengths from ``least_tokens`` on, even on a logarithmic scale, units and pictures even; the same for the same
-    seed. They end at the model's last position, with a picture where it cuts a prompt off. One in eight has no units
-    and one all of them: no fit has to guess the ends."""
-    chance, units = random.Random(seed), model.units
-    tower = model.get_vision_tower()
-    picture = 0 if tower is None else tower.num_patches
-    most = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS)
-    latency_token = int(model.scheduler is not None)
-    cut = (getattr(model.config, "tokenizer_model_max_length", None) or MOST_TOKENS) + latency_token
-    most_with = min(most, cut)
-    points = []
-    for number in range(count):
-        pictures = int(tower is not None and picture + LEAST_TOKENS < most_with and chance.random() < 0.5)
-        least, end = (max(least_tokens, LEAST_TOKENS + picture), most_with) if pictures else (least_tokens, most)
-        tokens = round(least * (end / least) ** chance.random())
-        drawn = chance.randint(0, units.tunable)
-        points.append(Workload(tokens, {1: 0, 5: units.tunable}.get(number % 8, drawn), pictures))
-    return points
+class ModelTimer:
+    """Times a loaded model: runs random token ids and pixels through ``generate``."""
 
+    def __init__(self, model: AdaptiveModel, seed: int = 0) -> None:
+        self.model, self.rng = model, torch.Generator().manual_seed(seed)
 
-def timer_of(model: Any, seed: int = 0) -> Timer:
-    """The real one: random words and pixels through ``generate``."""
-    chance = torch.Generator().manual_seed(seed)
-    tower = model.get_vision_tower()
-    place = 0 if tower is None else tower.num_patches
-    latency_token = int(model.scheduler is not None)
-
-    def run(workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None) -> RunTiming:
-        words = workload.num_tokens - workload.num_images * place - latency_token
-        ids = torch.randint(3, model.config.vocab_size - 1, (1, words), generator=chance)
-        pixels = None
-        if workload.num_images:
-            ids = torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
-            side = tower.config.image_size
-            pixels = torch.randn(workload.num_images, 3, side, side, generator=chance).to(model.device, model.dtype)
-        clock = TokenClock(None)
+    def __call__(
+        self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
+    ) -> RunTiming:
+        """Run with the workload's own units, or under a budget with what ``predictor`` grants; return its times."""
+        model, clock = self.model, TokenClock()
         output = model.generate(
-            ids.to(model.device),
-            images=pixels,
+            self._token_ids(workload).to(model.device),
+            images=self._pixels(workload),
             latency_budget=budget or model.units.fraction(workload.num_units),
             ttft_predictor=predictor,
             do_sample=False,
@@ -107,100 +100,126 @@ def timer_of(model: Any, seed: int = 0) -> Timer:
             pad_token_id=0,
             return_dict_in_generate=True,
         )
-        first_ms, report = clock.timing()["time_to_first_token_ms"], output.report
-        prefill, num_units = (
-            PrefillTiming(report.to_plan_ms, first_ms - report.preprocess_ms),
-            model.units.tunable_of(report.granted),
+        report = output.report
+        ttft_ms = clock.timing()["time_to_first_token_ms"] - report.preprocess_ms
+        return RunTiming(
+            prefill=PrefillTiming(report.to_plan_ms, ttft_ms),
+            inter_token_ms=float(np.median(clock.token_ms())),
+            num_units=model.units.tunable_of(report.granted),
+            ttft_p95_ms=report.ttft_p95_ms,
         )
-        return RunTiming(prefill, float(np.median(clock.token_ms())), num_units, report.ttft_p95_ms)
 
-    return run
+    def _token_ids(self, workload: Workload) -> torch.Tensor:
+        """Draw a prompt (1, t) that becomes ``workload.num_tokens`` positions, with its images after the first id."""
+        image_tokens = workload.num_images * image_tokens_of(self.model)
+        text = workload.num_tokens - image_tokens - (self.model.scheduler is not None)  # and the latency token
+        ids = torch.randint(3, self.model.config.vocab_size - 1, (1, text), generator=self.rng)
+        return torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
+
+    def _pixels(self, workload: Workload) -> torch.Tensor | None:
+        """Draw the images' pixels (num_images, 3, S, S)."""
+        if not workload.num_images:
+            return None
+        side = self.model.get_vision_tower().config.image_size
+        pixels = torch.randn(workload.num_images, 3, side, side, generator=self.rng)
+        return pixels.to(self.model.device, self.model.dtype)
 
 
-def warm_up(model: Any) -> None:
-    """Run a short prompt once, whole, with a picture where the model has a tower: a process's first answer pays for
-    reading the weights and starting threads, which no later one does and no calibration counts."""
-    tower = model.get_vision_tower()
-    pictures = int(tower is not None)
-    tokens = LEAST_TOKENS + (tower.num_patches if pictures else 0)
-    timer_of(model)(Workload(tokens, model.units.tunable, pictures))
+def warm_up(model: AdaptiveModel) -> None:
+    """Run a short prompt once with all units, and an image where the model has a vision tower.
+
+    A process's first answer pays for reading the weights and starting threads; no later answer does, and no
+    calibration counts it.
+    """
+    image_tokens = image_tokens_of(model)
+    ModelTimer(model)(Workload(MIN_TOKENS + image_tokens, model.units.tunable, int(image_tokens > 0)))
 
 
-def time_points(points: Sequence[Workload], timer: Timer) -> list[MeasuredWorkload]:
-    """Run each workload at least ``ROUNDS[0]`` times, in rounds over all of them; where rounds are short, up to
-    ``ROUNDS[1]`` times within ``SECONDS``."""
-    for workload in points[:3]:
+def time_workloads(workloads: Sequence[Workload], timer: Timer) -> list[MeasuredWorkload]:
+    """Run all workloads in rounds: ``MIN_ROUNDS`` of them, and up to ``MAX_ROUNDS`` within ``MAX_SECONDS``."""
+    for workload in workloads[:3]:
         timer(workload)  # warm up
-    found: list[list[RunTiming]] = [[] for _ in points]
-    least, most = ROUNDS
-    start = time.monotonic()
-    with tqdm(total=least * len(points), desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        for number in range(most):
-            if number >= least:
-                if time.monotonic() - start > SECONDS:
-                    break
-                bar.total = (number + 1) * len(points)
-            for place, workload in enumerate(points):
-                found[place].append(timer(workload))
+    rounds: list[list[RunTiming]] = []
+    start, count = time.monotonic(), len(workloads)
+    with tqdm(total=MIN_ROUNDS * count, desc="calibrating", disable=not sys.stderr.isatty()) as bar:
+        while len(rounds) < MIN_ROUNDS or (len(rounds) < MAX_ROUNDS and time.monotonic() - start <= MAX_SECONDS):
+            bar.total = max(MIN_ROUNDS, len(rounds) + 1) * count
+            rounds.append([])
+            for workload in workloads:
+                rounds[-1].append(timer(workload))
                 bar.update()
     return [
-        MeasuredWorkload(workload, tuple(ran.prefill for ran in all_of), min(ran.inter_token_ms for ran in all_of))
-        for workload, all_of in zip(points, found, strict=True)
+        MeasuredWorkload(workload, tuple(run.prefill for run in runs), min(run.inter_token_ms for run in runs))
+        for workload, runs in zip(workloads, zip(*rounds, strict=True), strict=True)
     ]
 
 
-def profile_of(model: Any, timed: Sequence[MeasuredWorkload], held_out: Sequence[MeasuredWorkload]) -> Profile:
-    """Fit on ``timed``; errors are those of ``held_out``, and the spreads those of all single runs."""
-    units = model.units
-    fastest = [t.fastest for t in timed]
-    profile = Profile(
-        surroundings=DeviceFingerprint.of(model),
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        plan=fit([plan_terms(t.workload) for t in timed], [times.to_plan_ms for times in fastest]),
-        rest=fit(
-            [rest_terms(t.workload, units) for t in timed], [times.ttft_ms - times.to_plan_ms for times in fastest]
-        ),
-        decode=fit([decode_terms(t.workload, units) for t in timed], [t.inter_token_ms for t in timed]),
-        spread=1.0,
-        rest_spread=1.0,
-        errors={},
-    )
-    latency = TTFTPredictor(profile, units)
-    runs = [(latency.expected(t.workload), times) for t in (*timed, *held_out) for times in t.runs]
-    first_ratios = [times.ttft_ms / expected.ttft_ms for expected, times in runs]
-    rest_ratios = [rest_ratio(*pair) for pair in runs if is_remainder_significant(pair[0])]
-    return replace(
-        profile,
-        spread=_high(first_ratios),
-        rest_spread=_high(rest_ratios or first_ratios),
-        errors={
-            "prefill": relative_errors([t.fastest.ttft_ms / latency.expected(t.workload).ttft_ms for t in held_out]),
-            "decode": relative_errors([t.inter_token_ms / latency.token_ms(t.workload) for t in held_out]),
-        },
+def fit_latency_model(measured: Sequence[MeasuredWorkload], units: Units) -> LatencyModel:
+    """Fit the coefficients to the fastest run of each workload."""
+    workloads, fastest = [one.workload for one in measured], [one.fastest for one in measured]
+    return LatencyModel(
+        plan=fit([plan_terms(w) for w in workloads], [run.to_plan_ms for run in fastest]),
+        rest=fit([rest_terms(w, units) for w in workloads], [run.ttft_ms - run.to_plan_ms for run in fastest]),
+        decode=fit([decode_terms(w, units) for w in workloads], [one.inter_token_ms for one in measured]),
     )
 
 
-def _high(ratios: Sequence[float]) -> float:
-    """What ``TARGET_QUANTILE`` of them are below."""
+def spreads(fitted: LatencyModel, measured: Sequence[MeasuredWorkload], units: Units) -> tuple[float, float]:
+    """Return what ``TARGET_QUANTILE`` of all runs' measured over expected times are below.
+
+    The first is of the whole TTFT, the second of the time after the plan, at the pace of the time up to it.
+    """
+    runs = [(fitted.prefill(one.workload, units), run) for one in measured for run in one.runs]
+    ratios = [run.ttft_ms / expected.ttft_ms for expected, run in runs]
+    rest_ratios = [rest_ratio(expected, run) for expected, run in runs if is_remainder_significant(expected)]
+    spread, rest_spread = (
+        float(np.percentile(kept, 100 * TARGET_QUANTILE)) for kept in (ratios, rest_ratios or ratios)
+    )
+    return spread, rest_spread
+
+
+def _high_quantile(ratios: Sequence[float]) -> float:
     return float(np.percentile(ratios, 100 * TARGET_QUANTILE))
 
 
+def errors(fitted: LatencyModel, held_out: Sequence[MeasuredWorkload], units: Units) -> dict[str, dict[str, float]]:
+    """Return the relative errors by phase on workloads that were not fitted."""
+    prefill = [one.fastest.ttft_ms / fitted.prefill(one.workload, units).ttft_ms for one in held_out]
+    decode = [one.inter_token_ms / fitted.inter_token_ms(one.workload, units) for one in held_out]
+    return {"prefill": relative_errors(prefill), "decode": relative_errors(decode)}
+
+
 def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
-    """``median`` and ``p95`` of how far measured over predicted times are from 1."""
-    errors = np.abs(np.asarray(ratios) - 1)
-    return {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95))}
+    """Return ``median`` and ``p95`` of how far measured over predicted times are from 1."""
+    median, p95 = np.percentile(np.abs(np.asarray(ratios) - 1), (50, 95))
+    return {"median": float(median), "p95": float(p95)}
 
 
 def calibrate(
-    model: Any, points: int, timer: Timer | None = None, seed: int = 0
+    model: AdaptiveModel, points: int, timer: Timer | None = None, seed: int = 0
 ) -> tuple[Profile, list[MeasuredWorkload]]:
-    """Measure ``points`` points, every fourth held out of the fit; the profile, and the held-out times. Raises
-    OptionError for a model that has nothing to leave out."""
-    if not model.units.tunable:
+    """Measure ``points`` workloads, fit all but every fourth; return the profile and the held-out measurements.
+
+    Raises OptionError for a model without tunable layers.
+    """
+    units = model.units
+    if not units.tunable:
         raise OptionError(
-            f"this model always runs all of its {model.units.num_layers} layers (num_prefix_layers): a budget in time "
-            "has nothing to choose from; answer without one"
+            f"this model always runs all of its {units.num_layers} layers (num_prefix_layers): a budget in time has "
+            "nothing to choose from; answer without one"
         )
-    timed = time_points(draw_points(model, points, seed), timer or timer_of(model, seed))
-    held_out = timed[::4]
-    return profile_of(model, [t for t in timed if t not in held_out], held_out), held_out
+    measured = time_workloads(Design.of(model).draw(points, seed), timer or ModelTimer(model, seed))
+    held_out = measured[::HELD_OUT_EVERY]
+    fitted = fit_latency_model([one for number, one in enumerate(measured) if number % HELD_OUT_EVERY], units)
+    spread, rest_spread = spreads(fitted, measured, units)
+    profile = Profile(
+        surroundings=DeviceFingerprint.of(model),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        plan=fitted.plan,
+        rest=fitted.rest,
+        decode=fitted.decode,
+        spread=spread,
+        rest_spread=rest_spread,
+        errors=errors(fitted, held_out, units),
+    )
+    return profile, held_out

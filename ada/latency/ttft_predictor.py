@@ -19,22 +19,11 @@ import threading
 from collections import deque
 
 from ada.latency.device_profile import TARGET_QUANTILE, Profile
-from ada.latency.latency_model import (
-    NO_TIME_ELAPSED,
-    Elapsed,
-    PrefillTiming,
-    Workload,
-    decode_terms,
-    plan_terms,
-    predict,
-    rest_terms,
-)
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, PrefillTiming, Workload
 from ada.scheduling.units import Units
 
 WINDOW = 50  # answers
-RANK = math.ceil(
-    TARGET_QUANTILE * (WINDOW + 1)
-)  # the next answer is below this one of the window, in order, TARGET_QUANTILE of the time
+RANK = math.ceil(TARGET_QUANTILE * (WINDOW + 1))  # TARGET_QUANTILE of next answers are below this one of the window
 BOUNDS = (0.5, 10.0)
 MIN_REMAINDER = 0.2  # of the expected time to first token
 
@@ -76,8 +65,7 @@ class TTFTPredictor:
 
     def expected(self, workload: Workload) -> PrefillTiming:
         """Return the median times of a call on the calibrated device, vision tower included, in milliseconds."""
-        to_plan_ms = predict(self.profile.plan, plan_terms(workload))
-        return PrefillTiming(to_plan_ms, to_plan_ms + predict(self.profile.rest, rest_terms(workload, self.units)))
+        return self.profile.latency_model.prefill(workload, self.units)
 
     def first_token_ms(self, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> float:
         """Return the predicted p95 of the time from the question to the first token, as the device is now.
@@ -92,7 +80,7 @@ class TTFTPredictor:
 
     def token_ms(self, workload: Workload) -> float:
         """Return the median inter-token latency in milliseconds; ``workload.num_tokens`` is the context."""
-        return predict(self.profile.decode, decode_terms(workload, self.units))
+        return self.profile.latency_model.inter_token_ms(workload, self.units)
 
     def units_within(
         self, milliseconds: float, num_tokens: int, num_images: int, elapsed: Elapsed = NO_TIME_ELAPSED

@@ -56,7 +56,7 @@ class RowCost:
             vision=None if tower is None else tower.config,
             vision_layers=0 if tower is None else tower.layers_run,
             projector=None if tower is None else model.get_model().mm_projector,
-            image_tokens=0 if tower is None else self.num_images * _features(tower),
+            image_tokens=0 if tower is None else self.num_images * tower.num_image_tokens,
             has_scheduler=model.scheduler is not None,
             scored=self.scored,
         )
@@ -210,9 +210,3 @@ def _masking(model: AdaptiveModel, masked: Iterable[int]) -> str | None:
     if all(can_cut(model.model.layers[index]) for index in layers):
         reason = "rows with different plans share the batch"
     return f"{len(layers)} layers run dense under a mask ({model.units.kind} saves no time there): {reason}"
-
-
-def _features(tower: Any) -> int:
-    """Positions that one image, or one crop, sends through the projector."""
-    features: int = tower.num_patches + (tower.select_feature == "cls_patch")
-    return features

@@ -95,7 +95,7 @@ class BudgetPolicy(ServingPolicy):
     """Budgets of one worker. ``defaults``: the worker's flags; a request's fields come first."""
 
     def __init__(self, loaded: LoadedModel, defaults: Mapping[str, Any], registry: CollectorRegistry) -> None:
-        self.model = loaded.model
+        self.model: Any = loaded.model  # an AdaptiveModel wherever a budget was accepted
         self.defaults = defaults
         self.default_budget = budget_of(defaults)
         self.predictor = loaded.options.get("ttft_predictor")  # thread-safe: it learns from every request

@@ -1,4 +1,4 @@
-"""The header ``x-slo-ttft-ms``: a latency budget as milliseconds to the first token."""
+"""Reads the HTTP header ``x-slo-ttft-ms``: a latency budget as a TTFT in milliseconds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from llava.errors import OptionError
 
 HEADER = "x-slo-ttft-ms"
-LEAST, MOST = 0.001, 1e9  # milliseconds; beyond them a number is a mistake
+MIN_MS, MAX_MS = 0.001, 1e9  # a number outside is a mistake
 
 
 def fields_of_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """``latency_budget`` in milliseconds, where the header is there. Raises ``OptionError`` for what is no time.
+    """Return the request field ``latency_budget`` that the header asks for; empty where the header is missing.
 
-    Whether a time can be promised is for the worker to say, which knows its device.
+    Raises ``OptionError`` for what is not a time. Whether a time can be kept is for the worker to say, which knows its
+    device.
     """
     text = headers.get(HEADER)
     if text is None:
@@ -23,6 +24,6 @@ def fields_of_headers(headers: Mapping[str, str]) -> dict[str, str]:
         milliseconds = float(text)
     except ValueError:
         milliseconds = math.nan
-    if not LEAST <= milliseconds <= MOST:  # not a number is refused, too
+    if not MIN_MS <= milliseconds <= MAX_MS:  # NaN is refused, too
         raise OptionError(f"the header {HEADER} is {text[:100]!r}; expected milliseconds above 0, such as 850")
     return {"latency_budget": f"{milliseconds:.3f}".rstrip("0").rstrip(".") + "ms"}

@@ -1,4 +1,4 @@
-"""MMBench with known answers: share of questions right, and with --all-rounds answers right in every round.
+"""Scores MMBench with known answers: questions right in the first round, and in every round of their options.
 
 python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file FILE
 """
@@ -13,23 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring.matching import check_same, text_of
+from llava.eval.scoring.matching import check_same, percent_by, text_of
 from llava.eval.scoring.mmbench_table import Row, read_table
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
 
 def chosen(record: Record) -> str | None:
-    """The option's own letter that an answer names, whatever the round turned it to; None where it names none."""
+    """Return the original letter of the option that an answer names; None where it names none.
+
+    A round rotates the options; ``option_char`` has their original letters.
+    """
     text = text_of(record, "the result file").strip()
     letter = text[:1] if text[1:2] in ("", ".", ")", " ", ":") else ""
-    place = "ABCD".find(letter) if letter else -1
-    return record["option_char"][place] if 0 <= place < len(record["option_char"]) else None
+    index = "ABCD".find(letter) if letter else -1
+    letters: list[str] = record["option_char"]
+    return letters[index] if 0 <= index < len(letters) else None
 
 
 def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Any]:
-    """``accuracy`` of first rounds, ``circular_accuracy`` (right in all of a question's rounds; None where there is
-    one round), in percent; ``by_category`` of first rounds. Raises ``DataError`` for unequal sets."""
+    """Return ``questions`` (their number), and ``accuracy``, ``circular_accuracy`` and ``by_category`` in percent.
+
+    ``accuracy`` and ``by_category`` are of first rounds; ``circular_accuracy`` counts the questions that are right in
+    all rounds, and is None where there is one round. Raises ``DataError`` for answers that are not to these questions.
+    """
     truths = {int(row["index"] or 0): row for row in rows}
     if any(not row.get("answer") for row in rows):
         raise DataError("the annotation file has questions without an answer, as test splits do; submit it instead")
@@ -40,27 +47,27 @@ def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, 
         if turn in rounds[record["question_id"]]:
             raise DataError(f"question {record['question_id']} has two answers in round {turn}; two runs in a file?")
         rounds[record["question_id"]][turn] = chosen(record) == truths[record["question_id"]]["answer"]
-    kinds: defaultdict[str, list[bool]] = defaultdict(list)
+    hits: defaultdict[str, list[bool]] = defaultdict(list)
     for index, turns in rounds.items():
-        kinds[truths[index].get("category") or "none"].append(turns[0])
+        hits[truths[index].get("category") or "none"].append(turns[0])
     several = any(len(turns) > 1 for turns in rounds.values())
     return {
         "questions": len(rounds),
         "accuracy": 100 * sum(turns[0] for turns in rounds.values()) / len(rounds),
         "circular_accuracy": 100 * sum(all(t.values()) for t in rounds.values()) / len(rounds) if several else None,
-        "by_category": {kind: 100 * sum(hits) / len(hits) for kind, hits in sorted(kinds.items())},
+        "by_category": percent_by(hits),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_mmbench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--annotation-file", type=Path, required=True, help="MMBench's .tsv with its answers")
-    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
+    parser.add_argument("--result-file", type=Path, required=True, help="answer file of llava.eval.model_vqa_mmbench")
     args = parser.parse_args(arguments)
 
     def show() -> None:

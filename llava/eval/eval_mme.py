@@ -1,8 +1,8 @@
-"""MME: yes or no, two questions a picture; perception and cognition.
+"""Scores MME: two yes/no questions an image, for perception and cognition.
 
     python -m llava.eval.eval_mme --results_dir answers/llava-v1.5-7b
 
-reads what scripts/convert_answer_to_mme.py writes: a CATEGORY.txt of lines ``picture, question, truth, answer``.
+reads what scripts/convert_answer_to_mme.py writes: a CATEGORY.txt of lines ``image, question, truth, answer``.
 """
 
 from __future__ import annotations
@@ -24,43 +24,46 @@ CATEGORIES = {
 }
 TRUTHS = ("yes", "no")
 
-Line = tuple[str, str, str, str]  # picture, question, truth, answer
+Line = tuple[str, str, str, str]  # image, question, truth, answer
 
 
 def parse_pred_ans(text: str) -> str:
-    """An answer as MME reads it, by its first four letters: "yes", "no" or "other"."""
+    """Return an answer as MME reads it, by its first four letters: "yes", "no" or "other"."""
     start = text.lower()[:4]
     return next((answer for answer in TRUTHS if answer in start), "other")
 
 
 def category_scores(lines: Sequence[Line], name: str) -> dict[str, Any]:
-    """``acc`` (questions), ``acc_plus`` (pictures whose two questions are both right) and ``score`` (their sum), in
-    percent, and counts. Raises ``DataError`` for a picture without exactly two questions, and for other truths."""
-    by_picture: defaultdict[str, list[bool]] = defaultdict(list)
-    for picture, _, truth, answer in lines:
+    """Return one category's ``acc``, ``acc_plus`` and ``score`` in percent, and counts.
+
+    ``acc`` is of questions, ``acc_plus`` of images whose two questions are both right, ``score`` their sum. Raises
+    ``DataError`` for an image without exactly two questions, and for truths other than yes and no.
+    """
+    by_image: defaultdict[str, list[bool]] = defaultdict(list)
+    for image, _, truth, answer in lines:
         if truth.lower() not in TRUTHS:
-            raise DataError(f"{name}: the truth of a question on {picture!r} is {truth!r}; expected yes or no")
-        by_picture[picture].append(parse_pred_ans(answer) == truth.lower())
-    odd = [picture for picture, hits in by_picture.items() if len(hits) != 2]
+            raise DataError(f"{name}: the truth of a question on {image!r} is {truth!r}; expected yes or no")
+        by_image[image].append(parse_pred_ans(answer) == truth.lower())
+    odd = [image for image, hits in by_image.items() if len(hits) != 2]
     if odd or not lines:
-        what = f"{odd[0]!r} has {len(by_picture[odd[0]])} questions" if odd else "there are no answers"
-        raise DataError(f"{name}: {what}; MME asks two about each picture")
-    hits = [hit for pair in by_picture.values() for hit in pair]
+        what = f"{odd[0]!r} has {len(by_image[odd[0]])} questions" if odd else "there are no answers"
+        raise DataError(f"{name}: {what}; MME asks two about each image")
+    hits = [hit for pair in by_image.values() for hit in pair]
     acc = 100 * sum(hits) / len(hits)
-    acc_plus = 100 * sum(all(pair) for pair in by_picture.values()) / len(by_picture)
+    acc_plus = 100 * sum(all(pair) for pair in by_image.values()) / len(by_image)
     other = sum(parse_pred_ans(answer) == "other" for *_, answer in lines)
     return {
         "acc": acc,
         "acc_plus": acc_plus,
         "score": acc + acc_plus,
         "questions": len(hits),
-        "pictures": len(by_picture),
+        "pictures": len(by_image),
         "other": other,
     }
 
 
 def mme_scores(categories: Mapping[str, Sequence[Line]]) -> dict[str, dict[str, Any]]:
-    """``Perception`` and ``Cognition``, those of which there are answers: ``total`` and ``categories``.
+    """Return ``total`` and ``categories`` of ``Perception`` and ``Cognition``, where there are answers.
 
     Raises ``DataError`` for a category that MME does not have.
     """
@@ -77,7 +80,7 @@ def mme_scores(categories: Mapping[str, Sequence[Line]]) -> dict[str, dict[str, 
 
 
 def read_results(folder: Path) -> dict[str, list[Line]]:
-    """Every CATEGORY.txt of a folder."""
+    """Read every CATEGORY.txt of a folder. Raises ``DataError`` where there is none."""
     files = sorted(folder.glob("*.txt"))
     if not files:
         raise DataError(f"--results_dir {folder} holds no CATEGORY.txt of scripts/convert_answer_to_mme.py")
@@ -89,13 +92,13 @@ def _lines(file: Path) -> list[Line]:
     for number, line in enumerate(read_text(file, "--results_dir's").splitlines(), 1):
         cells = line.split("\t")
         if len(cells) != 4:
-            raise DataError(f"{file}, line {number} has {len(cells)} cells; expected picture, question, truth, answer")
+            raise DataError(f"{file}, line {number} has {len(cells)} cells; expected image, question, truth, answer")
         lines.append((cells[0], cells[1], cells[2], cells[3]))
     return lines
 
 
 def report(scores: Mapping[str, Any]) -> str:
-    """The figures for people."""
+    """Format the scores as text."""
     lines = []
     for side, figures in scores.items():
         lines.append(f"=========== {side} ===========\ntotal score: {figures['total']:.2f}\n")
@@ -109,12 +112,17 @@ def report(scores: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_mme", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results_dir", type=Path, required=True, help="folder of CATEGORY.txt")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--results_dir",
+        type=Path,
+        required=True,
+        help="folder of CATEGORY.txt, as scripts/convert_answer_to_mme.py writes it",
+    )
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
     args = parser.parse_args(arguments)
 
     def show() -> None:

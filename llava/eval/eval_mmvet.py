@@ -1,9 +1,9 @@
-"""MM-Vet: a judge gives each answer a mark from 0.0 to 1.0 against the true one; means by capability.
+r"""Scores MM-Vet: a judge model grades each answer from 0.0 to 1.0 against the true one; means by capability.
 
-    OPENAI_BASE_URL=http://localhost:8000/v1 python -m llava.eval.eval_mmvet --questions mm-vet.json \\
+    OPENAI_BASE_URL=http://localhost:8000/v1 python -m llava.eval.eval_mmvet --questions mm-vet.json \
         --results RESULTS.json --output GRADES.jsonl
 
-``--results`` is what scripts/convert_mmvet_for_eval.py writes. The judge's instructions are this project's own words.
+``--results`` is what scripts/convert_mmvet_for_eval.py writes. The judge's instructions are this project's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SYSTEM = (
 
 
 def read_mark(reply: str) -> float | None:
-    """A reply's mark in [0, 1]; None where it is none."""
+    """Return a reply's mark in [0, 1]; None where the reply has none."""
     try:
         mark = float(reply.split()[0])
     except (IndexError, ValueError):
@@ -41,33 +41,39 @@ def read_mark(reply: str) -> float | None:
 
 
 def mmvet_scores(questions: Mapping[str, Any], grades: Sequence[Record]) -> dict[str, Any]:
-    """``total`` and ``by_capability``, mean marks in percent. Raises ``DataError`` for unequal sets."""
+    """Return ``questions`` (their number), and ``total`` and ``by_capability``, mean marks in percent.
+
+    Raises ``DataError`` where grades and questions do not have the same ids.
+    """
     marks = {grade["question_id"]: grade["mark"] for grade in grades}
     check_same(marks, questions, "the grades")
-    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    marks_of: defaultdict[str, list[float]] = defaultdict(list)
     for key, question in questions.items():
         for capability in question["capability"]:
-            kinds[capability].append(marks[key])
+            marks_of[capability].append(marks[key])
     return {
         "questions": len(marks),
         "total": 100 * mean(list(marks.values()), "questions"),
-        "by_capability": {name: 100 * mean(own, "questions") for name, own in sorted(kinds.items())},
+        "by_capability": {name: 100 * mean(own, "questions") for name, own in sorted(marks_of.items())},
     }
 
 
-def grade(args: argparse.Namespace) -> dict[str, Any]:
-    """Judge what is not judged yet, and give the scores."""
-    questions, results = read_json(args.questions, "--questions"), read_json(args.results, "--results")
+def grade(question_file: Path, result_file: Path, output: Path, model: str = DEFAULT_MODEL) -> dict[str, Any]:
+    """Let the judge ``model`` grade the answers that ``output`` has no grade for; return the scores.
+
+    Raises ``DataError`` for files that do not match, ``OptionError`` for an output of other answers.
+    """
+    questions, results = read_json(question_file, "--questions"), read_json(result_file, "--results")
     if not questions or not isinstance(results, dict):
-        raise DataError(f"{args.questions} holds no questions, or {args.results} no answers by question")
-    check_same(results, questions, f"--results {args.results}")
-    file = RecordFile(args.output)
+        raise DataError(f"{question_file} holds no questions, or {result_file} no answers by question")
+    check_same(results, questions, f"--results {result_file}")
+    file = RecordFile(output)
     if any(results.get(record["question_id"]) != record["prediction"] for record in file.records):
-        raise OptionError(f"{args.output} holds grades of other answers; remove it, or choose another --output")
+        raise OptionError(f"{output} holds grades of other answers; remove it, or choose another --output")
     graded = {record["question_id"] for record in file.records}
     waiting = [key for key in questions if key not in graded]
-    judge = Judge(args.model) if waiting else None
-    for key in tqdm(waiting, desc=args.output.stem, unit=" grades"):
+    judge = Judge(model) if waiting else None
+    for key in tqdm(waiting, desc=output.stem, unit=" grades"):
         if judge is not None:
             _, mark = judge.mark(SYSTEM, _prompt(questions[key], results[key]), read_mark)
             file.append([{"question_id": key, "prediction": results[key], "mark": mark}])
@@ -80,18 +86,27 @@ def _prompt(question: Mapping[str, str], prediction: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_mmvet",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--questions", type=Path, required=True, help="mm-vet.json")
-    parser.add_argument("--results", type=Path, required=True, help="the answers, by question")
-    parser.add_argument("--output", type=Path, required=True, help="where the grades go")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="the judge")
+    parser.add_argument("--questions", type=Path, required=True, help="MM-Vet's questions, mm-vet.json")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        required=True,
+        help="JSON file of answers by question, as scripts/convert_mmvet_for_eval.py writes it",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file to write the grades to, one JSON object a line"
+    )
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="name of the judge model at the server (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
-    return run_program(lambda: print(json.dumps(grade(args))))
+    return run_program(lambda: print(json.dumps(grade(args.questions, args.results, args.output, args.model))))
 
 
 if __name__ == "__main__":

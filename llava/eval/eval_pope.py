@@ -1,4 +1,4 @@
-"""POPE: are objects seen that are not there? Accuracy, precision, recall, F1 and the share of yes, by category.
+"""Scores POPE (object hallucination): accuracy, precision, recall, F1 and share of yes, by category.
 
 python -m llava.eval.eval_pope --annotation-dir DIR --question-file FILE --result-file FILE
 """
@@ -15,21 +15,21 @@ from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
-NO_WORDS = frozenset(("No", "not", "no"))  # "NO" is not among them: figures would not be comparable any more
+NO_WORDS = frozenset(("No", "not", "no"))  # without "NO", as in published scores
 PREFIX, SUFFIX = "coco_pope_", ".json"
 
 
 def yes_or_no(text: str) -> str:
-    """An answer as POPE reads it: "no" where the first sentence holds one of ``NO_WORDS``, else "yes"."""
+    """Return an answer as POPE reads it: "no" where the first sentence holds one of ``NO_WORDS``, else "yes"."""
     words = text.partition(".")[0].replace(",", "").split(" ")
     return "no" if NO_WORDS.intersection(words) else "yes"
 
 
 def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Counts (``TP FP TN FN``) and figures in [0, 1]; every label but "no" means yes.
+    """Return counts (``TP FP TN FN``) and metrics in [0, 1]; every label but "no" means yes.
 
-    Raises ``DataError`` where there are not as many answers as labels, and where a figure is undefined: nothing was
-    answered yes, nothing should have been, or no yes was right.
+    Raises ``DataError`` where there are not as many answers as labels, and where a metric is undefined: no answer is
+    yes, no label is, or no yes is right.
     """
     if len(texts) != len(labels):
         raise DataError(f"{len(texts)} answers, but {len(labels)} labels; expected one for one")
@@ -54,7 +54,7 @@ def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def eval_pope(answers: Iterable[Record], label_file: str | Path) -> dict[str, Any]:
-    """The figures of one category: ``answers`` in the order of the labels in ``label_file`` (JSON lines)."""
+    """Score one category: ``answers`` in the order of the labels in ``label_file`` (JSON lines)."""
     labels = [str(record.get("label")) for record in read_records(Path(label_file), "the label file")]
     try:
         return pope_scores([text_of(answer, "the result file") for answer in answers], labels)
@@ -63,7 +63,7 @@ def eval_pope(answers: Iterable[Record], label_file: str | Path) -> dict[str, An
 
 
 def score(annotation_dir: Path, question_file: Path, result_file: Path) -> dict[str, dict[str, Any]]:
-    """The figures of every category that ``annotation_dir`` has a ``coco_pope_CATEGORY.json`` for."""
+    """Score every category that ``annotation_dir`` has a ``coco_pope_CATEGORY.json`` for."""
     questions = by_id(read_records(question_file, "--question-file"), "question_id", f"--question-file {question_file}")
     answers = by_id(read_records(result_file, "--result-file"), "question_id", f"--result-file {result_file}")
     check_same(answers, questions, f"--result-file {result_file}")
@@ -79,7 +79,7 @@ def score(annotation_dir: Path, question_file: Path, result_file: Path) -> dict[
 
 
 def report(scores: dict[str, Any]) -> str:
-    """One category's figures as upstream prints them."""
+    """Format one category's scores as upstream prints them."""
     names = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1 score": "f1"}
     counts = "\t".join(str(scores[name]) for name in ("TP", "FP", "TN", "FN"))
     figures = [f"{title}: {scores[name]}" for title, name in {**names, "Yes ratio": "yes_ratio"}.items()]
@@ -88,13 +88,15 @@ def report(scores: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_pope", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--annotation-dir", type=Path, required=True, help="folder of coco_pope_CATEGORY.json")
-    parser.add_argument("--question-file", type=Path, required=True, help="the questions, with their categories")
-    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
+    parser.add_argument(
+        "--question-file", type=Path, required=True, help="question file, whose questions have a category"
+    )
+    parser.add_argument("--result-file", type=Path, required=True, help="answer file of llava.eval.model_vqa*")
     args = parser.parse_args(arguments)
 
     def show() -> None:

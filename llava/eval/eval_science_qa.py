@@ -1,4 +1,4 @@
-"""ScienceQA: multiple choice, with and without a picture.
+"""Scores ScienceQA: multiple choice, with and without an image.
 
 python -m llava.eval.eval_science_qa --base-dir DIR --result-file FILE --output-file FILE --output-result FILE
 """
@@ -27,14 +27,16 @@ _STATED = re.compile(r"The answer is ([A-Z]).")
 
 
 def get_pred_idx(prediction: str, choices: Sequence[str], options: Sequence[str] = LETTERS) -> int:
-    """Which choice a letter names, counted from 0; -1 for what names none of them."""
+    """Return the index of the choice that a letter names; -1 for what names none of them."""
     letters = list(options[: len(choices)])
     return letters.index(prediction) if prediction in letters else -1
 
 
 def parse_answer(text: str, options: Sequence[str] = LETTERS) -> str:
-    """The letter of an answer: a letter alone, one in front of ". ", or the one of "The answer is X." where it is said
-    once; else ``FAILED``."""
+    """Return an answer's letter, or ``FAILED``.
+
+    It is a letter alone, one before ". ", or the X of "The answer is X." where that is there exactly once.
+    """
     if text in options:
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
@@ -46,33 +48,34 @@ def parse_answer(text: str, options: Sequence[str] = LETTERS) -> str:
 def science_scores(
     problems: Mapping[str, Any], answers: Mapping[str, Record], options: Sequence[str] = LETTERS
 ) -> dict[str, Any]:
-    """``acc`` (percent), ``correct``, ``count``, ``image_acc`` (percent; None without a picture), ``results`` and
-    ``outputs`` by problem, and ``analysis``: what was right and what was wrong, answer by answer.
+    """Return ``acc`` and ``image_acc`` in percent, ``correct``, ``count``, and three tables of the answers.
 
-    A problem without an answer counts as wrong, as upstream; answers to unknown problems are a ``DataError``.
+    ``image_acc`` is None where no problem has an image. ``results`` and ``outputs`` are by problem; ``analysis`` lists
+    the right and the wrong answers. A problem without an answer counts as wrong, as upstream. Raises ``DataError`` for
+    answers to unknown problems.
     """
     unknown = [key for key in answers if key not in problems]
     if unknown:
         raise DataError(f"{len(unknown)} answers are to problems that are not in this split, the first is {unknown[0]}")
-    lost = len(problems) - len(answers)
-    if lost:
-        log.warning("%d of %d problems have no answer; they count as wrong", lost, len(problems))
-    rows = [_marked(key, problem, answers.get(key), options) for key, problem in problems.items()]
+    missing = len(problems) - len(answers)
+    if missing:
+        log.warning("%d of %d problems have no answer; they count as wrong", missing, len(problems))
+    rows = [_scored(key, problem, answers.get(key), options) for key, problem in problems.items()]
     right, wrong = ([row for row in rows if row["right"] is side] for side in (True, False))
-    pictured = [row for row in rows if row["is_multimodal"]]
-    hits = sum(row["right"] for row in pictured)
+    with_image = [row for row in rows if row["is_multimodal"]]
+    hits = sum(row["right"] for row in with_image)
     return {
         "acc": share(len(right), len(rows), "there are no problems") * 100,
         "correct": len(right),
         "count": len(rows),
-        "image_acc": hits / len(pictured) * 100 if pictured else None,
+        "image_acc": hits / len(with_image) * 100 if with_image else None,
         "results": {row["question_id"]: row["index"] for row in rows},
         "outputs": {row["question_id"]: row["pred"] for row in rows},
         "analysis": {"correct": [_shown(row) for row in right], "incorrect": [_shown(row) for row in wrong]},
     }
 
 
-def _marked(key: str, problem: Mapping[str, Any], answer: Record | None, options: Sequence[str]) -> dict[str, Any]:
+def _scored(key: str, problem: Mapping[str, Any], answer: Record | None, options: Sequence[str]) -> dict[str, Any]:
     answer = answer or {"text": FAILED, "prompt": "Unknown"}
     letter = parse_answer(answer["text"], options)
     index = get_pred_idx(letter, problem["choices"], options)
@@ -93,16 +96,16 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(scores: Mapping[str, Any]) -> str:
-    """The line that upstream prints."""
-    pictured = "none asked" if scores["image_acc"] is None else f"{scores['image_acc']:.2f}%"
+    """Format the line that upstream prints."""
+    images = "none asked" if scores["image_acc"] is None else f"{scores['image_acc']:.2f}%"
     return (
         f"Total: {scores['count']}, Correct: {scores['correct']}, Accuracy: {scores['acc']:.2f}%, "
-        f"IMG-Accuracy: {pictured}"
+        f"IMG-Accuracy: {images}"
     )
 
 
 def score(base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = LETTERS) -> dict[str, Any]:
-    """The scores of a result file on one split of the problems in ``base_dir``."""
+    """Score a result file on one split of the problems in ``base_dir``. Raises ``DataError`` for unusable files."""
     splits = read_json(base_dir / "pid_splits.json", "--base-dir's")
     problems = read_json(base_dir / "problems.json", "--base-dir's")
     if not splits.get(split):
@@ -116,18 +119,20 @@ def score(base_dir: Path, result_file: Path, split: str = "test", options: Seque
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_science_qa",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--base-dir", type=Path, required=True, help="folder of problems.json and pid_splits.json")
-    parser.add_argument("--result-file", type=Path, required=True, help="the answers")
-    parser.add_argument("--output-file", type=Path, required=True, help="where right and wrong answers are listed")
-    parser.add_argument("--output-result", type=Path, required=True, help="where the scores go")
-    parser.add_argument("--split", default="test", help="which problems were asked")
-    parser.add_argument("--options", nargs="+", default=LETTERS, help="the letters of choices")
+    parser.add_argument("--result-file", type=Path, required=True, help="answer file of llava.eval.model_vqa_science")
+    parser.add_argument("--output-file", type=Path, required=True, help="JSON file to list right and wrong answers in")
+    parser.add_argument("--output-result", type=Path, required=True, help="JSON file to write the scores to")
+    parser.add_argument("--split", default="test", help="split of the problems that were asked (default: %(default)s)")
+    parser.add_argument(
+        "--options", nargs="+", default=LETTERS, help="letters of the choices, in order (default: A B C D E)"
+    )
     args = parser.parse_args(arguments)
 
     def show() -> None:

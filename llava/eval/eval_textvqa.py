@@ -1,4 +1,4 @@
-"""TextVQA: reading text in pictures, marked against ten people's answers.
+"""Scores TextVQA (text in images) against ten people's answers.
 
 python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --result-file FILE
 """
@@ -20,7 +20,7 @@ _OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "
 
 
 def prompt_processor(prompt: str) -> str:
-    """The question inside a prompt, in lower case. Raises ``DataError`` for a prompt of another form."""
+    """Return the question in a prompt, in lower case. Raises ``DataError`` for a prompt of another form."""
     lines = prompt.split("\n")
     if prompt.startswith(_OLD_MARK):
         _, mark, rest = prompt.partition("Question: ")
@@ -35,7 +35,7 @@ def prompt_processor(prompt: str) -> str:
 
 
 def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> list[dict[str, Any]]:
-    """``pred_answer`` and ``gt_answers`` of every result, matched by picture and question.
+    """Return ``pred_answer`` and ``gt_answers`` of every result, matched by image and question.
 
     Raises ``DataError`` unless every result has an annotation, and every annotation a result.
     """
@@ -45,7 +45,7 @@ def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> lis
     for result in results:
         key = (result["question_id"], prompt_processor(result["prompt"]))
         if key not in people:
-            raise DataError(f"picture {key[0]!r} has no question {key[1]!r} in the annotations; is it another set?")
+            raise DataError(f"image {key[0]!r} has no question {key[1]!r} in the annotations; is it another set?")
         missing.discard(key)
         found.append({"pred_answer": text_of(result, "the results"), "gt_answers": people[key]})
     if missing:
@@ -54,7 +54,7 @@ def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> lis
 
 
 def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[str, Any]:
-    """``samples`` and ``accuracy`` in percent."""
+    """Score one answer file: ``samples`` (their number) and ``accuracy`` in percent."""
     fields = read_json(Path(annotation_file), "--annotation-file")
     annotations = fields.get("data") if isinstance(fields, dict) else None
     if not annotations:
@@ -68,15 +68,19 @@ def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_textvqa",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--annotation-file", type=Path, required=True, help="TextVQA's questions and people's answers")
-    parser.add_argument("--result-file", type=Path, help="the answers")
-    parser.add_argument("--result-dir", type=Path, help="or a folder of answer files, marked one by one")
+    parser.add_argument(
+        "--annotation-file", type=Path, required=True, help="TextVQA's JSON file of questions and people's answers"
+    )
+    parser.add_argument("--result-file", type=Path, help="answer file of llava.eval.model_vqa_loader")
+    parser.add_argument(
+        "--result-dir", type=Path, help="folder of answer files to score one by one, instead of --result-file"
+    )
     args = parser.parse_args(arguments)
 
     def show() -> None:

@@ -1,4 +1,4 @@
-"""VQAv2 and VizWiz with known answers: accuracy over ten people's answers, as for TextVQA.
+"""Scores VQAv2 and VizWiz with known answers: accuracy over ten people's answers, as for TextVQA.
 
     python -m llava.eval.eval_vqa --annotation-file FILE --result-file FILE
 
@@ -23,30 +23,30 @@ from llava.program import run_program
 
 
 def vqa_scores(annotations: Sequence[Record], results: Sequence[Record], key: str) -> dict[str, Any]:
-    """``accuracy`` and ``by_type`` of answer, in percent, and ``questions``. ``key`` names both sides' id.
+    """Return ``questions`` (their number), ``accuracy``, and ``by_type`` of answer, in percent.
 
-    Raises ``DataError`` where answers and questions are not of the same ids; empty answers to other questions, with
-    which VQAv2's submissions are filled up, do not count.
+    key: the field that is the id of annotations and results. Raises ``DataError`` where these do not have the same
+    ids; empty answers to other questions, with which VQAv2's submissions are filled up, are ignored.
     """
     asked, given = by_id(annotations, key, "the annotations"), by_id(results, key, "the results")
     given = {name: result for name, result in given.items() if name in asked or result["answer"]}
     check_same(given, asked, "the results")
     evaluator = TextVQAAccuracyEvaluator()
-    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    scores_of: defaultdict[str, list[float]] = defaultdict(list)
     for name, question in asked.items():
         people = [answer["answer"] for answer in question["answers"]]
         entry = {"pred_answer": given[name]["answer"], "gt_answers": people}
-        kinds[question.get("answer_type", "other")] += evaluator.scores([entry])
-    scores = [score for own in kinds.values() for score in own]
+        scores_of[question.get("answer_type", "other")] += evaluator.scores([entry])
+    scores = [score for own in scores_of.values() for score in own]
     return {
         "questions": len(scores),
         "accuracy": 100 * mean(scores, "questions"),
-        "by_type": {kind: 100 * mean(own, "questions") for kind, own in sorted(kinds.items())},
+        "by_type": {name: 100 * mean(own, "questions") for name, own in sorted(scores_of.items())},
     }
 
 
 def score(annotation_file: Path, result_file: Path) -> dict[str, Any]:
-    """The scores of a submission: VQAv2's where the annotations are under "annotations", else VizWiz's."""
+    """Score a submission: to VQAv2 where the annotations are under "annotations", else to VizWiz."""
     fields = read_json(annotation_file, "--annotation-file")
     results = read_json(result_file, "--result-file")
     try:
@@ -58,12 +58,19 @@ def score(annotation_file: Path, result_file: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_vqa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--annotation-file", type=Path, required=True, help="the questions' answers of ten people each")
-    parser.add_argument("--result-file", type=Path, required=True, help="the converted answers")
+    parser.add_argument(
+        "--annotation-file", type=Path, required=True, help="JSON file of ten people's answers to each question"
+    )
+    parser.add_argument(
+        "--result-file",
+        type=Path,
+        required=True,
+        help="JSON file of answers, as scripts/convert_{vqav2,vizwiz}_for_submission.py write it",
+    )
     args = parser.parse_args(arguments)
     return run_program(lambda: print(json.dumps(score(args.annotation_file, args.result_file))))
 

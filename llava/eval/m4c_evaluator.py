@@ -1,4 +1,4 @@
-"""How open answers are compared: the VQA challenges' normalisation, and accuracy over ten people's answers.
+"""Compares open answers: the VQA challenges' normalization, and accuracy over ten people's answers.
 
 The tables and rules are those that published figures were made with, oddities included; tests/parity pins them.
 """
@@ -16,13 +16,13 @@ ARTICLES = frozenset(("a", "an", "the"))
 NUMBERS = {name: str(n) for n, name in enumerate("zero one two three four five six seven eight nine ten".split())}
 NUMBERS["none"] = "0"
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-PEOPLE = 10  # answers to each question
+NUM_PEOPLE = 10  # who answered each question
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d),+(?=\d)")
 _PERIOD = re.compile(r"\.(?!\d)")
-_MOST_PERIODS = 32  # so many are removed
+_MAX_PERIODS = 32  # that are removed
 
-# What people leave an apostrophe out of. Words such as "she's" and "I'm", which the metric knows too, never come up
-# there: answers are in lower case, and "'s" is split off.
+# Words that people write without their apostrophe. Words such as "she's" and "I'm", which the metric has too, cannot
+# occur: answers are in lower case, and "'s" is split off.
 _CONTRACTED = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
     "he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've "
@@ -34,47 +34,48 @@ _CONTRACTED = (
     "you've"
 ).split()
 CONTRACTIONS = {
-    word[:place] + word[place + 1 :]: word for word in _CONTRACTED for place, letter in enumerate(word) if letter == "'"
+    word[:index] + word[index + 1 :]: word for word in _CONTRACTED for index, letter in enumerate(word) if letter == "'"
 }
 CONTRACTIONS["somebody'd"] = "somebodyd"
 
 
 class EvalAIAnswerProcessor:
-    """``processor(answer)``: the answer as the VQA challenges compare it."""
+    """Normalizes answers as the VQA challenges do: ``processor(answer)``."""
 
     def word_tokenize(self, word: str) -> str:
-        """Lower case, without commas and question marks, a possessive set apart."""
+        """Return the text in lower case, without commas and question marks, with a space before a possessive."""
         return word.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
     def process_punctuation(self, in_text: str) -> str:
-        """Marks go where a space is beside them (or a comma inside a number is in the text), else become a space."""
-        goes_anyway = _COMMA_IN_NUMBER.search(in_text) is not None
+        """Remove marks that are next to a space anywhere, or all where a number has a comma; else make them spaces."""
+        remove_all = _COMMA_IN_NUMBER.search(in_text) is not None
         text = in_text
         for mark in PUNCTUATION:
-            beside_space = f"{mark} " in in_text or f" {mark}" in in_text
-            text = text.replace(mark, "" if beside_space or goes_anyway else " ")
-        return _PERIOD.sub("", text, count=_MOST_PERIODS)
+            next_to_space = f"{mark} " in in_text or f" {mark}" in in_text
+            text = text.replace(mark, "" if next_to_space or remove_all else " ")
+        return _PERIOD.sub("", text, count=_MAX_PERIODS)
 
     def process_digit_article(self, in_text: str) -> str:
-        """Number words as digits, no articles, apostrophes put back."""
+        """Write number words as digits, drop articles, and restore apostrophes."""
         words = (NUMBERS.get(word, word) for word in in_text.lower().split())
         return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
     def __call__(self, item: str) -> str:
+        """Return the answer in the form that is compared."""
         text = self.word_tokenize(item).replace("\n", " ").replace("\t", " ").strip()
         return self.process_digit_article(self.process_punctuation(text))
 
 
 class TextVQAAccuracyEvaluator:
-    """An answer's score is min(1, people who gave it / 3), the mean over leaving each one of ten people out."""
+    """Scores an answer by min(1, people who gave it / 3), averaged over leaving out each one of ten people."""
 
     def __init__(self) -> None:
         self.answer_processor = EvalAIAnswerProcessor()
 
     def unique_scores(self, raw_answers: Sequence[str]) -> dict[str, float]:
-        """Every answer that somebody gave, with its score. Raises ``DataError`` unless ten people answered."""
-        if len(raw_answers) != PEOPLE:
-            raise DataError(f"{len(raw_answers)} answers of people ({list(raw_answers)}); expected {PEOPLE}")
+        """Return the score of every answer that somebody gave. Raises ``DataError`` unless ten people answered."""
+        if len(raw_answers) != NUM_PEOPLE:
+            raise DataError(f"{len(raw_answers)} answers of people ({list(raw_answers)}); expected {NUM_PEOPLE}")
         answers = [self.answer_processor(answer) for answer in raw_answers]
         return {answer: self._score(answer, answers) for answer in dict.fromkeys(answers)}
 
@@ -84,48 +85,48 @@ class TextVQAAccuracyEvaluator:
         return mean([min(1, rest.count(answer) / 3) for rest in others], "answers")
 
     def scores(self, pred_list: Sequence[Mapping[str, Any]]) -> list[float]:
-        """One score a prediction: ``{"pred_answer": text, "gt_answers": [ten texts]}``, in [0, 1]."""
+        """Score each prediction ``{"pred_answer": text, "gt_answers": [ten texts]}`` in [0, 1]."""
         return [
             self.unique_scores(entry["gt_answers"]).get(self.answer_processor(entry["pred_answer"]), 0.0)
             for entry in pred_list
         ]
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
-        """The mean score, in [0, 1]."""
+        """Return the mean score, in [0, 1]."""
         return mean(self.scores(pred_list), "answers to score")
 
 
 class STVQAAccuracyEvaluator:
-    """Right is an answer that any of the people gave."""
+    """Counts an answer as right where any of the people gave it."""
 
     def __init__(self) -> None:
         self.answer_processor = EvalAIAnswerProcessor()
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
-        """Share of predictions that are right, in [0, 1]."""
+        """Return the share of predictions that are right, in [0, 1]."""
         same = self.answer_processor
         hits = [same(e["pred_answer"]) in {same(answer) for answer in e["gt_answers"]} for e in pred_list]
         return mean(hits, "answers to score")
 
 
 class STVQAANLSEvaluator:
-    """Average normalised Levenshtein similarity, where a similarity below one half counts nothing."""
+    """Average normalized Levenshtein similarity, where a similarity below one half counts as 0."""
 
     def get_anls(self, s1: str, s2: str) -> float:
-        """Of two texts, in [0, 1]."""
+        """Return the similarity of two texts, in [0, 1]."""
         one, other = s1.lower().strip(), s2.lower().strip()
         longest = max(len(one), len(other))
         similarity = 1 - edit_distance(one, other) / longest if longest else 1.0
         return similarity if similarity >= 0.5 else 0.0
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
-        """The mean over predictions of the best similarity to any of the people's answers."""
+        """Return the mean over predictions of the best similarity to any of the people's answers."""
         best = [max(self.get_anls(e["pred_answer"], answer) for answer in e["gt_answers"]) for e in pred_list]
         return mean(best, "answers to score")
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Insertions, deletions and replacements of one letter that turn one text into the other."""
+    """Count the insertions, deletions and replacements of letters that turn one text into the other."""
     above = list(range(len(other) + 1))
     for row, a in enumerate(one, 1):
         line = [row]

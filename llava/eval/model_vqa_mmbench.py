@@ -1,16 +1,18 @@
-"""Answers MMBench's questions: a tab-separated file with pictures in base64 and up to four options."""
+"""Answers MMBench's questions: a tab-separated file of images in base64 and up to four options each."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from PIL import Image
 
 from llava.errors import DataError
+from llava.eval.answering import runner
 from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, split_list
-from llava.eval.answering.runner import eval_questions, flags_of
+from llava.eval.answering.settings import make_parser
 from llava.eval.scoring.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
 from llava.files.images import load_image_from_base64
 from llava.program import run_program
@@ -20,47 +22,65 @@ __all__ = ["eval_model", "get_chunk", "is_none", "main", "read_questions", "spli
 LETTER_PROMPTS = {"en": LETTER_PROMPT, "cn": "请直接回答选项字母。"}
 
 
-def read_questions(args: argparse.Namespace) -> list[Question]:
-    """Every row of ``--question-file``, with ``--all-rounds`` once for each turn of its options."""
-    rows = read_table(args.question_file, "--question-file")
-    return [question for row in rows for question in _rounds(row, args)]
+def read_questions(
+    question_file: Path, *, all_rounds: bool = False, single_pred_prompt: bool = False, lang: str = "en"
+) -> list[Question]:
+    """Read the table's questions, with ``all_rounds`` once for each rotation of their options.
+
+    single_pred_prompt: ask for the option's letter, in the language ``lang``. Raises ``DataError`` for a row without
+    image or options.
+    """
+    request = f"\n{LETTER_PROMPTS[lang]}" if single_pred_prompt else ""
+    questions: list[Question] = []
+    for row in read_table(question_file, "--question-file"):
+        if not row.get("image") or not options_of(row):
+            raise DataError(f"--question-file {question_file}: question {row['index']} lacks its image or its options")
+        rounds = len(options_of(row)) if all_rounds else 1
+        questions += _rounds(row, rounds, request)
+    return questions
 
 
-def _rounds(row: Row, args: argparse.Namespace) -> Iterator[Question]:
-    options = options_of(row)
-    if not row.get("image") or not options:
-        raise DataError(f"--question-file {args.question_file}: question {row['index']} lacks its image or its options")
-    text = row["question"] or ""
-    if not is_none(row.get("hint")):
-        text = f"{row['hint']}\n{text}"
-    for turn in range(len(options) if args.all_rounds else 1):
-        turned, letters = ([*cells[turn:], *cells[:turn]] for cells in (options, list(OPTIONS[: len(options)])))
-        prompt = "\n".join([text, *(f"{a}. {b}" for a, b in zip(OPTIONS, turned, strict=False))])
+def _rounds(row: Row, rounds: int, request: str) -> Iterator[Question]:
+    """Yield the row's question once a round, each time with its options rotated by one more."""
+    options, letters = options_of(row), list(OPTIONS[: len(options_of(row))])
+    hint = "" if is_none(row.get("hint")) else f"{row['hint']}\n"
+    for shift in range(rounds):
+        rotated = [*options[shift:], *options[:shift]]
+        lines = [f"{letter}. {option}" for letter, option in zip(OPTIONS, rotated, strict=False)]
+        prompt = "\n".join([f"{hint}{row['question'] or ''}", *lines])
         yield Question(
             int(row["index"] or 0),
             prompt,
-            f"{prompt}\n{LETTER_PROMPTS[args.lang]}" if args.single_pred_prompt else prompt,
-            functools.partial(_picture, row["image"] or ""),
-            before={"round_id": turn},
-            after={"options": turned, "option_char": letters},
+            prompt + request,
+            functools.partial(_open_image, row["image"] or ""),
+            before={"round_id": shift},
+            after={"options": rotated, "option_char": [*letters[shift:], *letters[:shift]]},
         )
 
 
-def _picture(text: str) -> Image.Image:
+def _open_image(text: str) -> Image.Image:
     return load_image_from_base64(text).convert("RGB")
 
 
 def eval_model(args: argparse.Namespace) -> None:
     """Answer the questions of ``args.question_file`` into ``args.answers_file``."""
-    eval_questions(read_questions, args)
+    questions = read_questions(
+        args.question_file,
+        all_rounds=args.all_rounds,
+        single_pred_prompt=args.single_pred_prompt,
+        lang=args.lang,
+    )
+    runner.run(questions, args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
-    parser = flags_of("model_vqa_mmbench", __doc__)
-    parser.add_argument("--all-rounds", action="store_true", help="ask once for each turn of the options")
+    """Run the program; return its exit code."""
+    parser = make_parser("model_vqa_mmbench", __doc__)
+    parser.add_argument("--all-rounds", action="store_true", help="ask once for each rotation of the options")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    parser.add_argument("--lang", choices=list(LETTER_PROMPTS), default="en", help="language of that request")
+    parser.add_argument(
+        "--lang", choices=list(LETTER_PROMPTS), default="en", help="language of the request of --single-pred-prompt"
+    )
     args = parser.parse_args(arguments)
     return run_program(lambda: eval_model(args))
 

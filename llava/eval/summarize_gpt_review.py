@@ -1,4 +1,4 @@
-"""What LLaVA-Bench's reviews come to: by category, the model's marks in percent of the reference's.
+"""Summarizes LLaVA-Bench's reviews: the model's marks in percent of the reference's, by category.
 
 python -m llava.eval.summarize_gpt_review -f REVIEWS.jsonl
 """
@@ -18,7 +18,7 @@ from llava.program import run_program
 
 
 def review_scores(reviews: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """``all`` and every category: ``relative`` (percent), ``reference`` and ``model`` (mean marks, of 100)."""
+    """Return ``relative`` (percent), ``reference`` and ``model`` (mean marks of 100) of ``all`` and each category."""
     marks: defaultdict[str, list[Sequence[float]]] = defaultdict(list)
     for review in reviews:
         pair = review.get("tuple")
@@ -37,15 +37,15 @@ def _figures(name: str, pairs: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program."""
+    """Run the program; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.summarize_gpt_review",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-d", "--dir", type=Path, help="folder of reviews, all of them")
-    parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="files of reviews")
-    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="leave out files with these in their names")
+    parser.add_argument("-d", "--dir", type=Path, help="folder of review files (*.jsonl) to summarize")
+    parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="review files to summarize")
+    parser.add_argument("-i", "--ignore", nargs="*", default=[], help="parts of file names to leave out")
     args = parser.parse_args(arguments)
 
     def show() -> None:

@@ -9,7 +9,7 @@ import io
 import struct
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO
 
 import requests
 from PIL import Image, UnidentifiedImageError
@@ -22,7 +22,7 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pil
 
 
 def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An RGB image from a path, an http(s) address, or an open image. Its pixels are not turned by EXIF, as upstream.
+    """Load an RGB image from a path, an http(s) address, or an open image; EXIF does not rotate it, as upstream.
 
     Raises ImageError where it is missing, cut short, not an image, or of more than ``max_pixels``; the size is taken
     from the file's header, before any pixel is decoded.
@@ -44,16 +44,16 @@ def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -
 
 
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise the ImageError that ``load_image`` would, if any, without decoding files that are plainly whole."""
+    """Raise the ImageError that ``load_image`` would, if any, without decoding files that are plainly complete."""
     with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
         image = _header(file)
-        if image.width * image.height <= max_pixels and _plainly_whole(image, file):
+        if image.width * image.height <= max_pixels and _plainly_complete(image, file):
             return
     load_image(path, max_pixels)
 
 
-def _plainly_whole(image: Image.Image, file: BinaryIO) -> bool:
-    """Whether a PNG's checksums are right, or a JPEG has its end; of other formats nothing is known."""
+def _plainly_complete(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether a PNG's checksums are right, or a JPEG has its end; False for other formats."""
     if image.format == "PNG":
         image.verify()  # raises where it is not
         return True
@@ -70,10 +70,10 @@ def load_image_from_base64(
     formats: tuple[str, ...] | None = None,
     strict: bool = False,
 ) -> Image.Image:
-    """The image in a base64 text, as requests carry it; not converted.
+    """Open the image in a base64 text, as requests carry it; it keeps its mode.
 
-    max_bytes: of its file. formats: Pillow's names of those that are read. strict: refuse
-    animations, and letters that are not base64. Raises ImageError where there is no image, or one beyond these limits,
+    max_bytes: of its file. formats: Pillow's names of those that are read. strict: refuse animations, and characters
+    that are not base64. Raises ImageError where there is no image, or one beyond these limits,
     before any pixel is decoded.
     """
     if max_bytes is not None and len(image) * 3 // 4 > max_bytes + 2:
@@ -95,16 +95,16 @@ def _download(address: str) -> bytes:
     return response.content
 
 
-def _header(file: Any, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """The image with its format and size, not yet decoded."""
+def _header(file: IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Open an image: its format and size are known, its pixels not yet decoded."""
     with warnings.catch_warnings():
-        # Pillow's own guard; ours is the one that names its limit.
+        # Pillow's own guard; the one here names its limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file, formats=formats)
 
 
 def _opened(
-    file: Any,
+    file: IO[bytes],
     name: str,
     max_pixels: int,
     mode: str | None = "RGB",
@@ -114,7 +114,7 @@ def _opened(
     expected = "PNG, JPEG or the like" if formats is None else f"one of {', '.join(formats)}"
     try:
         image = _header(file, formats)
-        # A phone's MPO holds the same picture in several sizes.
+        # A phone's MPO holds the same image in several sizes.
         animated = strict and image.format != "MPO" and getattr(image, "is_animated", False)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name!r} is not an image that can be read; expected {expected}") from error

@@ -1,4 +1,4 @@
-"""A JSON-lines file that grows batch by batch under another name, and gets its own name once it is whole."""
+"""Reads and writes JSON-lines files; one that grows batch by batch has another name until it is complete."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ Record = dict[str, Any]
 
 
 class RecordFile:
-    """``path`` once it is whole, ``path.part`` until then. ``records``: what is on the disk, in the order written."""
+    """A JSON-lines file: ``path`` once it is complete, ``path.part`` until then.
+
+    complete: whether it has its final name. records: what is on the disk, in the order written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.part = path, path.with_name(path.name + ".part")
-        self.whole = path.exists()
+        self.complete = path.exists()
         self.records: list[Record] = []
         self._kept = b""  # what of the part is known: all but a line that was cut off by a kill
         self._stream: BinaryIO | None = None  # held open, and locked, from the first batch on
-        if self.whole:
+        if self.complete:
             self.records = _parsed(path.read_text(encoding="utf-8"), path)
         elif self.part.exists():
-            self._kept = _whole_lines(self.part.read_bytes())
+            self._kept = _complete_lines(self.part.read_bytes())
             self.records = _parsed(self._kept.decode("utf-8"), self.part)
 
     def append(self, records: Sequence[Record]) -> None:
         """Add a batch; what is on the disk then survives a kill.
 
-        Raises ``OptionError`` where another process is writing the file, or has since it was read: one that a killed
-        script left behind perhaps.
+        Raises ``OptionError`` where another process is writing the file, or has since it was read: perhaps one that a
+        killed script has left running.
         """
         if self._stream is None:
             self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -46,24 +49,26 @@ class RecordFile:
         self.records += records
 
     def finish(self, records: Iterable[Record]) -> None:
-        """Give the file its final name, with these records in this order; a whole file stays as it is."""
-        if self.whole:
+        """Give the file its final name, with these records in this order; a complete file stays as it is."""
+        if self.complete:
             return
         atomic_write(self.path, lines_of(records))
         if self._stream is not None:
             self._stream.close()
             self._stream = None
         self.part.unlink(missing_ok=True)
-        self.whole = True
+        self.complete = True
 
 
-def _whole_lines(content: bytes) -> bytes:
+def _complete_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
 def _locked(path: Path, kept: bytes, final: Path) -> BinaryIO:
-    """The file, open to append to behind the lines that are ``kept``, for this process alone until it closes it or
-    ends."""
+    """Open the file to append after the lines that are ``kept``, and lock it until this process closes it or ends.
+
+    Raises OptionError where another process has it, or has changed it.
+    """
     stream = path.open("a+b")
     if sys.platform != "win32":
         try:
@@ -72,15 +77,15 @@ def _locked(path: Path, kept: bytes, final: Path) -> BinaryIO:
             stream.close()
             raise OptionError(f"another process is writing {path}; wait for it, or end it") from error
     stream.seek(0)
-    if _whole_lines(stream.read()) != kept or final.exists():
+    if _complete_lines(stream.read()) != kept or final.exists():
         stream.close()
-        raise OptionError(f"another process has written {path} meanwhile; start again, to go on behind what is there")
+        raise OptionError(f"another process has written {path} meanwhile; start again, to continue after what is there")
     stream.truncate(len(kept))
     return stream
 
 
 def lines_of(records: Iterable[Record]) -> str:
-    """One JSON object a line."""
+    """Format records as JSON lines: one object a line."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
@@ -100,7 +105,7 @@ def _parsed(text: str, path: Path) -> list[Record]:
 
 
 def read_records(path: Path, flag: str) -> list[Record]:
-    """Every line of the JSON-lines file that ``flag`` names. Raises ``DataError`` where it holds none."""
+    """Read every line of the JSON-lines file that ``flag`` names. Raises ``DataError`` where it holds none."""
     records = _parsed(read_text(path, flag), path)
     if not records:
         raise DataError(f"{flag} {path} is empty; expected one JSON object a line")
@@ -108,7 +113,7 @@ def read_records(path: Path, flag: str) -> list[Record]:
 
 
 def read_json(path: Path, flag: str) -> Any:
-    """The JSON file that ``flag`` names."""
+    """Read the JSON file that ``flag`` names. Raises ``DataError`` where it is not JSON."""
     try:
         return json.loads(read_text(path, flag))
     except json.JSONDecodeError as error:
@@ -116,7 +121,7 @@ def read_json(path: Path, flag: str) -> Any:
 
 
 def read_text(path: Path, flag: str) -> str:
-    """The text file that ``flag`` names."""
+    """Read the text file that ``flag`` names. Raises ``DataError`` where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -16,17 +16,18 @@ import torch
 from transformers import (
     AddedToken,
     AutoTokenizer,
+    CLIPVisionConfig,
     CLIPVisionModel,
     LlavaImageProcessorPil,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
     LlavaProcessor,
+    PretrainedConfig,
 )
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import CheckpointError
-from llava.mm_utils import grid_resolutions
-from llava.model.builder import local_folder, read_config, read_fields
+from llava.files.atomic_write import atomic_folder
 from llava.model.checkpoint import hf_layout
 from llava.model.checkpoint.checkpoint_tools import (
     GENERATION_FILE,
@@ -35,16 +36,22 @@ from llava.model.checkpoint.checkpoint_tools import (
     check_complete,
     copy_files,
     refuse_used,
-    run_and_tell,
+    run_and_report,
     save_tensors,
     write_json,
 )
-from llava.model.checkpoint.weights_io import Tensors, moved_when_whole, read_json, report_misfits, settings_of
+from llava.model.checkpoint.folder import CheckpointFolder, open_checkpoint
+from llava.model.checkpoint.hf_names import TOWER, hub_name
+from llava.model.checkpoint.read_model import make_config, read_fields
+from llava.model.checkpoint.weights_io import Tensors, read_json, report_misfits, settings_of
 from llava.model.families import FAMILIES, Family, llava_classes
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.multimodal.anyres_grid import grid_resolutions
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER, CLIPVisionTower, read_tower
+from llava.plugins import hooks
+from llava.protocols import Tokenizer
 
-# In a converted folder: the files of LLaVA's layout that the other has no place for.
+# In a converted folder: the files of LLaVA's layout that have no counterpart in the other.
 KEPT_FOLDER = "llava"
 
 
@@ -53,28 +60,28 @@ def convert(source: str, target: Path) -> None:
 
     Raises CheckpointError where the other layout cannot hold it, and where ``target`` holds files.
     """
-    folder = local_folder(source)
+    folder = open_checkpoint(source)
     refuse_used(target)
-    if hf_layout.is_hub_layout(read_json(folder / "config.json")):
+    if folder.hub_layout:
         to_llava(folder, target)
     else:
         to_hub(folder, target)
 
 
-def to_llava(folder: Path, target: Path) -> None:
-    """transformers' layout -> LLaVA's. What an earlier conversion kept is put back as it was."""
-    kept = folder / KEPT_FOLDER
-    fields, tensors = read_fields(folder), hf_layout.open_weights(folder).read()
+def to_llava(folder: CheckpointFolder, target: Path) -> None:
+    """Write a checkpoint in transformers' layout in LLaVA's; files that an earlier conversion kept are put back."""
+    kept = folder.path / KEPT_FOLDER
+    fields, tensors = read_fields(folder), folder.weights().read()
     fields["architectures"] = [llava_classes()[fields["model_type"]][1].__name__]
     if kept.is_dir():
         fields = _kept_fields(folder, fields["vocab_size"])
         tensors.update({name: tensors[name][: fields["vocab_size"]].clone() for name in TABLES if name in tensors})
-    check_complete(folder, fields, tensors)
+    check_complete(folder.path, fields, tensors)
     vision = hf_layout.hub_config(folder).vision_config
     _check_tower(folder, vision, tensors)
-    files = kept if kept.is_dir() else folder
+    files = kept if kept.is_dir() else folder.path
     load_tokenizer(files)  # an error here, where there is none
-    with moved_when_whole(target) as part:
+    with atomic_folder(target) as part:
         write_json(part / "config.json", fields)
         copy_files(files, part, (*TOKENIZER_FILES, GENERATION_FILE))
         _without_image_token(part / "tokenizer_config.json")
@@ -83,60 +90,66 @@ def to_llava(folder: Path, target: Path) -> None:
         save_tensors(tensors, part)
 
 
-def to_hub(folder: Path, target: Path) -> None:
-    """LLaVA's layout -> transformers'. The image tag becomes a token of its own, as transformers wants it."""
-    fields = read_json(folder / "config.json")
-    family = _family(fields, folder)
-    tensors = hf_layout.open_weights(folder).read()
-    check_complete(folder, fields, tensors)
-    config = read_config(family.config_class, folder)
-    config._name_or_path = str(folder)  # where a tower's relative name is looked for
+def to_hub(folder: CheckpointFolder, target: Path) -> None:
+    """Write a checkpoint in LLaVA's layout in transformers', which has a token for the image tag."""
+    fields = read_fields(folder)
+    family = _family(folder)
+    tensors = folder.weights().read()
+    check_complete(folder.path, fields, tensors)
+    config = make_config(family.config_class, folder, fields)
     tower = CLIPVisionTower(config.mm_vision_tower, args=config, delay_load=True)
     _ = tower.layers_run  # an error here, where there is no such layer
     if any(name.startswith(IN_CHECKPOINT) for name in tensors):
         _check_tower(folder, tower.config, tensors)
     else:
         vision = read_tower(tower.location, dtype="auto").state_dict()
-        tensors.update({hf_layout.TOWER + name: tensor for name, tensor in vision.items()})
-    load_tokenizer(folder)  # an error here, where there is none
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
-    image_token = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
-    with settings_of(folder / "config.json"):
+        tensors.update({TOWER + name: tensor for name, tensor in vision.items()})
+    tokenizer, image_token = _tokenizer_with_image_token(folder.path)
+    with settings_of(folder.config_file):
         hub_config = hf_layout.make_hub_config(config.to_dict(), family.decoder_type, tower.config, image_token)
     for name in TABLES:
         if name in tensors:
             tensors[name] = _with_rows(tensors[name], image_token + 1)
-    with moved_when_whole(target) as part:
+    with atomic_folder(target) as part:
         hub_config.save_pretrained(part)
         _processor(fields, tower, tokenizer, hub_config).save_pretrained(part)
-        copy_files(folder, part, (GENERATION_FILE,))
-        copy_files(folder, part / KEPT_FOLDER, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
-        save_tensors({hf_layout.hub_name(name): tensor for name, tensor in tensors.items()}, part)
+        copy_files(folder.path, part, (GENERATION_FILE,))
+        copy_files(folder.path, part / KEPT_FOLDER, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
+        save_tensors({hub_name(name): tensor for name, tensor in tensors.items()}, part)
 
 
-def _kept_fields(folder: Path, rows: int) -> dict[str, Any]:
-    """The config.json that a conversion kept; a CheckpointError where the vocabulary, of ``rows`` tokens now, has
-    grown since: putting back the old one would cut it."""
-    kept = folder / KEPT_FOLDER / "config.json"
+def _tokenizer_with_image_token(folder: Path) -> tuple[Any, int]:
+    """Read transformers' tokenizer, and add the token ``<image>``; its id is the second result."""
+    load_tokenizer(folder)  # an error here, where there is none
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    return tokenizer, tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+
+
+def _kept_fields(folder: CheckpointFolder, rows: int) -> dict[str, Any]:
+    """Read the config.json that an earlier conversion kept.
+
+    Raises CheckpointError where the vocabulary, of ``rows`` tokens now, has grown since: the old config would cut it.
+    """
+    kept = folder.path / KEPT_FOLDER / "config.json"
     fields = read_json(kept)
     with settings_of(kept):
         before = max(fields["vocab_size"], hf_layout.hub_config(folder).image_token_index + 1)
     if rows != before:
         raise CheckpointError(
-            f"{folder} has a vocabulary of {rows} tokens; it had {before} when {kept} was kept. Remove the folder "
+            f"{folder.path} has a vocabulary of {rows} tokens; it had {before} when {kept} was kept. Remove the folder "
             f"{KEPT_FOLDER} to convert the checkpoint as it is now"
         )
     return fields
 
 
-def _check_tower(folder: Path, vision: Any, tensors: Tensors) -> None:
+def _check_tower(folder: CheckpointFolder, vision: CLIPVisionConfig, tensors: Tensors) -> None:
     """Raise CheckpointError unless the vision tower's tensors are those that its config describes."""
-    with settings_of(folder / "config.json"), torch.device("meta"):
-        expected = {hf_layout.TOWER + name: tensor for name, tensor in CLIPVisionModel(vision).state_dict().items()}
+    with settings_of(folder.config_file), torch.device("meta"):
+        expected = {TOWER + name: tensor for name, tensor in CLIPVisionModel(vision).state_dict().items()}
     found = {name: tensor for name, tensor in tensors.items() if name.startswith(IN_CHECKPOINT)}
     report_misfits(
-        str(folder),
+        str(folder.path),
         missing=expected.keys() - found.keys(),
         unexpected=found.keys() - expected.keys(),
         wrong_shapes=[
@@ -147,22 +160,21 @@ def _check_tower(folder: Path, vision: Any, tensors: Tensors) -> None:
     )
 
 
-def _family(fields: dict[str, Any], folder: Path) -> Family:
-    """The family of a checkpoint in LLaVA's layout; a CheckpointError for any other kind."""
-    kind, classes = fields.get("model_type"), llava_classes()
+def _family(folder: CheckpointFolder) -> Family:
+    """Return the family of a checkpoint in LLaVA's layout. Raises CheckpointError for any other kind."""
+    kind, classes = folder.fields.get("model_type"), llava_classes()
     for family in FAMILIES:
         if kind in classes and classes[kind][0] is family.config_class:
             return family
-    hint = ""
-    if "scheduler_type" in fields:
-        hint = "; transformers' classes have no scheduler, so a model with a latency budget cannot be converted"
+    reason = hooks().check_convertible(fields=folder.fields)
+    hint = f"; {reason}" if reason else ""
     raise CheckpointError(
-        f"{folder / 'config.json'} has model_type {kind!r}; expected one of {', '.join(sorted(classes))}{hint}"
+        f"{folder.config_file} has model_type {kind!r}; expected one of {', '.join(sorted(classes))}{hint}"
     )
 
 
 def _with_rows(table: torch.Tensor, rows: int) -> torch.Tensor:
-    """The table with at least ``rows`` rows. New ones are the mean of the old: no greedy answer ever names them."""
+    """Return the table with ``rows`` rows or more. New ones are the mean of the old: greedy answers never use them."""
     missing = rows - len(table)
     if missing <= 0:
         return table
@@ -170,8 +182,10 @@ def _with_rows(table: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([table, mean.expand(missing, -1)])
 
 
-def _processor(fields: dict[str, Any], tower: CLIPVisionTower, tokenizer: Any, hub_config: Any) -> Any:
-    """transformers' processor: prompt and pictures prepared as this checkpoint was trained."""
+def _processor(
+    fields: dict[str, Any], tower: CLIPVisionTower, tokenizer: Tokenizer, hub_config: PretrainedConfig
+) -> Any:
+    """Make transformers' processor, which prepares prompt and images as this checkpoint was trained."""
     settings = {
         "tokenizer": tokenizer,
         "patch_size": tower.config.patch_size,
@@ -191,7 +205,7 @@ _PIXEL_FIELDS = ("do_", "size", "crop_size", "resample", "rescale_factor", "imag
 
 
 def _without_image_token(path: Path) -> None:
-    """LLaVA's prompts are cut at the image tag before they are tokenized: nothing may ask for a processor there."""
+    """Remove the processor's name from a tokenizer's config: LLaVA's prompts are tokenized without a processor."""
     if path.is_file():
         settings = read_json(path)
         if settings.pop("processor_class", None) is not None:
@@ -199,12 +213,12 @@ def _without_image_token(path: Path) -> None:
 
 
 def main() -> None:
-    """The program; exit code 2 for an error that the user can mend."""
+    """Run the program; exit with code 2 for a user error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="checkpoint folder or hub name, in either layout")
     parser.add_argument("target", type=Path, help="new folder for the checkpoint in the other layout")
     args = parser.parse_args()
-    run_and_tell(lambda: convert(args.source, args.target), args.target)
+    run_and_report(lambda: convert(args.source, args.target), args.target)
 
 
 if __name__ == "__main__":

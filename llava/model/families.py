@@ -1,6 +1,6 @@
-"""The decoder families: which classes make a LLaVA of which language model.
+"""Lists the decoder families: which config and model class make a LLaVA of which language model.
 
-A new family is a file in ``language_model/`` and a line here; maskable layers come with it.
+A new family is a module in ``language_model/`` and a line in ``FAMILIES``; README.md says how, step by step.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from typing import Any
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralConfig, LlavaMistralForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from llava.plugins import hooks, merged
+
+ModelClasses = dict[str, tuple[Any, Any]]  # model_type -> config class, model class
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,12 @@ FAMILIES = (
 BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, all of them on Llama
 
 
-def llava_classes() -> dict[str, tuple[Any, Any]]:
-    """``model_type`` of a LLaVA -> config and model class."""
+def llava_classes() -> ModelClasses:
+    """Return config and model class by ``model_type``, of the shell's own LLaVAs."""
     classes = {family.config_class.model_type: (family.config_class, family.model_class) for family in FAMILIES}
     return {**classes, BEFORE_1_5: (LlavaConfig, LlavaLlamaForCausalLM)}
+
+
+def known_classes() -> ModelClasses:
+    """Return config and model class by ``model_type``, of the shell's LLaVAs and the plug-ins'."""
+    return {**llava_classes(), **merged(hooks().model_classes())}

@@ -1,7 +1,7 @@
-"""Llama's tokenizer as LLaVA was trained with it: sentencepiece itself, on ``tokenizer.model``.
+"""Tokenizes as LLaVA was trained: with sentencepiece itself, on Llama's ``tokenizer.model``.
 
-transformers 5 turns such a file into a BPE of its own, which reads runs of spaces, and a space behind an image tag,
-otherwise than sentencepiece does.
+transformers 5 converts such a file to BPE, which reads runs of spaces, and a space after an image tag, otherwise than
+sentencepiece does.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SPACE = "▁"
 _LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", None)
 
 
-class LlamaTokenizer(SentencePieceBackend):
-    """Sentencepiece pieces, ``<s>`` in front.
+class LlamaTokenizer(SentencePieceBackend):  # type: ignore[misc]
+    """Sentencepiece's pieces, after ``<s>``.
 
-    legacy: text behind a special token starts with a space of its own, as the text's first piece always does.
+    legacy: text after a special token starts with an added space, as the text's first piece always does.
     """
 
     vocab_files_names = {"vocab_file": MODEL_FILE}  # noqa: RUF012 - the name and form that transformers reads
@@ -57,10 +57,11 @@ class LlamaTokenizer(SentencePieceBackend):
         )
 
     def tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        """Text -> pieces, without ``<s>``."""
+        """Split text into pieces, without ``<s>``."""
         if self.legacy or not text:
-            return super().tokenize(text, **kwargs)
-        pieces = super().tokenize(SPACE + text.replace(SPACE, " "), **kwargs)
+            legacy_pieces: list[str] = super().tokenize(text, **kwargs)
+            return legacy_pieces
+        pieces: list[str] = super().tokenize(SPACE + text.replace(SPACE, " "), **kwargs)
         if len(pieces) > 1 and pieces[0] == SPACE and pieces[1] in self.all_special_tokens:
             return pieces[1:]  # the space was meant for text
         return pieces
@@ -68,29 +69,29 @@ class LlamaTokenizer(SentencePieceBackend):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """``<s>`` in front of, and ``</s>`` behind, each sequence, as the two flags say."""
+        """Put ``<s>`` before and ``</s>`` after each sequence, as ``add_bos_token`` and ``add_eos_token`` say."""
         first = [self.bos_token_id] if self.add_bos_token else []
         last = [self.eos_token_id] if self.add_eos_token else []
-        ids = [*first, *token_ids_0, *last]
+        ids: list[int] = [*first, *token_ids_0, *last]
         return ids if token_ids_1 is None else [*ids, *first, *token_ids_1, *last]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Pieces, special tokens among them, -> text without the space that encoding put in front."""
+        """Join pieces, special tokens among them, into text without the space that encoding added at its start."""
         if tokens and tokens[0].startswith(SPACE):
             tokens = [tokens[0][len(SPACE) :], *tokens[1:]]
-        text, pieces = "", []
+        text, pieces = "", list[str]()
         for token in tokens:
             if token not in self.all_special_tokens and token not in self.added_tokens_encoder:
                 pieces.append(token)
                 continue
             space = " " if self.legacy and pieces else ""
-            text += space + self.sp_model.decode(pieces) + token
+            text += space + str(self.sp_model.decode(pieces)) + token
             pieces = []
-        return text + self.sp_model.decode(pieces)
+        return text + str(self.sp_model.decode(pieces))
 
 
 def load_tokenizer(folder: str | Path, **kwargs: Any) -> Any:
-    """The tokenizer of a checkpoint folder (or hub name); keywords as ``AutoTokenizer.from_pretrained`` takes them.
+    """Load the tokenizer of a checkpoint folder or hub name; keywords are ``AutoTokenizer.from_pretrained``'s.
 
     Raises CheckpointError where there is none.
     """
@@ -106,7 +107,7 @@ def load_tokenizer(folder: str | Path, **kwargs: Any) -> Any:
 
 
 def _fetched(name: str, cache_dir: str | None) -> Path:
-    """A folder with the tokenizer's files of a hub name."""
+    """Download the tokenizer's files of a hub name, and return their folder."""
     files = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "config.json"]
     try:
         return Path(snapshot_download(name, allow_patterns=files, cache_dir=cache_dir))
@@ -115,11 +116,12 @@ def _fetched(name: str, cache_dir: str | None) -> Path:
 
 
 def _class_name(folder: Path) -> str | None:
-    """The tokenizer class that a folder's files name."""
+    """Return the tokenizer class that a folder's tokenizer_config.json names."""
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return None
     try:
-        return json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        name: str | None = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        return name
     except ValueError as error:
         raise CheckpointError(f"cannot read {settings} as JSON: {error}") from error

@@ -1,14 +1,14 @@
-"""What makes a language model a LLaVA: a vision tower, a projector, and the splice in front of the decoder."""
+"""Makes a language model a LLaVA: vision tower, projector, and image features merged into the decoder's inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -17,29 +17,31 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import CheckpointError, ImageError
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.checkpoint.weights_io import load_exactly, read_weights, report_misfits
 from llava.model.checkpoint.zero3 import gathered_parameters
+from llava.model.embedding_rows import copy_new_rows, fill_new_rows
+from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
 from llava.model.multimodal.anyres_merge import merge_crops
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.protocols import Images, ImageSizes, MultimodalConfig, Tokenizer, VisionArguments
 
 
 class LlavaMetaModel:
-    """Mixed in front of a decoder (``LlamaModel``): adds ``vision_tower``, ``mm_projector``, ``image_newline``."""
+    """Mixed in before a decoder (``LlamaModel``): adds ``vision_tower``, ``mm_projector``, ``image_newline``."""
 
     config: Any
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: MultimodalConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
         if getattr(config, "mm_vision_tower", None):
             self.vision_tower = build_vision_tower(config, delay_load=True)
             self._make_projector()
 
     def get_vision_tower(self) -> CLIPVisionTower | None:
-        """The tower, its weights perhaps not read yet; None for a plain language model."""
+        """Return the tower, its weights perhaps not read yet; None for a plain language model."""
         return getattr(self, "vision_tower", None)
 
     def _make_projector(self) -> None:
@@ -48,11 +50,11 @@ class LlavaMetaModel:
             size = self.config.hidden_size
             self.image_newline = nn.Parameter(torch.randn(size) / math.sqrt(size))
 
-    def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
+    def initialize_vision_modules(self, model_args: VisionArguments, fsdp: object = None) -> None:
         """Add, or complete, what training needs; ``model_args``: ``llava.train.arguments.ModelArguments``.
 
-        The tower is read, the config told about it, and the projector made where there is none, then filled from
-        ``pretrain_mm_mlp_adapter`` where that is given.
+        The tower is read, the config gets its settings, and the projector is made where there is none, then filled
+        from ``pretrain_mm_mlp_adapter`` where that is given.
         """
         config = self.config
         config.mm_vision_tower = model_args.vision_tower
@@ -75,7 +77,10 @@ class LlavaMetaModel:
             self.load_projector(Path(model_args.pretrain_mm_mlp_adapter))
 
     def load_projector(self, path: Path) -> None:
-        """Fill the projector (and ``image_newline``) from a projector-only file, ``mm_projector.{bin,safetensors}``."""
+        """Fill the projector (and ``image_newline``) from a projector-only file, ``mm_projector.{bin,safetensors}``.
+
+        Raises CheckpointError where keys or shapes do not fit.
+        """
         tensors = read_weights(path)
         marker = "mm_projector."
         found = {key.partition(marker)[2]: value for key, value in tensors.items() if marker in key}
@@ -89,31 +94,54 @@ class LlavaMetaModel:
 
 
 class LlavaMetaForCausalLM:
-    """Mixed in behind a causal language model whose ``model`` is a ``LlavaMetaModel``."""
+    """Mixed into a causal language model whose ``model`` is a ``LlavaMetaModel``."""
 
     config: Any
 
     def get_model(self) -> Any:
+        """Return the decoder with its vision tower and projector."""
         return self.model  # type: ignore[attr-defined]
 
     def get_vision_tower(self) -> CLIPVisionTower | None:
-        return self.get_model().get_vision_tower()
+        """Return the vision tower, its weights perhaps not read yet; None for a plain language model."""
+        tower: CLIPVisionTower | None = self.get_model().get_vision_tower()
+        return tower
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels (N, 3, S, S) -> features in the language model's space (N, P, D)."""
+        """Encode pixels (N, 3, S, S) as features in the language model's space (N, P, D)."""
         features = self._loaded_tower()(images)
-        return self.get_model().mm_projector(features.to(self.get_model().embed_tokens.weight.dtype))
+        projected: torch.Tensor = self.get_model().mm_projector(features.to(self.get_model().embed_tokens.weight.dtype))
+        return projected
 
-    def _loaded_tower(self) -> CLIPVisionTower:
+    def max_image_tokens(self, size: tuple[int, int]) -> int:
+        """Return how many decoder positions an image of (width, height) takes, at most.
+
+        It is exact but for "spatial_unpad", where the rows of patches that hold only padding are left out. Raises
+        ImageError for a model without a vision tower.
+        """
+        tower, config = self._tower(), self.config
+        if getattr(config, "image_aspect_ratio", None) != "anyres":
+            return tower.num_image_tokens
+        across, down = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.config.image_size)
+        newlines = 0
+        if "unpad" in (getattr(config, "mm_patch_merge_type", None) or "flat"):
+            newlines = max(1, down * tower.num_patches_per_side)  # one after each row of patches
+        return tower.num_image_tokens * (1 + across * down) + newlines
+
+    def _tower(self) -> CLIPVisionTower:
         tower = self.get_vision_tower()
         if tower is None:
             raise ImageError("images were given to a language model without a vision tower; load a LLaVA checkpoint")
+        return tower
+
+    def _loaded_tower(self) -> CLIPVisionTower:
+        tower = self._tower()
         if not tower.is_loaded:
             raise CheckpointError("the vision tower's weights are not read yet; call get_vision_tower().load_model()")
         return tower
 
-    def image_features(self, images: Any, image_sizes: Any = None) -> list[torch.Tensor]:
-        """One (n, D) tensor of features per image.
+    def image_features(self, images: Images, image_sizes: ImageSizes | None = None) -> list[torch.Tensor]:
+        """Encode images as one (n, D) tensor of features each.
 
         images: (N, 3, S, S); or a list of images, each (3, S, S) or its crops (n, 3, S, S); or (N, n, 3, S, S).
         image_sizes: each image's (width, height), which merging crops in space needs.
@@ -121,7 +149,7 @@ class LlavaMetaForCausalLM:
         if isinstance(images, torch.Tensor) and images.dim() == 4:
             return list(self.encode_images(images))
         crops = [image[None] if image.dim() == 3 else image for image in images]
-        features = self.encode_images(torch.cat(crops)).split([len(image) for image in crops])
+        features = torch.split(self.encode_images(torch.cat(crops)), [len(image) for image in crops])
         merge_type = getattr(self.config, "mm_patch_merge_type", None) or "flat"
         sizes = [None] * len(crops) if image_sizes is None else image_sizes
         if len(sizes) != len(crops):
@@ -137,8 +165,8 @@ class LlavaMetaForCausalLM:
             for part, size in zip(features, sizes, strict=True)
         ]
 
-    def _crop_grid(self, size: Any) -> tuple[int, int] | None:
-        """Crops across and down for a picture of ``size`` (width, height)."""
+    def _crop_grid(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Count crops across and down for an image of ``size`` (width, height)."""
         if size is None or getattr(self.config, "image_aspect_ratio", None) != "anyres":
             return None
         side = self._loaded_tower().config.image_size
@@ -149,12 +177,12 @@ class LlavaMetaForCausalLM:
         input_ids: torch.Tensor,
         position_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        past_key_values: Any,
+        past_key_values: Cache | None,
         labels: torch.Tensor | None,
-        images: Any,
-        image_sizes: Any = None,
+        images: Images | None,
+        image_sizes: ImageSizes | None = None,
     ) -> tuple[Any, ...]:
-        """Token ids (B, t) with image tags -> (None, position_ids, attention_mask, past_key_values, embeds, labels).
+        """Merge token ids (B, t) and images: (None, position_ids, attention_mask, past_key_values, embeds, labels).
 
         Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
         a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
@@ -185,8 +213,8 @@ class LlavaMetaForCausalLM:
         positions = None if position_ids is None else spliced.position_ids
         return None, positions, mask, past_key_values, spliced.embeds, spliced.labels
 
-    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
-        """Add the image tokens that ``model_args`` ask for, and say which embeddings learn.
+    def initialize_vision_tokenizer(self, model_args: VisionArguments, tokenizer: Tokenizer) -> None:
+        """Add the image tokens that ``model_args`` ask for, and set which embeddings learn.
 
         New rows start as the mean of the old ones, or as ``pretrain_mm_mlp_adapter`` has them.
         """
@@ -207,23 +235,3 @@ class LlavaMetaForCausalLM:
         if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             inputs.requires_grad_(bool(model_args.mm_use_im_start_end))
             outputs.requires_grad_(False)
-
-
-def fill_new_rows(tables: Iterable[nn.Parameter], new: int) -> None:
-    """Let the last ``new`` rows of embedding tables start as the mean of the others."""
-    for table in tables:
-        with gathered_parameters([table]):
-            table.data[-new:] = table.data[:-new].mean(dim=0, keepdim=True)
-
-
-def copy_new_rows(table: torch.Tensor, new: int, path: Path) -> None:
-    """Fill the last ``new`` rows of an embedding table from a projector-only file: its whole table, or those rows."""
-    saved = read_weights(path).get("model.embed_tokens.weight")
-    if saved is None:
-        raise CheckpointError(f"{path} has no model.embed_tokens.weight, which --mm_use_im_start_end needs")
-    if saved.shape not in (table.shape, (new, table.shape[1])):
-        raise CheckpointError(
-            f"model.embed_tokens.weight in {path} is {tuple(saved.shape)}; expected {tuple(table.shape)} or "
-            f"{(new, table.shape[1])}"
-        )
-    table[-new:] = saved[-new:]

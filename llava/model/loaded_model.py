@@ -1,4 +1,4 @@
-"""The model that a worker serves, with all that goes with it."""
+"""Opens the model that a program's flags name, with its tokenizer, image processor and conversation template."""
 
 from __future__ import annotations
 
@@ -6,71 +6,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.conversation import Conversation
 from llava.errors import OptionError
 from llava.generation import conversation_for
-from llava.mm_utils import get_anyres_image_grid_shape, get_model_name_from_path
+from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 from llava.plugins import hooks, merged
+from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 from llava.utils import pick_device
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """``name``: what clients ask for. ``context_length``: tokens of prompt and answer together. ``conv_mode``: version
-    of the template that the model expects; clients render the prompt by it. ``options``: what plug-ins add to the
-    program's, for the hook ``generation_options``."""
+    """A model that is ready to answer, and what goes with it.
+
+    name: what clients ask for. context_length: tokens of prompt and answer in all. template: how prompts are worded,
+    by the flag ``--conv-mode``, else as the model was trained; copy it before use. conv_mode: the template's version
+    that the checkpoint states, if any. options: what plug-ins add to the program's flags, for the hook
+    ``generation_options``.
+    """
 
     name: str
-    model: Any
-    tokenizer: Any
-    image_processor: Any
+    model: LlavaModel
+    tokenizer: Tokenizer
+    image_processor: ImageProcessor | None
     context_length: int
+    template: Conversation
     conv_mode: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def takes_images(self) -> bool:
-        """Whether there is a vision tower."""
+        """Whether the model has a vision tower."""
         return self.image_processor is not None
 
     def image_positions(self, size: tuple[int, int]) -> int:
-        """Positions that a picture of (width, height) takes in the sequence, at most."""
-        tower, config = self.model.get_vision_tower(), self.model.config
-        features = tower.num_patches + (tower.select_feature == "cls_patch")
-        if getattr(config, "image_aspect_ratio", None) != "anyres":
-            return features
-        across, down = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.config.image_size)
-        newlines = 0
-        if "unpad" in (getattr(config, "mm_patch_merge_type", None) or "flat"):
-            newlines = max(1, down * tower.num_patches_per_side)  # one behind each row of patches
-        return features * (1 + across * down) + newlines
+        """Return how many positions of the decoder an image of (width, height) takes, at most."""
+        return self.model.max_image_tokens(size)
 
 
-def open_model(options: Mapping[str, Any]) -> LoadedModel:
-    """Load what a program's flags name. Raises a ``LlavaError`` that says what is wrong."""
+def chosen_path(model_path: str | None) -> str:
+    """Return the given checkpoint, else the bundled one. Raises OptionError where there is neither."""
     defaults = [path for path in hooks().default_model_path() if path]
-    path = options.get("model_path") or (defaults[0] if defaults else None)
+    path = model_path or (defaults[0] if defaults else None)
     if path is None:
         raise OptionError("--model-path is missing, and no bundled model is installed")
+    return path
+
+
+def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
+    """Load the model that a program's flags name, and let the plug-ins prepare it.
+
+    options: flags by name, of which ``model_path``, ``model_base``, ``model_name``, ``load_8bit``, ``load_4bit``,
+    ``use_flash_attn``, ``device`` and ``conv_mode`` are read here, and others by plug-ins. loading: further keywords
+    of ``load_pretrained_model``. Raises a LlavaError for flags or files that cannot be used.
+    """
+    path = chosen_path(options.get("model_path"))
     name = options.get("model_name") or get_model_name_from_path(path)
+    flags = {flag: bool(options.get(flag)) for flag in ("load_8bit", "load_4bit", "use_flash_attn")}
     tokenizer, model, image_processor, context_length = load_pretrained_model(
-        path,
-        options.get("model_base"),
-        name,
-        load_8bit=bool(options.get("load_8bit")),
-        load_4bit=bool(options.get("load_4bit")),
-        device=pick_device(options.get("device")),
-        use_flash_attn=bool(options.get("use_flash_attn")),
+        path, options.get("model_base"), name, **{"device": pick_device(options.get("device")), **flags, **loading}
     )
     added = merged(hooks().prepare_model(model=model, options=options))
-    longest = getattr(model.config, "max_position_embeddings", None) or context_length
-    conversation_for(model, name, None)  # refuses a conv_mode that does not exist
+    maximum = getattr(model.config, "max_position_embeddings", None) or context_length
     return LoadedModel(
         name,
         model,
         tokenizer,
         image_processor,
-        min(context_length, longest),
+        min(context_length, maximum),
+        conversation_for(model, name, options.get("conv_mode")),
         getattr(model.config, "conv_mode", None),
         added,
     )

@@ -1,16 +1,17 @@
-"""Where a model goes, and in which form: device, dtype, attention, quantisation."""
+"""Chooses a model's device, dtype, attention implementation and quantisation."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llava.errors import OptionError
-from llava.model.checkpoint.weights_io import find_weight_files
 from llava.utils import device_available
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ LARGE_BYTES = 4 << 30
 
 
 def usable_device(device: str) -> str:
-    """``device``, or the CPU where upstream's default, cuda, is not there."""
+    """Return ``device``, or the CPU where it is not available. Raises OptionError for an unknown kind."""
     kind = device.partition(":")[0]
     if kind not in ("cuda", "mps", "cpu"):
         raise OptionError(f"the device is {device!r}; expected cuda, cuda:N, mps or cpu")
@@ -31,21 +32,23 @@ def usable_device(device: str) -> str:
     return "cpu"
 
 
-def fitting_dtype(device: str, fields: dict[str, Any], folder: Path) -> torch.dtype:
-    """The dtype in which a checkpoint with these config fields runs well on a device."""
+def fitting_dtype(device: str, fields: Mapping[str, Any], weight_files: Sequence[Path]) -> torch.dtype:
+    """Return the dtype in which a checkpoint with these config fields and weight files runs well on a device."""
     saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
     kind = device.partition(":")[0]
     if kind == "cuda":
         return torch.bfloat16 if saved == "bfloat16" and torch.cuda.is_bf16_supported() else torch.float16
     if kind == "mps":
         return torch.float16
-    large = sum(file.stat().st_size for file in find_weight_files(folder)) > LARGE_BYTES
+    large = sum(file.stat().st_size for file in weight_files) > LARGE_BYTES
     return torch.bfloat16 if large and saved in ("bfloat16", "float16") else torch.float32
 
 
-def placing(device: str, device_map: Any, quantised: bool) -> dict[str, Any]:
-    """``from_pretrained``'s keyword for where the weights go. Only several GPUs, and quantised weights, need a map;
-    anything else is moved once it is read."""
+def placing(device: str, device_map: str | dict[str, Any] | None, quantised: bool) -> dict[str, Any]:
+    """Return ``from_pretrained``'s keyword for where the weights go.
+
+    Only several GPUs, and quantised weights, need a map; anything else is moved once it is read.
+    """
     if device == "cuda" and device_map is not None:
         return {"device_map": device_map}
     return {"device_map": {"": device}} if quantised else {}
@@ -55,7 +58,7 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 
 
 def attention(use_flash_attn: bool, implementation: str | None = None) -> dict[str, Any]:
-    """``from_pretrained``'s keyword for the kind of attention; none for transformers' own choice.
+    """Return ``from_pretrained``'s keyword for the kind of attention; none for transformers' own choice.
 
     Raises OptionError for an unknown kind, and for flash attention where it is not installed.
     """
@@ -75,7 +78,10 @@ def attention(use_flash_attn: bool, implementation: str | None = None) -> dict[s
 def quantisation(
     load_4bit: bool, dtype: torch.dtype, kept_modules: tuple[str, ...] = ("model.mm_projector", "lm_head")
 ) -> BitsAndBytesConfig:
-    """NF4 with double quantisation, or LLM.int8(); modules whose names begin so stay as they are."""
+    """Make the config of NF4 with double quantisation, or of LLM.int8().
+
+    Modules whose names begin as one of ``kept_modules`` stay as they are. Raises OptionError without bitsandbytes.
+    """
     require_bitsandbytes()
     kept = list(kept_modules)
     if not load_4bit:
@@ -90,7 +96,7 @@ def quantisation(
 
 
 def require_bitsandbytes() -> Any:
-    """The library, or an OptionError that names the extra that brings it."""
+    """Import bitsandbytes. Raises an OptionError that names the extra that brings it."""
     try:
         import bitsandbytes
     except ImportError as error:
@@ -100,8 +106,8 @@ def require_bitsandbytes() -> Any:
     return bitsandbytes
 
 
-def avoid_packing(model: Any) -> None:
-    """Let 4-bit projections stay as they are stored where the library's fast kernel for CPUs cannot take their shape.
+def avoid_packing(model: nn.Module) -> None:
+    """Keep 4-bit projections as they are stored where the library's fast kernel for CPUs cannot take their shape.
 
     The library packs weights for that kernel before the first product, in tiles of 32 rows and in scales of whole
     blocks along a row, and fails on any other shape; without it the same product is done in its general way.
@@ -109,9 +115,9 @@ def avoid_packing(model: Any) -> None:
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None and (state.shape[0] % 32 or state.shape[1] % state.blocksize):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute of nn.Module
 
 
-def placed(model: Any, device: str, loading: dict[str, Any]) -> Any:
-    """The model on its device; one that was loaded with a map is there already."""
+def placed(model: PreTrainedModel, device: str, loading: Mapping[str, Any]) -> Any:
+    """Move a model to its device; one that was loaded with a device map is there already."""
     return model if "device_map" in loading else model.to(device)

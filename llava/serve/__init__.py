@@ -1,0 +1,1 @@
+"""Serving: chat in a terminal, controller, model workers, OpenAI-style API and web demo."""

@@ -26,7 +26,7 @@ class ChatSession:
 
     model: LlavaModel
     tokenizer: Tokenizer
-    image_processor: ImageProcessor
+    image_processor: ImageProcessor | None
     template: Conversation
     sampling: SamplingParams
     options: dict[str, Any] = field(default_factory=dict)

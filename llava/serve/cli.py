@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llava.errors import LlavaError, OptionError
-from llava.generation import Answer, SamplingParams, conversation_for
-from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import load_pretrained_model
+from llava.generation import Answer, SamplingParams
+from llava.model.loaded_model import open_model
 from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.serve.chat_session import ChatSession
-from llava.utils import pick_device, progress_only_on_terminals
+from llava.utils import progress_only_on_terminals
 
 BUNDLED_IMAGE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
 BUNDLED_QUESTION = "What word is written in the picture?\nAnswer the question using a single word or phrase."
@@ -63,27 +62,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def open_session(args: argparse.Namespace) -> ChatSession:
     """Load the model and the images that the flags name. Raises a ``LlavaError`` that says what is wrong."""
-    defaults = [path for path in hooks().default_model_path() if path]
-    model_path = args.model_path or (defaults[0] if defaults else None)
-    if model_path is None:
-        raise OptionError("--model-path is missing, and no bundled model is installed")
     if args.image_file is None and args.model_path is None and BUNDLED_IMAGE.is_file():
         args.image_file = [str(BUNDLED_IMAGE)]
     sampling = SamplingParams(args.temperature, args.top_p, 1, args.max_new_tokens)
     sampling.keywords()  # refuse bad values before the model is read
-    name = get_model_name_from_path(model_path)
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        model_path,
-        args.model_base,
-        name,
-        load_8bit=args.load_8bit,
-        load_4bit=args.load_4bit,
-        device=pick_device(args.device),
-    )
     options = vars(args)
-    options.update(merged(hooks().prepare_model(model=model, options=options)))
-    template = conversation_for(model, name, args.conv_mode)
-    session = ChatSession(model, tokenizer, image_processor, template, sampling, options)
+    loaded = open_model(options)
+    options.update(loaded.options)
+    session = ChatSession(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, sampling, options)
     session.open_images(args.image_file or [])
     return session
 

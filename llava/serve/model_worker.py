@@ -24,7 +24,8 @@ from llava.program import run_program
 from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.policy import Policies
 from llava.serve.engine.threads_engine import ThreadsEngine
-from llava.serve.middleware import body_limits, registration_token
+from llava.serve.middleware import registration_token
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.worker.app import create_app
 from llava.serve.worker.drain import GRACE_S, Drain, DrainingServer
@@ -64,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_model_flags(parser)
     _add_queue_flags(parser)
     add_dataclass_flags(parser, RequestLimits)
-    body_limits.add_flags(parser)
+    add_dataclass_flags(parser, BodyLimits)
     hooks().add_arguments(parser=parser, program="model_worker")
     return parser.parse_args(arguments)
 
@@ -149,7 +150,7 @@ def open_server(args: argparse.Namespace) -> DrainingServer:
         service.on_change = heart_beat.nudge
     drain = Drain(service, heart_beat, args.drain_timeout)
     config = uvicorn.Config(
-        create_app(service, body_limits.from_flags(args), drain),
+        create_app(service, from_flags(BodyLimits, args), drain),
         host=args.host,
         port=port,
         log_config=None,

@@ -1,4 +1,4 @@
-"""An API in OpenAI's form in front of the controller: ``python -m llava.serve.openai_api``."""
+"""Serves the models of a controller through an OpenAI-style API: ``python -m llava.serve.openai_api``."""
 
 import argparse
 import asyncio
@@ -15,9 +15,9 @@ from fastapi import FastAPI, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
+from llava.flags import add_dataclass_flags, from_flags
 from llava.program import run_program
-from llava.serve.controller import new_client
-from llava.serve.middleware import api_keys, body_limits
+from llava.serve.middleware import api_keys
 from llava.serve.middleware.api_keys import ApiKeys
 from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
 from llava.serve.middleware.closing_stream import ClosingStream
@@ -25,20 +25,20 @@ from llava.serve.middleware.request_ids import RequestIds
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
-from llava.serve.openai_compat.image_urls import ImageAddresses
+from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
 from llava.serve.openai_compat.request import generation_body
 from llava.serve.openai_compat.response import ChatAnswer
-from llava.serve.openai_compat.safe_fetch import PublicFetcher
 from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
-from llava.serve.protocol import errors as failures
+from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
+from llava.serve.protocol.http_client import new_client
 
 HEALTH = "/health"
 COMPLETIONS: dict[int | str, dict[str, Any]] = {
     **REPLIES,
     200: {
         "model": Completion,
-        "description": "the whole answer; with `stream`, its pieces as server-sent events",
+        "description": "the complete answer; with `stream`, its pieces as server-sent events",
         "content": {"text/event-stream": {}},
     },
 }
@@ -47,27 +47,27 @@ T = TypeVar("T")
 
 @dataclass
 class ChatApi:
-    """What the endpoints share. No ``keys``: everyone may ask."""
+    """State that the endpoints share. Without ``keys`` everyone is served. ``started``: seconds since the epoch."""
 
     controller: ControllerClient
-    images: ImageAddresses = field(default_factory=ImageAddresses)
+    images: ImageUrls = field(default_factory=ImageUrls)
     keys: tuple[str, ...] = ()
     limits: BodyLimits = field(default_factory=BodyLimits)
-    began: int = field(default_factory=lambda: int(time.time()))
+    started: int = field(default_factory=lambda: int(time.time()))
 
     async def models(self) -> list[Model]:
-        """Those that can be asked."""
-        return [Model(id=name, created=self.began) for name in await self.controller.models()]
+        """Return the models that can be asked. Raises RequestFailure where the controller does not answer."""
+        return [Model(id=name, created=self.started) for name in await self.controller.models()]
 
 
 class EventStream(ClosingStream):
-    """Server-sent events."""
+    """Streamed reply of server-sent events."""
 
     media_type = "text/event-stream"
 
 
 def create_app(api: ChatApi) -> FastAPI:
-    """The API as an application."""
+    """Make the API's ASGI application."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,16 +77,16 @@ def create_app(api: ChatApi) -> FastAPI:
             await api.images.fetcher.client.aclose()
 
     app = FastAPI(
-        title="LLaVA in OpenAI's form",
+        title="LLaVA, OpenAI-style API",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         dependencies=[Security(HTTPBearer(auto_error=False))] if api.keys else [],  # as documentation: ApiKeys checks
     )
-    app.add_middleware(LimitedBodies, limits=api.limits, form=error_response)
-    app.add_middleware(ApiKeys, keys=api.keys, form=error_response, open_paths=(HEALTH,))
-    app.add_middleware(RequestIds, quiet=(HEALTH,), form=error_response)
-    failures.install(app, error_response)
+    app.add_middleware(LimitedBodies, limits=api.limits, error_format=error_response)
+    app.add_middleware(ApiKeys, keys=api.keys, error_format=error_response, open_paths=(HEALTH,))
+    app.add_middleware(RequestIds, quiet=(HEALTH,), error_format=error_response)
+    errors.install(app, error_response)
     _add_model_routes(app, api)
     _add_chat_route(app, api)
     return app
@@ -95,12 +95,12 @@ def create_app(api: ChatApi) -> FastAPI:
 def _add_model_routes(app: FastAPI, api: ChatApi) -> None:
     @app.get("/v1/models", responses=REPLIES)
     async def list_models() -> ModelList:
-        """Models that can be asked."""
+        """List the models that can be asked."""
         return ModelList(data=await api.models())
 
     @app.get("/v1/models/{model}", responses=REPLIES)
     async def one_model(model: str) -> Model:
-        """One of them."""
+        """Return one model, by its name."""
         for found in await api.models():
             if found.id == model:
                 return found
@@ -108,7 +108,7 @@ def _add_model_routes(app: FastAPI, api: ChatApi) -> None:
 
     @app.get(HEALTH)
     async def health() -> dict[str, str]:
-        """The process answers."""
+        """Say that the process runs."""
         return {"status": "ok"}
 
 
@@ -124,84 +124,79 @@ def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
 async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
     request_id = request_id_of(request) or ""
 
-    async def opened() -> tuple[ChatAnswer, httpx.Response]:
-        asked = await generation_body(body, request.headers, api.controller, api.images)
-        return ChatAnswer(request_id, body.model, asked["prompt"]), await api.controller.open(asked, request_id)
+    async def open_answer() -> tuple[ChatAnswer, httpx.Response]:
+        fields = await generation_body(body, request.headers, api.controller, api.images)
+        return ChatAnswer(request_id, body.model, fields["prompt"]), await api.controller.open(fields, request_id)
 
-    answer, reply = await _unless_gone(request, opened())
-    objects = api.controller.objects(reply)
+    answer, reply = await _while_connected(request, open_answer())
+    chunks = api.controller.chunks(reply)
     if body.stream:
         options = body.stream_options
-        return EventStream(answer.events(objects, bool(options and options.include_usage)), reply.aclose)
+        return EventStream(answer.events(chunks, bool(options and options.include_usage)), reply.aclose)
     try:
-        completion = await _unless_gone(request, answer.whole(objects))
+        completion = await _while_connected(request, answer.completion(chunks))
     finally:
         await reply.aclose()
     return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is stopped where the client leaves. Raises RequestFailure then, to nobody."""
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of ``work``, which is cancelled when the client disconnects. Raises RequestFailure then."""
 
-    async def gone() -> None:
+    async def disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    working, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise RequestFailure(499, "client_gone", "the client left before its answer was there")
+            raise RequestFailure(499, "client_gone", "the client disconnected before its answer was complete")
         return working.result()
     finally:
-        for task in (working, leaving):
+        for task in (working, disconnected):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(working, disconnected, return_exceptions=True)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The flags."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.openai_api", description=__doc__)
-    parser.add_argument("--host", default="localhost", help="address to listen at; 0.0.0.0 for every network")
-    parser.add_argument("--port", type=int, default=21003, help="port to listen at")
-    parser.add_argument("--controller-address", default="http://localhost:21001", help="the controller")
+    parser.add_argument("--host", default="localhost", help="address to listen at; 0.0.0.0 listens on every network")
+    parser.add_argument("--port", type=int, default=21003, help="port to listen at; 0 for a free one, which is logged")
     parser.add_argument(
-        "--worker-timeout", type=float, default=120.0, help="seconds to wait for the next piece of an answer"
+        "--controller-address", metavar="URL", default="http://localhost:21001", help="address of the controller"
+    )
+    parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=120.0,
+        help="maximum wait for the next piece of an answer, in seconds",
     )
     api_keys.add_flag(parser)
-    group = parser.add_argument_group("pictures")
-    group.add_argument("--max-images", type=int, default=8, help="pictures in one request")
-    group.add_argument(
-        "--allow-image-urls", action="store_true", help="fetch pictures from http(s) addresses of the public internet"
-    )
-    group.add_argument("--image-url-timeout", type=float, default=10.0, help="seconds that one such picture may take")
-    group.add_argument("--max-image-mib", type=float, default=8.0, help="largest such picture, MiB")
-    body_limits.add_flags(parser)
+    add_dataclass_flags(parser, ImageOptions)
+    add_dataclass_flags(parser, BodyLimits)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; the exit code: 2 for what the user can mend."""
+    """Run the program; return the exit code, 2 for a user error."""
     args = parse_arguments(arguments)
     set_up_logging()
     return run_program(lambda: serve(args))
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Answer requests until the process is told to end."""
-    log = logging.getLogger(__name__)
-    fetcher = None
-    if args.allow_image_urls:
-        fetcher = PublicFetcher(int(args.max_image_mib * body_limits.MIB), args.image_url_timeout)
+    """Answer requests until the process is stopped."""
     api = ChatApi(
         ControllerClient(args.controller_address.rstrip("/"), new_client(), args.worker_timeout),
-        ImageAddresses(fetcher, args.max_images),
+        from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
-        body_limits.from_flags(args),
+        from_flags(BodyLimits, args),
     )
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):
-        log.warning("no API key is set: everyone who reaches %s may ask", args.host)
-    log.info("OpenAI-style API at http://%s:%d/v1", args.host, args.port)
+        logging.getLogger(__name__).warning("no API key is set: everyone who reaches %s is served", args.host)
     uvicorn.run(create_app(api), host=args.host, port=args.port, log_config=None, access_log=False)
 
 

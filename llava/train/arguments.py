@@ -1,13 +1,13 @@
-"""The flags of ``llava/train/train.py``: LLaVA's three dataclasses on today's transformers."""
+"""Flags of the training program: LLaVA's three dataclasses, and the translation of older launch lines."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import transformers
+from transformers.hf_argparser import HfArg
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from llava.errors import OptionError
@@ -16,69 +16,89 @@ from llava.utils import device_available
 
 @dataclass
 class ModelArguments:
-    """Which model, and which parts of it learn."""
+    """Flags that choose the model, and which parts of it are trained."""
 
-    model_name_or_path: str = field(default="", metadata={"help": "checkpoint folder or hub name to start from"})
-    version: str = field(default="v0", metadata={"help": "conversation template: v1, plain, llava_llama_2, ..."})
-    freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model as it is"})
-    tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: only the projector learns"})
-    vision_tower: str | None = field(default=None, metadata={"help": "CLIP vision tower: folder or hub name"})
-    mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden states of this layer are the features"})
-    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
-    mm_projector_type: str = field(default="linear", metadata={"help": "linear, mlpNx_gelu or identity"})
-    mm_use_im_start_end: bool = field(default=False, metadata={"help": "put tokens around a picture"})
-    mm_use_im_patch_token: bool = field(default=True, metadata={"help": "add a token for picture patches"})
-    mm_patch_merge_type: str = field(default="flat", metadata={"help": "how patch features are merged"})
-    mm_vision_select_feature: str = field(default="patch", metadata={"help": "patch, or cls_patch"})
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "eager, sdpa, flash_attention_2 or flex_attention"}
+    model_name_or_path: str = HfArg(default="", help="checkpoint folder or hub name to start from")
+    version: str = HfArg(default="v0", help="conversation template: v1, plain, llava_llama_2, ...")
+    freeze_backbone: bool = HfArg(default=False, help="do not train the language model")
+    tune_mm_mlp_adapter: bool = HfArg(default=False, help="stage 1: train the projector alone")
+    vision_tower: str | None = HfArg(
+        default=None, help="CLIP vision tower: folder or hub name (default: the checkpoint's)"
+    )
+    mm_vision_select_layer: int = HfArg(
+        default=-1, help="layer of the vision tower whose hidden states are the image features; -1 is the last"
+    )
+    pretrain_mm_mlp_adapter: str | None = HfArg(
+        default=None, help="file mm_projector.bin of stage 1, to start the projector from"
+    )
+    mm_projector_type: str = HfArg(
+        default="linear", help="architecture of the projector: linear, mlpNx_gelu (N linear layers) or identity"
+    )
+    mm_use_im_start_end: bool = HfArg(
+        default=False, help="add a token before and after each image, and train their embeddings"
+    )
+    mm_use_im_patch_token: bool = HfArg(default=True, help="add a token for image patches to the tokenizer")
+    mm_patch_merge_type: str = HfArg(
+        default="flat", help="how the features of anyres tiles are merged: flat, spatial or spatial_unpad"
+    )
+    mm_vision_select_feature: str = HfArg(
+        default="patch", help="features taken from the vision tower: patch, or cls_patch (the class token too)"
+    )
+    attn_implementation: str | None = HfArg(
+        default=None, help="attention implementation: eager, sdpa, flash_attention_2 or flex_attention"
     )
 
 
 @dataclass
 class DataArguments:
-    """Which data, and how pictures are prepared."""
+    """Flags that choose the data, and how images are prepared."""
 
-    data_path: str = field(default="", metadata={"help": "training file: LLaVA's conversation JSON"})
-    lazy_preprocess: bool = field(default=True, metadata={"help": "kept for upstream's lines; always lazy"})
-    is_multimodal: bool = field(default=False, metadata={"help": "set by the program"})
-    image_folder: str | None = field(default=None, metadata={"help": "folder that the records' image paths start at"})
-    image_aspect_ratio: str = field(default="square", metadata={"help": "square, pad, or anyres"})
-    image_grid_pinpoints: str | None = field(
-        default=None, metadata={"help": "with anyres: sizes that a picture may take, [[width, height], ...]"}
+    data_path: str = HfArg(default="", help="training file: LLaVA's conversation JSON")
+    lazy_preprocess: bool = HfArg(
+        default=True, help="upstream's flag; without effect: samples are always made when they are needed"
     )
-    check_data: bool = field(default=True, metadata={"help": "check every record before the first step"})
-    check_data_only: bool = field(default=False, metadata={"help": "check every record, report, and stop"})
-    # No flags: the program sets these once the model is there.
-    image_processor: Any = field(default=None, init=False)
-    mm_use_im_start_end: bool = field(default=False, init=False)
+    is_multimodal: bool = HfArg(
+        default=False, help="upstream's flag; without effect: a model with a vision tower is multimodal"
+    )
+    image_folder: str | None = HfArg(default=None, help="folder that the records' image paths are relative to")
+    image_aspect_ratio: str = HfArg(
+        default="square",
+        help="how an image becomes square: square (crop), pad, or anyres (an overview and a grid of tiles)",
+    )
+    image_grid_pinpoints: str | None = HfArg(
+        default=None, help="with anyres: sizes in pixels that an image may take, [[width, height], ...]"
+    )
+    check_data: bool = HfArg(default=True, help="check every record before the first step")
+    check_data_only: bool = HfArg(default=False, help="check every record, report the faults, and stop")
 
 
 @dataclass
-class TrainingArguments(transformers.TrainingArguments):
-    """transformers' own, and LLaVA's."""
+class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
+    """Flags of the training run: transformers' own, and LLaVA's."""
 
-    cache_dir: str | None = field(default=None, metadata={"help": "where hub downloads are kept"})
-    report_to: list[str] = field(
-        default_factory=lambda: ["none"], metadata={"help": "where the log goes: none, all, tensorboard, wandb, ..."}
+    cache_dir: str | None = HfArg(default=None, help="folder for downloads from the hub")
+    report_to: list[str] = HfArg(  # noqa: RUF009 - it makes a field
+        default_factory=lambda: ["none"], help="programs that receive the log: none, all, tensorboard, wandb, ..."
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false: the collator needs all"})
-    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "keep the projector as it is"})
-    model_max_length: int = field(default=512, metadata={"help": "longest sequence, in tokens"})
-    mm_projector_lr: float | None = field(default=None, metadata={"help": "learning rate of the projector alone"})
-    group_by_modality_length: bool = field(
-        default=False, metadata={"help": "batches of one modality and of like lengths"}
+    remove_unused_columns: bool = HfArg(default=False, help="must stay False: the collator needs all columns")
+    freeze_mm_mlp_adapter: bool = HfArg(default=False, help="do not train the projector")
+    model_max_length: int = HfArg(default=512, help="longest sequence, in tokens; what exceeds it is cut off")
+    mm_projector_lr: float | None = HfArg(
+        default=None, help="learning rate of the projector (default: --learning_rate)"
     )
-    lora_enable: bool = field(default=False, metadata={"help": "train LoRA adapters instead of the language model"})
-    lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
-    lora_alpha: int = field(default=16, metadata={"help": "their scale, times rank"})
-    lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of them"})
-    lora_weight_path: str = field(default="", metadata={"help": "folder of an adapter to start from"})
-    lora_bias: str = field(default="none", metadata={"help": "biases that learn: none, all or lora_only"})
-    bits: int = field(default=16, metadata={"help": "16, or 8 or 4 to quantise the frozen weights (needs LoRA)"})
-    double_quant: bool = field(default=True, metadata={"help": "with --bits 4: quantise the scales too"})
-    quant_type: str = field(default="nf4", metadata={"help": "with --bits 4: nf4 or fp4"})
-    mpt_attn_impl: str | None = field(default="triton", metadata={"help": "kept for upstream's lines; no effect"})
+    group_by_modality_length: bool = HfArg(
+        default=False, help="make batches of one modality (with or without images) and of similar length"
+    )
+    lora_enable: bool = HfArg(default=False, help="train LoRA adapters instead of the language model")
+    lora_r: int = HfArg(default=64, help="rank of the LoRA adapters")
+    lora_alpha: int = HfArg(default=16, help="scale of the LoRA adapters, multiplied by their rank")
+    lora_dropout: float = HfArg(default=0.05, help="dropout of the LoRA adapters' input, in [0, 1)")
+    lora_weight_path: str = HfArg(default="", help="folder of a LoRA adapter to start from")
+    lora_bias: str = HfArg(default="none", help="biases to train with LoRA: none, all or lora_only")
+    bits: int = HfArg(default=16, help="bits of the frozen weights: 16, or quantized to 8 or 4 (needs --lora_enable)")
+    double_quant: bool = HfArg(default=True, help="with --bits 4: quantize the scales too")
+    quant_type: str = HfArg(default="nf4", help="with --bits 4: data type of the weights, nf4 or fp4")
+    mpt_attn_impl: str | None = HfArg(default="triton", help="upstream's flag; without effect")
 
 
 _RENAMED = {
@@ -92,10 +112,10 @@ _RENAMED = {
     "--torchdynamo": "--torch_compile_backend",
     "--xpu_backend": "--ddp_backend",
 }
-_RENAMED_OPTIMISERS = {"adamw_hf": "adamw_torch", "adamw_apex_fused": "adamw_torch_fused"}
-_LOGGED_BY = {"tensorboard": "train", "wandb": "wandb"}  # what writes a log, and the extra that brings it
-_MIXED_PRECISION = "--bf16 or --fp16 says all there is to say"
-_TPU = "processes on TPUs are set up by what starts them"
+_RENAMED_OPTIMIZERS = {"adamw_hf": "adamw_torch", "adamw_apex_fused": "adamw_torch_fused"}
+_EXTRA_OF_LOGGER = {"tensorboard": "train", "wandb": "wandb"}  # the extra that installs a logger
+_MIXED_PRECISION = "--bf16 or --fp16 is all that is needed"
+_TPU = "processes on TPUs are configured by their launcher"
 _DROPPED = {
     "--overwrite_output_dir": "an output folder with checkpoints is resumed, any other is written to",
     "--save_safetensors": "weights are always saved as safetensors",
@@ -109,8 +129,8 @@ _DROPPED = {
     "--half_precision_backend": _MIXED_PRECISION,
     "--fp16_backend": _MIXED_PRECISION,
     "--fp16_opt_level": _MIXED_PRECISION,
-    "--use_mps_device": "the device is found by itself",
-    "--use_ipex": "there is no such optimisation any more",
+    "--use_mps_device": "the device is found automatically",
+    "--use_ipex": "this optimization no longer exists",
     "--dispatch_batches": "give dispatch_batches in --accelerator_config",
     "--split_batches": "give split_batches in --accelerator_config",
     "--jit_mode_eval": "use --torch_compile",
@@ -120,31 +140,31 @@ _DROPPED = {
     "--use_legacy_prediction_loop": "there is one loop",
     "--include_inputs_for_metrics": "use --include_for_metrics inputs",
     "--include_tokens_per_second": "use --include_num_input_tokens_seen",
-    "--push_to_hub_organization": "put it in --hub_model_id, as organisation/name",
+    "--push_to_hub_organization": "put it in --hub_model_id, as organization/name",
     "--ray_scope": "there is no search for hyperparameters here",
     "--mp_parameters": "use --deepspeed, --fsdp or --parallelism_config",
 }
 
 
 def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Launch lines written for older transformers -> today's flags, and a notice for each that changed.
+    """Translate the flags of older transformers into today's; return them, and a notice for each change.
 
-    ``--warmup_ratio R`` becomes ``--warmup_steps R`` (a fraction is a ratio there).
+    ``--warmup_ratio R`` becomes ``--warmup_steps R`` (which takes a fraction of all steps, too).
     """
     kept: list[str] = []
     notices = []
     pairs = list(_with_values(flags))
-    unheeded = _unheeded_warmup(dict(pairs))
+    ignored = _ignored_warmup(dict(pairs))
     for name, values in pairs:
-        if name == unheeded:
-            notices.append(f"{name} is ignored, as ever beside the other flag of the warm-up")
-        elif name == "--optim" and values and values[0] in _RENAMED_OPTIMISERS:
-            notices.append(f"--optim {values[0]} is {_RENAMED_OPTIMISERS[values[0]]} now; translated")
-            kept += [name, _RENAMED_OPTIMISERS[values[0]]]
+        if name == ignored:
+            notices.append(f"{name} is ignored, as always next to the other flag of the warm-up")
+        elif name == "--optim" and values and values[0] in _RENAMED_OPTIMIZERS:
+            notices.append(f"--optim {values[0]} is {_RENAMED_OPTIMIZERS[values[0]]} now; translated")
+            kept += [name, _RENAMED_OPTIMIZERS[values[0]]]
         elif name == "--tf32" and not device_available("cuda"):
-            notices.append("--tf32 is for CUDA devices, of which there is none; ignored")
+            notices.append("--tf32 is for CUDA devices, and there is none; ignored")
         elif name in _DROPPED:
-            notices.append(f"{name} is gone and was ignored: {_DROPPED[name]}")
+            notices.append(f"{name} is obsolete and was ignored: {_DROPPED[name]}")
         elif name in _RENAMED:
             notices.append(f"{name} is {_RENAMED[name]} now; translated")
             kept += [_RENAMED[name], *values]
@@ -153,23 +173,25 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, notices
 
 
-def _unheeded_warmup(given: Mapping[str, list[str]]) -> str | None:
-    """Of ``--warmup_ratio`` and ``--warmup_steps``, where both are given, the one without effect: steps count, unless
-    there are none."""
+def _ignored_warmup(given: Mapping[str, list[str]]) -> str | None:
+    """Return the one of ``--warmup_ratio`` and ``--warmup_steps`` that has no effect where both are given.
+
+    The steps count, unless they are 0.
+    """
     if not {"--warmup_ratio", "--warmup_steps"} <= given.keys():
         return None
     return "--warmup_steps" if given["--warmup_steps"] == ["0"] else "--warmup_ratio"
 
 
 def check_logs(report_to: Sequence[str]) -> None:
-    """Raise OptionError where ``--report_to`` names what is not known, or not installed."""
+    """Raise ``OptionError`` where ``--report_to`` names a logger that is not known, or not installed."""
     for name in report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             raise OptionError(
                 f"--report_to has {name!r}; expected none, all, or some of {', '.join(INTEGRATION_TO_CALLBACK)}, set "
                 "apart by spaces"
             )
-        extra = _LOGGED_BY.get(name)
+        extra = _EXTRA_OF_LOGGER.get(name)
         if extra and importlib.util.find_spec(name) is None:
             raise OptionError(
                 f"--report_to {name} needs the extra {extra!r}: pip install 'ada-llava[{extra}]'; --report_to none "
@@ -178,8 +200,8 @@ def check_logs(report_to: Sequence[str]) -> None:
 
 
 def _with_values(flags: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each ``--name`` with the words behind it; ``--name=value`` counts as two words."""
+    """Yield each ``--name`` with the words after it; ``--name=value`` counts as two words."""
     words = [word for flag in flags for word in (flag.split("=", 1) if flag.startswith("--") else [flag])]
-    starts = [place for place, word in enumerate(words) if place == 0 or word.startswith("--")]
+    starts = [index for index, word in enumerate(words) if index == 0 or word.startswith("--")]
     for start, stop in zip(starts, [*starts[1:], len(words)], strict=False):
         yield words[start], words[start + 1 : stop]

@@ -1,4 +1,4 @@
-"""transformers' trainer, with LLaVA's sampler, learning rates and projector-only checkpoints."""
+"""Extends transformers' trainer by LLaVA's sampler, learning rates and projector-only checkpoints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
 
 
-class LLaVATrainer(Trainer):
-    """Trains all of a LLaVA, or (``projector_only``) its projector."""
+class LLaVATrainer(Trainer):  # type: ignore[misc]
+    """Trains a LLaVA, or (``projector_only``) its projector."""
 
-    optimizer: Any  # torch's, or what a launcher wraps around it
+    optimizer: Any  # torch's, or a launcher's wrapper of it
 
     def __init__(
         self,
@@ -38,23 +38,28 @@ class LLaVATrainer(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projector_only = projector_only
-        self.learning_rates = learning_rates or {}  # a module's name -> its own rate
+        self.learning_rates = learning_rates or {}  # by a module's name
         self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not self.args.group_by_modality_length or dataset is None:
-            return super()._get_train_sampler(train_dataset)
+            default: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return default
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Weight decay on matrices only; modules named in ``learning_rates`` at their own."""
-        model = self.model if model is None else model
-        if self.optimizer is not None:
-            return self.optimizer
+        """Create the optimizer: weight decay on matrices only, and ``learning_rates`` for their modules."""
+        if self.optimizer is None:
+            self.optimizer = self._new_optimizer(self.model if model is None else model)
+            self._decays: list[float] = [group["weight_decay"] for group in self.optimizer.param_groups]
+        created: torch.optim.Optimizer = self.optimizer
+        return created
+
+    def _new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         decayed = set(self.get_decay_parameter_names(model))
         groups: dict[tuple[bool, float | None], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in model.named_parameters():
@@ -70,9 +75,8 @@ class LLaVATrainer(Trainer):
             }
             for (decay, rate), parameters in groups.items()
         ]
-        self.optimizer = optimizer_class(settings, **options)
-        self._decays: list[float] = [group["weight_decay"] for group in self.optimizer.param_groups]
-        return self.optimizer
+        created: torch.optim.Optimizer = optimizer_class(settings, **options)
+        return created
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -80,7 +84,7 @@ class LLaVATrainer(Trainer):
             restore_param_group_settings(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The trainer's step, on the batch and what plug-ins add to it."""
+        """Run the trainer's step on the batch and what plug-ins add to it."""
         step, done = self.state.global_step, self._pass[1] if self._pass[0] == self.state.global_step else 0
         self._pass = step, done + 1
         first = (done * self.args.world_size + self.args.process_index) * self.args.train_batch_size
@@ -108,17 +112,17 @@ class LLaVATrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the means of the plug-ins' figures since the last line."""
+        """Log a line, with the means of the plug-ins' figures since the last one."""
         if "loss" in logs:
             logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint's weights: the projector alone in stage 1.
+        """Save a checkpoint's weights: in stage 1 the projector alone.
 
-        Every process comes here, but under ZeRO-3 only the first has the tensors that all have gathered: the others
-        must not ask for them again.
+        Every process calls this, but under ZeRO-3 only the first has the tensors that all have gathered: the others
+        must not gather them again.
         """
         folder = output_dir or self.args.output_dir
         if not (self.projector_only or is_adapted(self.model)):
@@ -143,7 +147,7 @@ class LLaVATrainer(Trainer):
         self.model.load_state_dict(state, strict=False)
 
     def save_result(self, folder: str) -> None:
-        """What the run was for: the projector of stage 1, an adapter, or the whole model."""
+        """Save the result of the run: the projector in stage 1, an adapter, or the full model."""
         if self.projector_only:
             save_projector(self, folder)
         elif is_adapted(self.model):

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA: adapters in the decoder's layers; projector, and what plug-ins add, are trained in full beside."""
+"""LoRA and QLoRA: adapters in the decoder's layers; the projector and what plug-ins add are trained in full."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
 
 from llava.errors import CheckpointError, OptionError
+from llava.files.atomic_write import atomic_folder
 from llava.model.checkpoint.lora import (
     CONFIG_FILE,
     OTHERS_FILE,
@@ -19,20 +20,21 @@ from llava.model.checkpoint.lora import (
     require_peft,
     trained_in_full,
 )
-from llava.model.checkpoint.weights_io import CheckpointWeights, moved_when_whole, read_json
+from llava.model.checkpoint.weights_io import CheckpointWeights, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
+from llava.train.runtime.saving import gathered_state
 
 ADAPTER = "default"  # peft's name for the one adapter
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def check_flags(args: TrainingArguments) -> None:
-    """Raise OptionError where flags do not go together."""
+    """Raise ``OptionError`` for flags of LoRA that are out of range or do not go together."""
     if args.bits not in (4, 8, 16, 32):
         raise OptionError(f"--bits is {args.bits}; expected 4, 8 or 16")
     if args.bits < 16 and not args.lora_enable:
-        raise OptionError(f"--bits {args.bits} needs --lora_enable True: quantised weights cannot be trained")
+        raise OptionError(f"--bits {args.bits} needs --lora_enable True: quantized weights cannot be trained")
     if args.quant_type not in ("nf4", "fp4"):
         raise OptionError(f"--quant_type is {args.quant_type!r}; expected nf4 or fp4")
     if args.lora_bias not in ("none", "all", "lora_only"):
@@ -41,8 +43,8 @@ def check_flags(args: TrainingArguments) -> None:
         raise OptionError("--lora_weight_path needs --lora_enable True")
 
 
-def quantised_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[str, Any]:
-    """``from_pretrained``'s keywords for ``--bits``; ``kept``: modules that stay as they are."""
+def quantized_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[str, Any]:
+    """Return the keywords of ``from_pretrained`` for ``--bits``; ``kept``: modules that are not quantized."""
     if args.bits >= 16:
         return {}
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
@@ -53,10 +55,10 @@ def quantised_loading(args: TrainingArguments, kept: tuple[str, ...]) -> dict[st
     return {"quantization_config": config, "device_map": {"": args.device}}
 
 
-def add_adapters(model: Any, args: TrainingArguments) -> None:
-    """Put an adapter beside every projection of the decoder's layers, in place; all other weights are frozen.
+def add_adapters(model: PreTrainedModel, args: TrainingArguments) -> None:
+    """Add an adapter to every projection of the decoder's layers, in place; freeze all other weights.
 
-    Called before the vision tower is read, whose projections have the same names.
+    To be called before the vision tower is read, as its projections have the same names.
     """
     peft = require_peft()
     if args.bits < 16:
@@ -74,53 +76,56 @@ def add_adapters(model: Any, args: TrainingArguments) -> None:
         load_adapter(model, Path(args.lora_weight_path))
 
 
-def is_adapted(model: Any) -> bool:
-    """Whether adapters are being trained."""
+def is_adapted(model: PreTrainedModel) -> bool:
+    """Return whether the model has adapters that are trained."""
     return ADAPTER in (getattr(model, "peft_config", None) or {})
 
 
-def adapter_state(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of all the model's tensors those of the adapter, as peft names them."""
+def adapter_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Select from the model's tensors those of the adapter, under peft's names."""
     found = require_peft().get_peft_model_state_dict(model, state_dict=state, adapter_name=ADAPTER)
     return {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in found.items()}
 
 
-def others_state(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of all the model's tensors those that were trained in full."""
-    learned = [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
-    return {PREFIX + name: state[name].detach().cpu() for name in learned if ".base_layer." not in name}
+def others_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Select from the model's tensors those that were trained in full."""
+    trained = [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
+    return {PREFIX + name: state[name].detach().cpu() for name in trained if ".base_layer." not in name}
 
 
-def save_adapter(trainer: Any, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Adapter, what was trained in full, and ``config.json``. state: the model's tensors, where they are at hand."""
+def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Save the adapter, what was trained in full, and ``config.json``.
+
+    state: the model's tensors where the caller has them; else they are gathered, which every process must do.
+    """
     from safetensors.torch import save_file
 
     if state is None:
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers a sharded model, on every process
+        state = gathered_state(trainer)
     if not trainer.args.should_save:
         return
     model = trainer.model
     config = model.peft_config[ADAPTER]
     config.base_model_name_or_path = getattr(model.config, "_name_or_path", None)
-    with moved_when_whole(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part:
         config.save_pretrained(part)
         model.config.save_pretrained(part)
-        _forget_quantisation(part / "config.json")
+        _remove_quantization(part / "config.json")
         torch.save(others_state(model, state), part / OTHERS_FILE)
         save_file(adapter_state(model, state), part / WEIGHT_FILES[0], metadata={"format": "pt"})
 
 
-def _forget_quantisation(path: Path) -> None:
-    """How the base was loaded here says nothing of how it will be beside the finished adapter."""
+def _remove_quantization(path: Path) -> None:
+    """Remove the base model's quantization from a config, as the adapter may be used with any form of the base."""
     fields = read_json(path)
     fields.pop("quantization_config", None)
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: Any, folder: Path) -> None:
-    """Fill a model's adapter, and what is trained in full, from what ``save_adapter`` left.
+def load_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Load into a model the adapter, and what is trained in full, that ``save_adapter`` wrote to ``folder``.
 
-    Raises CheckpointError where there is none, or it is of another rank or model.
+    Raises ``CheckpointError`` where there is none, or it is of another rank or model.
     """
     files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not files:
@@ -139,7 +144,7 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def _in_memory(key: str) -> str:
-    """``q_proj.lora_A.weight`` -> the name in the model, which has the adapter's name in it."""
+    """Return a saved tensor's name in the model, where ``lora_A`` is followed by the adapter's name."""
     head, mark, tail = key.rpartition(".lora_")
     if not mark:
         return key

@@ -1,50 +1,44 @@
-"""From a checkpoint folder to a model that is ready to train: class, tokenizer, vision modules, what learns."""
+"""Makes a model ready to train from a checkpoint folder: class, tokenizer, vision modules, trainable parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
-from llava.mm_utils import grid_resolutions
-from llava.model.builder import (
-    in_projector_file,
-    known_classes,
-    local_folder,
-    read_config,
-    read_fields,
-    read_model,
-)
+from llava.model.builder import in_projector_file
+from llava.model.checkpoint.folder import CheckpointFolder, open_checkpoint
+from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.zero3 import is_zero3_sharded, match_dtype
-from llava.model.families import FAMILIES
+from llava.model.embedding_rows import fill_new_rows
+from llava.model.families import FAMILIES, known_classes
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.llava_arch import fill_new_rows
 from llava.model.placement import attention
 from llava.plugins import hooks
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.lora import add_adapters, check_flags, is_adapted, quantised_loading
+from llava.protocols import Tokenizer
+from llava.train.arguments import ModelArguments, TrainingArguments
+from llava.train.lora import add_adapters, check_flags, is_adapted, quantized_loading
+from llava.train.vision_settings import Arguments, VisionSettings
 
-Arguments = Mapping[type, Any]
 _SHELL_MODULES = ("model.", "lm_head.")
 
 
 def make_model(arguments: Arguments) -> PreTrainedModel:
-    """The model that ``--model_name_or_path`` names, in float32; plug-ins may change its config, and so its class.
+    """Load the model that ``--model_name_or_path`` names, in float32 (frozen under LoRA with ``--bf16``: bfloat16).
 
-    Raises ``CheckpointError`` where its files do not make up a model that can be trained.
+    Plug-ins may change its config, and so its class. Raises ``CheckpointError`` where its files are no model that can
+    be trained.
     """
     model_args: ModelArguments = arguments[ModelArguments]
     if not model_args.model_name_or_path:
         raise OptionError("--model_name_or_path is missing; expected a checkpoint folder or a hub name")
-    folder = local_folder(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
+    folder = open_checkpoint(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
     config, model_class, is_new = _config_and_class(folder, arguments)
 
     def may_miss(key: str) -> bool:
-        """What a plug-in's class adds starts afresh; a projector may come from stage 1."""
+        """Return whether a tensor may be missing: what a plug-in's class adds, and a projector that stage 1 gives."""
         added = is_new and not key.startswith(_SHELL_MODULES)
         return added or (model_args.pretrain_mm_mlp_adapter is not None and in_projector_file(key))
 
@@ -56,53 +50,59 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
         **_loading(model_class, arguments),
     )
     model.config.use_cache = False
-    _mend_generation_config(model)
+    _fix_generation_config(model)
     if arguments[TrainingArguments].lora_enable:
         add_adapters(model, arguments[TrainingArguments])
     return model
 
 
-def _config_and_class(folder: Path, arguments: Arguments) -> tuple[Any, Any, bool]:
-    """The config as plug-ins want it, the class that it names, and whether that is another than the checkpoint's."""
+def _config_and_class(
+    folder: CheckpointFolder, arguments: Arguments
+) -> tuple[PretrainedConfig, type[PreTrainedModel], bool]:
+    """Return the config after the plug-ins, the class that it names, and whether that is not the checkpoint's."""
     fields = read_fields(folder)
     classes = known_classes()
-    for family in FAMILIES:  # a language model alone, to become a LLaVA
+    for family in FAMILIES:  # a language model without vision tower, which becomes a LLaVA
         classes[family.decoder_type] = family.config_class, family.model_class
     found = fields.get("model_type")
     if found not in classes:
         raise CheckpointError(
-            f"{folder / 'config.json'} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
+            f"{folder.config_file} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
         )
-    config = read_config(classes[found][0], folder)
+    config = make_config(classes[found][0], folder, fields)
     hooks().prepare_training_config(config=config, arguments=arguments)
     config_class, model_class = classes[config.model_type]
     if not isinstance(config, config_class):
         config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
-        config._name_or_path = str(folder)
+        config._name_or_path = str(folder.path)
     return config, model_class, model_class is not classes[found][1]
 
 
-def _loading(model_class: Any, arguments: Arguments) -> dict[str, Any]:
-    """``from_pretrained``'s keywords: attention, dtype, quantisation."""
+def _loading(model_class: type[PreTrainedModel], arguments: Arguments) -> dict[str, Any]:
+    """Return the keywords of ``from_pretrained``: attention, dtype, quantization."""
     args: TrainingArguments = arguments[TrainingArguments]
     check_flags(args)
     keywords = attention(False, arguments[ModelArguments].attn_implementation)
-    # Master weights; --bf16 computes in bfloat16 under autocast. Weights that LoRA freezes need no more than that.
+    # Master weights are float32: --bf16 computes in bfloat16 under autocast. Weights that LoRA freezes stay bfloat16.
     keywords["dtype"] = torch.bfloat16 if args.lora_enable and args.bf16 else torch.float32
-    return {**keywords, **quantised_loading(args, model_class.never_quantised)}
+    return {**keywords, **quantized_loading(args, model_class.never_quantised)}
 
 
-def _mend_generation_config(model: Any) -> None:
-    """SamplingParams settings without sampling, as Vicuna's files have them, make every save fail: turn sampling on."""
+def _fix_generation_config(model: PreTrainedModel) -> None:
+    """Turn sampling on where the config has a temperature without it, as Vicuna's files do: every save would fail."""
     config = model.generation_config
     if not config.do_sample and (config.temperature not in (None, 1.0) or config.top_p not in (None, 1.0)):
         config.do_sample = True
 
 
-def make_tokenizer(model: Any, arguments: Arguments) -> Any:
-    """The checkpoint's tokenizer, with a padding token: <unk>, or under ``--version v0`` its own, else a new [PAD]."""
+def make_tokenizer(model: PreTrainedModel, arguments: Arguments) -> Tokenizer:
+    """Load the checkpoint's tokenizer and choose its padding token.
+
+    That is <unk>, or under ``--version v0`` the tokenizer's own, else a new [PAD]. Raises ``CheckpointError`` where the
+    tokenizer has neither.
+    """
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
-    tokenizer = load_tokenizer(
+    tokenizer: Tokenizer = load_tokenizer(
         model_args.model_name_or_path,
         cache_dir=training_args.cache_dir,
         model_max_length=training_args.model_max_length,
@@ -120,63 +120,30 @@ def make_tokenizer(model: Any, arguments: Arguments) -> Any:
     return tokenizer
 
 
-def _add_padding_token(tokenizer: Any, model: Any) -> None:
-    """A token of its own, whose rows in both embedding tables start as the mean of the others."""
+def _add_padding_token(tokenizer: Tokenizer, model: PreTrainedModel) -> None:
+    """Add the token [PAD], whose rows in both embedding tables start as the mean of the others."""
     new = tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     fill_new_rows((model.get_input_embeddings().weight, model.get_output_embeddings().weight), new)
 
 
-def add_vision(model: Any, tokenizer: Any, arguments: Arguments) -> None:
-    """Attach or complete tower and projector, and pass their processor and settings on to data and config."""
-    model_args: ModelArguments = arguments[ModelArguments]
-    data_args: DataArguments = arguments[DataArguments]
-    if model_args.vision_tower is None:
-        model_args.vision_tower = getattr(model.config, "mm_vision_tower", None)
-        if model_args.vision_tower is not None:
-            _keep_settings(model.config, model_args)
-    if model_args.vision_tower is None:
-        return
-    model.get_model().initialize_vision_modules(model_args=model_args, fsdp=None)
-    data_args.image_processor = model.get_vision_tower().image_processor
-    data_args.is_multimodal = True
-    data_args.mm_use_im_start_end = model_args.mm_use_im_start_end
-    config = model.config
-    config.image_aspect_ratio = data_args.image_aspect_ratio
-    if data_args.image_aspect_ratio == "anyres":
-        data_args.image_grid_pinpoints = _grid_pinpoints(config, data_args)
-    config.tokenizer_padding_side = tokenizer.padding_side
-    config.tokenizer_model_max_length = tokenizer.model_max_length
-    config.mm_use_im_start_end = model_args.mm_use_im_start_end
-    config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
-    config.mm_projector_lr = arguments[TrainingArguments].mm_projector_lr
-    config.tune_mm_mlp_adapter = model_args.tune_mm_mlp_adapter
-    config.freeze_mm_mlp_adapter = arguments[TrainingArguments].freeze_mm_mlp_adapter
-    if model_args.mm_use_im_patch_token or model_args.mm_use_im_start_end:
-        model.initialize_vision_tokenizer(model_args, tokenizer=tokenizer)
+def add_vision(model: PreTrainedModel, tokenizer: Tokenizer, arguments: Arguments) -> VisionSettings | None:
+    """Attach, or complete, vision tower and projector; return the settings that they have.
+
+    None, with the model as it was, where neither a flag nor the checkpoint names a vision tower.
+    """
+    settings = VisionSettings.resolve(model.config, arguments)
+    if settings is None:
+        return None
+    model.get_model().initialize_vision_modules(model_args=settings)
+    settings.apply(model.config, tokenizer)
+    if settings.adds_tokens:
+        model.initialize_vision_tokenizer(settings, tokenizer=tokenizer)
+    return settings
 
 
-def _grid_pinpoints(config: Any, data_args: DataArguments) -> Any:
-    """The flag's sizes, or the checkpoint's own; they are checked and put in the config."""
-    points = data_args.image_grid_pinpoints or getattr(config, "image_grid_pinpoints", None)
-    if not points:
-        raise OptionError(
-            "--image_aspect_ratio anyres needs --image_grid_pinpoints, sizes such as '[[336, 672], [672, 336]]'"
-        )
-    config.image_grid_pinpoints = [list(size) for size in grid_resolutions(points)]
-    return config.image_grid_pinpoints
-
-
-def _keep_settings(config: Any, model_args: ModelArguments) -> None:
-    """A LLaVA's own settings hold where no flag says otherwise."""
-    usual = ModelArguments()
-    for name in ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_type", "mm_patch_merge_type"):
-        if getattr(model_args, name) == getattr(usual, name) and getattr(config, name, None) is not None:
-            setattr(model_args, name, getattr(config, name))
-
-
-def set_trainable_parameters(model: Any, arguments: Arguments) -> None:
-    """Freeze as the flags say; in stage 1 all but the projector. The vision tower is frozen when it is read."""
+def set_trainable_parameters(model: PreTrainedModel, arguments: Arguments) -> None:
+    """Freeze what the flags name; in stage 1 all but the projector. The vision tower was frozen when it was read."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     if model_args.freeze_backbone:
         model.model.requires_grad_(False)
@@ -186,19 +153,19 @@ def set_trainable_parameters(model: Any, arguments: Arguments) -> None:
             raise OptionError("--tune_mm_mlp_adapter True needs --vision_tower: there is no projector to train")
         model.requires_grad_(False)
         projector.requires_grad_(True)
-        if getattr(model.config, "mm_use_im_start_end", False):  # new tokens stand around the picture
+        if getattr(model.config, "mm_use_im_start_end", False):  # the new tokens before and after an image
             model.get_input_embeddings().requires_grad_(True)
     elif projector is not None:
         projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if is_adapted(model):
-        _train_in_full_beside_adapters(model)
+        _train_in_full_next_to_adapters(model)
     match_dtype(model)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
 
 
-def _train_in_full_beside_adapters(model: Any) -> None:
-    """What a plug-in's class adds learns too; all that learns does so in float32."""
+def _train_in_full_next_to_adapters(model: PreTrainedModel) -> None:
+    """Train what a plug-in's class adds, too, and keep all trainable parameters in float32."""
     for name, parameter in model.named_parameters():
         if not name.startswith(_SHELL_MODULES):
             parameter.requires_grad_(True)

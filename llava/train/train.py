@@ -1,4 +1,4 @@
-"""Trains a LLaVA: stage 1 (``--tune_mm_mlp_adapter True``), stage 2, and whatever plug-ins add.
+"""The training program: stage 1 (``--tune_mm_mlp_adapter True``), stage 2, and what plug-ins add.
 
 Run by path (``deepspeed llava/train/train.py ...``) or as a module (``python -m llava.train.train ...``).
 """
@@ -20,28 +20,26 @@ from llava.plugins import hooks, merged
 from llava.program import run_program
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
 from llava.train.data.collator import DataCollatorForSupervisedDataset
-from llava.train.data.dataset import LazySupervisedDataset
+from llava.train.data.dataset import LazySupervisedDataset, SampleSettings
 from llava.train.data.preprocessing import mode_of, template_of
 from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.model_setup import (
-    Arguments,
-    add_vision,
-    make_model,
-    make_tokenizer,
-    set_trainable_parameters,
-)
+from llava.train.model_setup import add_vision, make_model, make_tokenizer, set_trainable_parameters
 from llava.train.policy import Policies
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
-from llava.train.runtime.trainable_parameters import learning_by_part
+from llava.train.runtime.trainable_parameters import trainable_by_part
+from llava.train.vision_settings import Arguments, VisionSettings
 
 log = logging.getLogger("llava.train")
 
 
 def train(attn_implementation: str | None = None, flags: Sequence[str] | None = None) -> None:
-    """Parse the flags (``sys.argv`` by default), check the data, train or resume, and save."""
+    """Parse the flags (``sys.argv`` by default), check the data, train or resume, and save.
+
+    attn_implementation: used unless the flag ``--attn_implementation`` is given.
+    """
     arguments = parse_arguments(sys.argv[1:] if flags is None else flags)
     model_args, data_args, training_args = (
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
@@ -63,7 +61,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
 
 
 def make_trainer(arguments: Arguments) -> LLaVATrainer:
-    """Model, tokenizer and data that the flags name, ready for the first step."""
+    """Make the trainer with the model, tokenizer and data that the flags name, ready for the first step."""
     model_args, data_args, training_args = (
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
@@ -72,19 +70,17 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     model = make_model(arguments)
     policy = Policies([part for part in hooks().training_policy(model=model, arguments=arguments) if part is not None])
     tokenizer = make_tokenizer(model, arguments)
-    add_vision(model, tokenizer, arguments)
+    vision = add_vision(model, tokenizer, arguments)
     set_trainable_parameters(model, arguments)
-    if template.sep_style is not SeparatorStyle.PLAIN:  # stage 1's; nobody asks with it
+    if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
-    parts = learning_by_part(model)
-    listed = ", ".join(f"{part} {count / 1e6:.3g}" for part, count in parts.items())
-    total = sum(size(p) for p in model.parameters())
-    log.info("%.3g of %.3g million parameters learn: %s", sum(parts.values()) / 1e6, total / 1e6, listed)
+    _log_trainable_parameters(model)
+    samples = _sample_settings(model, vision, data_args.image_folder)
     return LLaVATrainer(
         model=model,
         args=training_args,
         processing_class=tokenizer,
-        train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, data_args, template),
+        train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, samples, template),
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
         learning_rates=_learning_rates(arguments),
@@ -93,13 +89,34 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     )
 
 
+def _sample_settings(
+    model: transformers.PreTrainedModel, vision: VisionSettings | None, image_folder: str | None
+) -> SampleSettings:
+    if vision is None:
+        return SampleSettings(image_folder)
+    return SampleSettings(
+        image_folder,
+        model.get_vision_tower().image_processor,
+        vision.image_aspect_ratio,
+        vision.image_grid_pinpoints,
+        vision.mm_use_im_start_end,
+    )
+
+
+def _log_trainable_parameters(model: transformers.PreTrainedModel) -> None:
+    parts = trainable_by_part(model)
+    listed = ", ".join(f"{part} {count / 1e6:.3g}" for part, count in parts.items())
+    total = sum(size(p) for p in model.parameters())
+    log.info("%.3g of %.3g million parameters learn: %s", sum(parts.values()) / 1e6, total / 1e6, listed)
+
+
 def _learning_rates(arguments: Arguments) -> dict[str, float]:
     rate = arguments[TrainingArguments].mm_projector_lr
     return {**({} if rate is None else {"mm_projector": rate}), **merged(hooks().learning_rates(arguments=arguments))}
 
 
 def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
-    """Every dataclass, the plug-ins' too, filled from the flags; flags of older releases are translated.
+    """Fill every dataclass, those of plug-ins included, from the flags; flags of older releases are translated.
 
     Raises ``OptionError`` for an unknown flag, and for a value that transformers refuses.
     """
@@ -119,7 +136,7 @@ def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
 
 
 def main(attn_implementation: str | None = None) -> int:
-    """The program: an error that the user can mend is printed without a traceback; exit code 2."""
+    """Run the program; return its exit code: 2 for a user error, which is printed without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_float32_matmul_precision("high")
     return run_program(lambda: train(attn_implementation))

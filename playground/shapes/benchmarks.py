@@ -1,4 +1,4 @@
-"""Every benchmark's files for the shapes world, in the folders where LLaVA's evaluation scripts look for them.
+"""Writes every benchmark's files for the shapes world, in the folders where LLaVA's evaluation scripts look for them.
 
 python -m playground.shapes.generate --out runs/shapes/data --scenes 60000 --benchmarks 600 --only-benchmarks
 DATA=runs/shapes/data/eval CKPT=ada/checkpoints/shapes-H BUDGET=0.6 bash scripts/v1_5/eval/pope.sh
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from playground.shapes.benchmark_scenes import Bench, Picture, Write
+from playground.shapes.benchmark_scenes import Bench, Look, Write
 from playground.shapes.benchmarks_choice import mmbench, mmbench_cn, science_qa, seed_bench
 from playground.shapes.benchmarks_lmms import lmms
 from playground.shapes.benchmarks_open import gqa, llava_bench, mm_vet, textvqa, vizwiz, vqav2
@@ -35,8 +35,10 @@ BENCHMARKS: dict[str, Write] = {
 """Folder below ``eval/`` -> what writes it."""
 
 
-def write_benchmarks(folder: Path, seed: int, count: int, taken: Collection[Picture]) -> None:
-    """About ``count`` questions of each benchmark (whole pictures of POPE and MME), from scenes that look like none
-    that is ``taken``. The same seed gives the same bytes."""
+def write_benchmarks(folder: Path, seed: int, count: int, taken: Collection[Look]) -> None:
+    """Write about ``count`` questions of each benchmark; of POPE and MME, all questions of an image.
+
+    No scene looks like one that is ``taken``. The same seed gives the same bytes.
+    """
     for name, write in tqdm(BENCHMARKS.items(), desc="benchmarks"):
         write(Bench(name, folder / name, seed, count, frozenset(taken)))

@@ -6,18 +6,19 @@ import base64
 import csv
 import io
 
+from llava.files.atomic_write import atomic_write
 from playground.shapes.benchmark_scenes import Bench, Row, options_of
 from playground.shapes.captions import caption
 from playground.shapes.questions import KINDS, Question
-from playground.shapes.saving import png, write_beside
+from playground.shapes.saving import png
 from playground.shapes.scene import COLOURS, DIGITS, SHAPES, WORDS
 
 COLUMNS = "index question hint A B C D answer category image source l2-category comment split".split()
-TOLD = 5  # one question in so many has its scene told in words, without a picture
+TEXT_ONLY = 5  # one question in so many has its scene described in words, without an image
 
 
-def sort_of(question: Question) -> str:
-    """What a choice is about, by its options."""
+def topic_of(question: Question) -> str:
+    """Return what a choice is about, by its options."""
     text, options = options_of(question)
     if set(options) <= set(DIGITS):
         return "counting" if text.startswith(("How many", "Count", "What is the number of")) else "reading"
@@ -25,26 +26,26 @@ def sort_of(question: Question) -> str:
 
 
 def science_qa(bench: Bench) -> None:
-    """Questions with a picture, and some whose scene is told."""
+    """Write questions with an image, and some whose scene is described in words."""
     records, problems = [], {}
     for number, scene, question in bench.asked([KINDS["choice"]]):
         text, options = options_of(question)
-        told = number % TOLD == TOLD - 1
-        key, asked = str(number), f"{caption(scene)}\n{question.text}" if told else question.text
+        text_only = number % TEXT_ONLY == TEXT_ONLY - 1
+        key, asked = str(number), f"{caption(scene)}\n{question.text}" if text_only else question.text
         problems[key] = {
             "question": text,
             "choices": options,
             "answer": "ABCD".index(question.answer),
-            "hint": caption(scene) if told else "",
-            "image": None if told else "image.png",
+            "hint": caption(scene) if text_only else "",
+            "image": None if text_only else "image.png",
             "split": "test",
         }
         record: Row = {"id": key}
-        if not told:
+        if not text_only:
             record["image"] = f"{key}/image.png"
-            bench.picture(scene, f"images/test/{key}/image.png")
+            bench.save_image(scene, f"images/test/{key}/image.png")
         record["conversations"] = [
-            {"from": "human", "value": asked if told else f"<image>\n{asked}"},
+            {"from": "human", "value": asked if text_only else f"<image>\n{asked}"},
             {"from": "gpt", "value": f"The answer is {question.answer}."},
         ]
         records.append(record)
@@ -65,36 +66,36 @@ def _mmbench(bench: Bench, name: str, split: str) -> None:
                 "question": text,
                 **dict(zip("ABCD", options, strict=True)),
                 "answer": question.answer,
-                "category": sort_of(question),
+                "category": topic_of(question),
                 "image": base64.b64encode(png(scene)).decode("ascii"),
                 "source": "shapes",
                 "l2-category": "perception",
                 "split": split,
             }
         )
-    write_beside(bench.folder / name, buffer.getvalue())
+    atomic_write(bench.folder / name, buffer.getvalue())
 
 
 def mmbench(bench: Bench) -> None:
-    """A table with the pictures inside."""
+    """Write a table with the images inside."""
     _mmbench(bench, "mmbench_dev_20230712.tsv", "dev")
 
 
 def mmbench_cn(bench: Bench) -> None:
-    """The same in a file of its own; only the request for a letter, which the program adds, is Chinese."""
+    """Write the same questions into another file; only the request for a letter, which the program adds, is Chinese."""
     _mmbench(bench, "mmbench_dev_cn_20231003.tsv", "dev")
 
 
 def seed_bench(bench: Bench) -> None:
-    """Pictures only; the world has no videos."""
+    """Write questions about images; the world has no videos."""
     types = {"colour": 1, "shape": 2, "counting": 3, "reading": 4}
     asked, answers = [], []
     for number, scene, question in bench.asked([KINDS["choice"]]):
         image = f"SEED-Bench-image/{number:06d}.png"
-        bench.picture(scene, image)
+        bench.save_image(scene, image)
         text, options = options_of(question)
         key = str(number)
-        asked.append({"question_id": key, "image": image, "text": question.prompt, "category": sort_of(question)})
+        asked.append({"question_id": key, "image": image, "text": question.prompt, "category": topic_of(question)})
         answers.append(
             {
                 "question_id": key,
@@ -103,7 +104,7 @@ def seed_bench(bench: Bench) -> None:
                 "answer": question.answer,
                 "data_id": image.rpartition("/")[2],
                 "data_type": "image",
-                "question_type_id": types[sort_of(question)],
+                "question_type_id": types[topic_of(question)],
             }
         )
     bench.write_lines("llava-seed-bench.jsonl", asked)

@@ -1,4 +1,4 @@
-"""A task for lmms-eval: questions of every kind, one a picture, in a folder for ``--include_path``.
+"""A task for lmms-eval: questions of every kind, one an image, in a folder for ``--include_path``.
 
 The questions are a file as LLaVA's programs read it, so that both can be asked the same. The functions that the task's
 YAML names are here; lmms-eval imports them. Paths are relative to the folder, so that it can be moved: lmms-eval is to
@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image
 
-from ada.eval.stats.accuracy import is_right
+from ada.eval.questions.exact_match import is_right
+from llava.files.atomic_write import atomic_write
 from llava.mm_utils import load_image
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import write_beside
 
 TASK = "shapes_questions"
 QUESTIONS = "questions.jsonl"
@@ -30,7 +30,7 @@ dataset_kwargs:
     test: {QUESTIONS}
 test_split: test
 output_type: generate_until
-doc_to_visual: !function {__name__}.pictures
+doc_to_visual: !function {__name__}.images
 doc_to_text: text
 doc_to_target: answer
 process_results: !function {__name__}.marks
@@ -48,23 +48,30 @@ METRIC = """\
 
 
 def lmms(bench: Bench) -> None:
-    """The task's YAML, its questions and their pictures."""
+    """Write the task's YAML, its questions and their images."""
     rows = []
     for number, scene, question in bench.asked(tuple(KINDS.values())):
         image = f"images/{number:06d}.png"
-        bench.picture(scene, image)
+        bench.save_image(scene, image)
         fields = {"question_id": number, "image": image, "text": question.prompt}
         rows.append({**fields, "category": question.kind, "answer": question.answer})
     bench.write_lines(QUESTIONS, rows)
-    write_beside(bench.folder / f"{TASK}.yaml", YAML + "".join(METRIC.format(name) for name in METRICS))
+    atomic_write(bench.folder / f"{TASK}.yaml", YAML + "".join(METRIC.format(name) for name in METRICS))
 
 
-def pictures(doc: Mapping[str, Any]) -> list[Image.Image]:
-    """A question's picture."""
+def images(doc: Mapping[str, Any]) -> list[Image.Image]:
+    """Return a question's image, as lmms-eval takes it."""
     return [load_image(doc["image"])]
 
 
+def __getattr__(name: str) -> Any:
+    """Return ``images`` by the name that tasks written before 0.2 give it."""
+    if name == "pictures":
+        return images
+    raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
 def marks(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """1 for a right answer, 0 for a wrong one: over all, and for the question's kind."""
+    """Return 1 for a right answer, 0 for a wrong one: over all, and for the question's kind."""
     mark = float(is_right(results[0], doc["answer"]))
     return {"accuracy": mark, f"accuracy_{doc['category']}": mark}

@@ -16,21 +16,21 @@ SPOKEN: tuple[Maker, ...] = tuple(KINDS[kind] for kind in ("colour", "count", "r
 
 
 def answer_type(answer: str) -> str:
-    """VQAv2's sort of an answer."""
+    """Return VQAv2's type of an answer."""
     return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
 
 
 def describe(rng: random.Random, scene: Scene) -> Question:
-    """A request for a description."""
+    """Return a request for a description."""
     return Question("describe", request(rng), caption(scene))
 
 
 def vqav2(bench: Bench) -> None:
-    """The test split, of which every other question is test-dev's, with its answers for marking here."""
+    """Write the test split, of which every other question is test-dev's, with its answers for marking here."""
     rows, annotations = [], []
     for number, scene, question in bench.asked(OPEN):
         image = f"shapes_test2015_{number:012d}.png"
-        bench.picture(scene, f"test2015/{image}")
+        bench.save_image(scene, f"test2015/{image}")
         rows.append({"question_id": number, "image": image, "text": question.prompt, "category": "default"})
         annotations.append(
             {
@@ -49,11 +49,11 @@ def vqav2(bench: Bench) -> None:
 
 
 def gqa(bench: Bench) -> None:
-    """Questions with the structures that GQA names."""
+    """Write questions with the structures that GQA names."""
     rows, questions = [], {}
     for number, scene, question in bench.asked(OPEN):
         name, key = f"n{number:06d}", f"{number:09d}"
-        bench.picture(scene, f"data/images/{name}.png")
+        bench.save_image(scene, f"data/images/{name}.png")
         rows.append({"question_id": key, "image": f"{name}.png", "text": question.prompt, "category": "default"})
         questions[key] = {
             "question": question.text,
@@ -67,11 +67,11 @@ def gqa(bench: Bench) -> None:
 
 
 def vizwiz(bench: Bench) -> None:
-    """Every question can be answered, so the request to say so where it cannot is left out."""
+    """Write questions that can all be answered; so the request to say so where it cannot is left out."""
     rows, annotations = [], []
     for number, scene, question in bench.asked(OPEN):
         image = f"VizWiz_test_{number:08d}.png"
-        bench.picture(scene, f"test/{image}")
+        bench.save_image(scene, f"test/{image}")
         rows.append({"question_id": number, "image": image, "text": question.prompt, "category": "default"})
         kind = answer_type(question.answer)
         annotation = {"image": image, "question": question.text, "answers": people(question.answer)}
@@ -81,11 +81,14 @@ def vizwiz(bench: Bench) -> None:
 
 
 def textvqa(bench: Bench) -> None:
-    """Words and digits; no other program's reading stands in the prompt, which would give the answer away."""
+    """Write questions about words and digits.
+
+    The prompt holds no other program's reading of the image, which would give the answer away.
+    """
     rows, data = [], []
     for number, scene, question in bench.asked([KINDS["reading"]]):
         key = f"{number:016x}"
-        bench.picture(scene, f"train_images/{key}.png")
+        bench.save_image(scene, f"train_images/{key}.png")
         rows.append({"question_id": key, "image": f"{key}.png", "text": question.prompt, "category": "default"})
         entry: Row = {"question_id": number, "image_id": key, "question": question.text}
         data.append({**entry, "answers": [question.answer] * PEOPLE})
@@ -98,7 +101,7 @@ def mm_vet(bench: Bench) -> None:
     rows, truths = [], {}
     for number, scene, question in bench.asked((*SPOKEN, describe)):
         key = f"v1_{number}"
-        bench.picture(scene, f"images/{key}.png")
+        bench.save_image(scene, f"images/{key}.png")
         rows.append({"question_id": number, "image": f"{key}.png", "text": question.text})
         truths[key] = {
             "imagename": f"{key}.png",
@@ -113,13 +116,13 @@ def mm_vet(bench: Bench) -> None:
 
 def llava_bench(bench: Bench) -> None:
     """Conversation, detail and complex questions, with descriptions as context and true answers as reference."""
-    sorts = {"colour": "conv", "count": "conv", "reading": "conv", "describe": "detail", "relation": "complex"}
+    kinds = {"colour": "conv", "count": "conv", "reading": "conv", "describe": "detail", "relation": "complex"}
     questions, contexts, references = [], [], []
     for number, scene, question in bench.asked((*SPOKEN, describe)):
         image = f"{number:03d}.png"
-        bench.picture(scene, f"images/{image}")
+        bench.save_image(scene, f"images/{image}")
         questions.append(
-            {"question_id": number, "image": image, "text": question.text, "category": sorts[question.kind]}
+            {"question_id": number, "image": image, "text": question.text, "category": kinds[question.kind]}
         )
         contexts.append({"id": number, "image": image, "caption": caption(scene)})
         answer = f"{question.evidence} So: {question.answer}." if question.evidence else question.answer

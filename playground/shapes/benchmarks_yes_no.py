@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from llava.files.atomic_write import atomic_write
 from playground.shapes.benchmark_scenes import Bench, Row
 from playground.shapes.questions import SHORT, plural
-from playground.shapes.saving import write_beside
 from playground.shapes.scene import COLOURS, PAIRS, SHAPES, WORDS, Scene
 
 YES_NO = "Please answer yes or no."
@@ -19,13 +19,15 @@ YesNo = tuple[str, str]  # a question with the answer yes, and one with the answ
 
 
 def is_there(label: str) -> str:
-    """The question that POPE asks."""
+    """Return the question that POPE asks."""
     return f"Is there {'an' if label[0] in 'aeiou' else 'a'} {label} in the picture?"
 
 
 def pope(bench: Bench) -> None:
-    """Six questions a picture: in each category one about a thing that is there, one about a thing that is not. The
-    absent thing is any (random), what most pictures show (popular), or like something that is there (adversarial)."""
+    """Write six questions an image: in each category one about a thing that is there, one about a thing that is not.
+
+    The absent thing is any (random), what most images show (popular), or like something that is there (adversarial).
+    """
     scenes = bench.scenes()
     chosen = [next(scenes) for _ in range(max(1, bench.count // 6))]
     shown = Counter(item.label for _, scene in chosen for item in scene.shapes)
@@ -34,12 +36,12 @@ def pope(bench: Bench) -> None:
     asked: dict[str, list[Row]] = {category: [] for category in CATEGORIES}
     for number, (rng, scene) in enumerate(chosen):
         image = f"{number:06d}.png"
-        bench.picture(scene, f"val2014/{image}")
+        bench.save_image(scene, f"val2014/{image}")
         present = {item.label for item in scene.shapes}
         absent = [label for label in labels if label not in present]
         near = [x for x in absent if {*x.split()} & {part for label in present for part in label.split()}]
-        most = [label for label in popular if label not in present]
-        pools = {"adversarial": near, "popular": most[:3], "random": absent}
+        frequent = [label for label in popular if label not in present]
+        pools = {"adversarial": near, "popular": frequent[:3], "random": absent}
         for category, pool in pools.items():
             for label, answer in ((rng.choice(sorted(present)), "yes"), (rng.choice(pool), "no")):
                 asked[category].append({"image": image, "text": is_there(label), "label": answer})
@@ -53,7 +55,7 @@ def pope(bench: Bench) -> None:
 
 
 def mme(bench: Bench) -> None:
-    """Two questions a picture, one to be answered yes, one no, in folders by category."""
+    """Write two questions an image, one to be answered yes, one no, in folders by category."""
     rows: list[Row] = []
     scenes = bench.scenes()
     for category, maker in MME.items():
@@ -61,9 +63,9 @@ def mme(bench: Bench) -> None:
             image = f"{category}/{number:04d}.png"
             scene, pair = _first(scenes, maker)
             root = "MME_Benchmark_release_version"
-            bench.picture(scene, f"{root}/{image}")
+            bench.save_image(scene, f"{root}/{image}")
             lines = [f"{text} {YES_NO}\t{answer}\n" for text, answer in zip(pair, ("Yes", "No"), strict=True)]
-            write_beside(bench.folder / root / f"{image.removesuffix('.png')}.txt", lines)
+            atomic_write(bench.folder / root / f"{image.removesuffix('.png')}.txt", "".join(lines))
             for text in pair:
                 asked = f"{text}\n{SHORT}"  # without MME's own request, as LLaVA's question file has it
                 rows.append({"question_id": image, "image": image, "text": asked, "category": category})

@@ -1,5 +1,8 @@
-"""Training records in LLaVA's conversation JSON: texts for the language stage, captions for stage 1, several turns a
-picture for stage 2, few of them for training under budgets."""
+"""Makes training records in LLaVA's conversation JSON.
+
+Texts for the language stage, captions for stage 1, several turns an image for stage 2, few of them for training under
+budgets.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,31 @@ from playground.shapes.scene import Scene
 TAG = "<image>\n"
 TURNS = 8
 CAPTION_SHARE = 0.3  # of the records that hold a description, as the first turn or any other
-REASONED_SHARE = 0.2  # of the turns that name their evidence in front of the verdict
+REASONED_SHARE = 0.2  # of the turns that name their evidence before the verdict
 BARE_SHARE = 0.1  # of the turns that ask without an instruction, as people do
 SINGLE_SHARE = 0.1  # of the records with one question, as tests ask them
-FEW_TURNS = (1, 1, 2, 3)  # the latency token stands in front of the last answer: few turns, so that most answers see it
+FEW_TURNS = (1, 1, 2, 3)  # the latency token stands before the last answer: few turns, so that most answers see it
 
 Record = dict[str, Any]
 
 
 def caption_record(rng: random.Random, scene: Scene, name: str, image: str) -> Record:
-    """Stage 1: a request and the scene's description."""
+    """Make a record of stage 1: a request and the scene's description."""
     return dialogue_record(name, image, [(request(rng), caption(scene))])
 
 
 def question_record(rng: random.Random, scene: Scene, name: str, image: str, turns: int = TURNS) -> Record:
-    """Stage 2: questions of all kinds in random order, no question twice."""
+    """Make a record of stage 2: questions of all kinds in random order, no question twice."""
     count = 1 if rng.random() < SINGLE_SHARE else turns
     dialogue = [_turn(rng, q) for q in draw_questions(rng, scene, count)]
     if rng.random() < CAPTION_SHARE:
-        place = rng.choice((0, rng.randint(1, len(dialogue))))
-        dialogue.insert(place, (request(rng), caption(scene)))
+        index = rng.choice((0, rng.randint(1, len(dialogue))))
+        dialogue.insert(index, (request(rng), caption(scene)))
     return dialogue_record(name, image, dialogue)
 
 
 def short_record(rng: random.Random, scene: Scene, name: str, image: str) -> Record:
-    """Training under budgets: one question, or a few."""
+    """Make a record for training under budgets: one question, or a few."""
     dialogue = [_turn(rng, q) for q in draw_questions(rng, scene, rng.choice(FEW_TURNS))]
     if rng.random() < CAPTION_SHARE / TURNS:
         dialogue[-1] = (request(rng), caption(scene))
@@ -45,12 +48,12 @@ def short_record(rng: random.Random, scene: Scene, name: str, image: str) -> Rec
 
 
 def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS) -> Record:
-    """The language stage: the same questions about a scene that is told in words, in any order."""
+    """Make a record of the language stage: the same questions about a scene described in words, in any order."""
     first, *others = [_turn(rng, q) for q in draw_questions(rng, scene, turns)]
     sentences = caption(scene).split(". ")
     rng.shuffle(sentences)
-    told = " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
-    record = dialogue_record(name, "", [(f"{told}\n{first[0]}", first[1]), *others])
+    description = " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+    record = dialogue_record(name, "", [(f"{description}\n{first[0]}", first[1]), *others])
     del record["image"]
     first_message = record["conversations"][0]
     first_message["value"] = first_message["value"].removeprefix(TAG)
@@ -58,7 +61,7 @@ def text_record(rng: random.Random, scene: Scene, name: str, turns: int = TURNS)
 
 
 def draw_questions(rng: random.Random, scene: Scene, count: int) -> list[Question]:
-    """``count`` different questions, their kinds as even as the scene allows; fewer where it has no more, but one."""
+    """Draw ``count`` different questions, their kinds as even as the scene allows; at least one."""
     makers = list(TRAINING)
     questions: dict[str, Question] = {}
     for attempt in range(max(4 * count, len(makers))):  # every kind at least once: some suit any scene
@@ -81,7 +84,7 @@ def _turn(rng: random.Random, question: Question) -> tuple[str, str]:
 
 
 def dialogue_record(name: str, image: str, dialogue: list[tuple[str, str]]) -> Record:
-    """A conversation about a picture: what was asked, and what was answered, turn by turn."""
+    """Make a conversation about an image: what was asked, and what was answered, turn by turn."""
     messages = []
     for index, (asked, answered) in enumerate(dialogue):
         tag = TAG if index == 0 else ""

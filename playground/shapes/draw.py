@@ -27,7 +27,7 @@ Point = tuple[float, float]
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of SIDE by SIDE pixels."""
+    """Return the scene as an RGB image of SIDE by SIDE pixels."""
     scale = _OVERSAMPLING
     image = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUND)
     canvas = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""Writes a shapes world: pictures, LLaVA's training files, question files of the held-out splits.
+"""Writes a shapes world: images, LLaVA's training files, question files of the held-out splits.
 
 python -m playground.shapes.generate --out playground/data/shapes --seed 0 --scenes 20000
 """
@@ -16,33 +16,38 @@ from typing import Any
 
 from tqdm import tqdm
 
+from llava.files.atomic_write import atomic_write
 from playground.shapes.benchmarks import write_benchmarks
 from playground.shapes.conversations import Record, caption_record, question_record, short_record, text_record
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import save_picture, write_beside
+from playground.shapes.saving import save_image
 from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
 
-Picture = frozenset[Item]  # what two scenes that look the same have in common
+Look = frozenset[Item]  # what two scenes that look the same have in common
 
-MOST_SHAPES = (2, 4, 6)  # in a training picture, in turn: easy pictures teach what hard ones only hint at
-WRITTEN = 0.6  # share of the training pictures with a word, and with a digit: there are many to learn
+MAX_SHAPES = (2, 4, 6)  # in a training image, in turn: easy images teach what hard ones only hint at
+WRITTEN = 0.6  # share of the training images with a word, and with a digit: there are many to learn
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program with the command line's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes another world")
-    parser.add_argument("--scenes", type=int, default=20000, help="training scenes")
-    parser.add_argument("--test-questions", type=int, default=5000, help="questions in each held-out split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world; another one makes another world")
+    parser.add_argument("--scenes", type=int, default=20000, help="number of training scenes")
+    parser.add_argument("--test-questions", type=int, default=5000, help="number of questions in each held-out split")
     parser.add_argument(
-        "--benchmarks", type=int, metavar="N", help="write N questions of every benchmark, too, into OUT/eval"
+        "--benchmarks", type=int, metavar="N", help="also write N questions of every benchmark into OUT/eval"
     )
     parser.add_argument(
-        "--only-benchmarks", action="store_true", help="write nothing else; --seed and --scenes are those of the world"
+        "--only-benchmarks",
+        action="store_true",
+        help="write benchmarks alone, for the world of --seed and --scenes",
     )
     parser.add_argument(
-        "--only-tests", action="store_true", help="write nothing to train on; --seed and --scenes are the world's"
+        "--only-tests",
+        action="store_true",
+        help="write no training data: held-out questions for the world of --seed and --scenes",
     )
     args = parser.parse_args()
     if args.scenes < 1 or args.test_questions < 1:
@@ -63,34 +68,35 @@ def main() -> None:
 
 def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
     """Write ``texts.json``, ``captions.json``, ``conversations.json``, ``short.json`` and ``images/`` to train on,
-    ``validation.jsonl`` and ``test.jsonl`` with their pictures; a file gets its final name when it is whole."""
+    ``validation.jsonl`` and ``test.jsonl`` with their images; each file is written atomically.
+    """
     with multiprocessing.Pool() as pool:
         made = pool.imap(functools.partial(training_records, out, seed), range(scenes), chunksize=100)
-        pictures, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
+        looks, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
     for name, records in zip(("captions", "conversations", "texts", "short"), files, strict=True):
-        write_beside(out / f"{name}.json", json.dumps(records, indent=0))
-    write_tests(out, seed, test_questions, set(pictures))
+        atomic_write(out / f"{name}.json", json.dumps(records, indent=0))
+    write_tests(out, seed, test_questions, set(looks))
 
 
-def write_tests(out: Path, seed: int, test_questions: int, taken: set[Picture]) -> None:
-    """``validation.jsonl`` and ``test.jsonl`` with their pictures, none of which is ``taken``."""
+def write_tests(out: Path, seed: int, test_questions: int, taken: set[Look]) -> None:
+    """Write ``validation.jsonl`` and ``test.jsonl`` with their images, none of which looks like one of ``taken``."""
     splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
         asked = tqdm(questions(out, split, seed, test_questions, taken), desc=split, total=test_questions)
-        write_beside(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
+        atomic_write(out / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in asked))
 
 
 def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
-    """Training scene number ``index`` of a world, and its generator as it stands after the scene."""
+    """Return training scene number ``index`` of a world, with its generator as it stands after the scene."""
     rng = scene_rng("train", seed, index)
-    return rng, sample_scene(rng, "train", MOST_SHAPES[index % len(MOST_SHAPES)], WRITTEN)
+    return rng, sample_scene(rng, "train", MAX_SHAPES[index % len(MAX_SHAPES)], WRITTEN)
 
 
-def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record, Record, Record, Record]:
-    """Draw a training scene; what it shows, and its records for stage 1, stage 2, the language stage and budgets."""
+def training_records(out: Path, seed: int, index: int) -> tuple[Look, Record, Record, Record, Record]:
+    """Draw a training scene; return its look, and its records for stage 1, stage 2, the language stage and budgets."""
     rng, scene = training_scene(seed, index)
     name = training_name(index)
-    save_picture(scene, out / "images" / f"{name}.png")
+    save_image(scene, out / "images" / f"{name}.png")
     image = f"{name}.png"
     # In this order: each goes on with the generator where the one before has left it.
     caption, conversation = (make(rng, scene, name, image) for make in (caption_record, question_record))
@@ -99,12 +105,12 @@ def training_records(out: Path, seed: int, index: int) -> tuple[Picture, Record,
 
 
 def training_name(index: int) -> str:
-    """A training picture's name without its ending, below ``images/``: a thousand to a folder."""
+    """Return a training image's name without its ending, below ``images/``: a thousand to a folder."""
     return f"train/{index // 1000:03d}/{index:06d}"
 
 
-def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture]) -> Iterator[dict[str, Any]]:
-    """``count`` question records, one a scene, their kinds in turn; no scene that is ``taken``, nor one twice.
+def questions(out: Path, split: Split, seed: int, count: int, taken: set[Look]) -> Iterator[dict[str, Any]]:
+    """Yield ``count`` question records, one a scene, their kinds in turn; no scene that is ``taken``, nor one twice.
 
     A scene of a single shape comes up twice by chance now and then, whatever the seeds.
     """
@@ -120,7 +126,7 @@ def questions(out: Path, split: Split, seed: int, count: int, taken: set[Picture
                 break
         taken.add(frozenset(scene.items))
         image = f"{split}/{number // 1000:03d}/{number:06d}.png"
-        save_picture(scene, out / "images" / image)
+        save_image(scene, out / "images" / image)
         yield {
             "question_id": number,
             "image": image,

@@ -1,4 +1,4 @@
-"""A small Llama with random weights and the shapes world's tokenizer: what the language stage starts from.
+"""Makes what the language stage starts from: a small Llama with random weights, and the shapes world's tokenizer.
 
 python -m playground.shapes.language_base --data playground/data/shapes/conversations.json --out runs/shapes/base
 """
@@ -15,7 +15,7 @@ from playground.shapes.tokenizer import MAX_LENGTH, conversation_texts, train_to
 
 
 def language_config(vocabulary: int) -> LlamaConfig:
-    """Vicuna's architecture, small: multi-head attention, 10 layers of 192, 4.0 million parameters."""
+    """Return a config of Vicuna's architecture: multi-head attention, 10 layers of 192, 4.0 million parameters."""
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=192,
@@ -32,7 +32,7 @@ def language_config(vocabulary: int) -> LlamaConfig:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program with the command line's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="conversations.json, for the tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from playground.shapes.captions import place
+from playground.shapes.captions import position_text
 from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIZES, WORDS, Item, Scene
 
 SHORT = "Answer the question using a single word or phrase."
@@ -21,7 +21,7 @@ _APART = 20  # pixels between two centres that make left, right, above and below
 
 @dataclass(frozen=True)
 class Question:
-    """``text`` has no instruction yet; ``evidence`` is what a reasoned answer states in front of the verdict."""
+    """``text`` has no instruction yet; ``evidence`` is what a reasoned answer states before the verdict."""
 
     kind: str
     text: str
@@ -39,7 +39,7 @@ Maker = Callable[[random.Random, Scene], "Question | None"]
 
 
 def plural(name: str) -> str:
-    """Several of a thing."""
+    """Return a noun's plural."""
     return name + "es" if name.endswith("s") else name + "s"
 
 
@@ -48,7 +48,7 @@ def _are(count: int) -> str:
 
 
 def _listing(items: Sequence[Item]) -> str:
-    return ", ".join(f"{i.size} {i.label} at the {place(i)}" for i in items) or "none"
+    return ", ".join(f"{i.size} {i.label} at the {position_text(i)}" for i in items) or "none"
 
 
 def existence(rng: random.Random, scene: Scene) -> Question:
@@ -128,8 +128,11 @@ def relation(rng: random.Random, scene: Scene) -> Question | None:
 
 
 def side(rng: random.Random, scene: Scene) -> Question | None:
-    """Is A left or right of B, or above or below it? Tests do not ask it: whether a relation holds depends on its name
-    and two places at once, of which no part tells anything by itself; which relation holds is learned sooner."""
+    """Ask whether A is left or right of B, or above or below it; tests do not ask it.
+
+    Whether a relation holds depends on its name and two positions at once, of which no part says anything by itself;
+    which relation holds is learned sooner.
+    """
     found = _apart(rng, scene)
     if found is None:
         return None
@@ -146,7 +149,7 @@ def where(rng: random.Random, scene: Scene) -> Question | None:
     if item is None:
         return None
     text = rng.choice(("Where is the {}?", "In which place is the {}?", "Where in the picture is the {}?"))
-    return Question("where", text.format(item.label), place(item), f"{_listing([item])}.")
+    return Question("where", text.format(item.label), position_text(item), f"{_listing([item])}.")
 
 
 def compare(rng: random.Random, scene: Scene) -> Question | None:
@@ -258,5 +261,5 @@ def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str
     axes = [(gap, names) for gap, names in gaps if abs(gap) >= _APART]
     if not axes:
         return None
-    gap, (before, behind) = rng.choice(axes)
-    return a, b, (before, behind) if gap < 0 else (behind, before)
+    gap, (smaller, larger) = rng.choice(axes)
+    return a, b, (smaller, larger) if gap < 0 else (larger, smaller)

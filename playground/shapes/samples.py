@@ -1,4 +1,4 @@
-"""Draws the sample sheet: one question of each kind under its picture.
+"""Draws the sample sheet: one question of each kind under its image.
 
 python -m playground.shapes.samples --out playground/shapes/samples.png
 """
@@ -10,18 +10,19 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from llava.files.atomic_write import atomic_path
 from playground.shapes.draw import draw
 from playground.shapes.questions import KINDS, Question
 from playground.shapes.scene import SIDE, Scene, sample_scene, scene_rng
 
 COLUMNS, ZOOM, GAP, LINE = 5, 2, 20, 19  # pixels, but for the first two
-LINES = 5  # of text under a picture
+LINES = 5  # of text under an image
 WIDTH = SIDE * ZOOM
 INK, ANSWER, FAINT, PAPER = "#222222", "#2b5fb3", "#777777", "white"
 
 
 def samples(seed: int) -> list[tuple[Scene, Question]]:
-    """The first test scene with at least four shapes that allows a question, for every kind."""
+    """Return the first test scene with at least four shapes that allows a question, for every kind."""
     found, index = [], 0
     for maker in KINDS.values():
         question = None
@@ -35,13 +36,13 @@ def samples(seed: int) -> list[tuple[Scene, Question]]:
 
 
 def sheet(seed: int) -> Image.Image:
-    """Pictures at twice their size; below each its kind, question and answer."""
+    """Draw the images at twice their size; below each its kind, question and answer."""
     cells = samples(seed)
     height = WIDTH + LINES * LINE + GAP
     rows = -(-len(cells) // COLUMNS)
     image = Image.new("RGB", (GAP + COLUMNS * (WIDTH + GAP), GAP + rows * height), PAPER)
-    for place, (scene, question) in enumerate(cells):
-        x, y = GAP + place % COLUMNS * (WIDTH + GAP), GAP + place // COLUMNS * height
+    for index, (scene, question) in enumerate(cells):
+        x, y = GAP + index % COLUMNS * (WIDTH + GAP), GAP + index // COLUMNS * height
         image.paste(draw(scene).resize((WIDTH, WIDTH), Image.Resampling.LANCZOS), (x, y))
         _write(ImageDraw.Draw(image), x, y + WIDTH + 4, question)
     return image
@@ -69,14 +70,13 @@ def _wrapped(canvas: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFon
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program with the command line's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
-    parser.add_argument("--seed", type=int, default=298, help="another seed shows other scenes")
+    parser.add_argument("--seed", type=int, default=298, help="seed of the scenes; another one shows others")
     args = parser.parse_args()
-    part = args.out.with_name(args.out.name + ".part")
-    sheet(args.seed).quantize(128).save(part, format="png", optimize=True)
-    part.replace(args.out)
+    with atomic_path(args.out) as temporary:
+        sheet(args.seed).quantize(128).save(temporary, format="png", optimize=True)
 
 
 if __name__ == "__main__":

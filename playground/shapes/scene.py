@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SIDE = 96  # pixels; the vision tower's input size
-CELL = 32  # pixels; a picture has 3 by 3 cells
+CELL = 32  # pixels; an image has 3 by 3 cells
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "brown")
@@ -40,7 +40,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Item:
-    """One thing in a picture. ``kind`` is shape, digit or word; ``x``, ``y`` is its centre in pixels."""
+    """One thing in an image. ``kind`` is shape, digit or word; ``x``, ``y`` is its centre in pixels."""
 
     kind: str
     name: str
@@ -57,9 +57,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; ``shapes`` are what questions about objects and counts mean.
+    """What an image shows; ``shapes`` are what questions about objects and counts mean.
 
-    ``pairs`` may be named in a question, whether they are in the picture or not.
+    ``pairs`` may be named in a question, whether they are in the image or not.
     """
 
     items: tuple[Item, ...]
@@ -71,17 +71,17 @@ class Scene:
         return tuple(sorted((i for i in self.items if i.kind == "shape"), key=lambda i: (i.y // CELL, i.x)))
 
     def only(self, kind: str) -> Item | None:
-        """The digit or the word, if there is one."""
+        """Return the digit or the word, if there is one."""
         return next((i for i in self.items if i.kind == kind), None)
 
 
 def scene_rng(split: Split, seed: int, index: int) -> random.Random:
-    """The generator of one scene; the split is part of the seed, so splits never share one."""
+    """Return the generator of one scene; the split is part of the seed, so splits never share one."""
     return random.Random(f"{split}/{seed}/{index}")
 
 
 def sample_scene(rng: random.Random, split: Split, max_shapes: int = 6, written: float = 1 / 3) -> Scene:
-    """One to ``max_shapes`` shapes; a word in a share of ``written`` of the pictures, and as often a digit."""
+    """Draw one to ``max_shapes`` shapes; in a share of ``written`` of the images a word, and as often a digit."""
     cells = [(column, row) for row in range(3) for column in range(3)]
     rng.shuffle(cells)
     items: list[Item] = []
@@ -106,7 +106,7 @@ def sample_scene(rng: random.Random, split: Split, max_shapes: int = 6, written:
 
 def _in_cell(rng: random.Random, cell: tuple[int, int], kind: str, name: str, colour: str, size: str) -> Item:
     reach = 8 if size == "small" else 3  # pixels of jitter that keep the item inside its cell
-    x, y = (CELL * place + CELL // 2 + rng.randint(-reach, reach) for place in cell)
+    x, y = (CELL * index + CELL // 2 + rng.randint(-reach, reach) for index in cell)
     return Item(kind, name, colour, size, x, y)
 
 

@@ -1,7 +1,7 @@
-"""A small byte-level BPE tokenizer for the shapes world, with Llama's special tokens.
+"""Trains a small byte-level BPE tokenizer for the shapes world, with Llama's special tokens.
 
 Any text can be encoded. The phrases that every prompt repeats (LLaVA's system prompt, the answer instructions) are
-tokens of their own: a small model should not spend a third of its prompt on them.
+single tokens: a small model should not spend a third of its prompt on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LENGTH = 1024
 
 
 def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: ids 0, 1, 2 are <unk>, <s>, </s>; <s> is put in front, as LLaVA's tokenizer does."""
+    """Train a byte-level BPE: ids 0, 1, 2 are <unk>, <s>, </s>; <s> is put first, as LLaVA's tokenizer does."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -51,7 +51,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 
 def conversation_texts(path: Path) -> Iterator[str]:
-    """Every message of a LLaVA training file, as it stands behind a role."""
+    """Yield every message of a LLaVA training file, as it stands after a role."""
     for record in json.loads(path.read_text(encoding="utf-8")):
         for message in record["conversations"]:
             role = "USER" if message["from"] == "human" else "ASSISTANT"
@@ -59,7 +59,7 @@ def conversation_texts(path: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """The command line: ``python -m playground.shapes.tokenizer --data FILE --out DIR``."""
+    """Run ``python -m playground.shapes.tokenizer --data FILE --out DIR``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="conversations.json of a shapes world")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tokenizer's files")

@@ -1,4 +1,4 @@
-"""Pre-trains the small CLIP vision tower: every patch learns to say which item has its centre there, and what it is.
+"""Pre-trains the small CLIP vision tower: every patch learns which item has its centre there, and what it is.
 
 A LLaVA stands on a vision tower that already sees. This one learns shapes, colours, sizes, digits and words of the
 shapes world, patch by patch, before any language model looks at it.
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
+from llava.files.atomic_write import atomic_path
 from playground.shapes.draw import draw
 from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIDE, SIZES, WORDS, Scene, sample_scene, scene_rng
 
@@ -31,13 +32,13 @@ LAYER = -1  # the hidden states that LLaVA will select
 SAVE_EVERY = 500  # steps
 TARGETS = {"name": len(NAMES), "colour": len(COLOURS), "size": len(SIZES), "row": GRID, "column": GRID}
 IGNORED = -100
-WRITTEN = 0.6  # share of the pictures with a word, and with a digit: there are more of them to learn than of shapes
+WRITTEN = 0.6  # share of the images with a word, and with a digit: there are more of them to learn than of shapes
 # Most patches are no item's centre, and a word is harder to learn than a shape.
 NAME_WEIGHTS = torch.tensor([0.05] + [1.0] * len(SHAPES + DIGITS) + [2.0] * len(WORDS))
 
 
 def tower_config() -> CLIPVisionConfig:
-    """36 patches, 0.8 million parameters."""
+    """Return the tower's config: 36 patches, 0.8 million parameters."""
     return CLIPVisionConfig(
         image_size=SIDE,
         patch_size=PATCH,
@@ -51,17 +52,17 @@ def tower_config() -> CLIPVisionConfig:
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """CLIP's own processor at the tower's size."""
+    """Return CLIP's image processor at the tower's size."""
     size = {"height": SIDE, "width": SIDE}
     return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size)
 
 
 def patch_targets(scene: Scene) -> dict[str, torch.Tensor]:
-    """What each of the 36 patches is to say; colour and size only where an item has its centre."""
+    """Return the targets of each of the 36 patches; colour and size only where an item has its centre."""
     targets = {key: torch.full((GRID * GRID,), IGNORED) for key in ("colour", "size")}
     targets["name"] = torch.zeros(GRID * GRID, dtype=torch.long)
-    places = torch.arange(GRID * GRID)
-    targets["row"], targets["column"] = places // GRID, places % GRID
+    patches = torch.arange(GRID * GRID)
+    targets["row"], targets["column"] = patches // GRID, patches % GRID
     for item in scene.items:
         patch = min(GRID - 1, item.y // PATCH) * GRID + min(GRID - 1, item.x // PATCH)
         targets["name"][patch] = NAMES.index(item.name)
@@ -94,7 +95,7 @@ class PatchReader(nn.Module):
         self.readers = nn.ModuleDict({k: nn.Linear(self.tower.config.hidden_size, n) for k, n in TARGETS.items()})
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, 3, SIDE, SIDE) -> logits (B, 36, classes) by target."""
+        """Map pixels (B, 3, SIDE, SIDE) to logits (B, 36, classes) by target."""
         hidden = self.tower(pixels, output_hidden_states=True).hidden_states[LAYER][:, 1:]
         return {key: reader(hidden) for key, reader in self.readers.items()}
 
@@ -102,7 +103,7 @@ class PatchReader(nn.Module):
 def loss_and_accuracy(
     logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Summed cross-entropies; accuracies where an item is, of words apart from other names."""
+    """Return the summed cross-entropies, and accuracies where an item is, of words apart from other names."""
     losses, right = [], {}
     for key, scores in logits.items():
         weight = NAME_WEIGHTS if key == "name" else None
@@ -119,7 +120,7 @@ def loss_and_accuracy(
 
 
 def train(out: Path, steps: int, batch: int, learning_rate: float, workers: int) -> dict[str, float]:
-    """Train, or go on from ``out/state.pt``; leaves a complete tower folder. Returns the last accuracies."""
+    """Train, or resume from ``out/state.pt``, and write a complete tower folder; return the last accuracies."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     random.seed(0)
@@ -155,20 +156,19 @@ def train(out: Path, steps: int, batch: int, learning_rate: float, workers: int)
 
 
 def save_state(path: Path, step: int, **parts: Any) -> None:
-    """Everything that a resumed run needs; written beside, then renamed."""
-    part = path.with_suffix(".part")
-    torch.save({"step": step, **{name: x.state_dict() for name, x in parts.items()}}, part)
-    part.replace(path)
+    """Write everything that a resumed run needs, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"step": step, **{name: x.state_dict() for name, x in parts.items()}}, temporary)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the program with the command line's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the tower, and of the state to resume from")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=64, help="pictures a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument("--steps", type=int, default=6000, help="optimizer steps")
+    parser.add_argument("--batch", type=int, default=64, help="images of each step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak of the one-cycle schedule")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     args = parser.parse_args()
     accuracy = train(args.out, args.steps, args.batch, args.learning_rate, args.workers)
     print(json.dumps(accuracy))

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What each part of the training recipe brings: short runs of AdaLLaVA-H from the bundled base model, SEEDS of each
-# variant, asked validation questions of the shapes world (the test is for what was chosen); the table is printed and kept
-# in OUT/ablations.md. Stopped at any moment, the same line goes on where it was.
+# Measures what each part of the training recipe brings: short runs of AdaLLaVA-H from the bundled base model, for each
+# variant one run per seed, asked validation questions of the shapes world (the test questions are for the recipe that was
+# chosen). The table is printed, and written to OUT/ablations.md. Stopped at any moment, the same command resumes.
 #
 #   bash scripts/shapes/ablations.sh
 #   ONLY="as published|all three" STEPS=60 SEEDS="1 2 3 4 5" QUESTIONS=5000 OUT=elsewhere bash scripts/shapes/ablations.sh
 #
-# DATA= the world's folder, made where it is not there. QUESTIONS= how many are asked. ONLY= the variants whose whole name
-# matches this extended regular expression. Further arguments go to python -m ada.eval.sweep.
+# DATA= folder of the world, generated where it is missing. QUESTIONS= number of questions asked. ONLY= an extended regular
+# expression: the variants to run, matched against the full name. Further arguments go to python -m ada.eval.sweep.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 EXTRAS=eval source scripts/venv.sh
@@ -24,7 +24,7 @@ all="$sandwich $distilled $cooled"
 # name|prefix layers|training file|flags
 variants="as published, half of the layers tunable|5|short|
 as published|2|short|
-as published, eight questions a picture|2|conversations|
+as published, eight questions an image|2|conversations|
 sandwich budgets|2|short|$sandwich
 distilled from the full answer|2|short|$distilled
 cooled draws|2|short|$cooled
@@ -44,7 +44,7 @@ mkdir -p "$OUT"
 head -n "${QUESTIONS:-1000}" "$DATA/validation.jsonl" > "$OUT/questions.jsonl"
 
 models=()
-for seed in $SEEDS; do # a seed after the other, so that a run that is stopped has whole seeds
+for seed in $SEEDS; do # one seed after the other, so that a stopped run has complete seeds
     while IFS='|' read -r name prefix data flags; do
         run=$OUT/$(echo "$name" | tr -cs 'a-z0-9\n' -)-$seed
         # shellcheck disable=SC2086 # flags are several words

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From nothing to the bundled models, on a CPU: data, vision tower, language stage, LLaVA's stages 1 and 2, then a
-# scheduler of each kind. Stopped at any moment, the same line goes on where it was.
+# Trains the bundled models from nothing, on a CPU: data, vision tower, language stage, LLaVA's stages 1 and 2, then a
+# scheduler of each kind. Stopped at any moment, the same command resumes.
 #
 #   bash scripts/shapes/train.sh                                   # everything, into runs/shapes
 #   OUT=elsewhere SCENES=2000 bash scripts/shapes/train.sh
-#   BUNDLE=ada/checkpoints bash scripts/shapes/train.sh            # and renew the bundled models with the result
+#   BUNDLE=ada/checkpoints bash scripts/shapes/train.sh            # and replace the bundled models with the result
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/venv.sh
@@ -18,10 +18,10 @@ STAGE1_STEPS=${STAGE1_STEPS:-150}
 STAGE2_STEPS=${STAGE2_STEPS:-6500}
 BUDGET_STEPS=${BUDGET_STEPS:-1500}
 
-# Fresh memory costs more than the arithmetic at this size: keep what was freed, in huge pages.
+# Allocating memory costs more than the arithmetic at this size: keep what was freed, in huge pages.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABLE=1
 
-train() { # flags: a stage is done when its result is there, and resumes from its checkpoints until then
+train() { # flags: a stage is skipped when its result is there, and resumes from its checkpoints until then
     python llava/train/train.py --bf16 True --use_cpu True --attn_implementation eager \
         --lr_scheduler_type cosine --adam_beta2 0.98 --weight_decay 0.05 --logging_steps 20 --save_total_limit 1 \
         --dataloader_num_workers 1 --dataloader_persistent_workers True --mm_use_im_patch_token False --model_max_length 512 --report_to none \
@@ -59,7 +59,7 @@ for kind in heads layers; do
             bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False --learning_rate 5e-4
 done
 
-bundle() { # result name: what a checkpoint needs to answer, without what only training needs
+bundle() { # result name: copies what a checkpoint needs to answer, without what only training needs
     mkdir -p "$BUNDLE/$2"
     cp -r "$OUT/$1"/{config,generation_config,tokenizer,tokenizer_config}.json "$OUT/$1"/{model.safetensors,vision_tower} \
         "$BUNDLE/$2"

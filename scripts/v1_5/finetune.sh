@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LLaVA-1.5, stage 2: projector and language model learn, on the 665k mix. recipe.sh says what the variables mean.
+# LLaVA-1.5, stage 2: trains projector and language model on the 665k mix. recipe.sh says what the variables mean.
 source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero3.json

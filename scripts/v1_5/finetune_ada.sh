@@ -1,6 +1,6 @@
 # Sourced by finetune_ada_heads.sh and finetune_ada_layers.sh: LLaVA's stage 2 with a scheduler of kind $SCHEDULER.
 # The published recipe: 128 samples a step, learning rate 1e-5, one epoch of the 665k mix. recipe.sh says what the
-# variables mean; beside them PREFIX= layers that always run, RANK= heads to a unit, BUDGETS= low:high.
+# variables mean; in addition: PREFIX= layers that always run, RANK= heads a unit, BUDGETS= low:high.
 source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero3.json

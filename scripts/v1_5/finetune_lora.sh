@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LLaVA-1.5, stage 2 with LoRA: adapters in the language model, and the projector in full. recipe.sh says what the
+# LLaVA-1.5, stage 2 with LoRA: trains adapters in the language model, and the projector in full. recipe.sh says what the
 # variables mean; scripts/merge_lora_weights.py merges the result.
 source "$(dirname "$0")/recipe.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A whole LLaVA learns a task of your own: DATA= and IMAGES= name it. recipe.sh says what the variables mean.
+# Fine-tunes a LLaVA on your data, which DATA= and IMAGES= name. recipe.sh says what the variables mean.
 #
-#   DATA=my.json IMAGES=pictures OUT=checkpoints/mine bash scripts/v1_5/finetune_task.sh
+#   DATA=my.json IMAGES=images OUT=checkpoints/mine bash scripts/v1_5/finetune_task.sh
 source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero3.json

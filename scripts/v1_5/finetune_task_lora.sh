@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A whole LLaVA learns a task of your own with LoRA: DATA= and IMAGES= name it. recipe.sh says what the variables mean;
+# Fine-tunes a LLaVA on your data with LoRA; DATA= and IMAGES= name the data. recipe.sh says what the variables mean;
 # scripts/merge_lora_weights.py merges the result.
 #
-#   DATA=my.json IMAGES=pictures OUT=checkpoints/mine-lora bash scripts/v1_5/finetune_task_lora.sh
+#   DATA=my.json IMAGES=images OUT=checkpoints/mine-lora bash scripts/v1_5/finetune_task_lora.sh
 source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero3.json

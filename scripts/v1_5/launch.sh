@@ -1,11 +1,11 @@
 # Sourced: `launch FLAGS...` runs llava/train/train_mem.py, in as many processes as these variables say.
 #
-#   LAUNCHER=deepspeed|torchrun|python   who starts the processes (deepspeed); python starts one
-#   NPROC=n           processes on a machine; all its GPUs by default
+#   LAUNCHER=deepspeed|torchrun|python   what starts the processes (default: deepspeed); python starts one
+#   NPROC=n           processes on a machine (default: one for each GPU)
 #   HOSTFILE=file     several machines: lines `host slots=8`. deepspeed is started once, and reaches the others by ssh;
-#                     torchrun is started on every machine of the file, and finds its own line there
+#                     torchrun is started on every machine of the file, and finds its line there
 #   NNODES= NODE_RANK= MASTER_ADDR=      the same without a file, for torchrun under a scheduler (scripts/slurm)
-#   MASTER_PORT=n     29500 by default; another for each run on one machine
+#   MASTER_PORT=n     default: 29500; several runs on one machine need different ports
 #   DRY_RUN=1         print the command and stop
 
 launch() {
@@ -35,7 +35,7 @@ torchrun_command() { # fills `command`
         mapfile -t hosts < <(awk 'NF && $1 !~ /^#/ {print $1}' "$HOSTFILE")
         NNODES=${#hosts[@]}
         MASTER_ADDR=${MASTER_ADDR:-${hosts[0]:-}}
-        NODE_RANK=${NODE_RANK:-$(place_of_this_host "${hosts[@]}")}
+        NODE_RANK=${NODE_RANK:-$(index_of_this_host "${hosts[@]}")}
         [ -n "$NODE_RANK" ] || stop "this machine, $(hostname), is not in $HOSTFILE; name its line, from 0, in NODE_RANK"
     fi
     if [ "${NNODES:-1}" = 1 ]; then
@@ -52,14 +52,14 @@ python_command() { # fills `command`
     command=(python)
 }
 
-place_of_this_host() { # hosts: prints the place of this machine among them, from 0
-    local place=0 host
+index_of_this_host() { # hosts: prints the index of this machine among them, from 0
+    local index=0 host
     for host in "$@"; do
         if [ "$host" = "$(hostname)" ] || [ "$host" = "$(hostname -s)" ]; then
-            echo "$place"
+            echo "$index"
             return
         fi
-        place=$((place + 1))
+        index=$((index + 1))
     done
 }
 

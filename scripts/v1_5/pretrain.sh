@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LLaVA-1.5, stage 1: only the projector learns, on captions (LCS-558K). recipe.sh says what the variables mean.
+# LLaVA-1.5, stage 1: trains the projector alone, on captions (LCS-558K). recipe.sh says what the variables mean.
 source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero2.json

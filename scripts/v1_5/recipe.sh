@@ -1,14 +1,14 @@
-# Sourced by the recipes beside it: what they have in common. A recipe sets its defaults with `default`, then calls
-# `recipe FLAGS...` with what is its own. Later flags win: common, the recipe's, the preset's, the command line's.
+# Sourced by the recipes in this folder: what they have in common. A recipe sets its defaults with `default`, then calls
+# `recipe FLAGS...`. Later flags take precedence: common, the recipe's, the preset's, the command line's.
 #
 #   MODEL=       checkpoint to start from              DATA=    training file (LLaVA's conversation JSON)
-#   IMAGES=      its picture folder                    OUT=     where the result goes
+#   IMAGES=      its image folder                      OUT=     folder for the result
 #   TOWER=       vision tower, a folder or a hub name  PROJECTOR=  mm_projector.bin of stage 1
 #   DEEPSPEED=   its config; empty: none               REPORT_TO=  tensorboard, wandb or none
 #   PRESET=      another setting: a file of presets/, by its name. PRESET=shapes is the bundled model on a CPU
 #
 # and LAUNCHER, NPROC, HOSTFILE, ... as launch.sh says. An empty TOWER or PROJECTOR leaves the checkpoint's own.
-# Stopped and started again with the same OUT, a run goes on from its last checkpoint.
+# Stopped and started again with the same OUT, a run resumes from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/v1_5/launch.sh

@@ -1,139 +1,25 @@
-"""Small decoders and LLaVAs with random weights, plain and adaptive, and a slow obvious reading of the method."""
+"""A slow, obvious reading of the method, to compare with; the models are those of fixtures/tiny_models.py."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-)
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from ada.config import AdaLlavaConfig
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 
-MakeDecoder = Callable[..., LlamaModel]
-MakeLlava = Callable[..., AdaLlavaLlamaForCausalLM]
-SIDE, PATCHES = 28, 4  # pixels, image tokens
+SIDE = 28  # pixels, as make_llava's tower takes them
 IMAGE = -200  # the image tag's id
 
 
 @pytest.fixture(scope="session")
-def make_decoder() -> MakeDecoder:
-    """``make_decoder(heads=4, key_value_heads=4, ...)``: a Llama decoder stack, float32 by default."""
-
-    def make(
-        layers: int = 4,
-        heads: int = 4,
-        key_value_heads: int = 4,
-        mlp: int = 45,
-        attention: str = "eager",
-        bias: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> LlamaModel:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=64,
-            hidden_size=32,
-            intermediate_size=mlp,  # not a multiple of the heads: some neuron groups are longer
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            attention_bias=bias,
-            mlp_bias=bias,
-            initializer_range=0.2,
-            attn_implementation=attention,
-        )
-        model = LlamaModel(config).to(dtype).eval()
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                torch.nn.init.normal_(parameter, std=0.3)
-        return model
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tower_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP vision tower of 2 x 2 patches with its image processor."""
-    folder = tmp_path_factory.mktemp("tower")
-    torch.manual_seed(1)
-    config = CLIPVisionConfig(
-        image_size=SIDE,
-        patch_size=SIDE // 2,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-    )
-    CLIPVisionModel(config).save_pretrained(folder)
-    size = {"height": SIDE, "width": SIDE}
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def make_llava(tower_folder: Path) -> MakeLlava:
-    """``make_llava(kind="H", prefix=2, ...)``: an adaptive LLaVA with random weights, its tower loaded."""
-
-    def make(
-        kind: str = "H",
-        prefix: int = 2,
-        layers: int = 5,
-        heads: int = 8,
-        key_value_heads: int = 8,
-        rank: int = 2,
-        attention: str = "sdpa",
-        seed: int = 0,
-        **changes: Any,
-    ) -> AdaLlavaLlamaForCausalLM:
-        settings = {
-            "vocab_size": 90,
-            "hidden_size": 64,
-            "intermediate_size": 100,  # not a multiple of the heads
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": key_value_heads,
-            "initializer_range": 0.15,
-            "pad_token_id": 0,
-            "mm_vision_tower": str(tower_folder),
-            "mm_hidden_size": 24,
-            "mm_projector_type": "mlp2x_gelu",
-            "mm_vision_select_layer": -2,
-            "mm_vision_select_feature": "patch",
-            "mm_use_im_patch_token": False,
-            "mm_use_im_start_end": False,
-            "scheduler_type": kind,
-            "num_prefix_layers": prefix,
-            "scheduler_rank": rank,
-            "attn_implementation": attention,
-        }
-        torch.manual_seed(seed)
-        model = AdaLlavaLlamaForCausalLM(AdaLlavaConfig(**{**settings, **changes}))
-        if model.scheduler is not None:
-            for parameter in model.scheduler.parameters():  # far from even, so that budgets and prompts change plans
-                nn.init.normal_(parameter, std=0.5)
-        model.generation_config.eos_token_id = None  # all answers have the length that is asked for
-        model.get_vision_tower().load_model()
-        return model.eval()
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def pixels() -> torch.Tensor:
-    """Four pictures (4, 3, S, S)."""
+    """Pixels of four images (4, 3, S, S)."""
     return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.metadata
 import json
 import sys
@@ -244,16 +243,6 @@ def test_training_policy_of_a_plain_model_is_none(plain) -> None:
 def test_training_policy_without_budgets_has_no_figures(make_llava) -> None:
     policy = overlay.training_policy(model=make_llava("L"), arguments={AdaArguments: AdaArguments()})
     assert policy.figures(SimpleNamespace()) == {}
-
-
-def test_the_shell_never_names_the_overlay(root) -> None:
-    for path in sorted((root / "llava").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            # import_module("ada...") and the like
-            names += [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
-            assert not any(name == "ada" or (name.startswith("ada.") and " " not in name) for name in names), path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ non-zero exit, and nothing under a final name; and the programs that take a time
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -98,7 +97,7 @@ def run(root: Path, world: Path, case: str, rows: list[dict], out: Path) -> int:
     answers = folder / ANSWERS.get(name, "answers/bad.jsonl")
     answers.parent.mkdir(parents=True, exist_ok=True)
     answers.write_text(lines_of(rows))
-    by_question = folder / "by_question.json"  # as the conversion in front of these judges leaves it
+    by_question = folder / "by_question.json"  # as the conversion before these judges leaves it
     by_question.write_text(json.dumps({f"v1_{row['question_id']}": row["text"] for row in rows}))
     predictions = folder / "predictions.json"
     predictions.write_text(json.dumps([{"questionId": r["question_id"], "prediction": r["text"]} for r in rows]))
@@ -188,11 +187,11 @@ def programs_that_answer(checkpoint: Path, picture: Path, folder: Path) -> dict[
 )
 def test_budgets_that_are_no_time(adaptive_checkpoint, picture, tmp_path, capsys, module, budget) -> None:
     flags = programs_that_answer(adaptive_checkpoint, picture, tmp_path)[module]
-    code = 0
-    with contextlib.suppress(SystemExit):
-        code = importlib.import_module("ada.cost.__main__" if module == "ada.cost" else module).main(
-            [*flags, "--latency-budget", budget]
-        )
+    program = importlib.import_module("ada.cost.__main__" if module == "ada.cost" else module)
+    try:
+        code = program.main([*flags, "--latency-budget", budget])
+    except SystemExit as error:  # argparse's, where the flag is read
+        code = error.code
     said = capsys.readouterr()
     assert code == 2 and "--latency-budget" in said.err and budget in said.err and "Traceback" not in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["questions.jsonl"]
@@ -200,7 +199,7 @@ def test_budgets_that_are_no_time(adaptive_checkpoint, picture, tmp_path, capsys
 
 @pytest.fixture
 def stored(adaptive_checkpoint, tmp_path, monkeypatch):
-    """``stored(**changes)``: a profile of the tiny model in a cache folder of its own, so changed; its path."""
+    """``stored(**changes)``: a changed profile of the tiny model in a cache folder of this test; returns its path."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = load_pretrained_model(str(adaptive_checkpoint), None, "tiny", device="cpu")[1]
     here = DeviceFingerprint.of(model)

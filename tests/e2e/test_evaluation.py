@@ -28,7 +28,7 @@ QUESTIONS = 7
 
 @pytest.fixture(scope="module")
 def quiz(tmp_path_factory):
-    """``questions.jsonl`` with pictures beside it; the first question comes twice."""
+    """A folder of ``questions.jsonl`` and its images; the first question comes twice."""
     folder = tmp_path_factory.mktemp("quiz")
     rows = []
     for number in range(QUESTIONS - 1):
@@ -110,7 +110,7 @@ def test_sampling_does_not_depend_on_chunks(flags, tmp_path) -> None:
     assert texts[0] != texts[1]
 
 
-def test_a_stopped_run_goes_on(flags, tmp_path, monkeypatch) -> None:
+def test_stopped_run_resumes(flags, tmp_path, monkeypatch) -> None:
     assert model_vqa.main(flags(out="whole.jsonl")) == 0
     original, calls = Answerer.answer, []
 
@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on(flags, tmp_path, monkeypatch) -> None:
     assert (tmp_path / "answers.jsonl").read_bytes() == before and not part.exists()
 
 
-def test_a_killed_process_goes_on(flags, root, quiz, tmp_path) -> None:
+def test_killed_run_resumes(flags, root, quiz, tmp_path) -> None:
     rows = [json.loads(line) for line in (quiz / "questions.jsonl").read_text().splitlines()]
     many = [{**row, "question_id": f"{row['question_id']}-{turn}"} for turn in range(60) for row in rows[:-1]]
     (quiz / "many.jsonl").write_text(lines_of(many))
@@ -165,7 +165,7 @@ sys.stdin.read()
 
 
 def test_two_processes_never_write_one_file(flags, root, tmp_path, capsys) -> None:
-    """As where a script was killed, its processes were not, and the script is started again."""
+    """As when a script was killed, but not its processes, and the script is started again."""
     command = [sys.executable, "-c", WRITE, str(tmp_path / "answers.jsonl")]
     here = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here) as other:
@@ -177,8 +177,8 @@ def test_two_processes_never_write_one_file(flags, root, tmp_path, capsys) -> No
     assert model_vqa.main(flags()) == 0 and len(records(tmp_path / "answers.jsonl")) == QUESTIONS
 
 
-def test_what_another_process_wrote_meanwhile_is_not_doubled(tmp_path) -> None:
-    """It was read while another wrote, which is gone when the first batch comes."""
+def test_records_of_another_process_are_not_written_twice(tmp_path) -> None:
+    """The file was read while another process wrote, which has ended when the first batch is written."""
     path = tmp_path / "answers.jsonl"
     path.with_name("answers.jsonl.part").write_text('{"question_id": 1}\n{"question_id": 2, "te')
     late = RecordFile(path)
@@ -226,7 +226,7 @@ def test_answers_to_other_questions_are_refused(flags, quiz, tmp_path, capsys) -
         ("{\n", "line 1 is not JSON"),
         ("[1]\n", "expected a JSON object"),
         ('{"question_id": 1, "image": "0.png"}\n', "question 1, lacks 'text'"),
-        ('{"question_id": 1, "image": "lost.png", "text": "w5"}\n', "no picture 'lost.png'"),
+        ('{"question_id": 1, "image": "lost.png", "text": "w5"}\n', "no image 'lost.png'"),
     ],
 )
 def test_faulty_question_files(flags, quiz, tmp_path, capsys, lines, message) -> None:
@@ -240,18 +240,23 @@ def test_faulty_question_files(flags, quiz, tmp_path, capsys, lines, message) ->
     [
         (("--num-chunks", "2", "--chunk-idx", "2"), "--chunk-idx is 2"),
         (("--batch-size", "0"), "--batch-size 0"),
-        (("--latency-budget", "3 parsecs"), "'3 parsecs'"),
         (("--latency-budget", "0.2", "--strict-latency-budget"), "0.5"),
         (("--question-file", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
     ],
 )
-def test_faulty_flags(flags, tmp_path, capsys, more, named) -> None:
+def test_flags_out_of_range_are_user_errors(flags, tmp_path, capsys, more, named) -> None:
     assert model_vqa.main(flags(*more)) == 2
     said = capsys.readouterr()
     assert named in said.err and "Traceback" not in said.err and not list(tmp_path.iterdir())
 
 
-def test_science_questions_with_and_without_a_picture_share_a_batch(flags, quiz, tmp_path) -> None:
+def test_unreadable_budget_is_refused_by_the_parser(flags, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        model_vqa.main(flags("--latency-budget", "3 parsecs"))
+    assert "'3 parsecs'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_science_questions_with_and_without_an_image_share_a_batch(flags, quiz, tmp_path) -> None:
     rows = []
     for number in range(4):
         row = {"id": str(number), "conversations": [{"from": "human", "value": f"<image>\nw{number + 7} w9"}]}
@@ -262,7 +267,7 @@ def test_science_questions_with_and_without_a_picture_share_a_batch(flags, quiz,
         out = f"{batch}.jsonl"
         assert model_vqa_science.main(flags(*more, "--batch-size", batch, out=out, questions="science.json")) == 0
     alone, together = (records(tmp_path / f"{batch}.jsonl") for batch in (1, 4))
-    assert alone == together, "what an answer costs is told as if it had been asked alone"
+    assert alone == together, "an answer's cost is that of the question asked alone"
     letters = "Answer with the option's letter from the given choices directly."
     assert [row["prompt"] for row in alone[1:3]] == [f"<image>\nw8 w9\n{letters}", f"w9 w9\n{letters}"]
     assert alone[2]["metadata"]["prompt_tokens"] < alone[1]["metadata"]["prompt_tokens"]
@@ -284,6 +289,6 @@ def test_mmbench_rounds(flags, quiz, tmp_path) -> None:
     assert model_vqa_mmbench.main(flags("--all-rounds", "--single-pred-prompt", questions="table.tsv")) == 0
 
 
-def test_a_plain_llava_answers_without_the_overlays_facts(flags, tiny_checkpoint, tmp_path) -> None:
+def test_plain_llava_answers_without_the_overlays_metadata(flags, tiny_checkpoint, tmp_path) -> None:
     assert model_vqa.main(flags("--model-path", tiny_checkpoint)) == 0
     assert set(records(tmp_path / "answers.jsonl")[0]["metadata"]) == {"settings", "new_tokens"}

@@ -1,53 +1,67 @@
-"""What ``--help`` says is written down under ``help/``, word for word: a flag that changes shows in a review.
+"""What ``--help`` of every program says is kept under ``help/``, one option a line: a changed flag shows in a diff.
 
-``UPDATE_HELP=1 python -m pytest tests/e2e/test_help.py`` writes the texts anew.
+``python scripts/help_texts.py`` writes the texts anew.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import help_texts
 import pytest
 
-TEXTS = Path(__file__).parent / "help"
-PROGRAMS = (
-    "llava.serve.cli",
-    "llava.eval.run_llava",
-    "llava.eval.model_vqa",
-    "llava.eval.model_vqa_loader",
-    "llava.eval.model_vqa_science",
-    "llava.eval.model_vqa_mmbench",
-    "ada.bench",
-    "ada.bench adherence",
-    "ada.calibrate",
-    "ada.cost",
-    "ada.eval.sweep",
-    "playground.easy_vqa.convert",
-    "playground.shapes.generate",
-    "playground.shapes.tower",
-    "playground.shapes.language_base",
-    "playground.shapes.tokenizer",
-    "playground.shapes.samples",
-)
+
+@pytest.mark.parametrize("program", help_texts.programs())
+def test_help_is_as_recorded(program: str) -> None:
+    recorded = help_texts.text_path(program).read_text(encoding="utf-8")
+    assert help_texts.help_text(program) == recorded, "after a change of flags run: python scripts/help_texts.py"
 
 
-def help_of(program: str, root: Path) -> str:
-    """The text, whatever the width of the terminal and the Python that breaks its lines."""
+def test_every_recorded_text_has_a_program() -> None:
+    expected = {help_texts.text_path(program) for program in help_texts.programs()}
+    assert set(help_texts.TEXTS.iterdir()) == expected
+
+
+@pytest.mark.parametrize("program", help_texts.programs())
+def test_every_option_has_help(program: str) -> None:
+    recorded = help_texts.text_path(program).read_text(encoding="utf-8")
+    silent = [line for line in recorded.splitlines() if line.startswith("  ") and ": " not in line]
+    assert not silent, silent
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("program", ["llava.serve.cli", "ada.cost"])
+def test_program_prints_the_recorded_options(program: str, root: Path) -> None:
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", *program.split(), "--help"]
-    shown = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    return "\n".join(" ".join(part.split()) for part in shown.stdout.split("\n\n")) + "\n"
+    command = [sys.executable, "-m", program, "--help"]
+    shown = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True).stdout
+    recorded = help_texts.known_flags(help_texts.text_path(program).read_text(encoding="utf-8"))
+    assert recorded and all(flag in shown for flag in recorded)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_help_says_what_is_written_down(program: str, root: Path) -> None:
-    text, path = help_of(program, root), TEXTS / f"{program}.txt"
-    if os.environ.get("UPDATE_HELP"):
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text
+def test_known_flags_are_those_of_the_subcommand() -> None:
+    main = "usage: python -m a\noptions:\n  --one X [3]: first\n  -b, --both: two\n"
+    text = f"{main}\nusage: python -m a sub\noptions:\n  --two: second\n"
+    assert help_texts.known_flags(text) == {"--one", "-b", "--both"}
+    assert help_texts.known_flags(text, "sub") == {"--two"}
+    assert help_texts.known_flags(text, "other") == {"--one", "-b", "--both"}
 
 
-def test_nothing_else_is_written_down() -> None:
-    assert {path.stem for path in TEXTS.iterdir()} == set(PROGRAMS)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"type": int, "default": 0, "help": "how many"}, "--x X [0]: how many"),
+        ({"default": None, "help": "a name"}, "--x X: a name"),
+        ({"action": "store_true", "help": "do\n   so"}, "--x: do so"),
+        ({"nargs": "*", "default": [1, 2], "help": "several"}, "--x [X ...] [1 2]: several"),
+        ({"choices": ["a", "b"], "default": "a", "help": "50%% or %(default)s"}, "--x {a,b} [a]: 50% or a"),
+    ],
+)
+def test_option_is_one_line(options: dict, expected: str) -> None:
+    parser = argparse.ArgumentParser()
+    action = parser.add_argument("--x", **options)
+    assert help_texts._option(action, parser) == expected

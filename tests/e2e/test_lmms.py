@@ -1,4 +1,4 @@
-"""lmms-eval, the released package, in its own process and environment, beside the runner on the same questions."""
+"""The released lmms-eval, in its own process and environment, gives the runner's answers to the same questions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ada.eval.stats.accuracy import is_right
+from ada.eval.questions.exact_match import is_right
 from llava.eval import model_vqa_loader
 from llava.files.jsonl import lines_of, read_records
 from playground.shapes.benchmark_scenes import Bench
@@ -27,7 +27,7 @@ dataset_kwargs:
     test: questions.jsonl
 test_split: test
 output_type: multiple_choice
-doc_to_visual: !function playground.shapes.benchmarks_lmms.pictures
+doc_to_visual: !function playground.shapes.benchmarks_lmms.images
 doc_to_text: {json.dumps(STAR)}
 doc_to_choice: ["yes", "no", "red"]
 doc_to_target: "no"
@@ -97,7 +97,7 @@ def runner(root, world, tmp_path):
 
 
 @pytest.mark.slow
-def test_scores_and_answers_are_the_runners(script, runner, world) -> None:
+def test_lmms_eval_scores_and_answers_are_the_runners(script, runner, world) -> None:
     questions, prefill = read_records(world / "lmms" / QUESTIONS, ""), {}
     for budget in ("1.0", "0.6"):
         ran = script(BUDGET=budget, NAME=budget, TASKS="shapes_questions,shapes_star")
@@ -107,10 +107,10 @@ def test_scores_and_answers_are_the_runners(script, runner, world) -> None:
         right = [is_right(r["text"], q["answer"]) for r, q in zip(records, questions, strict=True)]
         assert found.results["shapes_questions"]["accuracy,none"] == sum(right) / COUNT > 0.5
         for sample, record in zip(found.samples, records, strict=True):
-            told = sample["token_counts"][0]
-            assert told["prefill_gflops"] == record["metadata"]["prefill_gflops"]
-            assert told["output_tokens"] == record["metadata"]["new_tokens"]
-            assert told["time_to_first_token_ms"] > 0 and told["granted"] <= float(budget)
+            written = sample["token_counts"][0]
+            assert written["prefill_gflops"] == record["metadata"]["prefill_gflops"]
+            assert written["output_tokens"] == record["metadata"]["new_tokens"]
+            assert written["time_to_first_token_ms"] > 0 and written["granted"] <= float(budget)
         prefill[budget] = sum(record["metadata"]["prefill_gflops"] for record in records) / COUNT
         assert found.throughput["avg_prefill_gflops"] == pytest.approx(prefill[budget])
         assert found.throughput["avg_time_to_first_token_ms"] > 0 and found.throughput["avg_ms_per_token"] > 0
@@ -121,8 +121,8 @@ def test_scores_and_answers_are_the_runners(script, runner, world) -> None:
 
 
 @pytest.mark.slow
-def test_a_failed_run_leaves_no_results(script, world) -> None:
-    """lmms-eval ends with code 0."""
+def test_lmms_script_fails_where_lmms_eval_left_no_results(script, world) -> None:
+    """lmms-eval itself exits with code 0."""
     ran = script(BUDGET="2", NAME="bad")
     assert ran.returncode == 1 and "lmms-eval left no results for bad" in ran.stderr
     assert "--latency-budget is 2" in ran.stdout + ran.stderr
@@ -130,6 +130,6 @@ def test_a_failed_run_leaves_no_results(script, world) -> None:
 
 
 @pytest.mark.slow
-def test_a_missing_task_says_what_writes_it(script, tmp_path) -> None:
+def test_lmms_script_names_what_writes_a_missing_task(script, tmp_path) -> None:
     ran = script(DATA=tmp_path)
     assert ran.returncode == 2 and "playground.shapes.generate --benchmarks N writes it" in ran.stderr

@@ -1,56 +1,69 @@
-"""The READMEs' commands exist and take the flags that are shown; the paths that they name are there."""
+"""The pages' commands exist and take the flags that are shown; the paths that they name are there."""
 
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
+import help_texts
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "llava/README.md", "ada/README.md", "playground/README.md")
-PAGES += ("playground/shapes/README.md", "playground/easy_vqa/README.md")
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("llava", "ada", "playground", "scripts", "tests")
+PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES += sorted(page.relative_to(ROOT).as_posix() for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))
 
 
-def commands(page: Path) -> list[list[str]]:
-    """Indented lines that run something, a line that ends in a backslash joined with the next one."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"^    (.*(?:python -m|bash) .*)$", text, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in lines]
+def commands(text: str) -> list[list[str]]:
+    """Lines of code blocks that run something, a line that ends in a backslash joined with the next one."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^    (.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    lines += [line for block in fenced for line in block.replace("\\\n", " ").splitlines()]
+    found = [line.removeprefix("$ ") for line in lines if re.search(r"\bpython (-m|scripts/)|\bbash ", line)]
+    return [shlex.split(line, comments=True) for line in found]
+
+
+def unknown_flags(words: list[str]) -> set[str]:
+    """The flags of a command that its program does not take."""
+    if "bash" in words:
+        assert (ROOT / words[words.index("bash") + 1]).is_file(), words
+        return set()
+    start = words.index("python") + 1
+    program, *arguments = words[start + 1 :] if words[start] == "-m" else words[start:]
+    if program in ("pip", "pytest", "venv"):
+        return set()
+    assert (ROOT / program).is_file() or importlib.util.find_spec(program), words
+    program = help_texts.SAME_PROGRAM.get(program, program)
+    text = help_texts.text_path(program).read_text(encoding="utf-8")
+    flags = {word.partition("=")[0] for word in arguments if word.startswith("--") and " " not in word}
+    return flags - help_texts.known_flags(text, arguments[0] if arguments else None)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_programs_and_flags_exist(name: str, root: Path) -> None:
-    for words in commands(root / name):
-        if "bash" in words:
-            assert (root / words[words.index("bash") + 1]).is_file(), words
-            continue
-        program = words[words.index("-m") + 1]
-        assert program == "pytest" or importlib.util.find_spec(program), words
-        parts = words[words.index("-m") + 1 :][:2]
-        texts = [Path(__file__).parent / "help" / f"{' '.join(parts[:count])}.txt" for count in (2, 1)]
-        told = next((text for text in texts if text.exists()), texts[-1])  # a program's part has a text of its own
-        if told.exists():
-            known = set(re.findall(r"--[\w-]+", told.read_text(encoding="utf-8")))
-            assert {word for word in words if word.startswith("--")} <= known, words
+def test_commands_of_a_page_take_the_flags_shown(name: str) -> None:
+    for words in commands((ROOT / name).read_text(encoding="utf-8")):
+        assert not unknown_flags(words), words
+
+
+def test_unknown_flag_is_found() -> None:
+    assert unknown_flags(shlex.split("python -m llava.serve.cli --latency-budget 0.5 --no-such-flag")) == {
+        "--no-such-flag"
+    }
+    assert unknown_flags(shlex.split("python -m llava.train.train --output_dir x --lora_enable True")) == set()
+
+
+def test_commands_are_read_from_indented_and_fenced_code() -> None:
+    text = "Text: bash x.\n\n    bash a.sh --b \\\n      --c  # why\n\n```bash\n$ python -m d \\\n  --e\nls\n```\n"
+    assert commands(text) == [["bash", "a.sh", "--b", "--c"], ["python", "-m", "d", "--e"]]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name: str, root: Path) -> None:
-    page = root / name
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+def test_links_of_a_page_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("room", ["ada", "llava", "playground"])
-def test_every_file_of_a_room_is_on_its_page(room: str, root: Path) -> None:
-    """By its name, or by its folder's."""
-    page = (root / room / "README.md").read_text(encoding="utf-8")
-    inner = root / room / "shapes" / "README.md"
-    page += inner.read_text(encoding="utf-8") if inner.exists() else ""
-    files = [path for path in (root / room).rglob("*.py") if path.stem not in ("__init__", "__main__")]
-    assert files
-    assert not [path for path in files if path.name not in page and f"`{path.parent.name}/`" not in page]
-
-
-def test_no_page_has_a_gap(root: Path) -> None:
-    assert not [name for name in PAGES if "@@" in (root / name).read_text(encoding="utf-8")]
+@pytest.mark.parametrize("name", PAGES)
+def test_page_has_no_gap(name: str) -> None:
+    assert "@@" not in (ROOT / name).read_text(encoding="utf-8")

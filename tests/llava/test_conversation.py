@@ -1,4 +1,4 @@
-"""Conversations that hold pictures: what is said with and without words, and the size in which pictures travel."""
+"""Conversations that hold images: what is said with and without words, and the size in which images travel."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from PIL import Image
 
 from llava.conversation import conv_templates
 
-PICTURE = Image.new("RGB", (40, 30), "red")
+IMAGE = Image.new("RGB", (40, 30), "red")
 
 
 def prompt(mode, *messages):
@@ -32,16 +32,16 @@ def prompt(mode, *messages):
         ("llava_llama_2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nhi [/INST] yes </s><s>[INST]  [/INST]"),
     ],
 )
-def test_a_later_picture_without_words_is_a_turn(mode, expected):
+def test_get_prompt_later_image_without_text_is_a_turn(mode, expected):
     """It ends as any other; an empty text, which nobody said, leaves the turn open."""
-    assert prompt(mode, "hi", "yes", ("", PICTURE, "Default"), None) == expected
+    assert prompt(mode, "hi", "yes", ("", IMAGE, "Default"), None) == expected
     assert prompt(mode, "hi", "yes", "", None) == prompt(mode, "hi", "yes", None, None) != expected
 
 
-def test_a_first_picture_without_words():
-    assert prompt("v1", ("", PICTURE, "Default"), None) == "S USER: <image>\n ASSISTANT:"
+def test_get_prompt_first_image_without_text():
+    assert prompt("v1", ("", IMAGE, "Default"), None) == "S USER: <image>\n ASSISTANT:"
     shown = "<Image><image></Image>"
-    assert prompt("v0_mmtag", ("", PICTURE, "Pad")) == f"S###Human: {shown}###Assistant: Received.###Human:"
+    assert prompt("v0_mmtag", ("", IMAGE, "Pad")) == f"S###Human: {shown}###Assistant: Received.###Human:"
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_a_first_picture_without_words():
         ((9000, 2), (1344, 1)),  # never less than a pixel
     ],
 )
-def test_the_size_in_which_pictures_travel(size, expected):
+def test_get_images_limits_both_sides(size, expected):
     conversation = conv_templates["v1"].copy()
     conversation.append_message("USER", ("what?", Image.new("RGB", size), "Default"))
-    (picture,) = conversation.get_images(return_pil=True)
-    assert picture.size == expected
+    (image,) = conversation.get_images(return_pil=True)
+    assert image.size == expected
     (text,) = conversation.get_images()
     assert Image.open(io.BytesIO(base64.b64decode(text))).size == expected

@@ -27,23 +27,23 @@ def model(**config):
         ("my-model", "llava_v1"),
     ],
 )
-def test_a_checkpoint_that_says_nothing_is_asked_by_its_name(name, expected):
+def test_conversation_for_unmarked_checkpoint_goes_by_name(name, expected):
     assert conversation_for(model(), name, None).get_prompt() == conv_templates[expected].get_prompt()
 
 
-def test_the_flag_goes_before_the_config_and_the_config_before_the_name():
+def test_conversation_for_prefers_flag_then_config_then_name():
     trained = model(conv_mode="vicuna_v1")
     assert conversation_for(trained, "llava-llama-2", None).system == conv_templates["vicuna_v1"].system
     assert conversation_for(trained, "llava-llama-2", "llava_v0").system == conv_templates["llava_v0"].system
 
 
-def test_what_was_asked_does_not_stay_in_the_template():
+def test_conversation_for_returns_a_copy():
     first = conversation_for(model(), "llava", None)
     first.append_message(first.roles[0], "hello")
     assert not conversation_for(model(), "llava", None).messages
 
 
-def test_an_unknown_mode_is_named_with_where_it_stands():
+def test_conversation_for_unknown_mode_raises_with_its_origin():
     with pytest.raises(OptionError, match=r"--conv-mode is 'v9'.*vicuna_v1"):
         conversation_for(model(), "llava", "v9")
     with pytest.raises(OptionError, match=r"config.json is 'v9'.*vicuna_v1"):

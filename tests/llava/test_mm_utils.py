@@ -36,7 +36,7 @@ class Letters:
 
 
 @given(pieces=st.lists(st.text(alphabet="ab c"), min_size=1, max_size=5), bos=st.booleans())
-def test_image_tokens(pieces, bos):
+def test_tokenizer_image_token_replaces_each_tag(pieces, bos):
     """The ids of the whole prompt, with each tag's letters taken out and one number put in."""
     expected = [1] if bos else []
     for order, piece in enumerate(pieces):
@@ -44,15 +44,15 @@ def test_image_tokens(pieces, bos):
     assert tokenizer_image_token("<image>".join(pieces), Letters(bos), image_token_index=-7) == expected
 
 
-def test_unknown_tensor_type():
+def test_tokenizer_image_token_of_unknown_tensor_type_raises():
     with pytest.raises(ValueError, match="tf"):
         tokenizer_image_token("a", Letters(True), return_tensors="tf")
 
 
 @given(width=st.integers(1, 30), height=st.integers(1, 30))
-def test_square(width, height):
-    picture = Image.new("RGB", (width, height), (9, 8, 7))
-    square = np.asarray(expand2square(picture, (1, 2, 3)))
+def test_expand2square_centres_the_image(width, height):
+    image = Image.new("RGB", (width, height), (9, 8, 7))
+    square = np.asarray(expand2square(image, (1, 2, 3)))
     side = max(width, height)
     assert square.shape == (side, side, 3)
     assert (square == (9, 8, 7)).all(axis=-1).sum() == width * height
@@ -64,13 +64,13 @@ def processor(side=8):
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-def pictures(*sizes):
+def noise(*sizes):
     random = np.random.default_rng(0)
     return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
 
 
-def test_aspect_modes():
-    images = pictures((10, 20), (20, 10))
+def test_process_images_by_aspect_ratio():
+    images = noise((10, 20), (20, 10))
     for mode in ("pad", "square", None):
         assert process_images(images, processor(), SimpleNamespace(image_aspect_ratio=mode)).shape == (2, 3, 8, 8)
     assert process_images(images, processor(), SimpleNamespace()).shape == (2, 3, 8, 8)
@@ -78,30 +78,30 @@ def test_aspect_modes():
 
 @pytest.mark.parametrize("aspect", ["pad", "square", "anyres"])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P", "1"])
-def test_pictures_of_other_modes(mode, aspect):
-    """Pixels are those of the picture in RGB: transparency is dropped, not laid on white."""
+def test_process_images_of_other_modes_are_as_rgb(mode, aspect):
+    """Pixels are those of the image in RGB: transparency is dropped, not laid on white."""
     noise = np.random.RandomState(0).randint(0, 256, (8, 12, 4), dtype=np.uint8)
-    picture = Image.fromarray(noise, "RGBA")
-    picture = picture if mode == "RGBA" else picture.convert("RGB").convert(mode)
-    # The processor's size is the picture's: under anyres nothing is resized either but the whole, to 12 by 12.
+    image = Image.fromarray(noise, "RGBA")
+    image = image if mode == "RGBA" else image.convert("RGB").convert(mode)
+    # The processor's size is the image's: under anyres nothing is resized either but the whole, to 12 by 12.
     crop, size = {"height": 12, "width": 12}, {"shortest_edge": 12}
     processor = CLIPImageProcessorPil(do_resize=False, crop_size=crop, size=size)
     config = SimpleNamespace(image_aspect_ratio=aspect, image_grid_pinpoints=[[12, 12]])
-    pixels = process_images([picture], processor, config)
-    expected = process_images([picture.convert("RGB")], processor, config)
+    pixels = process_images([image], processor, config)
+    expected = process_images([image.convert("RGB")], processor, config)
     # Crops are resized before they lose their mode, as ever; here no crop is.
     assert torch.equal(pixels[:, 1:], expected[:, 1:]) if aspect == "anyres" else torch.equal(pixels, expected)
 
 
-def test_anyres_crops_may_differ():
+def test_process_images_anyres_crops_may_differ():
     config = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=[[8, 16], [16, 16]])
-    tall, square = process_images(pictures((10, 20), (20, 20)), processor(), config)
+    tall, square = process_images(noise((10, 20), (20, 20)), processor(), config)
     assert tall.shape == (3, 3, 8, 8)
     assert square.shape == (5, 3, 8, 8)
-    assert process_images(pictures((20, 20), (16, 16)), processor(), config).shape == (2, 5, 3, 8, 8)
+    assert process_images(noise((20, 20), (16, 16)), processor(), config).shape == (2, 5, 3, 8, 8)
 
 
-def test_grid_of_text_and_its_faults():
+def test_grid_pinpoints_as_text_or_unusable():
     assert get_anyres_image_grid_shape((20, 20), "[(8, 16), (16, 16)]", 8) == (2, 2)
     with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
         get_anyres_image_grid_shape((20, 20), "[(8, 16", 8)
@@ -110,14 +110,14 @@ def test_grid_of_text_and_its_faults():
 
 
 @given(width=st.integers(1, 99), height=st.integers(1, 99), across=st.integers(1, 50), down=st.integers(1, 50))
-def test_fitted_picture_fills_one_side(width, height, across, down):
+def test_resize_and_pad_image_fills_one_side(width, height, across, down):
     fitted = np.asarray(resize_and_pad_image(Image.new("RGB", (width, height), "white"), (across, down)))
     assert fitted.shape == (down, across, 3)
     white = fitted.all(axis=-1)
     assert white.any(axis=0).all() or white.any(axis=1).all()
 
 
-def test_stopping_on_new_tokens_alone():
+def test_stopping_criteria_look_at_new_tokens_alone():
     """``generate`` from embeddings shows the criterion the new tokens only, without the prompt."""
     prompt = torch.tensor([[1, *b"a long prompt"]])
     stop = KeywordsStoppingCriteria(["###"], Letters(True), prompt)

@@ -22,18 +22,18 @@ def slow_distribution(temperature: float, top_p: float, top_k: int) -> list[floa
     """Probabilities by the definitions: the likeliest ``top_k``, of them the fewest that reach ``top_p``."""
     weights = [float(torch.exp(score / temperature)) for score in SCORES.double()]
     kept = sorted(range(len(weights)), key=lambda token: -weights[token])[:top_k]
-    whole, enough, reached = sum(weights[token] for token in kept), [], 0.0
+    total, enough, reached = sum(weights[token] for token in kept), [], 0.0
     for token in kept:
         if reached >= top_p:
             break
         enough.append(token)
-        reached += weights[token] / whole
-    whole = sum(weights[token] for token in enough)
-    return [weights[token] / whole if token in enough else 0.0 for token in range(len(weights))]
+        reached += weights[token] / total
+    total = sum(weights[token] for token in enough)
+    return [weights[token] / total if token in enough else 0.0 for token in range(len(weights))]
 
 
 @pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1, 1, 50), (0.5, 1, 50), (2, 0.7, 50), (1, 0.9, 3)])
-def test_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
+def test_sampler_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
     rows = 20_000
     tokens = drawn(SeededSampler(0, temperature, top_p, top_k), SCORES.expand(rows, -1))
     for token, expected in enumerate(slow_distribution(temperature, top_p, top_k)):
@@ -41,7 +41,7 @@ def test_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
         assert abs(share - expected) <= 4.5 * deviation, token
 
 
-def test_two_at_once_draw_what_each_draws_alone() -> None:
+def test_samplers_in_turn_draw_what_each_draws_alone() -> None:
     scores = SCORES.expand(1, -1)
     alone = [[drawn(choice, scores) for _ in range(30)] for choice in (SeededSampler(1, 1), SeededSampler(2, 1))]
     first, second = SeededSampler(1, 1), SeededSampler(2, 1)
@@ -49,7 +49,7 @@ def test_two_at_once_draw_what_each_draws_alone() -> None:
     assert [list(tokens) for tokens in zip(*both, strict=True)] == alone and alone[0] != alone[1]
 
 
-def test_answers_of_a_model(tiny_checkpoint) -> None:
+def test_generate_with_one_seed_repeats_its_answer(tiny_checkpoint) -> None:
     path = str(tiny_checkpoint)
     tokenizer, model, processor, _ = load_pretrained_model(path, None, get_model_name_from_path(path), device="cpu")
 
@@ -64,7 +64,7 @@ def test_answers_of_a_model(tiny_checkpoint) -> None:
     assert ask(7) == first and any(ask(seed) != first for seed in (8, 9, 10))
 
 
-def test_a_seed_with_beams_is_refused() -> None:
+def test_seed_with_beams_raises() -> None:
     with pytest.raises(OptionError, match="seed is 3"):
         SamplingParams(temperature=1, num_beams=2, seed=3).keywords()
     assert "logits_processor" not in SamplingParams(temperature=0, seed=3).keywords(), "greedy answers need none"

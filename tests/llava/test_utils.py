@@ -10,7 +10,7 @@ from llava import utils
 from llava.errors import OptionError
 
 
-def test_logger_writes_to_a_file_once(tmp_path, monkeypatch):
+def test_build_logger_writes_each_line_once(tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "LOGDIR", str(tmp_path / "logs"))
     name = f"test-{tmp_path}"
     logger = utils.build_logger(name, "worker.log")
@@ -22,7 +22,7 @@ def test_logger_writes_to_a_file_once(tmp_path, monkeypatch):
     assert logging.getLogger().handlers != logger.handlers
 
 
-def test_device(monkeypatch):
+def test_pick_device_by_flag_and_availability(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert utils.pick_device(None) == utils.pick_device("auto") == utils.pick_device("cpu") == "cpu"
@@ -37,7 +37,7 @@ def test_device(monkeypatch):
     assert utils.pick_device("cuda:1") == "cuda:1"
 
 
-def test_disabled_initialisation(monkeypatch):
+def test_disable_torch_init_skips_initialisation(monkeypatch):
     for kind in (torch.nn.Linear, torch.nn.LayerNorm):
         monkeypatch.setattr(kind, "reset_parameters", kind.reset_parameters)  # put back afterwards
     utils.disable_torch_init()
@@ -46,6 +46,6 @@ def test_disabled_initialisation(monkeypatch):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_semaphore():
+def test_pretty_print_semaphore():
     assert utils.pretty_print_semaphore(None) == "None"
     assert utils.pretty_print_semaphore(asyncio.Semaphore(3)) == "Semaphore(value=3, locked=False)"

@@ -55,8 +55,8 @@ _SHAPES = {"a": (80, 120), "b": (120, 80), "c": (336, 336), "d": (333, 500)}  # 
 
 
 @pytest.fixture(scope="session")
-def golden_pictures() -> dict[str, dict[str, Image.Image]]:
-    """image.json's pictures: kind -> name -> image."""
+def golden_images() -> dict[str, dict[str, Image.Image]]:
+    """image.json's images: kind -> name -> image."""
     random = np.random.RandomState(0)
     noise = {name: random.randint(0, 256, size=(*shape, 3)).astype(np.uint8) for name, shape in _SHAPES.items()}
     smooth = {}

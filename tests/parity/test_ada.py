@@ -157,18 +157,18 @@ def test_encoder_values(golden, edge, name) -> None:
         close(model.scheduler.encode(u)[0, 0], arrays[f"{key}.embedding"])
 
 
-def test_place_of_the_latency_token(edge) -> None:
+def test_position_of_the_latency_token(edge) -> None:
     for case in edge[0]["insert_latency_token"]:
         given = {k: None if v is None else torch.tensor(v) for k, v in case["in"].items()}
         embeds = given["embeds_first_channel"][..., None].float()
         sequence = EmbeddedBatch(embeds, given["attention_mask"], given["position_ids"], given["labels"])
         token = given["latency_embedding_values"][:, None, None].float()
-        place = token_position(sequence)
-        out = insert(sequence, token, place)
+        position = token_position(sequence)
+        out = insert(sequence, token, position)
         expected = case["result"].get("ok")
         if expected is None or "LEFT" in case["case"]:
             continue  # the reference fails, or loses a row's last token: see the tests below
-        assert place.tolist() == expected["latency_token_position"], case["case"]
+        assert position.tolist() == expected["latency_token_position"], case["case"]
         assert out.embeds[..., 0].tolist() == expected["embeds_first_channel"], case["case"]
         for field in ("position_ids", "attention_mask", "labels"):
             ours = getattr(out, field)

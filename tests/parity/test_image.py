@@ -1,4 +1,4 @@
-"""Padding, pixels and crops of pictures."""
+"""Padding, pixels and crops of images."""
 
 import hashlib
 import json
@@ -52,20 +52,20 @@ def check_pixels(pixels, expected):
 
 
 @pytest.mark.parametrize("kind", ["noise", "smooth"])
-def test_expand2square(recorded, golden_pictures, kind):
+def test_expand2square(recorded, golden_images, kind):
     for name, expected in recorded["input"][kind].items():
-        check_bytes(golden_pictures[kind][name], expected)
+        check_bytes(golden_images[kind][name], expected)
     for name, expected in recorded["expand2square"][kind].items():
-        check_bytes(expand2square(golden_pictures[kind][name], tuple(recorded["background_color"])), expected)
+        check_bytes(expand2square(golden_images[kind][name], tuple(recorded["background_color"])), expected)
 
 
-def test_process_images(recorded, golden_pictures, processors):
+def test_process_images(recorded, golden_images, processors):
     for case in recorded["process_images"]:
         config = SimpleNamespace(image_aspect_ratio=case["image_aspect_ratio"])
-        pictures, processor = golden_pictures[case["images"]], processors[str(case["processor"])]
+        images, processor = golden_images[case["images"]], processors[str(case["processor"])]
         for name, expected in case["each"].items():
-            check_pixels(process_images([pictures[name]], processor, config), expected)
-        batch = process_images(list(pictures.values()), processor, config)
+            check_pixels(process_images([images[name]], processor, config), expected)
+        batch = process_images(list(images.values()), processor, config)
         assert list(batch.shape) == case["batch_of_four"]["shape"]
 
 
@@ -83,31 +83,31 @@ def test_best_resolution(recorded):
         assert list(get_anyres_image_grid_shape(case["size_wh"], points, 336)) == case["string_336"]
 
 
-def test_crops(recorded, golden_pictures):
+def test_crops(recorded, golden_images):
     anyres = recorded["anyres"]
     for kind, cases in anyres["resize_and_pad_image"].items():
         for name, expected in cases.items():
-            check_bytes(resize_and_pad_image(golden_pictures[kind][name], tuple(expected["target"])), expected)
+            check_bytes(resize_and_pad_image(golden_images[kind][name], tuple(expected["target"])), expected)
     for name, expected in anyres["divide_to_patches"].items():
         # The file does not say which target was cut; three patches of 56 come from the (168, 56) of its pinpoints.
-        patches = divide_to_patches(resize_and_pad_image(golden_pictures["noise"][name], (168, 56)), 56)
+        patches = divide_to_patches(resize_and_pad_image(golden_images["noise"][name], (168, 56)), 56)
         assert len(patches) == expected["n"]
         assert [list(patch.size) for patch in patches] == expected["sizes"]
 
 
-def test_anyres_images(recorded, golden_pictures, processors):
+def test_anyres_images(recorded, golden_images, processors):
     anyres = recorded["anyres"]
     for case in anyres["process_anyres_image"]:
-        picture, side = golden_pictures[case["images"]][case["image"]], str(case["processor"])
+        image, side = golden_images[case["images"]][case["image"]], str(case["processor"])
         points = anyres[f"pinpoints_{side}"]
-        check_pixels(process_anyres_image(picture, processors[side], points), case)
+        check_pixels(process_anyres_image(image, processors[side], points), case)
 
 
-def test_crops_of_several_pictures(recorded, golden_pictures, processors):
-    """The kind of picture is not recorded; shapes do not depend on it."""
+def test_crops_of_several_images(recorded, golden_images, processors):
+    """The kind of image is not recorded; shapes do not depend on it."""
     points = recorded["anyres"]["pinpoints_56"]
     config = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=points)
-    pixels = process_images(list(golden_pictures["noise"].values()), processors["56"], config)
+    pixels = process_images(list(golden_images["noise"].values()), processors["56"], config)
     expected = recorded["anyres"]["process_images_anyres_mixed"]
     assert type(pixels).__name__ == expected["type"]
     assert [list(crops.shape) for crops in pixels] == expected["shapes"]
@@ -116,8 +116,8 @@ def test_crops_of_several_pictures(recorded, golden_pictures, processors):
 def test_unpad(recorded):
     for case in recorded["anyres"]["unpad_image"]["cases"]:
         height, width = case["current_hw"]
-        whole = torch.arange(height * width).view(1, height, width)
-        part = unpad_image(whole, tuple(case["original_size_wh"]))
+        padded = torch.arange(height * width).view(1, height, width)
+        part = unpad_image(padded, tuple(case["original_size_wh"]))
         assert list(part.shape) == case["result_shape"], case
         if part.numel():
             assert [part.flatten()[0].item(), part.flatten()[-1].item()] == [case["first"], case["last"]], case

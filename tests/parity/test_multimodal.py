@@ -1,14 +1,14 @@
 """A tiny LLaVA: features, spliced inputs, loss, logits and greedy tokens, against upstream's."""
 
+import contextlib
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
-from llava.errors import ImageError
+from llava.errors import ImageError, LlavaError
 from llava.model import LlavaLlamaForCausalLM
 
 RELATIVE = 1e-4  # float32, of the largest value: other kernels sum in another order
@@ -32,12 +32,12 @@ def model(golden):
     return model.eval()
 
 
-@contextmanager
+@contextlib.contextmanager
 def settings(model, case, name, arrays):
     """The model under a case's config, and as it was afterwards."""
     tower, kept = model.get_vision_tower(), dict(model.config.__dict__)
     selection = tower.select_layer, tower.select_feature
-    for key, value in case["config_overrides"].items():
+    for key, value in case.get("config_overrides", {}).items():
         setattr(model.config, key, value)
     if name.startswith("select_"):
         _, layer, feature = name.split("_", 2)
@@ -53,15 +53,34 @@ def settings(model, case, name, arrays):
         model.model._parameters.pop("image_newline", None)
 
 
-def images_of(name, case, arrays):
-    if case["images"] is None:
+IMAGES = [(120, 80), (80, 120), (56, 56), (200, 90)]  # (width, height) of the images whose pixels are recorded
+
+
+def images_of(case, arrays):
+    """A case's pixels, found by the shapes and sizes that it states: rows of a batch, single images, or crops."""
+    padded, shapes = arrays["pixel_values_pad"], case["images"]
+    if shapes is None:
         return None
     if "image_rows" in case:
-        return arrays["pixel_values_pad"][case["image_rows"]]
-    if name.startswith("list_3d"):
-        return [arrays["pixel_values_pad"][0]]
-    crops = [3] if name.endswith("wide") else [0, 1]
-    return [arrays[f"anyres_pixels_{number}"] for number in crops]
+        return padded[case["image_rows"]]
+    if isinstance(shapes[0], int):  # (N, n, 3, S, S)
+        return padded[: shapes[0] * shapes[1]].view(shapes)
+    images = []
+    for number, shape in enumerate(shapes):
+        if len(shape) == 3:
+            images.append(padded[number])
+        elif shape[0] == 1:
+            images.append(padded[number : number + 1])
+        else:
+            images.append(arrays[f"anyres_pixels_{IMAGES.index(tuple(case['image_sizes'][number]))}"])
+    assert [list(image.shape) for image in images] == shapes
+    return images
+
+
+def case_named(name, recorded):
+    if name not in recorded:
+        pytest.skip(f"the folder holds no case {name}")
+    return recorded[name]
 
 
 def tensor(value):
@@ -86,16 +105,32 @@ def test_features(model, arrays):
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_cases(model, recorded, arrays, implementation):
     model.set_attn_implementation(implementation)
-    for name, case in recorded.items():
-        if name == "fewer_image_tags_than_images":
-            continue  # an error here
+    comparable = {
+        name: case
+        for name, case in recorded.items()
+        if "prepared" in case and name != "fewer_image_tags_than_images"  # an error here
+    }
+    assert comparable, "the folder records no case to compare with"
+    for name, case in comparable.items():
         with settings(model, case, name, arrays):
             check_case(model, name, case, arrays)
 
 
+def test_cases_that_the_reference_fails_on(model, recorded, arrays):
+    """They are there to be known, not matched: here they are answered, or refused with an error for the user."""
+    failing = {name: case for name, case in recorded.items() if "prepared" not in case}
+    if not failing:
+        pytest.skip("the folder records no such case")
+    for name, case in failing.items():
+        ids, mask, labels = (tensor(case.get(key)) for key in ("input_ids", "attention_mask", "labels"))
+        images, sizes = images_of({"images": None, **case}, arrays), case.get("image_sizes")
+        with settings(model, case, name, arrays), torch.no_grad(), contextlib.suppress(LlavaError):
+            model(ids, attention_mask=mask, labels=labels, images=images, image_sizes=sizes)
+
+
 def check_case(model, name, case, arrays):
     ids, mask, labels = (tensor(case[key]) for key in ("input_ids", "attention_mask", "labels"))
-    images, sizes, prepared = images_of(name, case, arrays), case["image_sizes"], case["prepared"]
+    images, sizes, prepared = images_of(case, arrays), case["image_sizes"], case["prepared"]
     with torch.no_grad():
         _, positions, new_mask, _, embeds, new_labels = model.prepare_inputs_labels_for_multimodal(
             ids, None, mask, None, labels, images, sizes
@@ -112,7 +147,7 @@ def check_case(model, name, case, arrays):
     if case["loss"] is not None:
         assert output.loss.item() == pytest.approx(float(case["loss"]), rel=RELATIVE, nan_ok=True)
     if case.get("greedy"):
-        # The reference puts one <s> in front of the new tokens; transformers 5 returns these alone.
+        # The reference puts one <s> before the new tokens; transformers 5 returns these alone.
         expected = [row[1:] for row in case["greedy"]["output_ids"]]
         found = model.generate(
             ids,
@@ -127,22 +162,22 @@ def check_case(model, name, case, arrays):
 
 def test_fewer_tags_than_images(model, recorded, arrays):
     """Upstream ignores the extra image."""
-    case = recorded["fewer_image_tags_than_images"]
-    images = images_of("fewer", case, arrays)
+    case = case_named("fewer_image_tags_than_images", recorded)
+    images = images_of(case, arrays)
     with pytest.raises(ImageError, match=r"1 image tag.*2 image"):
         model(tensor(case["input_ids"]), images=images)
 
 
 def test_right_padding_answers_as_left(model, recorded, arrays):
     """Upstream generates from a padding position there; here each row answers as it does alone."""
-    case = recorded["batch2_left"]
+    case = case_named("batch2_left", recorded)
     ids, mask = tensor(case["input_ids"]), tensor(case["attention_mask"])
     shift = int((mask[1] == 0).sum())
     right_ids, right_mask = ids.clone(), mask.clone()
     right_ids[1], right_mask[1] = ids[1].roll(-shift), mask[1].roll(-shift)
     found = model.generate(
         right_ids,
-        images=images_of("batch2", case, arrays),
+        images=images_of(case, arrays),
         attention_mask=right_mask,
         do_sample=False,
         max_new_tokens=case["greedy"]["max_new_tokens"],
@@ -169,4 +204,5 @@ def test_save_and_load(golden, model, recorded, arrays, tmp_path):
     }
     again = LlavaLlamaForCausalLM.from_pretrained(tmp_path / "moved").eval()
     again.get_vision_tower().load_model()
-    check_case(again, "image_b1", recorded["image_b1"], arrays)
+    name = next(name for name, case in recorded.items() if "prepared" in case and not case["config_overrides"])
+    check_case(again, name, recorded[name], arrays)

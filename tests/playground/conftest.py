@@ -1,4 +1,4 @@
-"""A small shapes world, generated once, with the scene behind every picture."""
+"""A small shapes world, generated once, with the scene of every image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = 3
 
 @dataclass
 class World:
-    """``scenes`` by the name of their picture, as records name it."""
+    """``scenes`` by the name of their image, as records name it."""
 
     folder: Path
     scenes: dict[str, Scene] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class World:
         return json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
 
     def of_split(self, split: str) -> list[Scene]:
-        """The scenes whose pictures are in a split's folder."""
+        """The scenes whose images are in a split's folder."""
         return [scene for name, scene in self.scenes.items() if name.startswith(f"{split}/")]
 
 
@@ -41,12 +41,12 @@ def make_world():
         world = World(folder)
         images = folder / "images"
 
-        def save(scene: Scene, path: Path, write=generate.save_picture) -> None:
+        def save(scene: Scene, path: Path, write=generate.save_image) -> None:
             world.scenes[path.relative_to(images).as_posix()] = scene
             write(scene, path)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "save_picture", save)
+            patch.setattr(generate, "save_image", save)
             generate.generate(folder, seed, scenes, questions)
         for index in range(scenes):  # drawn in other processes
             world.scenes[f"{generate.training_name(index)}.png"] = generate.training_scene(seed, index)[1]

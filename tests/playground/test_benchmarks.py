@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import itertools
 import json
@@ -34,7 +33,7 @@ from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks
 from playground.shapes.questions import KINDS
-from playground.shapes.saving import save_picture
+from playground.shapes.saving import save_image
 
 COUNT = 24
 FILES = {  # what the scripts name: questions, folder of pictures
@@ -58,18 +57,17 @@ def made(tmp_path_factory):
 
     def save(scene, path: Path) -> None:
         scenes[path] = scene
-        save_picture(scene, path)
+        save_image(scene, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark_scenes, "save_picture", save)
+        patch.setattr(benchmark_scenes, "save_image", save)
         write_benchmarks(folder, 3, COUNT, [])
     return folder, scenes
 
 
 def asked(folder: Path, name: str) -> list:
     file, images = FILES[name]
-    args = argparse.Namespace(question_file=folder / name / file, image_folder=folder / name / images)
-    return model_vqa.read_questions(args)
+    return model_vqa.read_questions(folder / name / file, folder / name / images)
 
 
 def answered(questions, truth) -> list[dict]:
@@ -84,13 +82,13 @@ def test_every_folder_is_there(made):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_questions_have_their_pictures(made, name):
+def test_questions_have_their_images(made, name):
     questions = asked(made[0], name)
     assert len(questions) == {"vqav2": COUNT // 2}.get(name, COUNT)
-    assert all(question.picture().size == (96, 96) for question in questions)
+    assert all(question.open_image().size == (96, 96) for question in questions)
 
 
-def test_pope_is_true_to_the_pictures(made):
+def test_pope_labels_match_the_images(made):
     folder, scenes = made[0] / "pope", made[1]
     for category in ("random", "popular", "adversarial"):
         rows = read_records(folder / "coco" / f"coco_pope_{category}.json", "")
@@ -110,7 +108,7 @@ def test_pope_is_true_to_the_pictures(made):
     assert {name: own["accuracy"] for name, own in scores.items()} == dict.fromkeys(labels, 1.0)
 
 
-def test_mme_is_true_to_the_pictures(made):
+def test_mme_answers_match_the_images(made):
     folder, scenes = made[0] / "MME", made[1]
     truth = read_truth(folder / "MME_Benchmark_release_version")
     assert len(truth) == COUNT
@@ -179,11 +177,11 @@ def test_true_answers_get_full_marks(made):
 
 def test_science_qa(made):
     folder = made[0] / "scienceqa"
-    args = argparse.Namespace(question_file=folder / "llava_test_CQM-A.json", image_folder=folder / "images/test",
-                              single_pred_prompt=True)  # fmt: skip
-    questions = model_vqa_science.read_questions(args)
+    questions = model_vqa_science.read_questions(
+        folder / "llava_test_CQM-A.json", folder / "images/test", single_pred_prompt=True
+    )
     problems = json.loads((folder / "problems.json").read_text())
-    assert len(questions) == COUNT and sum(question.picture is None for question in questions) == COUNT // 5
+    assert len(questions) == COUNT and sum(question.open_image is None for question in questions) == COUNT // 5
     (folder / "answers.jsonl").write_text(
         lines_of(answered(questions, lambda q: "ABCD"[problems[q.question_id]["answer"]]))
     )
@@ -197,8 +195,7 @@ TABLES = [("mmbench", "mmbench_dev_20230712"), ("mmbench_cn", "mmbench_dev_cn_20
 @pytest.mark.parametrize(("name", "table"), TABLES)
 def test_mmbench(made, name, table):
     path = made[0] / name / f"{table}.tsv"
-    args = argparse.Namespace(question_file=path, all_rounds=True, single_pred_prompt=False, lang="en")
-    questions, rows = model_vqa_mmbench.read_questions(args), read_table(path, "")
+    questions, rows = model_vqa_mmbench.read_questions(path, all_rounds=True), read_table(path, "")
     assert len(questions) == 4 * len(rows) == 4 * COUNT
     truth = {int(row["index"]): row["answer"] for row in rows}
     right = answered(questions, lambda q: "ABCD"[q.after["option_char"].index(truth[q.question_id])])
@@ -234,7 +231,7 @@ def test_sorts_of_choices():
 
     def sort(text: str, *options: str) -> str:
         lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-        return benchmarks_choice.sort_of(Question("choice", f"{text}\n{lines}", "A"))
+        return benchmarks_choice.topic_of(Question("choice", f"{text}\n{lines}", "A"))
 
     assert sort("How many red stars are there?", *"0123") == "counting"
     assert sort("What number is shown?", *"5678") == "reading"
@@ -243,7 +240,7 @@ def test_sorts_of_choices():
     assert sort("What shape is red?", "star", "circle", "cross", "square") == "shape"
 
 
-def test_scenes_are_of_no_training_picture_and_never_twice(tmp_path):
+def test_scenes_are_unique_and_not_in_training(tmp_path):
     def looks(count: int, taken=frozenset()) -> list:
         scenes = Bench("a", tmp_path, 0, 1, taken).scenes()
         return [frozenset(scene.items) for _, scene in itertools.islice(scenes, count)]

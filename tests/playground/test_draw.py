@@ -1,4 +1,4 @@
-"""Pictures show what their scenes say."""
+"""Images show what their scenes say."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def painted(scene: Scene) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_fills_its_place_in_its_colour(shape, size):
+def test_shape_is_drawn_at_its_position_in_its_colour(shape, size):
     for colour in COLOURS:
-        picture = draw(Scene((Item("shape", shape, colour, size, 40, 52),)))
-        assert picture.getpixel((40, 52)) == pytest.approx(RGB[colour], abs=3)
+        image = draw(Scene((Item("shape", shape, colour, size, 40, 52),)))
+        assert image.getpixel((40, 52)) == pytest.approx(RGB[colour], abs=3)
     spots = painted(Scene((Item("shape", shape, "blue", size, 40, 52),)))
     reach = RADIUS[size]
     assert all(abs(x - 40) <= reach + 1 and abs(y - 52) <= reach + 1 for x, y in spots)

@@ -22,12 +22,12 @@ from playground.easy_vqa import convert
 
 COLOURS = {"red": (255, 0, 0), "teal": (0, 128, 128), "gray": (128, 128, 128)}
 ANSWERS = [*COLOURS, "circle", "rectangle", "yes", "no"]
-PICTURES = {"train": 41, "test": 7}
+IMAGE_COUNTS = {"train": 41, "test": 7}
 SHORT = "\nAnswer the question using a single word or phrase."
 
 
 def asked_of(number: int) -> list[list[Any]]:
-    """Seven questions about picture ``number``, whose colour follows from it."""
+    """Seven questions about image ``number``, whose colour follows from it."""
     colour = list(COLOURS)[number % 3]
     return [
         [f"what is the {colour} shape?", "circle", number],
@@ -44,12 +44,12 @@ def asked_of(number: int) -> list[list[Any]]:
 def data(tmp_path, monkeypatch) -> Path:
     """The data folder of a package ``easy_vqa`` that can be found."""
     package = tmp_path / "site" / "easy_vqa"
-    for split, pictures in PICTURES.items():
+    for split, images in IMAGE_COUNTS.items():
         (package / "data" / split / "images").mkdir(parents=True)
-        rows = [row for number in range(pictures) for row in asked_of(number)]
+        rows = [row for number in range(images) for row in asked_of(number)]
         (package / "data" / split / "questions.json").write_text(json.dumps(rows))
-        for number in range(pictures):
-            size = (64, 64 if split == "train" else 63)  # tells a split's pictures from the other's
+        for number in range(images):
+            size = (64, 64 if split == "train" else 63)  # distinguishes a split's images from the other's
             colour = list(COLOURS.values())[number % 3]
             Image.new("RGB", size, colour).save(package / "data" / split / "images" / f"{number}.png")
     (package / "__init__.py").write_text("raise RuntimeError('read, never imported')")
@@ -69,9 +69,9 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 def turns(record: dict[str, Any]) -> list[list[Any]]:
-    """A record as the package words it: question, answer, picture."""
-    told = [message["value"].removeprefix("<image>\n").removesuffix(SHORT) for message in record["conversations"]]
-    return [[*pair, int(Path(record["image"]).stem)] for pair in zip(told[::2], told[1::2], strict=True)]
+    """A record as the package words it: question, answer, image."""
+    texts = [message["value"].removeprefix("<image>\n").removesuffix(SHORT) for message in record["conversations"]]
+    return [[*pair, int(Path(record["image"]).stem)] for pair in zip(texts[::2], texts[1::2], strict=True)]
 
 
 def asked(out: Path, name: str) -> list[dict[str, Any]]:
@@ -82,12 +82,12 @@ def asked(out: Path, name: str) -> list[dict[str, Any]]:
 
 
 def lines(out: Path, name: str) -> list[list[Any]]:
-    """Question, answer and picture of each."""
+    """Question, answer and image of each line."""
     return [[r["text"].removesuffix(SHORT), r["answer"], int(Path(r["image"]).stem)] for r in asked(out, name)]
 
 
 def test_no_question_is_lost_and_none_is_in_two_splits(data, out):
-    package = {split: json.loads((data / split / "questions.json").read_text()) for split in PICTURES}
+    package = {split: json.loads((data / split / "questions.json").read_text()) for split in IMAGE_COUNTS}
     learned = [turn for record in records(out) for turn in turns(record)]
     held_out = lines(out, "validation.jsonl")
     assert sorted(learned + held_out) == sorted(package["train"])
@@ -96,12 +96,12 @@ def test_no_question_is_lost_and_none_is_in_two_splits(data, out):
     assert not {row[2] for row in learned} & {row[2] for row in held_out}
 
 
-def test_every_picture_is_its_own(data, out):
-    """Splits number their pictures alike: a record must not get the other split's picture."""
+def test_images_of_two_splits_with_one_number_differ(data, out):
+    """Splits number their images alike: a record must not get the other split's image."""
     named = {record["image"] for record in records(out)}
     for name in ("validation.jsonl", "test.jsonl"):
         named |= {row["image"] for row in asked(out, name)}
-    assert len(named) == sum(PICTURES.values())
+    assert len(named) == sum(IMAGE_COUNTS.values())
     for image in named:
         split, name = image.split("/")
         assert (out / "images" / image).read_bytes() == (data / split / "images" / name).read_bytes()
@@ -137,13 +137,14 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "easy_vqa", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert convert.main(["--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert "easy-vqa" in told and "pip install 'ada-llava[easy-vqa]'" in told
+    message = capsys.readouterr().err
+    assert "easy-vqa" in message
+    assert "pip install 'ada-llava[easy-vqa]'" in message
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         ([["is there a circle?", "perhaps", 0]], "'perhaps'"),
         ([["is there a circle?", "yes"]], "question 1"),
@@ -154,11 +155,11 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch, capsys):
         ("not JSON", "not JSON"),
     ],
 )
-def test_a_damaged_package(data, tmp_path, capsys, damage, told):
+def test_a_damaged_package(data, tmp_path, capsys, damage, message):
     path = data / "train" / "questions.json"
     path.write_text(damage if isinstance(damage, str) else json.dumps(damage))
     assert convert.main(["--out", str(tmp_path / "out")]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "test.jsonl").exists()  # by which the script knows that the data is whole
 
 

@@ -135,25 +135,25 @@ def test_every_test_question_is_right(world):
             assert answer_to(world.scenes[record["image"]], text) == answer, record
 
 
-@pytest.mark.parametrize(("name", "least"), [("conversations.json", 500), ("texts.json", 500), ("short.json", 100)])
-def test_every_training_turn_is_right(world, name, least):
+@pytest.mark.parametrize(("name", "minimum"), [("conversations.json", 500), ("texts.json", 500), ("short.json", 100)])
+def test_every_training_turn_is_right(world, name, minimum):
     seen = bare = 0
     for record in world.records(name):
         scene = world.scenes[record["id"] + ".png"]
         for text, answer in turns(record):
             if is_request(text):
                 continue
-            if name == "texts.json" and seen_as_told(text):
+            if name == "texts.json" and begins_with_scene(text):
                 text = text.partition("\n")[2]
             question, verdict = answered(text, answer)
             assert answer_to(scene, question) == verdict, (record["id"], text, answer)
             seen += 1
             bare += question == text.removeprefix("<image>\n")
-    assert seen > least
+    assert seen > minimum
     assert 0.03 < bare / seen < 0.17, "some are asked as people ask"
 
 
-def seen_as_told(text: str) -> bool:
+def begins_with_scene(text: str) -> bool:
     """Does this turn begin with the scene in words?"""
     return re.match(r"(A (small|large) |The (word|digit) )", text) is not None
 
@@ -181,7 +181,7 @@ def test_many_questions_of_every_kind(kind, split):
     assert answers.most_common(1)[0][1] <= 0.6 * total, "no answer may pay off by itself"
 
 
-def test_reasoned_answers_name_what_is_in_the_picture(world):
+def test_reasoned_answers_name_what_is_in_the_image(world):
     """Items in an evidence are the caption's, counts are the oracle's."""
     captions = {r["id"]: r["conversations"][1]["value"] for r in world.records("captions.json")}
     items = counts = 0
@@ -200,16 +200,16 @@ def test_reasoned_answers_name_what_is_in_the_picture(world):
     assert items > 5 and counts > 5
 
 
-def test_captions_tell_every_item_and_its_place(world):
+def test_captions_name_every_item_and_its_position(world):
     rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
     for record in world.records("captions.json"):
-        told = record["conversations"][1]["value"].rstrip(".").split(". ")
+        sentences = record["conversations"][1]["value"].rstrip(".").split(". ")
         expected = []
         for item in sorted(world.scenes[record["image"]].items, key=lambda i: (i.y // 32, i.x)):
             shape = f"A {item.size} {item.colour} {item.name}"
             what = shape if item.kind == "shape" else f"The {item.kind} {item.name} in {item.colour}"
             expected.append(f"{what} at the {rows[item.y // 32]} {columns[item.x // 32]}")
-        assert told == expected
+        assert sentences == expected
 
 
 def test_no_question_comes_twice_in_a_conversation():

@@ -19,13 +19,13 @@ def test_the_command_draws_one_question_of_each_kind(root, tmp_path, monkeypatch
     assert [question.kind for _, question in samples.samples(298)] == list(KINDS)
 
 
-def test_text_stays_under_its_picture(monkeypatch):
-    """Below a picture are as many lines as the sheet has room for, none of them wider than the picture."""
+def test_text_stays_under_its_image(monkeypatch):
+    """Below an image are as many lines as the sheet has room for, none of them wider than the image."""
     written = []
 
-    def note(self, place, text, colour, font):
+    def note(self, position, text, colour, font):
         assert self.textlength(text, font) <= samples.WIDTH
-        written.append((place, text))
+        written.append((position, text))
 
     monkeypatch.setattr(samples.ImageDraw.ImageDraw, "text", note)
     drawn = []

@@ -181,7 +181,7 @@ def test_settings_that_cannot_be_used(settings, complaint):
 
 
 @pytest.mark.parametrize("recipe", ["finetune", "finetune_ada_heads"])
-def test_a_machine_without_a_gpu_is_told_what_it_can_run(recipe):
+def test_machine_without_a_gpu_gets_a_hint_at_the_small_setting(recipe):
     ran = run(f"scripts/v1_5/{recipe}.sh", CUDA_VISIBLE_DEVICES="")
     assert ran.returncode == 1
     assert f"PRESET=shapes bash scripts/v1_5/{recipe}.sh" in ran.stderr

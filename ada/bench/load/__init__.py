@@ -1,0 +1,1 @@
+"""The load benchmark of a served model."""

@@ -1,9 +1,8 @@
-"""Sends a load to a controller and notes what became of each request."""
+"""Sends requests to a controller, and records what became of each."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +12,9 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from llava.serve.controller import new_client
-from llava.serve.protocol.schemas import END, OK
+from llava.serve.protocol.framing import FrameReader, parse_chunk
+from llava.serve.protocol.http_client import new_client
+from llava.serve.protocol.schemas import OK
 
 TIMEOUT_S = 600.0
 SAMPLE_S = 0.1  # between two looks at the worker's metrics
@@ -23,8 +23,11 @@ WATCHED = ("adallava:budget_multiplier", "adallava:num_requests_waiting", "adall
 
 @dataclass(frozen=True)
 class Result:
-    """One request. Seconds: ``sent_s`` on the load's clock, the others from there. ``status`` 200 and no ``failure``:
-    an answer. ``granted``: the budget that the worker reports."""
+    """What became of one request.
+
+    sent_s: seconds on the load's clock; first_s, total_s: seconds from there to the first token and to the end. status
+    200 without a failure is an answer. granted: the budget that the worker reports.
+    """
 
     index: int
     sent_s: float
@@ -38,39 +41,39 @@ class Result:
 
     @property
     def answered(self) -> bool:
-        """Whether a whole answer came."""
+        """Whether a complete answer came."""
         return self.status == 200 and self.failure is None
 
 
 class Load:
-    """``address``: the controller's."""
+    """Sends requests to the controller at ``address``."""
 
     def __init__(self, address: str) -> None:
         self.url = f"{address}/worker_generate_stream"
 
     async def some_at_a_time(self, bodies: Sequence[dict[str, Any]], at_once: int) -> list[Result]:
-        """So many clients, each of which asks its next question when it has its answer."""
-        places = iter(range(len(bodies)))
+        """Send all requests from ``at_once`` clients; each sends its next one when the last is answered."""
+        indices = iter(range(len(bodies)))
         start, results = time.perf_counter(), {}
 
         async def ask_on(client: httpx.AsyncClient) -> None:
-            for place in places:  # shared by all
-                results[place] = await self._ask(client, bodies[place], place, start)
+            for index in indices:  # shared by all clients
+                results[index] = await self._ask(client, bodies[index], index, start)
 
         async with new_client() as client:
             await asyncio.gather(*(ask_on(client) for _ in range(at_once)))
-        return [results[place] for place in range(len(bodies))]
+        return [results[index] for index in range(len(bodies))]
 
     async def at_times(self, bodies: Sequence[dict[str, Any]], times: Sequence[float]) -> list[Result]:
-        """Each request at its time in seconds, whether the ones before it were answered or not."""
+        """Send each request at its time in seconds, whether the ones before it were answered or not."""
         start = time.perf_counter()
 
-        async def ask_then(client: httpx.AsyncClient, place: int) -> Result:
-            await asyncio.sleep(max(0.0, times[place] - (time.perf_counter() - start)))
-            return await self._ask(client, bodies[place], place, start)
+        async def ask_then(client: httpx.AsyncClient, index: int) -> Result:
+            await asyncio.sleep(max(0.0, times[index] - (time.perf_counter() - start)))
+            return await self._ask(client, bodies[index], index, start)
 
         async with new_client() as client:
-            return await asyncio.gather(*(ask_then(client, place) for place in range(len(bodies))))
+            return await asyncio.gather(*(ask_then(client, index) for index in range(len(bodies))))
 
     async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any], index: int, start: float) -> Result:
         sent = time.perf_counter()
@@ -80,18 +83,17 @@ class Load:
                     await reply.aread()
                     return Result(index, sent - start, reply.status_code, failure=reply.json()["text"])
                 return await _read(reply, body["prompt"], index, sent, start)
-        except (httpx.HTTPError, ValueError, KeyError) as error:  # lost: no answer, and no true word of why
+        except (httpx.HTTPError, ValueError, KeyError) as error:  # lost: no answer, and no reason from the server
             return Result(index, sent - start, 0, failure=f"{type(error).__name__}: {error}")
 
 
 async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, start: float) -> Result:
     first_s: float | None = None
     last: dict[str, Any] = {}
-    rest = b""
+    reader = FrameReader()
     async for data in reply.aiter_bytes():
-        *whole, rest = (rest + data).split(END)
-        for part in whole:
-            last = json.loads(part)
+        for frame in reader.feed(data):
+            last = parse_chunk(frame)
             if first_s is None and last["error_code"] == OK:
                 first_s = time.perf_counter() - sent
     if last.get("error_code") != OK or "usage" not in last:
@@ -110,7 +112,7 @@ async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, sta
 
 @asynccontextmanager
 async def watched(worker: str) -> AsyncIterator[list[dict[str, float]]]:
-    """The worker's gauges over time, by their short names, with ``at_s``; a growing list while inside."""
+    """Sample the worker's gauges while inside: a growing list of values by short name, with ``at_s`` in seconds."""
     samples: list[dict[str, float]] = []
     start = time.perf_counter()
 

@@ -1,25 +1,26 @@
-"""What a load test's results say: percentiles, throughput, answers that differ, and the picture."""
+"""Summarizes and plots the results of a load test: percentiles, throughput, answers that differ."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ada.bench.load.client import Result
+from llava.files.atomic_write import atomic_path
 
 FULL_QUEUE = 429
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least ``share`` of all do not exceed; None where there are none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+    """Return the smallest value that at least ``share`` of all do not exceed; None where there are none."""
+    return float(np.percentile(values, 100 * share, method="inverted_cdf")) if values else None
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Counts; seconds to first token and to the end, at p50 and p95; answers and tokens a second."""
+    """Return counts, p50 and p95 of TTFT and of complete answers in seconds, and answers and tokens a second."""
     answered = [result for result in results if result.answered]
     first = [result.first_s for result in answered if result.first_s is not None]
     total = [result.total_s for result in answered if result.total_s is not None]
@@ -41,7 +42,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def differing(results: Sequence[Result], alone: Sequence[Result]) -> list[dict[str, Any]]:
-    """The answers that are not those given alone to the same request."""
+    """Return the answers under load that differ from the one given to the same request alone."""
     return [
         {"request": mine.index, "alone": one.text, "under_load": mine.text}
         for mine, one in zip(results, alone, strict=True)
@@ -52,7 +53,7 @@ def differing(results: Sequence[Result], alone: Sequence[Result]) -> list[dict[s
 def draw(
     path: Path, runs: Mapping[str, tuple[Sequence[Result], Sequence[dict[str, float]]]], unloaded_s: float
 ) -> None:
-    """Budget, queue and time to first token over the time of each run, under one another, as a PNG."""
+    """Plot budget, queue and TTFT over the time of each run, one below the other, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 8), layout="constrained")
@@ -73,9 +74,8 @@ def draw(
         axis.set_ylim(bottom=0)
         axis.legend(loc="upper right", fontsize="small")
     latency.set_xlabel("seconds")
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""A controller and one worker as processes of their own, for as long as a load test needs them."""
+"""Starts a controller and one worker as processes, and stops them when the load test ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START_S, STOP_S = 600.0, 60.0
 
 @dataclass(frozen=True)
 class Servers:
-    """Their addresses, and what the worker says of its model."""
+    """Addresses of controller and worker, and the worker's model and conversation template."""
 
     controller: str
     worker: str
@@ -34,7 +34,10 @@ class Servers:
 
 @contextlib.contextmanager
 def started(worker_flags: Sequence[str]) -> Iterator[Servers]:
-    """Raises OptionError, with the last lines of its log, for a process that ends before it answers."""
+    """Start controller and worker, and yield them once the controller lists the model.
+
+    Raises OptionError, with the last lines of its log, for a process that ends before it answers.
+    """
     ports = _free_ports(2)
     controller, worker = (f"http://{HOST}:{port}" for port in ports)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -42,9 +45,9 @@ def started(worker_flags: Sequence[str]) -> Iterator[Servers]:
         stack.enter_context(_running("llava.serve.controller", ports[0], [], logs[0]))
         flags = ["--controller-address", controller, *worker_flags]
         process = stack.enter_context(_running("llava.serve.model_worker", ports[1], flags, logs[1]))
-        facts = _wait(f"{worker}/ready", "GET", process, logs[1])
+        metadata = _wait(f"{worker}/ready", "GET", process, logs[1])
         _wait(f"{controller}/list_models", "POST", process, logs[1])
-        yield Servers(controller, worker, facts["model"], facts["conv_mode"])
+        yield Servers(controller, worker, metadata["model"], metadata["conv_mode"])
 
 
 def _free_ports(count: int) -> list[int]:
@@ -54,7 +57,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _running(module: str, port: int, flags: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
+def _running(module: str, port: int, flags: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), *flags]
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
@@ -69,15 +72,15 @@ def _running(module: str, port: int, flags: Sequence[str], log: Path) -> Iterato
             process.wait()
 
 
-def _wait(address: str, method: str, process: subprocess.Popen, log: Path) -> dict[str, Any]:
-    """What ``address`` says, as soon as there is something in it."""
+def _wait(address: str, method: str, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    """Return the JSON of ``address`` as soon as it answers with a model in it."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
             reply = httpx.request(method, address, trust_env=False, timeout=START_S)
-            said: dict[str, Any] = reply.json() if reply.status_code == 200 else {}
-            if said and said.get("models", True):  # a list of models has one in it
-                return said
+            content: dict[str, Any] = reply.json() if reply.status_code == 200 else {}
+            if content and content.get("models", True):  # a list of models is not empty
+                return content
         time.sleep(0.1)
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-    raise OptionError(f"the worker does not answer at {address}; its last words: {' | '.join(last)}")
+    raise OptionError(f"the worker does not answer at {address}; the last lines of its log: {' | '.join(last)}")

@@ -1,4 +1,4 @@
-"""What a load test asks: mixed words, pictures and budgets, the same for the same seed."""
+"""Draws the requests of a load test: mixed words, images and budgets, the same ones for the same seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, stop_text
 
-ABOUT_PICTURES = (
+ABOUT_IMAGES = (
     "Describe the image.",
     "How many objects are there?",
     "What shape is red?",
@@ -22,24 +22,27 @@ ABOUT_PICTURES = (
     "What colour is the largest object?",
     "How many squares are there?",
 )
-WITHOUT_PICTURES = ("Who are you?", "Name a colour.", "What is a triangle?")
-TEXT_SHARE = 0.25  # of the requests have no picture
+WITHOUT_IMAGE = ("Who are you?", "Name a colour.", "What is a triangle?")
+TEXT_SHARE = 0.25  # of the requests have no image
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """``picture``: base64 of a PNG. ``budget`` None: what the server does without one. ``earlier``: questions of the
-    same chat that were asked before, each answered with ``yes``."""
+    """One request.
+
+    image: base64 of a PNG. budget: None for the server's default. earlier: questions asked before in the same chat,
+    each answered with ``yes``.
+    """
 
     words: str
-    picture: str | None
+    image: str | None
     budget: float | None
     earlier: tuple[str, ...] = ()
 
     def body(self, model: str, template: Conversation, max_new_tokens: int) -> dict[str, Any]:
-        """The worker's request, greedy."""
+        """Return the request to the worker, with greedy sampling."""
         conversation = template.copy()
-        tag = f"{DEFAULT_IMAGE_TOKEN}\n" if self.picture else ""
+        tag = f"{DEFAULT_IMAGE_TOKEN}\n" if self.image else ""
         questions = (*self.earlier, self.words)
         for number, question in enumerate(questions, start=1):
             conversation.append_message(conversation.roles[0], tag + question)
@@ -48,7 +51,7 @@ class LoadRequest:
         fields = {
             "model": model,
             "prompt": conversation.get_prompt(),
-            "images": [self.picture] if self.picture else [],
+            "images": [self.image] if self.image else [],
             "temperature": 0,
             "max_new_tokens": max_new_tokens,
             "stop": stop_text(conversation),
@@ -56,12 +59,12 @@ class LoadRequest:
         return fields if self.budget is None else {**fields, "latency_budget": self.budget}
 
 
-def pictures_of(image: Image.Image) -> list[str]:
-    """Eight pictures out of one, mirrored and turned, as base64 of PNGs."""
-    turned = [
+def image_variants(image: Image.Image) -> list[str]:
+    """Return eight images made of one, mirrored and rotated, as base64 of PNGs."""
+    rotated = [
         side.rotate(angle, expand=True) for side in (image, ImageOps.mirror(image)) for angle in (0, 90, 180, 270)
     ]
-    return [_base64(picture) for picture in turned]
+    return [_base64(variant) for variant in rotated]
 
 
 def _base64(image: Image.Image) -> str:
@@ -71,20 +74,20 @@ def _base64(image: Image.Image) -> str:
 
 
 def mixed(
-    count: int, pictures: Sequence[str], budgets: Sequence[float | None], seed: int = 0, turns: int = 1
+    count: int, images: Sequence[str], budgets: Sequence[float | None], seed: int = 0, turns: int = 1
 ) -> list[LoadRequest]:
-    """``count`` requests, drawn independently, each the last of ``turns`` questions of a chat."""
+    """Draw ``count`` independent requests, each the last of ``turns`` questions of a chat."""
     rng = random.Random(seed)
     requests = []
     for _ in range(count):
-        picture = None if rng.random() < TEXT_SHARE else rng.choice(pictures)
-        asked = [rng.choice(WITHOUT_PICTURES if picture is None else ABOUT_PICTURES) for _ in range(turns)]
-        requests.append(LoadRequest(asked[-1], picture, rng.choice(budgets), tuple(asked[:-1])))
+        image = None if rng.random() < TEXT_SHARE else rng.choice(images)
+        asked = [rng.choice(WITHOUT_IMAGE if image is None else ABOUT_IMAGES) for _ in range(turns)]
+        requests.append(LoadRequest(asked[-1], image, rng.choice(budgets), tuple(asked[:-1])))
     return requests
 
 
 def arrivals(count: int, per_second: float, seed: int = 0) -> list[float]:
-    """Seconds at which independent clients would come, on average ``per_second`` of them."""
+    """Draw the times in seconds at which independent clients come, on average ``per_second`` of them."""
     rng, now, times = random.Random(seed), 0.0, []
     for _ in range(count):
         now += rng.expovariate(per_second)

@@ -1,0 +1,1 @@
+"""Answers questions under planners and budgets, and stores the answers."""

@@ -1,4 +1,4 @@
-"""The answers of one run: appended batch by batch under another name, in order and renamed once all are there."""
+"""Stores the answers of one run: appended batch by batch to a partial file, in order and renamed once complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from llava.errors import OptionError
 from llava.files.atomic_write import atomic_write
@@ -16,11 +16,19 @@ SOURCE = "source.json"
 
 
 @dataclass(frozen=True)
-class GivenAnswer:
-    """One answer and its price. ``number``: the question's place in its set, from 0; ``share`` of all switches that
-    ran, in [0, 1]; ``plan``: which ones, as ``ExecutionPlan.to_short_json`` writes it."""
+class GivenRecord:
+    """A line of an answer file; ``number``: the question's position in its set, from 0."""
 
     number: int
+
+
+@dataclass(frozen=True)
+class GivenAnswer(GivenRecord):
+    """One answer and its cost.
+
+    ``share`` of all switches that ran, in [0, 1]; ``plan``: which ones, as ``ExecutionPlan.to_short_json`` writes it.
+    """
+
     question_id: Any
     text: str
     share: float
@@ -29,42 +37,49 @@ class GivenAnswer:
 
 
 @dataclass(frozen=True)
-class GivenTimes:
-    """How long one answer took, asked alone: milliseconds to its first token, of every token behind it, and to its
-    first token when the same was asked again at once, so that nothing was left to be cut."""
+class GivenTimes(GivenRecord):
+    """How long one answer took, asked alone, in milliseconds.
 
-    number: int
+    ``first_token_ms``: time to first token (TTFT); ``token_ms``: of every further token; ``again_ms``: TTFT of the same
+    question asked again at once, when the plan cache is warm.
+    """
+
     first_token_ms: float
     token_ms: list[float]
     again_ms: float
 
 
-class AnswerFile:
-    """``answers`` (of ``kind``) by question, those on the disk: in ``path`` once it is whole, until then in
-    ``path.part``."""
+Given = TypeVar("Given", bound=GivenRecord)
 
-    def __init__(self, path: Path, kind: type = GivenAnswer) -> None:
+
+class AnswerFile(Generic[Given]):
+    """The answers of one run on the disk: in ``path`` once all are there, until then in ``path.part``.
+
+    ``kind``: the dataclass that a record is read as; ``answers``: by the question's number.
+    """
+
+    def __init__(self, path: Path, kind: type[Given]) -> None:
         self.path, self.file = path, RecordFile(path)
-        self.answers = {record["number"]: kind(**record) for record in self.file.records}
+        self.answers: dict[int, Given] = {record["number"]: kind(**record) for record in self.file.records}
 
     def holds(self, numbers: Iterable[int]) -> bool:
-        """Is every one of these questions answered?"""
+        """Return whether every one of these questions is answered."""
         return all(number in self.answers for number in numbers)
 
-    def append(self, answers: Sequence[Any]) -> None:
-        """Add a batch; what is on the disk then survives a kill."""
+    def append(self, answers: Sequence[Given]) -> None:
+        """Add a batch of answers, which then survive a kill of the process."""
         self.file.append([asdict(answer) for answer in answers])
         self.answers.update({answer.number: answer for answer in answers})
 
-    def finish(self, numbers: Sequence[int]) -> list[Any]:
-        """Give the file its final name, with the answers to ``numbers`` in that order; returns them."""
+    def finish(self, numbers: Iterable[int]) -> list[Given]:
+        """Give the file its final name, with the answers to ``numbers`` in that order; return them."""
         own = [self.answers[number] for number in numbers]
         self.file.finish(asdict(answer) for answer in own)
         return own
 
 
 def check_source(folder: Path, source: dict[str, Any]) -> None:
-    """Raise ``OptionError`` where ``folder`` holds answers that come from elsewhere."""
+    """Raise ``OptionError`` where ``folder`` holds answers of another source."""
     note = folder / SOURCE
     if not note.exists():
         return
@@ -76,5 +91,5 @@ def check_source(folder: Path, source: dict[str, Any]) -> None:
 
 
 def note_source(folder: Path, source: dict[str, Any]) -> None:
-    """Note what the answers that ``folder`` is to hold come from."""
+    """Write down what the answers that ``folder`` is to hold depend on."""
     atomic_write(folder / SOURCE, json.dumps(source, indent=1) + "\n")

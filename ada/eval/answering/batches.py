@@ -1,10 +1,11 @@
-"""Questions under a planner and a budget, greedily: in batches for their answers, one by one for their times."""
+"""Answers questions greedily under a planner and a budget: in batches for accuracy, one by one for latency."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,21 +14,26 @@ from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
 from llava.eval.answering import batched_generation as batches
-from llava.generation import SamplingParams, TokenClock, conversation_for
-from llava.model.builder import load_pretrained_model
-from llava.utils import pick_device
+from llava.generation import SamplingParams, TokenClock
+from llava.model.loaded_model import open_model
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
-    """Some of a set's questions: their places in it, their prompts' ids, and (once they are asked for) pictures."""
+    """Some of a set's questions, with their positions in the set and their prompts' token ids."""
 
     number: int
-    places: Sequence[int]
+    positions: Sequence[int]
     items: Sequence[Item]
     prompts: Sequence[Sequence[int]]
-    pixels: list[torch.Tensor] | None = field(default=None, repr=False)
-    sizes: list[tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class BatchImages:
+    """The images of a batch in the order of its questions: ``pixels``, one tensor an image, and (width, height)."""
+
+    pixels: Sequence[torch.Tensor] | None
+    sizes: Sequence[tuple[int, int]] | None
 
 
 class Answerer:
@@ -36,46 +42,58 @@ class Answerer:
     def __init__(
         self, folder: Path, conv_mode: str | None = None, max_new_tokens: int = 16, device: str | None = None
     ) -> None:
-        tokenizer, self.model, image_processor, _ = load_pretrained_model(
-            str(folder), None, folder.name, device=pick_device(device)
+        loaded = open_model(
+            {"model_path": str(folder), "model_name": folder.name, "conv_mode": conv_mode, "device": device}
         )
-        template = conversation_for(self.model, folder.name, conv_mode)
-        self.asked = batches.Answerer(self.model, tokenizer, image_processor, template)
+        self.model: Any = loaded.model  # a plain LLaVA, until it is made adaptive
+        self.asked = batches.Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template)
         self.sampling = SamplingParams(max_new_tokens=max_new_tokens)
 
-    def batches(self, items: Sequence[Item], size: int) -> list[Batch]:
-        """All questions, sorted by the length of their prompts, so that little is padded."""
-        prompts = [self.prompt(item) for item in items]
+    def batches(self, items: Sequence[Item], size: int, positions: Sequence[int] | None = None) -> list[Batch]:
+        """Group questions by the length of their prompts, so that little is padded; in order where ``size`` is 1.
+
+        positions: of the wanted questions in ``items``; by default all of them.
+        """
+        wanted = range(len(items)) if positions is None else positions
+        prompts = [self.prompt(items[position]) for position in wanted]
         return [
-            Batch(number, group, [items[i] for i in group], [prompts[i] for i in group])
+            Batch(
+                number,
+                [wanted[i] for i in group],
+                [items[wanted[i]] for i in group],
+                [prompts[i] for i in group],
+            )
             for number, group in enumerate(batches.groups_by_length(prompts, size))
         ]
 
     def prompt(self, item: Item) -> list[int]:
-        """Token ids, an image tag among them where there is a picture."""
-        return self.asked.ids(self.asked.prompt(item.question.text, item.question.picture is not None))
+        """Return a question's prompt as token ids, with an image tag where it has an image."""
+        return self.asked.ids(self.asked.prompt(item.question.text, item.question.open_image is not None))
 
-    def see(self, batch: Batch) -> None:
-        """Read a batch's pictures; every run uses the same pixels."""
-        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
-        batch.pixels = self.asked.pixels(images)
-        batch.sizes = [image.size for image in images] or None
+    def read_images(self, batch: Batch) -> BatchImages:
+        """Read a batch's images; every run uses the same pixels."""
+        images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
+        return BatchImages(self.asked.pixels(images), [image.size for image in images] or None)
 
-    def answer(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int) -> list[GivenAnswer]:
-        """Answers in the batch's order. ``seed`` and the batch's number seed the draws of a random planner."""
+    def answer(
+        self, batch: Batch, images: BatchImages, planner: str, budget: LatencyBudget, seed: int
+    ) -> list[GivenAnswer]:
+        """Answer a batch, in its order. ``seed`` and the batch's number seed the draws of a random planner."""
         torch.manual_seed(seed + batch.number)
         keywords = {"latency_budget": budget, "planner": planner}
-        given = self.asked.answer(batch.prompts, batch.pixels, batch.sizes, self.sampling, keywords)
-        facts = [describe_row(self.model, given.output, row) for row in range(len(batch.items))]
+        given = self.asked.answer(batch.prompts, images.pixels, images.sizes, self.sampling, keywords)
+        rows = [describe_row(self.model, given.output, row) for row in range(len(batch.items))]
         return [
-            GivenAnswer(place, item.question.question_id, text, fact["share"], fact["prefill_gflops"], fact["plan"])
-            for place, item, text, fact in zip(batch.places, batch.items, given.texts, facts, strict=True)
+            GivenAnswer(position, item.question.question_id, text, row["share"], row["prefill_gflops"], row["plan"])
+            for position, item, text, row in zip(batch.positions, batch.items, given.texts, rows, strict=True)
         ]
 
     def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
-        """A batch of one, from its read picture to the last of ``tokens`` tokens: the answer may not end before, so
-        that there is something to time behind its first token. Then the same again, to its first token."""
-        images = [item.question.picture() for item in batch.items if item.question.picture is not None]
+        """Time a batch of one from its opened image to the last of ``tokens`` tokens, then again to its first token.
+
+        The answer may not end before, so that there are further tokens to time after the first one.
+        """
+        images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
         sizes = [image.size for image in images] or None
         clocks = []
         for length in (tokens, 1):
@@ -85,4 +103,4 @@ class Answerer:
             pixels = self.asked.pixels(images)
             self.asked.answer(batch.prompts, pixels, sizes, SamplingParams(max_new_tokens=length), keywords, clocks[-1])
         first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
-        return GivenTimes(batch.places[0], first, clocks[0].token_ms(), again)
+        return GivenTimes(batch.positions[0], first, clocks[0].token_ms(), again)

@@ -1,102 +1,115 @@
-"""How long answers take: a sample of the questions, each asked alone, under one run after the other.
+"""Measures how long answers take: a sample of the questions, each asked alone, under one run after the other.
 
 The runs take turns at every question, so that a machine that is busier for a while slows all of them. Layers are cut
-to a plan when it is first seen, so a question is asked twice: what a new plan costs is in the first time, not in the
-second.
+to a plan the first time it is seen, so a question is asked twice: the first time includes a new plan's cost (cold plan
+cache), the second does not (warm).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ada.eval.answering.answer_file import AnswerFile, GivenTimes
-from ada.eval.answering.batches import Answerer
-from ada.eval.answering.model_specs import Run
+from ada.eval.answering.batches import Answerer, Batch
+from ada.eval.answering.model_specs import Run, run_by_path
 from ada.eval.questions.question_set import QuestionSet
 
 WARM_UP = 3  # questions that are asked first, and not counted
-TOKENS = 9  # of every timed answer: the first, and eight behind it
+TOKENS = 9  # of every timed answer: the first, and eight after it
 
 
 @dataclass(frozen=True)
 class LatencySamples:
-    """Milliseconds: to the first token, one for each timed answer; of every token behind it; and to the first token of
-    the same answer given again."""
+    """Measured milliseconds of one run.
 
-    first_token_ms: tuple[float, ...]
-    token_ms: tuple[float, ...]
-    again_ms: tuple[float, ...]
+    ``ttft_ms``: time to first token of each timed answer; ``inter_token_ms``: of every further token; ``warm_ttft_ms``:
+    time to first token of the same answers given again, with a warm plan cache.
+    """
+
+    ttft_ms: tuple[float, ...]
+    inter_token_ms: tuple[float, ...]
+    warm_ttft_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, given: Sequence[GivenTimes]) -> LatencySamples:
+        """Gather the times of all timed answers."""
+        return cls(
+            tuple(times.first_token_ms for times in given),
+            tuple(ms for times in given for ms in times.token_ms),
+            tuple(times.again_ms for times in given),
+        )
 
     @property
-    def first(self) -> float:
+    def ttft_p50_ms(self) -> float:
         """Median time to first token."""
-        return median(self.first_token_ms)
+        return percentile(self.ttft_ms, 50)
 
     @property
-    def again(self) -> float:
-        """The same where the plan was seen before."""
-        return median(self.again_ms)
+    def warm_ttft_p50_ms(self) -> float:
+        """Median time to first token with a warm plan cache."""
+        return percentile(self.warm_ttft_ms, 50)
 
     @property
-    def token(self) -> float:
-        """Median time of a token behind the first."""
-        return median(self.token_ms)
+    def inter_token_p50_ms(self) -> float:
+        """Median inter-token latency of all tokens after the first."""
+        return percentile(self.inter_token_ms, 50)
 
     def to_json(self) -> dict[str, Any]:
-        """Medians and 95th percentiles, and how many answers they are of."""
-        return {
-            "answers": len(self.first_token_ms),
-            "first_token_ms": {"median": self.first, "p95": _p95(self.first_token_ms)},
-            "first_token_again_ms": {"median": self.again, "p95": _p95(self.again_ms)},
-            "token_ms": {"median": self.token, "p95": _p95(self.token_ms)},
+        """Return medians and 95th percentiles, and the number of timed answers."""
+        named = {
+            "first_token_ms": self.ttft_ms,
+            "first_token_again_ms": self.warm_ttft_ms,
+            "token_ms": self.inter_token_ms,
         }
+        figures = {
+            name: {"median": percentile(values, 50), "p95": percentile(values, 95)} for name, values in named.items()
+        }
+        return {"answers": len(self.ttft_ms), **figures}
 
 
-def _p95(values: Sequence[float]) -> float:
-    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile of ``values``, interpolated between the two nearest ones."""
+    return float(np.percentile(values, percent))
 
 
 def sample(questions: QuestionSet, count: int, seed: int) -> list[int]:
-    """Places of ``count`` questions, drawn evenly; of all, where there are fewer."""
+    """Draw positions of ``count`` questions evenly; of all, where there are fewer."""
     return random.Random(seed).sample(range(len(questions.items)), min(count, len(questions.items)))
 
 
+def schedule(batches: Sequence[Batch], paths: Sequence[Path]) -> Iterator[tuple[Batch, Path]]:
+    """Yield every question with every run's file; the run that is asked first changes from question to question."""
+    for turn, batch in enumerate(batches):
+        start = turn % len(paths) if paths else 0
+        for path in (*paths[start:], *paths[:start]):
+            yield batch, path
+
+
 def measure(
-    answerer: Answerer, questions: QuestionSet, paths: dict[Run, Path], count: int, seed: int
+    answerer: Answerer, questions: QuestionSet, paths: Mapping[Run, Path], count: int, seed: int
 ) -> dict[Run, LatencySamples]:
-    """Times of every run; those that are on the disk already are not taken again. Runs with one path share them."""
-    files = {path: AnswerFile(path, GivenTimes) for path in paths.values()}
-    asked = {path: run for run, path in reversed(paths.items())}
-    places = sample(questions, count, seed)
-    batches = answerer.batches([questions.items[place] for place in places], 1)
-    if waiting := [file for file in files.values() if not file.holds(places)]:
-        _warm_up(answerer, batches[:WARM_UP], [asked[file.path] for file in waiting], seed)
-    for turn, batch in enumerate(tqdm(batches, desc="times", unit=" questions")):
-        place = batch.places = [places[batch.places[0]]]
-        for file in [*waiting[turn % len(files) :], *waiting[: turn % len(files)]]:
-            if not file.holds(place):
-                run = asked[file.path]
-                file.append([answerer.time(batch, run.planner, run.budget, seed, TOKENS)])
-    taken = {path: file.finish(places) for path, file in files.items()}
-    return {run: _times(taken[path]) for run, path in paths.items()}
+    """Time ``count`` questions under every run; what is on the disk is not timed again. Runs with one path share it."""
+    run_of = run_by_path(paths)
+    files = {path: AnswerFile(path, GivenTimes) for path in run_of}
+    positions = sample(questions, count, seed)
+    batches = answerer.batches(questions.items, 1, positions)
+    waiting = [path for path, file in files.items() if not file.holds(positions)]
 
+    def times_of(batch: Batch, path: Path) -> GivenTimes:
+        return answerer.time(batch, run_of[path].planner, run_of[path].budget, seed, TOKENS)
 
-def _warm_up(answerer: Answerer, batches: Sequence[Any], runs: Sequence[Run], seed: int) -> None:
-    for batch in batches:
-        for run in runs:
-            answerer.time(batch, run.planner, run.budget, seed, TOKENS)
-
-
-def _times(given: Sequence[GivenTimes]) -> LatencySamples:
-    return LatencySamples(
-        tuple(times.first_token_ms for times in given),
-        tuple(ms for times in given for ms in times.token_ms),
-        tuple(times.again_ms for times in given),
-    )
+    for batch, path in schedule(batches[:WARM_UP], waiting):
+        times_of(batch, path)
+    turns = tqdm(schedule(batches, waiting), total=len(batches) * len(waiting), desc="times", unit=" answers")
+    for batch, path in turns:
+        if not files[path].holds(batch.positions):
+            files[path].append([times_of(batch, path)])
+    samples = {path: LatencySamples.of(file.finish(positions)) for path, file in files.items()}
+    return {run: samples[path] for run, path in paths.items()}

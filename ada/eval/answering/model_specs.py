@@ -1,24 +1,24 @@
-"""What is compared: checkpoints, each with the planners and budgets it answers under."""
+"""Reads which checkpoints are compared, and under which planners and budgets each one answers."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ada.budget import LatencyBudget
 from ada.scheduling.planners import PLANNERS
+from ada.scheduling.units import Units
 from llava.errors import OptionError
-from llava.model.builder import local_folder
+from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files, read_json
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A checkpoint under a label; ``planner`` where it is to answer under that one alone."""
+    """A checkpoint under a label; ``planner``, where it is set, is the only one that it answers under."""
 
     label: str
     folder: Path
@@ -26,15 +26,15 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """Read ``DIR``, ``LABEL=DIR``, ``LABEL=DIR:PLANNER``.
+        """Read ``DIR``, ``LABEL=DIR`` or ``LABEL=DIR:PLANNER``.
 
-        A checkpoint that was trained under an untrained planner says so in its config, and answers under that one.
+        A checkpoint that was trained under an untrained planner names it in its config, and answers under that one.
         """
         label, equals, path = text.partition("=")
         if not equals or Path(text).is_dir():
             label, path = "", text
-        front, _, last = path.rpartition(":")
-        path, planner = (front, last) if front and last in PLANNERS else (path, None)
+        before, _, last = path.rpartition(":")
+        path, planner = (before, last) if before and last in PLANNERS else (path, None)
         folder = local_folder(path)
         trained_under = read_json(folder / "config.json").get("planner")
         if planner is None and trained_under not in (None, "learned"):
@@ -47,7 +47,7 @@ class ModelSpec:
         return re.sub(r"[^\w.+-]+", "-", self.label)
 
     def fingerprint(self) -> str:
-        """Of config and weights: another training run under the same name has another."""
+        """Hash config and weights: another training run under the same name has another fingerprint."""
         digest = hashlib.sha256()
         for file in (self.folder / "config.json", *sorted(find_weight_files(self.folder))):
             with file.open("rb") as stream:
@@ -58,29 +58,44 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the table."""
+    """A model under one planner and one budget: one row of the tables."""
 
     label: str
     planner: str
     budget: LatencyBudget
 
-    def file_name(self, units: Any) -> str:
-        """Where its answers go. Granted all that is tunable, or nothing of it, every planner makes the same plan;
-        such runs share their answers."""
+    @property
+    def budget_text(self) -> str:
+        """The budget as file names and tables have it: 1, 0.85."""
+        return f"{self.budget.fraction:g}"
+
+    def file_name(self, units: Units) -> str:
+        """Name the file of its answers.
+
+        Granted all tunable units, or none of them, every planner makes the same plan; such runs share their answers.
+        """
         free = 0 < units.granted(self.budget.fraction) < units.tunable
-        return f"{self.planner if free else 'any'}-{self.budget}.jsonl"
+        return f"{self.planner if free else 'any'}-{self.budget_text}.jsonl"
 
 
-def parse_contestants(texts: Sequence[str]) -> list[ModelSpec]:
-    """All of ``--model-path``. Raises ``OptionError`` where two would be one row."""
-    contestants = [ModelSpec.parse(text) for text in texts]
-    slugs = [contestant.slug for contestant in contestants]
-    if twice := [c.label for c in contestants if slugs.count(c.slug) > 1]:
-        raise OptionError(f"--model-path names {twice[0]!r} twice; tell them apart as LABEL=DIR")
-    return contestants
+def parse_model_specs(texts: Sequence[str]) -> list[ModelSpec]:
+    """Read all of ``--model-path``. Raises ``OptionError`` where two labels would share a row or a folder."""
+    specs = [ModelSpec.parse(text) for text in texts]
+    slugs = [spec.slug for spec in specs]
+    if twice := [spec.label for spec in specs if slugs.count(spec.slug) > 1]:
+        raise OptionError(f"--model-path names {twice[0]!r} twice; give each model another label, as LABEL=DIR")
+    return specs
 
 
-def runs_of(contestant: ModelSpec, planners: Sequence[str], budgets: Sequence[LatencyBudget]) -> list[Run]:
-    """Every planner at every budget."""
-    names = planners if contestant.planner is None else (contestant.planner,)
-    return [Run(contestant.label, planner, budget) for planner in names for budget in budgets]
+def runs_of(spec: ModelSpec, planners: Sequence[str], budgets: Sequence[LatencyBudget]) -> list[Run]:
+    """Pair every planner with every budget."""
+    names = planners if spec.planner is None else (spec.planner,)
+    return [Run(spec.label, planner, budget) for planner in names for budget in budgets]
+
+
+def run_by_path(paths: Mapping[Run, Path]) -> dict[Path, Run]:
+    """Return the run that fills each file: of runs that share one, the first."""
+    first: dict[Path, Run] = {}
+    for run, path in paths.items():
+        first.setdefault(path, run)
+    return first

@@ -1,0 +1,1 @@
+"""Makes a LLaVA under a latency budget a model of lmms-eval."""

@@ -1,4 +1,4 @@
-"""How likely an answer is: for tasks that compare given answers instead of asking for one."""
+"""Computes how likely an answer is, for tasks that compare given answers instead of asking for one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from ada.eval.lmms.asking import prompt_of
+from ada.eval.lmms.task_answers import prompt_of
 from ada.protocols import is_adaptive
 from llava.constants import IGNORE_INDEX
 from llava.errors import DataError, OptionError
 from llava.eval.answering.batched_generation import Answerer
+from llava.protocols import LlavaModel
 
 
 @torch.inference_mode()
@@ -22,29 +23,29 @@ def answer_loss(
     answerer: Answerer,
     context: str,
     answer: str,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     keywords: Mapping[str, Any],
-    place: str,
+    title: str,
 ) -> tuple[float, bool]:
-    """The mean loss of an answer's tokens, its end included as in training, and whether the model would give it of its
-    own.
+    """Return the mean loss of an answer's tokens, and whether greedy decoding would give that answer.
 
-    The plan is the one that ``generate`` makes for the question: the latency token stands in front of the answer.
-    keywords: the plug-ins', as for ``generate``. Raises ``OptionError`` for a strict budget that is not met.
+    The answer's end counts, as in training. The plan is the one that ``generate`` makes for the question: the latency
+    token comes before the answer. keywords: the plug-ins', as for ``generate``. title: of the question, for messages.
+    Raises ``DataError`` for an empty answer and ``OptionError`` for a strict budget that is not met.
     """
-    model = answerer.model
+    model: Any = answerer.model  # called, not only asked to generate
     if not answer.strip():
-        raise DataError(f"{place} has an empty answer; there is nothing whose likelihood could be told")
-    before, whole = (
-        answerer.ids(prompt_of(answerer, context, len(pictures), place, given)) for given in (None, answer.strip())
+        raise DataError(f"{title} has an empty answer, which has no likelihood")
+    question, full = (
+        answerer.ids(prompt_of(answerer, context, len(images), title, given)) for given in (None, answer.strip())
     )
-    known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False)))
-    ids = torch.tensor([whole], device=model.device)
+    known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(question, full, strict=False)))
+    ids = torch.tensor([full], device=model.device)
     labels = ids.clone()
     labels[:, :known] = IGNORE_INDEX
-    sizes = [picture.size for picture in pictures] or None
+    sizes = [image.size for image in images] or None
     output = model(
-        ids, labels=labels, images=answerer.pixels(pictures), image_sizes=sizes, **_forward_keywords(model, keywords)
+        ids, labels=labels, images=answerer.pixels(images), image_sizes=sizes, **_forward_keywords(model, keywords)
     )
     if keywords.get("strict_latency_budget") and not output.report.budget_met:
         raise OptionError(f"--latency-budget is below what this model can reach: {output.report.summary()}")
@@ -53,9 +54,13 @@ def answer_loss(
     return cross_entropy(logits, expected).item(), bool((logits.argmax(dim=-1) == expected).all())
 
 
-def _forward_keywords(model: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """An adaptive model's budget and planner; without a budget the whole model, as in ``generate``."""
+def _forward_keywords(model: LlavaModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an adaptive model's budget, planner and TTFT predictor; without a budget all layers run."""
     if not is_adaptive(model):
         return {}
     budget = keywords.get("latency_budget")
-    return {"latency_budget": 1.0 if budget is None else budget, "planner": keywords.get("planner")}
+    return {
+        "latency_budget": 1.0 if budget is None else budget,
+        "planner": keywords.get("planner"),
+        "ttft_predictor": keywords.get("ttft_predictor"),
+    }

@@ -1,17 +1,16 @@
-"""``--model ada_llava`` of lmms-eval: any checkpoint that the shell opens, under a latency budget.
+"""Implements ``--model ada_llava`` of lmms-eval: any checkpoint that the shell opens, under a latency budget.
 
     lmms-eval --model ada_llava --model_args pretrained=DIR,latency_budget=0.6 --tasks pope --output_path OUT
 
-Answers are those of ``llava.eval``'s runner. Beside the scores, lmms-eval's "throughput" (in its table and its results
-file) tells milliseconds to the first token and for each token behind it, operations, and the executed share; with
-``--log_samples`` every answer's own are in the samples' ``token_counts``.
+Answers are those of ``llava.eval``'s runner. In addition to the scores, lmms-eval's "throughput" (in its table and its
+results file) has time to first token, inter-token latency, operations, and the executed share; with ``--log_samples``
+each answer has its own in the samples' ``token_counts``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,29 +21,32 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
-from ada.eval.lmms.asking import Asked, Given, answers, pictures_of
-from ada.eval.lmms.figures import figures_of, means_by_task
 from ada.eval.lmms.likelihood import answer_loss
-from ada.eval.lmms.settings import batch_size_of, dtype_named, generation_of, plugin_options
+from ada.eval.lmms.metrics import means_by_task, metrics_of
+from ada.eval.lmms.settings import batch_size_of, dtype_named, plugin_options, read_generation_kwargs
+from ada.eval.lmms.task_answers import TaskAnswer, TaskQuestion, answers, images_of
 from llava.errors import OptionError
 from llava.eval.answering.runner import chosen_model, load_answerer
 from llava.plugins import hooks, merged
 
 
 @dataclass
-class AnswerCost(TokenCounts):
-    """An answer's tokens, and its other figures beside them in the samples file."""
+class AnswerCost(TokenCounts):  # type: ignore[misc]
+    """An answer's tokens, and its other metrics, which go next to them in the samples file."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**super().to_dict(), **self.figures}
+        """Return tokens and metrics as JSON-ready fields."""
+        return {**super().to_dict(), **self.metrics}
 
 
-class AdaLlava(lmms):
-    """The model arguments are the constructor's, and the options of the shell's plug-ins (``latency_budget``,
-    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``) under their flags' names."""
+class AdaLlava(lmms):  # type: ignore[misc]
+    """A LLaVA under a latency budget, as lmms-eval calls it.
+
+    The model arguments are the constructor's, and the options of the shell's plug-ins (``latency_budget``,
+    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``) under their flags' names.
+    """
 
     is_simple = True
 
@@ -60,88 +62,96 @@ class AdaLlava(lmms):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        """pretrained: folder or hub name; the bundled model by default. conv_template, device, dtype: by default what
-        the checkpoint says, the best device, and what fits it. seed: of sampling, and of the random planner."""
+        """Load the model.
+
+        pretrained: folder or hub name; the bundled model by default. conv_template: by default the checkpoint's own.
+        device: by default the fastest available. dtype: by default what fits the device. seed: of sampling, and of the
+        random planner.
+        """
         super().__init__()
         self.batch_size, self.seed = batch_size_of(batch_size), seed
         settings = plugin_options(options)
         loading: dict[str, Any] = {} if dtype is None else {"dtype": dtype_named(dtype)}
         if attn_implementation is not None:
             loading["attn_implementation"] = attn_implementation
-        args = argparse.Namespace(
+        self.answerer = load_answerer(
+            chosen_model(pretrained),
             model_base=model_base,
             device=device or _own_device(),
             conv_mode=conv_template,
-            batch_size=self.batch_size,
-            **settings,
+            options={**settings, "batch_size": self.batch_size},
+            **loading,
         )
-        self.answerer = load_answerer(chosen_model(pretrained).rstrip("/"), args, **loading)
         self.device = self.answerer.model.device
+        settings |= self.answerer.options
         self.keywords = merged(hooks().generation_options(model=self.answerer.model, options=settings))
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> AdaLlava:
-        """``--model_args``, and what lmms-eval has flags for; where both name a thing, the model arguments hold."""
+        """Make a model from ``--model_args`` and lmms-eval's own flags; of the two, the model arguments win."""
         flags = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**{**flags, **simple_parse_args_string(arg_string)})
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """An answer to each request, and what it cost."""
-        questions = [self._asked(*request.args) for request in requests]
-        given: dict[int, Given] = {}
+        """Answer each request, and return what it cost."""
+        questions = [self._question(*request.args) for request in requests]
+        given: dict[int, TaskAnswer] = {}
         with tqdm(total=len(questions), desc="ada_llava", unit=" answers", disable=self.rank != 0 or None) as progress:
-            for place, answer in answers(self.answerer, questions, self.batch_size, self.keywords, self.seed):
-                given[place] = answer
+            for position, answer in answers(self.answerer, questions, self.batch_size, self.keywords, self.seed):
+                given[position] = answer
                 progress.update()
-        in_order = [given[place] for place in range(len(questions))]
-        figures = [figures_of(answer.facts) for answer in in_order]
-        self._report(in_order, means_by_task([question.task for question in questions], figures))
+        in_order = [given[position] for position in range(len(questions))]
+        metrics = [metrics_of(answer.metadata) for answer in in_order]
+        self._report(in_order, means_by_task([question.task for question in questions], metrics))
         return [
             GenerationResult(
-                answer.text, AnswerCost(answer.facts.get("prompt_tokens"), answer.facts["new_tokens"], figures=own)
+                answer.text,
+                AnswerCost(answer.metadata.get("prompt_tokens"), answer.metadata["new_tokens"], metrics=own),
             )
-            for answer, own in zip(in_order, figures, strict=True)
+            for answer, own in zip(in_order, metrics, strict=True)
         ]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """For each request the mean loss of its answer (lmms-eval takes the least for the model's choice), and whether
-        the model would give that answer of its own.
+        """Return for each request the mean loss of its answer, and whether the model itself would give that answer.
 
-        The pairs are wrapped, as lmms-eval 0.7.3 turns bare ones into text.
+        lmms-eval takes the answer with the minimum loss for the model's choice. The pairs are wrapped, as lmms-eval
+        0.7.3 turns bare ones into text.
         """
-        asked = tqdm(requests, desc="ada_llava", unit=" answers", disable=self.rank != 0 or None)
-        return [GenerationResult(self._loss(*request.args)) for request in asked]
+        progress = tqdm(requests, desc="ada_llava", unit=" answers", disable=self.rank != 0 or None)
+        return [GenerationResult(self._loss(*request.args)) for request in progress]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Refused: a plan is made for one question and its answer."""
+        """Refuse a task of several rounds: a plan is made for one question and its answer."""
         raise OptionError("ada_llava does not do tasks of several rounds (generate_until_multi_round)")
 
     def clean(self) -> None:
-        """Let go of the model: only scoring is left to do."""
+        """Free the model: only scoring is left to do."""
         del self.answerer
         super().clean()
 
-    def _asked(
-        self, context: str, wanted: Mapping[str, Any], visuals: Any, doc_id: int, task: str, split: str
-    ) -> Asked:
-        return Asked(task, doc_id, context, generation_of(wanted), lambda: visuals(self.task_dict[task][split][doc_id]))
+    def _question(
+        self, context: str, wanted: Mapping[str, Any], visuals: Callable[[Any], Any], doc_id: int, task: str, split: str
+    ) -> TaskQuestion:
+        generation = read_generation_kwargs(wanted)
+        return TaskQuestion(task, doc_id, context, generation, lambda: visuals(self.task_dict[task][split][doc_id]))
 
     def _loss(self, *arguments: Any) -> tuple[float, bool]:
         if len(arguments) != 6:
             raise OptionError("ada_llava does not score answers without their questions (acc_mutual_info)")
         context, target, visuals, doc_id, task, split = arguments
-        doc, place = self.task_dict[task][split][doc_id], f"question {doc_id} of {task}"
+        doc, title = self.task_dict[task][split][doc_id], f"question {doc_id} of {task}"
         answer = target if isinstance(target, str) else str(target(doc))
-        return answer_loss(self.answerer, context, answer, pictures_of(visuals(doc), place), self.keywords, place)
+        return answer_loss(self.answerer, context, answer, images_of(visuals(doc), title), self.keywords, title)
 
     @staticmethod
-    def _report(given: Sequence[Given], figures: Mapping[str, float]) -> None:
-        """Into lmms-eval's own throughput summary, which puts ``avg_`` in front of each name."""
-        seconds, tokens = sum(answer.seconds for answer in given), sum(answer.facts["new_tokens"] for answer in given)
-        log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, {"total_requests": len(given), **figures})
+    def _report(given: Sequence[TaskAnswer], metrics: Mapping[str, float]) -> None:
+        """Add the means to lmms-eval's own throughput summary, which puts ``avg_`` before each name."""
+        seconds = sum(answer.seconds for answer in given)
+        tokens = sum(answer.metadata["new_tokens"] for answer in given)
+        log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, {"total_requests": len(given), **metrics})
 
 
 def _own_device() -> str | None:
-    """Of several processes on CUDA devices each takes its own; None leaves the choice to the shell."""
+    """Return the CUDA device of this process, one of several; None leaves the choice to the shell."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available()
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else None

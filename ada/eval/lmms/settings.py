@@ -1,4 +1,4 @@
-"""What the outside says in lmms-eval's own words: ``--model_args``, and a task's ``generation_kwargs``."""
+"""Reads lmms-eval's settings: ``--model_args``, ``--batch_size`` and a task's ``generation_kwargs``."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True)
-class Generation:
-    """How a task wants its answers: the choice of tokens, and the texts that end an answer."""
+class GenerationSettings:
+    """How a task wants its answers: sampling, and the texts that end an answer."""
 
     sampling: SamplingParams
     stops: tuple[str, ...]
 
 
-def generation_of(wanted: Mapping[str, Any]) -> Generation:
-    """A task's ``generation_kwargs``. Greedy unless it asks for samples; settings that mean nothing here are named in
-    a warning. Raises ``OptionError`` for values out of range."""
-    given = {name: value for name, value in wanted.items() if value is not None}
+def read_generation_kwargs(kwargs: Mapping[str, Any]) -> GenerationSettings:
+    """Read a task's ``generation_kwargs``: greedy unless it asks for samples.
+
+    Settings without effect here are named in a warning. Raises ``OptionError`` for values out of range.
+    """
+    given = {name: value for name, value in kwargs.items() if value is not None}
     unknown = sorted(given.keys() - KNOWN)
     if unknown:
         log.warning("generation_kwargs %s have no effect on ada_llava", ", ".join(unknown))
@@ -45,17 +47,19 @@ def generation_of(wanted: Mapping[str, Any]) -> Generation:
         temperature = 0.0
     sampling = SamplingParams(
         temperature=temperature,
-        top_p=given.get("top_p") if temperature else None,  # tasks set 0, beside greedy
+        top_p=given.get("top_p") if temperature else None,  # tasks set 0 for greedy answers
         num_beams=int(given.get("num_beams", 1)),
         max_new_tokens=int(given.get("max_new_tokens", MAX_NEW_TOKENS)),
     )
     sampling.keywords()
-    return Generation(sampling, tuple(stop for stop in stops if stop))
+    return GenerationSettings(sampling, tuple(stop for stop in stops if stop))
 
 
 def plugin_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Model arguments beside the class's own -> the plug-ins' options by name, as a program's flags would give them:
-    ``latency_budget``, ``planner``, ... Raises ``OptionError`` for a name that no plug-in knows."""
+    """Return the plug-ins' options by name, as a program's flags would give them: ``latency_budget``, ``planner``, ...
+
+    given: model arguments that are not the class's own. Raises ``OptionError`` for a name that no plug-in knows.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     hooks().add_arguments(parser=parser, program="lmms_eval")
     options = vars(parser.parse_args([]))
@@ -65,15 +69,16 @@ def plugin_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **given}
 
 
-def dtype_named(name: Any) -> torch.dtype:
-    """``dtype`` of the model arguments. Raises ``OptionError``."""
+def dtype_named(name: str) -> torch.dtype:
+    """Return the torch type of ``dtype`` in the model arguments. Raises ``OptionError`` for another name."""
     if name not in DTYPES:
         raise OptionError(f"dtype is {name!r} in --model_args; expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def batch_size_of(value: Any) -> int:
-    """``--batch_size``, which lmms-eval hands on as text. Raises ``OptionError``, for "auto" too."""
-    if not str(value).isdecimal() or int(value) < 1:
+def batch_size_of(value: object) -> int:
+    """Read ``--batch_size``, which lmms-eval passes as text. Raises ``OptionError``, for "auto" too."""
+    size = int(str(value)) if str(value).isdecimal() else 0
+    if size < 1:
         raise OptionError(f"--batch_size is {value!r}; ada_llava takes a whole number from 1 up")
-    return int(value)
+    return size

@@ -1,0 +1,1 @@
+"""Reads test questions and benchmarks, with a mark for every answer."""

@@ -1,6 +1,6 @@
-"""Benchmarks in the folders and files that LLaVA's scripts use, each with its own scorer, and a mark for every answer.
+"""Reads benchmarks from the folders and files of LLaVA's scripts, each with its own scorer and a mark for every answer.
 
-Left out are those that need a judge (MM-Vet, LLaVA-Bench).
+Those that need a judge (MM-Vet, LLaVA-Bench) are left out.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from llava.files.jsonl import Record, read_json, read_records
 
 
 def _reads(reading: Callable[[str], str], truth: str, record: Record) -> bool:
-    """Is an answer, as a benchmark reads it, the true one?"""
+    """Return whether an answer, as a benchmark reads it, is the true one."""
     return reading(record["text"]) == truth
 
 
 def pope(folder: Path) -> QuestionSet:
-    """Objects that are there or not; a kind is a category, whose labels stand in its questions' order."""
+    """Read POPE: is an object in the image? A kind is a category, whose labels are in its questions' order."""
     file = folder / "llava_pope_test.jsonl"
     kinds = [str(line["category"]) for line in read_records(file, "POPE's")]
     truths = {
@@ -59,13 +59,13 @@ def pope(folder: Path) -> QuestionSet:
 
 
 def mme(folder: Path) -> QuestionSet:
-    """Yes or no, two questions a picture; a kind is a category."""
+    """Read MME: yes or no, two questions an image; a kind is a category."""
     release = folder / "MME_Benchmark_release_version"
     truth = read_truth(release)
     items = []
     for question in asked_by(model_vqa, folder / "llava_mme.jsonl", release):
-        kind, _, picture = str(question.question_id).partition("/")
-        answer = truth[kind, picture, mme_question(question.prompt)].lower()
+        kind, _, image_name = str(question.question_id).partition("/")
+        answer = truth[kind, image_name, mme_question(question.prompt)].lower()
         items.append(Item(question, kind, answer, partial(_reads, parse_pred_ans, answer)))
 
     def score(records: Sequence[Record]) -> Figures:
@@ -79,7 +79,7 @@ def mme(folder: Path) -> QuestionSet:
 
 
 def science_qa(folder: Path) -> QuestionSet:
-    """Choices, with a picture and without."""
+    """Read ScienceQA: multiple choice, with an image and without."""
     splits = read_json(folder / "pid_splits.json", "ScienceQA's")
     every = read_json(folder / "problems.json", "ScienceQA's")
     problems = {key: every[key] for key in splits["test"]}
@@ -88,7 +88,7 @@ def science_qa(folder: Path) -> QuestionSet:
     def item(question: Question) -> Item:
         problem = problems[question.question_id]
         answer, choices = problem["answer"], problem["choices"]
-        kind = "with a picture" if question.picture else "told in words"
+        kind = "with an image" if question.open_image else "text only"
         return Item(question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer)
 
     def score(records: Sequence[Record]) -> Figures:
@@ -103,7 +103,7 @@ def _chooses(letter: str, record: Record) -> bool:
 
 
 def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en") -> QuestionSet:
-    """Choices, in one round."""
+    """Read MMBench: multiple choice, each question asked once; a kind is a category."""
     file = folder / f"{table}.tsv"
     rows = read_table(file, "MMBench's")
     questions = asked_by(model_vqa_mmbench, file, all_rounds=False, single_pred_prompt=True, lang=lang)
@@ -120,12 +120,12 @@ def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en")
 
 
 def mmbench_cn(folder: Path) -> QuestionSet:
-    """The same with the request for a letter in Chinese."""
+    """Read MMBench-CN, which asks for a letter in Chinese."""
     return mmbench(folder, "mmbench_dev_cn_20231003", "cn")
 
 
 def seed_bench(folder: Path) -> QuestionSet:
-    """Choices by type of question."""
+    """Read SEED-Bench: multiple choice; a kind is a type of question."""
     annotation = read_json(folder / "SEED-Bench.json", "SEED-Bench's")
     questions = by_id(annotation["questions"], "question_id", "SEED-Bench.json")
     names = {number: name for name, number in annotation["question_type"].items()}
@@ -155,12 +155,12 @@ BENCHMARKS: dict[str, Callable[[Path], QuestionSet]] = {
     "mmbench_cn": mmbench_cn,
     "seed_bench": seed_bench,
 }
-"""Folder below the benchmarks' own -> what reads it."""
+"""A benchmark's folder in the benchmarks' folder -> the function that reads it."""
 
 
 def read_benchmark(name: str, folder: Path) -> QuestionSet:
-    """One benchmark. Raises ``DataError`` where its files do not fit one another."""
+    """Read one benchmark. Raises ``DataError`` where its questions and truths do not match."""
     try:
         return BENCHMARKS[name](folder / name)
     except (KeyError, StopIteration) as error:
-        raise DataError(f"{folder / name}: questions and truths do not fit one another ({error!r})") from error
+        raise DataError(f"{folder / name}: questions and truths do not match ({error!r})") from error

@@ -1,4 +1,4 @@
-"""Benchmarks of open answers: by exact match (GQA), or by what ten people answered (VQAv2, VizWiz, TextVQA)."""
+"""Reads benchmarks of open answers: exact match (GQA), or ten people's answers (VQAv2, VizWiz, TextVQA)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llava.files.jsonl import Record, read_json, read_records
 
 
 def gqa(folder: Path) -> QuestionSet:
-    """Open questions by structure."""
+    """Read GQA: open questions; a kind is a structure."""
     truths = read_json(folder / "data" / "testdev_balanced_questions.json", "GQA's")
 
     def item(question: Question) -> Item:
@@ -34,7 +34,7 @@ def gqa(folder: Path) -> QuestionSet:
 
 
 def _by_people(question: Question, kind: str, people: Sequence[str]) -> Item:
-    """Right is what enough of ten people answered for the full mark."""
+    """Make an item that is right where enough of ten people gave the answer for the full score."""
 
     def mark(record: Record) -> bool:
         entry = {"pred_answer": record["text"], "gt_answers": people}
@@ -44,7 +44,7 @@ def _by_people(question: Question, kind: str, people: Sequence[str]) -> Item:
 
 
 def vqav2(folder: Path) -> QuestionSet:
-    """Test-dev, where its answers are known; by type of answer."""
+    """Read VQAv2's test-dev, where its answers are known; a kind is a type of answer."""
     split = "mscoco_test-dev2015"
     annotations = read_json(folder / f"v2_{split}_annotations.json", "VQAv2's")["annotations"]
     known = by_id(annotations, "question_id", "VQAv2's annotations")
@@ -63,15 +63,15 @@ def vqav2(folder: Path) -> QuestionSet:
 
 
 def vizwiz(folder: Path) -> QuestionSet:
-    """Where the answers are known; by type of answer."""
+    """Read VizWiz, where its answers are known; a kind is a type of answer."""
     annotations = read_json(folder / "test.json", "VizWiz's")
     known = by_id(annotations, "image", "VizWiz's annotations")
     file = folder / "llava_test.jsonl"
     asked = read_records(file, "VizWiz's")
-    pictures = {line["question_id"]: line["image"] for line in asked}
+    image_names = {line["question_id"]: line["image"] for line in asked}
 
     def item(question: Question) -> Item:
-        own = known[pictures[question.question_id]]
+        own = known[image_names[question.question_id]]
         return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
 
     def score(records: Sequence[Record]) -> Figures:
@@ -82,7 +82,7 @@ def vizwiz(folder: Path) -> QuestionSet:
 
 
 def textvqa(folder: Path) -> QuestionSet:
-    """Reading."""
+    """Read TextVQA: questions about text in the image, of one kind."""
     annotations = read_json(folder / "TextVQA_0.5.1_val.json", "TextVQA's")["data"]
     people = {(own["image_id"], own["question"].lower()): own["answers"] for own in annotations}
 

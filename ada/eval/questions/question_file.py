@@ -1,22 +1,24 @@
-"""Question files: one JSON object a line with ``question_id``, ``image``, ``text``, ``category`` and ``answer``."""
+"""Reads question files: JSON lines with ``question_id``, ``image``, ``text``, ``category`` and ``answer``."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 
+from ada.eval.questions.exact_match import is_right
 from ada.eval.questions.question_set import Item, QuestionSet
-from ada.eval.stats.accuracy import is_right
 from llava.errors import DataError
-from llava.eval.answering.questions import Question, picture_file
+from llava.eval.answering.questions import Question, image_opener
 from llava.files.jsonl import Record, read_records
 
 FIELDS = ("question_id", "image", "text", "category", "answer")
 
 
 def read_question_file(path: Path, image_folder: Path) -> QuestionSet:
-    """Every question of a file; ``category`` is its kind, and right is an answer that matches the file's. Raises
-    ``DataError`` for what cannot be used, pictures that are missing included."""
+    """Read every question of a file: ``category`` is its kind; an answer is right that matches ``answer``.
+
+    Raises ``DataError`` for lines that cannot be used, ids that repeat, and images that are missing.
+    """
     lines = read_records(path, "--question-file")
     for number, line in enumerate(lines, 1):
         if lacking := [name for name in FIELDS if not isinstance(line.get(name), (str, int))]:
@@ -27,15 +29,14 @@ def read_question_file(path: Path, image_folder: Path) -> QuestionSet:
     missing = [line["image"] for line in lines if not (image_folder / str(line["image"])).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(lines)} pictures are not in --image-folder {image_folder}, the first is "
-            f"{missing[0]}"
+            f"{len(missing)} of {len(lines)} images are not in --image-folder {image_folder}, the first is {missing[0]}"
         )
     return QuestionSet(path.stem, f"{path.stem} questions", [_item(line, image_folder) for line in lines])
 
 
 def _item(line: Record, image_folder: Path) -> Item:
     text, truth = str(line["text"]), str(line["answer"])
-    question = Question(line["question_id"], text, text, picture_file(image_folder, str(line["image"])))
+    question = Question(line["question_id"], text, text, image_opener(image_folder, str(line["image"])))
     return Item(question, str(line["category"]), truth, functools.partial(_matches, truth))
 
 

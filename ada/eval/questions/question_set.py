@@ -1,13 +1,13 @@
-"""Questions with a mark for every answer, in sets that have a name and, where they are a benchmark, its figures."""
+"""Defines sets of questions, with a mark for every answer and, for a benchmark, its own scorer."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from llava.eval.answering.questions import Question
@@ -19,8 +19,10 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Item:
-    """One question: its ``kind``, the ``truth`` as people read it, and what tells whether an answer's record (of the
-    shape that the programs in ``llava/eval`` write) is right."""
+    """One question with its ``kind``, and its ``truth`` as people read it.
+
+    ``mark`` returns whether an answer's record, of the shape that the programs in ``llava/eval`` write, is right.
+    """
 
     question: Question
     kind: str
@@ -28,17 +30,20 @@ class Item:
     mark: Callable[[Record], bool]
 
     def record(self, text: str) -> Record:
-        """The answer as the scorers read it."""
+        """Return the answer as the scorers read it."""
         return {**self.question.fields, "text": text, **self.question.after}
 
     def is_right(self, text: str) -> bool:
-        """Is this answer right?"""
+        """Return whether this answer is right."""
         return self.mark(self.record(text))
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """``name`` is a folder's name, too. ``score`` is the benchmark's own scorer: records in order -> figures."""
+    """Questions that are asked and scored as one.
+
+    ``name`` is also a folder's name; ``score`` is the benchmark's own scorer: records in order -> figures.
+    """
 
     name: str
     title: str
@@ -47,12 +52,12 @@ class QuestionSet:
 
     @property
     def kinds(self) -> list[str]:
-        """In the order in which they first appear."""
+        """Kinds of question, in the order in which they first appear."""
         return list(dict.fromkeys(item.kind for item in self.items))
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that is asked, and of the truths."""
+        """Hash of everything that is asked, and of the truths."""
         digest = hashlib.sha256()
         for item in self.items:
             seen = [item.question.fields, item.question.text, item.kind, item.truth]
@@ -60,6 +65,7 @@ class QuestionSet:
         return digest.hexdigest()[:16]
 
 
-def asked_by(program: Any, question_file: Path, images: Path = Path(), **options: Any) -> list[Question]:
-    """A question file as one of the programs ``llava.eval.model_vqa*`` asks it."""
-    return program.read_questions(argparse.Namespace(question_file=question_file, image_folder=images, **options))
+def asked_by(program: ModuleType, question_file: Path, *image_folders: Path, **options: Any) -> list[Question]:
+    """Read a question file as one of the programs ``llava.eval.model_vqa*`` asks it."""
+    questions: list[Question] = program.read_questions(question_file, *image_folders, **options)
+    return questions

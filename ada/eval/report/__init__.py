@@ -1,0 +1,1 @@
+"""Writes the tables, figures and page of a sweep."""

@@ -1,17 +1,19 @@
-"""Accuracy against what it costs: operations, measured time to first token, measured time per further token."""
+"""Draws accuracy against what it costs: operations, measured TTFT, measured inter-token latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ada.eval.answering.latency_samples import LatencySamples
 from ada.eval.report.markdown import constant_share
-from ada.eval.report.panels import below, panels
-from ada.eval.stats.accuracy import Accuracy
-from ada.eval.stats.results import Row, by_name
+from ada.eval.report.panels import add_legend, panels
+from ada.eval.stats.falloff import Subset
+from ada.eval.stats.results import Row, by_name, largest_first
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#2b5fb3", "#d1495b", "#3a8f5c", "#e09f3e", "#7b4ea3", "#5b6770", "#1b9aaa", "#a0522d")
@@ -21,7 +23,7 @@ COLUMNS = 5
 
 @dataclass(frozen=True)
 class Axis:
-    """What accuracy is drawn against. ``cost``: of a row's answers to the set of this name."""
+    """What accuracy is drawn against. ``cost``: of a row's answers to the set of a name."""
 
     name: str
     label: str
@@ -32,59 +34,59 @@ class Axis:
 
 AXES = (
     Axis("flops", "prefill, GFLOPs", "operations", lambda row, name: row.parts[name].prefill_gflops, timed=False),
-    Axis("first-token", "time to first token, ms", "time to first token", lambda row, _: _times(row).first),
-    Axis("token", "time per further token, ms", "time per further token", lambda row, _: _times(row).token),
+    Axis("first-token", "TTFT, ms", "time to first token", lambda row, _: _latency(row).ttft_p50_ms),
+    Axis("token", "inter-token latency, ms", "inter-token latency", lambda row, _: _latency(row).inter_token_p50_ms),
 )
 
 
-def _times(row: Row) -> Any:
-    return row.times
+def _latency(row: Row) -> LatencySamples:
+    assert row.latency is not None, "axes_of leaves out axes without figures"
+    return row.latency
 
 
 def axes_of(rows: Sequence[Row]) -> list[Axis]:
-    """Those that the rows have figures for."""
-    return [axis for axis in AXES if not axis.timed or all(row.times for row in rows)]
+    """Return the axes that the rows have figures for."""
+    return [axis for axis in AXES if not axis.timed or all(row.latency for row in rows)]
 
 
 def accuracy_figure(rows: Sequence[Row]) -> Figure:
-    """The test questions: a panel an axis, a line a model and planner, its 95 % interval as a band or bars."""
+    """Draw the test questions: a panel for each axis, a line for each model and planner, with its 95 % interval."""
     axes, questions = axes_of(rows), rows[0].main.questions
     size = (3.4 if len(axes) > 1 else 6.2, 3.3)
-    fig, places = panels(1, len(axes), size, (0.25, 0), (0.65, 0.15, 0.15, 0.85), sharey=True)
-    for panel, axis in zip(places[0], axes, strict=True):
+    fig, grid = panels(1, len(axes), size, (0.25, 0), (0.65, 0.15, 0.15, 0.85), sharey=True)
+    for panel, axis in zip(grid[0], axes, strict=True):
         _draw(panel, rows, axis, questions.name, None)
         share = constant_share(questions)
         panel.axhline(100 * share, color="#888888", ls=":", label="best constant answers")
         panel.set_xlabel(axis.label)
-    places[0, 0].set_ylabel("accuracy, %")
-    below(fig, places[0, 0])
+    grid[0, 0].set_ylabel("accuracy, %")
+    add_legend(fig, grid[0, 0])
     return fig
 
 
-def places_figure(rows: Sequence[Row], places: Sequence[tuple[str, str | None, str]], axis: Axis) -> Figure:
-    """A small panel for each of ``places``: a set's name, a kind of its questions (None for all), and a title."""
-    columns = min(COLUMNS, len(places))
-    lines = -(-len(places) // columns)
+def subsets_figure(rows: Sequence[Row], subsets: Mapping[Subset, str], axis: Axis) -> Figure:
+    """Draw a small panel for each subset of the questions, under its title."""
+    columns = min(COLUMNS, len(subsets))
+    lines = -(-len(subsets) // columns)
     fig, grid = panels(
         lines, columns, (1.95, 1.5), (0.15, 0.35), (0.65, 0.15, 0.3, 0.85), sharex=True, sharey=True
     )  # fmt: skip
-    for panel, (name, kind, title) in zip(grid.ravel(), places, strict=False):
+    for panel, ((name, kind), title) in zip(grid.ravel(), subsets.items(), strict=False):
         _draw(panel, rows, axis, name, kind)
         panel.set_title(title, fontsize=9)
         panel.tick_params(labelsize=8)
-    for place, panel in enumerate(grid.ravel()):
-        panel.set_visible(place < len(places))
-        if len(places) - columns <= place < len(places):  # nothing stands below: it shows the numbers
+    for index, panel in enumerate(grid.ravel()):
+        panel.set_visible(index < len(subsets))
+        if len(subsets) - columns <= index < len(subsets):  # there is no panel below: this one shows the numbers
             panel.tick_params(labelbottom=True)
     fig.supylabel("accuracy, %", fontsize=9, x=0.01)
-    below(fig, grid[0, 0], axis.label)
+    add_legend(fig, grid[0, 0], axis.label)
     return fig
 
 
-def _draw(panel: Any, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
+def _draw(panel: Axes, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
     for index, group in enumerate(by_name(rows)):
-        own = sorted(group, key=lambda row: row.run.budget.fraction)
-        points = [(axis.cost(row, name), _accuracy(row, name, kind)) for row in own]
+        points = [(axis.cost(row, name), row.parts[name].accuracy_of(kind)) for row in largest_first(group)[::-1]]
         colour, costs = COLOURS[index % len(COLOURS)], [cost for cost, _ in points]
         low, high = ([100 * accuracy.interval[end] for _, accuracy in points] for end in (0, 1))
         shares = [100 * accuracy.share for _, accuracy in points]
@@ -96,8 +98,3 @@ def _draw(panel: Any, rows: Sequence[Row], axis: Axis, name: str, kind: str | No
             panel.fill_between(costs, low, high, color=colour, alpha=0.13, lw=0)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _accuracy(row: Row, name: str, kind: str | None) -> Accuracy:
-    part = row.parts[name]
-    return part.accuracy if kind is None else part.kinds[kind]

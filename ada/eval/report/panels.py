@@ -1,24 +1,33 @@
-"""Figures of many panels, laid out by hand, which is much quicker than matplotlib's own search; and their files."""
+"""Lays out figures of many panels by hand, much faster than matplotlib's own search, and renders them as files."""
 
 from __future__ import annotations
 
+import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Margins = tuple[float, float, float, float]
 """Inches that are left free: left, right, top, bottom."""
+Drawn = dict[str, bytes]
+"""A figure as "png" and as "svg"."""
+MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 def panels(
     lines: int, columns: int, size: tuple[float, float], gap: tuple[float, float], margins: Margins, **shared: Any
 ) -> tuple[Figure, Any]:
-    """A figure and its axes (lines, columns), each of ``size``, with ``gap`` between: width and height in inches."""
+    """Make a figure and its axes (lines, columns), each of ``size``, with ``gap`` between: width and height in inches.
+
+    shared: further arguments of ``Figure.subplots``.
+    """
     from matplotlib.figure import Figure
 
     left, right, top, bottom = margins
@@ -37,8 +46,8 @@ def panels(
     return fig, axes
 
 
-def below(fig: Figure, axes: Any, label: str = "") -> None:
-    """A label of all x axes, and under it the legend of the first panel."""
+def add_legend(fig: Figure, axes: Axes, label: str = "") -> None:
+    """Add a label of all x axes at the bottom, and below it the legend of ``axes``."""
     height = fig.get_size_inches()[1]
     fig.text(0.5, 0.4 / height, label, ha="center", va="center", fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
@@ -48,12 +57,8 @@ def below(fig: Figure, axes: Any, label: str = "") -> None:
     )  # fmt: skip
 
 
-Drawn = dict[str, bytes]
-"""A figure as "png" and as "svg"."""
-
-
 def drawn(fig: Figure) -> Drawn:
-    """The same bytes for the same figure; an SVG's text stays text."""
+    """Render a figure: the same bytes for the same figure; an SVG's text stays text."""
     import matplotlib
 
     found = {}
@@ -66,8 +71,13 @@ def drawn(fig: Figure) -> Drawn:
     return found
 
 
-def save(figures: dict[str, Drawn], folder: Path) -> None:
-    """Each under its name, beside one another as PNG and SVG."""
+def save(figures: Mapping[str, Drawn], folder: Path) -> None:
+    """Write each figure under its name, as PNG and SVG."""
     for name, forms in figures.items():
         for form, content in forms.items():
             atomic_write(folder / f"{name}.{form}", content)
+
+
+def data_url(forms: Mapping[str, bytes], form: str) -> str:
+    """Return a URL that holds an image itself. form: "png" or "svg"."""
+    return f"data:{MEDIA_TYPES[form]};base64,{base64.b64encode(forms[form]).decode('ascii')}"

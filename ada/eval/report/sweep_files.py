@@ -1,12 +1,15 @@
-"""What a finished sweep leaves for other programs: figures in ``sweep.json`` and ``sweep.csv``, how often what ran in
-``plans.json``, and every answer's mark in ``marks.json``, for comparisons."""
+"""Writes a finished sweep's files for other programs: ``sweep.json``, ``sweep.csv``, ``plans.json``, ``marks.json``.
+
+``sweep.json`` and ``sweep.csv`` hold the figures, ``plans.json`` how often each switch ran, and ``marks.json`` every
+answer's mark, for comparisons.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,13 @@ from ada.eval.questions.question_set import QuestionSet
 from ada.eval.report.markdown import constant_share
 from ada.eval.stats.accuracy import Accuracy, Difference, best_constants
 from ada.eval.stats.falloff import FallOff
+from ada.eval.stats.plan_counts import Frequency
 from ada.eval.stats.results import Row
 from llava.files.atomic_write import atomic_write
 
-COLUMNS = (
-    "kind_of_unit model planner budget set kind correct total accuracy low high lead lead_reach lead_p executed_share "
-    "prefill_gflops first_token_ms first_token_again_ms token_ms"
-).split()
-
 
 def write_json(path: Path, about: dict[str, Any], rows: Sequence[Row], falls: Iterable[FallOff]) -> None:
-    """Everything that was measured; shares are in [0, 1]."""
+    """Write everything that was measured; shares are in [0, 1]. about: fields that come first."""
     content = {
         **about,
         "sets": {part.questions.name: _set(part.questions) for part in rows[0].parts.values()},
@@ -51,7 +50,7 @@ def _row(row: Row) -> dict[str, Any]:
         "model": row.run.label,
         "planner": row.run.planner,
         "budget": row.run.budget.fraction,
-        "times": row.times and row.times.to_json(),
+        "times": row.latency and row.latency.to_json(),
         "sets": {
             name: {
                 "executed_share": part.share,
@@ -67,53 +66,70 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def write_plans(path: Path, rows: Iterable[Row]) -> None:
-    """How often what ran: by run, set and kind of question, for every layer its heads and its neuron groups."""
+    """Write how often each head and neuron group of every layer ran, by run, set and kind of question."""
     content = [
         {
             "model": row.run.label,
             "planner": row.run.planner,
             "budget": row.run.budget.fraction,
-            "ran": {name: {kind: _layers(o) for kind, o in part.plans.items()} for name, part in row.parts.items()},
+            "ran": {name: {kind: _layers(ran) for kind, ran in part.plans.items()} for name, part in row.parts.items()},
         }
         for row in rows
     ]
     atomic_write(path, "[\n" + ",\n".join(json.dumps(run) for run in content) + "\n]\n")
 
 
-def _layers(often: Any) -> list[dict[str, list[float]]]:
-    """Frequencies (layers, 2, switches)."""
-    names = ("heads", "neuron_groups")
-    return [dict(zip(names, layer, strict=True)) for layer in often.round(4).tolist()]
+def _layers(ran: Frequency) -> list[dict[str, list[float]]]:
+    return [{"heads": heads, "neuron_groups": groups} for heads, groups in ran.round(4).tolist()]
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """A line a run, set and kind of question; "all" are a set's questions together."""
-    buffer = io.StringIO(newline="")
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
+    """Write a line for each run, set and kind of question; the kind "all" is all of a set's questions."""
+    lines = []
     for row in rows:
         for name, part in row.parts.items():
-            table.writerow(_line(row, name, "all", part.accuracy, row.leads[name]))
-            for kind, accuracy in part.kinds.items():
-                table.writerow(_line(row, name, kind, accuracy, None))
-    atomic_write(path, buffer.getvalue())
+            lines.append(_line(row, name, "all", part.accuracy, row.leads[name]))
+            lines += [_line(row, name, kind, accuracy, None) for kind, accuracy in part.kinds.items()]
+    atomic_write(path, csv_text(lines))
+
+
+def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``lines`` as CSV with a heading; all have the same columns, and None is an empty cell."""
+    buffer = io.StringIO(newline="")
+    table = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    return buffer.getvalue()
 
 
 def _line(row: Row, name: str, kind: str, accuracy: Accuracy, lead: Difference | None) -> dict[str, Any]:
     low, high = accuracy.interval
-    part, times = row.parts[name], row.times
-    values = (
-        *(row.family, row.run.label, row.run.planner, row.run.budget.fraction, name, kind),
-        *(accuracy.correct, accuracy.total, accuracy.share, low, high),
-        *((lead.share, lead.reach, lead.p_value) if lead else ("", "", "")),
-        *(part.share, part.prefill_gflops),
-        *((times.first, times.again, times.token) if times else ("", "", "")),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    part, latency = row.parts[name], row.latency
+    return {
+        "kind_of_unit": row.family,
+        "model": row.run.label,
+        "planner": row.run.planner,
+        "budget": row.run.budget.fraction,
+        "set": name,
+        "kind": kind,
+        "correct": accuracy.correct,
+        "total": accuracy.total,
+        "accuracy": accuracy.share,
+        "low": low,
+        "high": high,
+        "lead": lead and lead.share,
+        "lead_reach": lead and lead.reach,
+        "lead_p": lead and lead.p_value,
+        "executed_share": part.share,
+        "prefill_gflops": part.prefill_gflops,
+        "first_token_ms": latency and latency.ttft_p50_ms,
+        "first_token_again_ms": latency and latency.warm_ttft_p50_ms,
+        "token_ms": latency and latency.inter_token_p50_ms,
+    }
 
 
 def write_marks(path: Path, rows: Sequence[Row]) -> None:
-    """By run and set, a 1 for every right answer and a 0 for every wrong one, in the questions' order."""
+    """Write by run and set a 1 for every right answer and a 0 for every wrong one, in the questions' order."""
     sets = {
         name: {
             "title": part.questions.title,

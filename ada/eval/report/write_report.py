@@ -1,77 +1,76 @@
-"""A sweep's results as files, in ``--out``: tables, figures, page; and on the terminal, where quality falls off."""
+"""Writes a sweep's results to its folder: tables, figures and page; warns on the terminal where quality falls off."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import date
 
-from ada.eval.answering.ask import Outcome
 from ada.eval.answering.latency_samples import TOKENS, WARM_UP
-from ada.eval.report.figures import accuracy_figure, axes_of, places_figure
+from ada.eval.report.figures import accuracy_figure, axes_of, subsets_figure
 from ada.eval.report.heat_maps import kinds_figure, planners_figure
 from ada.eval.report.markdown import to_markdown
 from ada.eval.report.page import Notes, page
 from ada.eval.report.panels import Drawn, drawn, save
 from ada.eval.report.sweep_files import write_csv, write_json, write_marks, write_plans
-from ada.eval.stats.falloff import RULE, falls
+from ada.eval.settings import SweepSettings
+from ada.eval.stats.falloff import RULE, Subset, falls
 from ada.eval.stats.results import Row, by_family, by_name
+from ada.latency.device_profile import DeviceFingerprint
 from llava.files.atomic_write import atomic_write
 
-Place = tuple[str, str | None, str]
 
+def write_report(rows: Sequence[Row], device: DeviceFingerprint, settings: SweepSettings, command: str) -> str:
+    """Write everything, print warnings of falls, and return the Markdown tables.
 
-def write_report(rows: Sequence[Row], outcome: Outcome, options: argparse.Namespace) -> str:
-    """Write everything, tell the falls, and return the Markdown tables. outcome: of any of the checkpoints."""
-    found = falls(rows)
-    notes = _notes(rows, outcome, options)
+    device: what the models ran on; command: the command line that made the sweep.
+    """
+    found, folder = falls(rows), settings.folder
+    notes = Notes(command, date.today().isoformat(), _device_line(device), _method(rows, settings))
     about = {"command": notes.command, "date": notes.date, "device": notes.device, "method": list(notes.method)}
     markdown = to_markdown(rows)
-    write_json(options.out / "sweep.json", about, rows, found)
-    write_csv(options.out / "sweep.csv", rows)
-    write_marks(options.out / "marks.json", rows)
-    write_plans(options.out / "plans.json", rows)
+    write_json(folder / "sweep.json", about, rows, found)
+    write_csv(folder / "sweep.csv", rows)
+    write_marks(folder / "marks.json", rows)
+    write_plans(folder / "plans.json", rows)
     figures: dict[str, Drawn] = {}
     for family, own in by_family(rows).items():
         figures |= draw(own, family)
-    save(figures, options.out / "figures")
-    atomic_write(options.out / "sweep.md", markdown)
-    atomic_write(options.out / "sweep.html", page(rows, found, notes, figures))
+    save(figures, folder / "figures")
+    atomic_write(folder / "sweep.md", markdown)
+    atomic_write(folder / "sweep.html", page(rows, found, notes, figures))
     for fall in found:
         print(f"warning: quality falls off: {fall.sentence}", file=sys.stderr)
-    print(f"the page is {options.out / 'sweep.html'}", file=sys.stderr)
+    print(f"the page is {folder / 'sweep.html'}", file=sys.stderr)
     return markdown
 
 
 def draw(rows: Sequence[Row], family: str) -> dict[str, Drawn]:
-    """A family's figures by the names that its files and the page have for them."""
+    """Draw a family's figures, by the names that its files and the page have for them."""
     main, others = rows[0].main.questions, list(rows[0].parts.items())[1:]
     figures = {f"accuracy-{family}": accuracy_figure(rows)}
-    kinds: list[Place] = [(main.name, kind, kind) for kind in main.kinds]
-    benchmarks: list[Place] = [(name, None, part.questions.title) for name, part in others]
+    kinds: dict[Subset, str] = {(main.name, kind): kind for kind in main.kinds}
+    benchmarks: dict[Subset, str] = {(name, None): part.questions.title for name, part in others}
     for axis in axes_of(rows):
-        figures[f"kinds-{family}-{axis.name}"] = places_figure(rows, kinds, axis)
+        figures[f"kinds-{family}-{axis.name}"] = subsets_figure(rows, kinds, axis)
         if benchmarks:
-            figures[f"benchmarks-{family}-{axis.name}"] = places_figure(rows, benchmarks, axis)
+            figures[f"benchmarks-{family}-{axis.name}"] = subsets_figure(rows, benchmarks, axis)
     figures[f"plans-{family}"] = planners_figure(rows)
     figures[f"plans-{family}-kinds"] = kinds_figure(by_name(rows)[0])
     return {name: drawn(figure) for name, figure in figures.items()}
 
 
-def _notes(rows: Sequence[Row], outcome: Outcome, options: argparse.Namespace) -> Notes:
-    here = outcome.surroundings
-    device = f"{here.device}, {here.threads} thread{'s' if here.threads > 1 else ''}, {here.dtype}"
-    versions = f"torch {here.torch}, transformers {here.transformers}"
-    return Notes(options.command, date.today().isoformat(), f"{device}, {versions}", _method(rows, options))
+def _device_line(device: DeviceFingerprint) -> str:
+    threads = f"{device.threads} thread{'s' if device.threads > 1 else ''}"
+    return f"{device.device}, {threads}, {device.dtype}, torch {device.torch}, transformers {device.transformers}"
 
 
-def _method(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
-    """What was decided on the way, a line each."""
+def _method(rows: Sequence[Row], settings: SweepSettings) -> list[str]:
+    """Return what was decided on the way, a line each."""
     lines = [
-        f"Answers are greedy, at most {options.max_new_tokens} tokens, in batches of {options.batch_size}; each row of "
-        "a batch runs under its own plan. Right is what the test file's answer says, whatever its dress, or what the "
-        "benchmark's own scorer counts.",
+        f"Answers are greedy, at most {settings.max_new_tokens} tokens, in batches of {settings.batch_size}; each row "
+        "of a batch runs under its own plan. Right is what matches the test file's answer, apart from case and a full "
+        "stop, or what the benchmark's own scorer counts.",
         "Operations are those of the prefill of a question asked alone: vision tower, projector, decoder, scheduler, "
         "head; the mean over a set's questions. The executed share is of all heads and neuron groups.",
         "Intervals of accuracies are Wilson's; those of differences are for paired answers; p-values are McNemar's, "
@@ -81,16 +80,15 @@ def _method(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
         "A planner that has nothing to choose, because all or none of the tunable units are granted, shares its "
         "answers and times with the others.",
     ]
-    if rows[0].times:
-        count = len(rows[0].times.first_token_ms)
+    if rows[0].latency:
         lines.insert(
             2,
-            f"Times are measured, not estimated: {count} test questions, drawn at random, each asked alone, in batches "
-            f"of 1. The runs take turns at every question, after {WARM_UP} questions that do not count. The time to "
-            "first token runs from the opened picture on: pixels, vision tower, prefill, and cutting the layers where "
-            "a plan is new; the same question asked again at once finds them cut. Every timed answer is "
-            f"{TOKENS} tokens long, so that {TOKENS - 1} further tokens can be timed. Medians are shown; sweep.json "
-            "has 95th percentiles.",
+            f"Times are measured, not estimated: {len(rows[0].latency.ttft_ms)} test questions, drawn at random, each "
+            f"asked alone, in batches of 1. The runs take turns at every question, after {WARM_UP} questions that do "
+            "not count. The time to first token (TTFT) starts at the opened image: pixels, vision tower, prefill, and "
+            "cutting the layers where a plan is new; the same question asked again at once has a warm plan cache. "
+            f"Every timed answer is {TOKENS} tokens long, so that {TOKENS - 1} inter-token latencies can be measured. "
+            "Medians are shown; sweep.json has 95th percentiles.",
         )
     if len(rows[0].parts) > 1:
         lines.append("MM-Vet and LLaVA-Bench are left out: they need a judge.")

@@ -1,0 +1,1 @@
+"""Computes accuracies, differences, falls in quality and plan frequencies."""

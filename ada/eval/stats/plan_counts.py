@@ -1,4 +1,4 @@
-"""How often every head and every neuron group of every layer ran."""
+"""Counts how often every head and every neuron group of every layer ran."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ada.eval.answering.answer_file import GivenAnswer
 from ada.scheduling.execution_plan import ExecutionPlan
 
 ALL = "all"
-Frequencies = dict[str, np.ndarray]
-"""Kind of question, or ``ALL`` -> (layers, 2, switches) in [0, 1]: heads, then neuron groups."""
+Frequency = npt.NDArray[np.float64]
+"""(layers, 2, switches) in [0, 1]: heads, then neuron groups."""
+Frequencies = dict[str, Frequency]
+"""By kind of question, or ``ALL``."""
 
 
 def plan_frequencies(kinds: Sequence[str], answers: Sequence[GivenAnswer]) -> Frequencies:
-    """Shares of the answers under whose plan a switch ran. kinds: of every answer's question."""
+    """Return the share of answers under whose plan each switch ran. kinds: of every answer's question."""
     seen: Counter[tuple[str, tuple[Any, ...]]] = Counter(
         (kind, tuple(answer.plan.items())) for kind, answer in zip(kinds, answers, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What the answers of a sweep come to: a row a run, with a part for each set of questions."""
+"""Sums up a sweep's answers: a row for each run, with a part for each set of questions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ada.eval.answering.answer_file import GivenAnswer
 from ada.eval.answering.latency_samples import LatencySamples
 from ada.eval.answering.model_specs import Run
 from ada.eval.questions.question_set import Figures, QuestionSet
-from ada.eval.stats.accuracy import Accuracy, Difference, tally, together
+from ada.eval.stats.accuracy import Accuracy, Difference, pooled, tally
 from ada.eval.stats.plan_counts import Frequencies, plan_frequencies
 
 FAMILIES = {"H": "AdaLLaVA-H: heads and neurons", "L": "AdaLLaVA-L: whole layers"}
@@ -31,7 +31,7 @@ class Part:
 
     @classmethod
     def of(cls, questions: QuestionSet, answers: Sequence[GivenAnswer]) -> Part:
-        """``answers`` in the questions' order."""
+        """Mark and score ``answers``, which are in the questions' order."""
         texts = tuple(answer.text for answer in answers)
         return cls(
             questions,
@@ -50,66 +50,75 @@ class Part:
 
     @property
     def accuracy(self) -> Accuracy:
-        """Over all kinds."""
-        return together(self.kinds.values())
+        """Accuracy over all kinds."""
+        return self.accuracy_of(None)
+
+    def accuracy_of(self, kind: str | None) -> Accuracy:
+        """Return the accuracy on one kind of question; None for all."""
+        return pooled(self.kinds.values()) if kind is None else self.kinds[kind]
 
     def right_of(self, kind: str | None) -> list[bool]:
-        """What was right, of one kind, or of all."""
+        """Return whether each answer is right, for one kind of question; None for all."""
         pairs = zip(self.questions.items, self.right, strict=True)
         return [hit for item, hit in pairs if kind is None or item.kind == kind]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run. ``parts`` by the set's name, the test questions first; ``leads``: the same sets' differences to the
-    family's first model and planner at the same budget."""
+    """One run.
+
+    ``parts`` by the set's name, the test questions first; ``leads``: the same sets' differences to the family's first
+    model and planner at the same budget; ``latency``: None where nothing was timed.
+    """
 
     run: Run
     family: str
     parts: dict[str, Part]
     leads: dict[str, Difference]
-    times: LatencySamples | None
+    latency: LatencySamples | None
 
     @property
     def main(self) -> Part:
-        """The test questions'."""
+        """The part of the test questions."""
         return next(iter(self.parts.values()))
 
     @property
     def accuracy(self) -> Accuracy:
-        """On the test questions."""
+        """Accuracy on the test questions."""
         return self.main.accuracy
 
     @property
     def lead(self) -> Difference:
-        """On the test questions."""
+        """Difference to the family's first model and planner on the test questions."""
         return next(iter(self.leads.values()))
 
     @property
     def name(self) -> str:
-        """Of its model and planner."""
+        """Name of its model and planner."""
         return f"{self.run.label}, {self.run.planner}"
 
 
 def make_rows(
-    runs: Iterable[Run],
-    families: Mapping[str, str],
-    parts: Mapping[Run, dict[str, Part]],
-    times: Mapping[Run, LatencySamples],
+    families: Mapping[str, str], parts: Mapping[Run, dict[str, Part]], latency: Mapping[Run, LatencySamples]
 ) -> list[Row]:
-    """One row a run, in order. families: a model's label -> its kind of unit."""
+    """Make a row of each run in ``parts``, in order. families: a model's label -> its kind of unit."""
     rows: list[Row] = []
     first: dict[tuple[str, float], dict[str, Part]] = {}  # what the others of a family are compared with
-    for run in runs:
-        own, family = parts[run], families[run.label]
+    for run, own in parts.items():
+        family = families[run.label]
         leader = first.setdefault((family, run.budget.fraction), own)
         leads = {name: Difference.of(part.right, leader[name].right) for name, part in own.items()}
-        rows.append(Row(run, family, own, leads, times.get(run)))
+        rows.append(Row(run, family, own, leads, latency.get(run)))
     return rows
 
 
+def largest_first(rows: Iterable[Row]) -> list[Row]:
+    """Sort rows by their budgets, the largest first."""
+    return sorted(rows, key=lambda row: -row.run.budget.fraction)
+
+
 def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of each kind of unit."""
+    """Group rows by kind of unit."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.family, []).append(row)
@@ -117,7 +126,7 @@ def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def by_name(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows of one model and planner together, a budget each."""
+    """Group rows by model and planner; a group has a row for each budget."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.name, []).append(row)
@@ -125,7 +134,7 @@ def by_name(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def own_planners(rows: Iterable[Row]) -> list[list[Row]]:
-    """Of every model, the rows of its first planner: the one that it is meant to run with."""
+    """Return for every model the rows of its first planner, the one that it is meant to run with."""
     first: dict[str, list[Row]] = {}
     for group in by_name(rows):
         first.setdefault(group[0].run.label, group)

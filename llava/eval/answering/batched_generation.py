@@ -1,4 +1,4 @@
-"""Many questions at a time: batches of like length, padded on the left."""
+"""Answers several questions at a time: batches of prompts of similar length, padded on the left."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from transformers import StoppingCriteriaList
 from llava.conversation import Conversation
 from llava.generation import SamplingParams, TokenClock, stop_text, with_image_tags
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 
 Ids = Sequence[int]
 
 
 def groups_by_length(prompts: Sequence[Ids], size: int) -> list[list[int]]:
-    """Positions of all prompts in groups of ``size``, sorted by length, so that little is padded."""
+    """Group the prompts' indices by ``size``, sorted by length where ``size`` > 1, so that little is padded."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i])) if size > 1 else list(range(len(prompts)))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def padded(prompts: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask (B, t), int64, padded on the left."""
+def pad_left(prompts: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and attention mask (B, T), both int64, padded on the left with zeros."""
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -37,8 +38,11 @@ def padded(prompts: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class BatchAnswers:
-    """``texts`` and ``new_tokens`` by row; ``padding``: positions in front of each row's prompt; ``output``: what
-    ``generate`` returned; ``timing``: the batch's, as ``TokenClock.timing`` gives it."""
+    """Answers of one batch.
+
+    texts, new_tokens: by row. padding: padded positions before each row's prompt. output: what ``generate`` returned.
+    timing: of the batch, as ``TokenClock.timing`` returns it.
+    """
 
     texts: list[str]
     new_tokens: list[int]
@@ -52,29 +56,30 @@ class Answerer:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
-        image_processor: Any,
+        model: LlavaModel,
+        tokenizer: Tokenizer,
+        image_processor: ImageProcessor | None,
         template: Conversation,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.template = template
-        self.options = options or {}  # what plug-ins added to the program's, for the hook ``generation_options``
+        self.options = options or {}  # what plug-ins add to the program's options, for the hook generation_options
 
-    def prompt(self, text: str, pictures: int, answer: str | None = None) -> str:
-        """The question as this model is asked, with a tag for each of its pictures; with its answer, where given."""
+    def prompt(self, text: str, num_images: int, answer: str | None = None) -> str:
+        """Return the conversation that asks ``text`` about ``num_images`` images, with ``answer`` where given."""
         conversation = self.template.copy()
-        conversation.append_message(conversation.roles[0], with_image_tags(self.model, text, pictures))
+        conversation.append_message(conversation.roles[0], with_image_tags(self.model, text, num_images))
         conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()
 
     def ids(self, prompt: str) -> list[int]:
-        """A prompt's token ids, its image tags among them."""
-        return tokenizer_image_token(prompt, self.tokenizer)
+        """Return a prompt's token ids; an image tag is one id, ``IMAGE_TOKEN_INDEX``."""
+        ids: list[int] = tokenizer_image_token(prompt, self.tokenizer)
+        return ids
 
     def pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor] | None:
-        """What the vision tower gets, one tensor a picture; None where there is no picture."""
+        """Return the vision tower's input, one tensor an image; None without images."""
         if not images:
             return None
         pixels = process_images(list(images), self.image_processor, self.model.config)
@@ -90,11 +95,13 @@ class Answerer:
         clock: TokenClock | None = None,
         stops: Sequence[str] = (),
     ) -> BatchAnswers:
-        """Answers in the prompts' order. ``pixels`` and the pictures' ``sizes`` (width, height) follow the order of the
-        image tags over all prompts; ``keywords`` are the plug-ins' for ``generate``; an answer ends in front of the
-        first of ``stops`` in it, beside what ends one in the template."""
+        """Answer a batch of prompts; answers are in the prompts' order.
+
+        pixels, sizes: of the images, (width, height), in the order of the image tags over all prompts. keywords: the
+        plug-ins', for ``generate``. stops: texts that end an answer, in addition to the template's.
+        """
         clock = clock or TokenClock(None)
-        ids, mask = (tensor.to(self.model.device) for tensor in padded(prompts))
+        ids, mask = (tensor.to(self.model.device) for tensor in pad_left(prompts))
         stops = [text for text in (stop_text(self.template), *stops) if text]
         criteria = [KeywordsStoppingCriteria(stops, self.tokenizer, ids)] if stops else []
         pad = self.tokenizer.pad_token_id
@@ -111,17 +118,21 @@ class Answerer:
             **sampling.keywords(),
             **keywords,
         )
-        texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         return BatchAnswers(
-            [functools.reduce(lambda text, stop: text.partition(stop)[0], stops, text).strip() for text in texts],
+            self._texts(output.sequences, stops),
             [self._length(row) for row in output.sequences.tolist()],
             (mask == 0).sum(dim=1).tolist(),
             output,
             clock.timing(),
         )
 
+    def _texts(self, sequences: torch.Tensor, stops: Sequence[str]) -> list[str]:
+        """Decode the rows, each up to the first of ``stops``."""
+        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        return [functools.reduce(lambda text, stop: text.partition(stop)[0], stops, text).strip() for text in texts]
+
     def _length(self, row: list[int]) -> int:
-        """Tokens up to the one that ends the answer; behind it a batch pads."""
+        """Count the tokens up to the one that ends the answer; what follows in a batch is padding."""
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
-        return next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+        return next((count for count, token in enumerate(row, 1) if token in ends), len(row))

@@ -1,4 +1,4 @@
-"""Questions as the programs ask them, and their share of a process."""
+"""Questions of a benchmark, and the part of them that one process answers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from llava.mm_utils import load_image
 
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."
 
+OpenImage = Callable[[], Image.Image]
+
 
 @dataclass(frozen=True)
 class Question:
-    """One question. ``text`` goes to the model, without image tags; ``prompt`` goes to the record; ``picture`` opens
-    the picture, where there is one; ``before`` and ``after`` are record fields of one benchmark's own, in front of
-    the prompt and behind the answer."""
+    """One question of a benchmark, and the fields that its record in the answer file has.
+
+    text: what the model is asked, without image tags. prompt: the record's ``prompt``. open_image: returns the image;
+    None for a question without one. before, after: the benchmark's own fields of the record, which are written before
+    ``prompt`` and after the answer.
+    """
 
     question_id: Any
     prompt: str
     text: str
-    picture: Callable[[], Image.Image] | None = None
+    open_image: OpenImage | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
 
@@ -38,27 +43,27 @@ class Question:
 
 
 def split_list(lst: Sequence[Any], n: int) -> list[Sequence[Any]]:
-    """The list in ``n`` parts of like length, in order; the last may be shorter, or there may be fewer."""
+    """Split a list into up to ``n`` parts of equal length, in order; the last part may be shorter."""
     size = max(1, math.ceil(len(lst) / n))
     return [lst[start : start + size] for start in range(0, len(lst), size)]
 
 
 def get_chunk(lst: Sequence[Any], n: int, k: int) -> Sequence[Any]:
-    """Part ``k``, counted from 0, of ``n``; empty where the list is too short for so many."""
+    """Return part ``k`` (from 0) of ``n``; empty where the list has fewer parts."""
     parts = split_list(lst, n)
     return parts[k] if k < len(parts) else []
 
 
-def picture_file(folder: Path, name: str) -> Callable[[], Image.Image]:
-    """What opens a picture. Raises ``DataError`` where there is no such file."""
+def image_opener(folder: Path, name: str) -> OpenImage:
+    """Return a function that opens the image ``name`` of a folder. Raises ``DataError`` where there is no such file."""
     path = folder / name
     if not path.is_file():
-        raise DataError(f"there is no picture {name!r} in --image-folder {folder}")
+        raise DataError(f"there is no image {name!r} in --image-folder {folder}")
     return functools.partial(load_image, str(path))
 
 
-def field_of(record: Record, name: str, place: str) -> Any:
-    """A record's field. Raises ``DataError`` where it is missing."""
+def required_field(record: Record, name: str, where: str) -> Any:
+    """Return a record's field. Raises ``DataError``, which begins with ``where``, if the record lacks it."""
     if name not in record:
-        raise DataError(f"{place} lacks {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+        raise DataError(f"{where} lacks {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
     return record[name]

@@ -1,4 +1,4 @@
-"""What of an answers file is there already, and whether it belongs to this run."""
+"""Finds the answers that an answer file already has, and refuses those of another run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from llava.files.jsonl import Record, RecordFile
 REMEDY = "remove it, or choose another --answers-file"
 
 
-def records_by_place(
-    file: RecordFile, questions: dict[int, Question], settings: Mapping[str, Any]
+def existing_answers(
+    file: RecordFile, questions: Mapping[int, Question], settings: Mapping[str, Any]
 ) -> dict[int, Record]:
-    """Records that are there already, by the place of their question.
+    """Return the records that ``file`` already has, by the index of their question.
 
-    The same question may stand in a file twice, so each record takes the first place that is still open. Raises
-    ``OptionError`` where a record answers no open question or was made with other settings, and for a file that has
-    its final name without being whole.
+    A file may ask the same question twice: each record goes to the first such question that has no answer yet. Raises
+    ``OptionError`` where a record answers none of ``questions`` or was made with other ``settings``, and for a file
+    that has its final name but not all answers.
     """
-    path = file.path if file.whole else file.part
-    open_places: dict[str, list[int]] = {}
-    for place in reversed(questions):  # so that pop() gives the first
-        open_places.setdefault(_key(questions[place].fields), []).append(place)
-    given: dict[int, Record] = {}
+    path = file.path if file.complete else file.part
+    unanswered: dict[str, list[int]] = {}
+    for index in sorted(questions, reverse=True):  # so that pop() returns the first
+        unanswered.setdefault(_key(questions[index].fields), []).append(index)
+    answered: dict[int, Record] = {}
     names = list(next(iter(questions.values())).fields) if questions else []
     for record in file.records:
         _check_settings(str(path), record, settings)
-        places = open_places.get(_key({name: record.get(name) for name in names}))
-        if not places:
+        indices = unanswered.get(_key({name: record.get(name) for name in names}))
+        if not indices:
             raise OptionError(
                 f"{path} holds an answer to question {record.get('question_id')!r}, which is not asked here, or is "
                 f"answered there already; {REMEDY}"
             )
-        given[places.pop()] = record
-    if file.whole and len(given) < len(questions):
-        raise OptionError(f"{path} holds {len(given)} answers to {len(questions)} questions; {REMEDY}")
-    return given
+        answered[indices.pop()] = record
+    if file.complete and len(answered) < len(questions):
+        raise OptionError(f"{path} holds {len(answered)} answers to {len(questions)} questions; {REMEDY}")
+    return answered
 
 
 def _key(fields: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def _key(fields: Mapping[str, Any]) -> str:
 
 
 def _check_settings(path: str, record: Record, settings: Mapping[str, Any]) -> None:
-    before = (record.get("metadata") or {}).get("settings", {})
-    if before != settings:
-        changed = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+    recorded = (record.get("metadata") or {}).get("settings", {})
+    if recorded != settings:
+        changed = sorted(name for name in {*recorded, *settings} if recorded.get(name) != settings.get(name))
         raise OptionError(f"{path} holds answers with another {', '.join(changed)}; {REMEDY}")

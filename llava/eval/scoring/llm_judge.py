@@ -1,4 +1,4 @@
-"""A language model that marks answers, behind any address that speaks OpenAI's chat protocol."""
+"""Asks a judge model for marks, at any server that speaks OpenAI's chat protocol."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from llava.errors import DataError, OptionError
 
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4-0314"
-SECONDS = 120  # for one reply
-AGAIN = Retry(total=5, backoff_factor=1.0, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
-UNREADABLE = 3  # replies that say nothing usable, before we give up
+TIMEOUT_S = 120  # of one reply
+RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
+MAX_UNREADABLE = 3  # replies without marks before the judge is given up
 
 T = TypeVar("T")
 
 
 class Judge:
-    """``OPENAI_BASE_URL`` names the address, ``OPENAI_API_KEY`` the key, where one is needed."""
+    """A judge model at the server ``OPENAI_BASE_URL``, with the key ``OPENAI_API_KEY`` where one is needed."""
 
-    def __init__(self, model: str = DEFAULT_MODEL, max_tokens: int = 1024, retries: Retry = AGAIN) -> None:
+    def __init__(self, model: str = DEFAULT_MODEL, max_tokens: int = 1024, retries: Retry = RETRIES) -> None:
         address = os.environ.get("OPENAI_BASE_URL") or DEFAULT_ADDRESS
         key = os.environ.get("OPENAI_API_KEY")
         if key is None and address == DEFAULT_ADDRESS:
@@ -37,7 +37,7 @@ class Judge:
             self.session.headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, system: str, content: str) -> str:
-        """One reply. Raises ``OptionError`` where the server gives none."""
+        """Return one reply. Raises ``OptionError`` where the server gives none."""
         body = {
             "model": self.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": content}],
@@ -45,23 +45,24 @@ class Judge:
             "max_tokens": self.max_tokens,
         }
         try:
-            response = self.session.post(f"{self.address}/chat/completions", json=body, timeout=SECONDS)
+            response = self.session.post(f"{self.address}/chat/completions", json=body, timeout=TIMEOUT_S)
             if not response.ok:
-                said = f"{response.status_code}, {response.text[:200]}"
-                raise OptionError(f"the judge at {self.address} refuses: {said}")
-            return response.json()["choices"][0]["message"]["content"]
+                refusal = f"{response.status_code}, {response.text[:200]}"
+                raise OptionError(f"the judge at {self.address} refuses: {refusal}")
+            reply: str = response.json()["choices"][0]["message"]["content"]
         except (requests.RequestException, KeyError, IndexError, TypeError) as error:
             raise OptionError(f"the judge at {self.address} (OPENAI_BASE_URL) gives no reply: {error}") from error
+        return reply
 
     def mark(self, system: str, content: str, read: Callable[[str], T | None]) -> tuple[str, T]:
-        """A reply, and what ``read`` makes of it; asked again where that is None.
+        """Return a reply and its marks as ``read`` finds them; ask again where ``read`` returns None.
 
-        Raises ``DataError`` where no reply can be read.
+        Raises ``DataError`` after ``MAX_UNREADABLE`` replies without marks.
         """
         reply = ""
-        for _ in range(UNREADABLE):
+        for _ in range(MAX_UNREADABLE):
             reply = self.ask(system, content)
             marks = read(reply)
             if marks is not None:
                 return reply, marks
-        raise DataError(f"{self.model} gives no marks in {UNREADABLE} replies, the last is {reply[:100]!r}")
+        raise DataError(f"{self.model} gives no marks in {MAX_UNREADABLE} replies, the last is {reply[:100]!r}")

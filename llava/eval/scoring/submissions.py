@@ -1,4 +1,7 @@
-"""Answers files as each benchmark's judges want them. Pure functions; ``scripts/convert_*.py`` are their programs."""
+"""Converts answers into the form that each benchmark's scorer or server reads.
+
+The programs are ``scripts/convert_*.py``.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ RESULTS = "the result file"
 
 
 def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
-    """For GQA's ``eval.py``: lower case, without a full stop."""
+    """Convert answers for GQA's ``eval.py``: lower case, without a full stop."""
     found = by_id(answers, "question_id", RESULTS)
     return [
         {"questionId": key, "prediction": text_of(record, RESULTS).rstrip(".").lower()} for key, record in found.items()
@@ -29,7 +32,7 @@ def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> list[dict[str, Any]]:
-    """For VQAv2's server: an answer to every question of the whole test split, empty for those that were not asked.
+    """Convert answers for VQAv2's server: one to every question of the test split, empty for those not asked.
 
     Raises ``DataError`` where an answer's question is not in the split.
     """
@@ -41,7 +44,10 @@ def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> lis
 
 
 def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
-    """For VizWiz's server: an answer to every picture. Raises ``DataError`` for unequal sets."""
+    """Convert answers for VizWiz's server: one to every image.
+
+    Raises ``DataError`` where answers and questions do not have the same ids.
+    """
     given = by_id(answers, "question_id", RESULTS)
     asked = by_id(questions, "question_id", "the questions")
     check_same(given, asked, RESULTS)
@@ -50,19 +56,19 @@ def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> lis
 
 
 def mmvet_results(answers: Sequence[Record]) -> dict[str, str]:
-    """For MM-Vet's grader: ``v1_ID`` -> answer."""
+    """Convert answers for MM-Vet's grader: answers by ``v1_ID``."""
     return {f"v1_{key}": text_of(record, RESULTS) for key, record in by_id(answers, "question_id", RESULTS).items()}
 
 
 def seed_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
-    """For SEED-Bench's server: ``question_id`` and the letter, in the answers' order."""
+    """Convert answers for SEED-Bench's server: ``question_id`` and the letter, in the answers' order."""
     given = by_id(answers, "question_id", RESULTS)
     check_same(given, (question["question_id"] for question in questions), RESULTS)
     return [{"question_id": key, "prediction": _letter(record)} for key, record in given.items()]
 
 
 def seed_scores(answers: Sequence[Record], annotation: dict[str, Any]) -> dict[str, Any]:
-    """SEED-Bench's accuracies in percent: ``total``, ``by_data`` (image, video) and ``by_type`` of question.
+    """Score SEED-Bench in percent: ``total``, ``by_data`` (image, video) and ``by_type`` of question.
 
     annotation: SEED-Bench.json, with ``questions`` and ``question_type`` (name -> number).
     """
@@ -85,15 +91,15 @@ def seed_scores(answers: Sequence[Record], annotation: dict[str, Any]) -> dict[s
 
 
 def _letter(record: Record) -> str:
-    """An answer's letter, alone or in front of a mark; of an answer that names none, the text as it is."""
+    """Return an answer's letter, alone or before a mark; the text of an answer that names none."""
     text = text_of(record, RESULTS).strip()
     return text[0] if text[:1] in ("A", "B", "C", "D") and text[1:2] in ("", ".", ")", " ", ":") else text
 
 
 def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[Any]]:
-    """For MMBench's server: a heading and a line a question, with the answer to its first round.
+    """Convert answers for MMBench's server: a heading, and a line a question with the answer to its first round.
 
-    Raises ``DataError`` where answers and questions are not of the same ids.
+    Raises ``DataError`` where answers and questions do not have the same ids.
     """
     first = by_id([record for record in answers if record.get("round_id", 0) == 0], "question_id", RESULTS)
     check_same(first, (int(row["index"] or 0) for row in rows), RESULTS)
@@ -106,34 +112,37 @@ def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[A
     return lines
 
 
-MmeTruth = dict[tuple[str, str, str], str]  # category, picture, question -> yes or no
+MmeTruth = dict[tuple[str, str, str], str]  # category, image, question -> yes or no
 
 
 def mme_lines(answers: Sequence[Record], truth: MmeTruth) -> dict[str, list[str]]:
-    """For MME's scorer: by category, lines of picture, question, truth and answer, with tabs between.
+    """Convert answers for MME's scorer: by category, lines of image, question, truth and answer, separated by tabs.
 
-    A record's ``question_id`` is CATEGORY/PICTURE. Raises ``DataError`` for questions that have no truth, and for
-    those of an answered category that have no answer.
+    A record's ``question_id`` is CATEGORY/IMAGE. Raises ``DataError`` for questions that have no truth, and for those
+    of an answered category that have no answer.
     """
     lines: defaultdict[str, list[str]] = defaultdict(list)
-    open_ones = set(truth)
+    unanswered = set(truth)
     for record in answers:
         category, _, rest = str(record["question_id"]).partition("/")
-        picture = rest.rpartition("/")[2]
+        image = rest.rpartition("/")[2]
         question = mme_question(record["prompt"])
-        if (category, picture, question) not in open_ones:
+        if (category, image, question) not in unanswered:
             raise DataError(f"{record['question_id']}: {question!r} is no question of MME, or is answered twice")
-        open_ones.discard((category, picture, question))
+        unanswered.discard((category, image, question))
         answer = " ".join(text_of(record, RESULTS).split())
-        lines[category].append("\t".join((picture, question, truth[category, picture, question], answer)))
-    lost = [key for key in open_ones if key[0] in lines]
-    if lost or not lines:
-        raise DataError(f"{len(lost)} questions of answered categories have no answer: {min(lost, default='all')}")
+        lines[category].append("\t".join((image, question, truth[category, image, question], answer)))
+    missing = [key for key in unanswered if key[0] in lines]
+    if missing or not lines:
+        example = min(missing, default="all")
+        raise DataError(f"{len(missing)} questions of answered categories have no answer: {example}")
     return dict(lines)
 
 
 def mme_question(prompt: str) -> str:
-    """The question as MME's own files word it: no image tag, no request for a short answer, ``YES_NO`` at its end;
-    single spaces, which those files do not always have."""
+    """Return a prompt's question as MME's files have it, but with single spaces.
+
+    It has no image tag and no request for a short answer, and ends with ``YES_NO``.
+    """
     text = " ".join(prompt.replace(DEFAULT_IMAGE_TOKEN, "").replace(SHORT_PROMPT, "").split())
     return text if text.endswith(YES_NO) else f"{text} {YES_NO}"

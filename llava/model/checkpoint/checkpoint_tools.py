@@ -1,4 +1,4 @@
-"""What the programs that rewrite checkpoints share: an empty target, files copied, tensors saved, errors shown."""
+"""Shares what the programs that rewrite checkpoints do: check the target, copy files, save tensors, show errors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 
 from llava.errors import CheckpointError
-from llava.model.builder import known_classes
-from llava.model.checkpoint.weights_io import UNFINISHED, Tensors, report_misfits, settings_of
+from llava.files.atomic_write import UNFINISHED, atomic_write
+from llava.model.checkpoint.weights_io import Tensors, report_misfits, settings_of
+from llava.model.families import known_classes
 from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
 from llava.program import run_program
 
@@ -39,14 +40,14 @@ def copy_files(source: Path, target: Path, patterns: Iterable[str]) -> None:
 
 
 def copy_tower(fields: dict[str, Any], source: Path, target: Path) -> None:
-    """Copy the vision tower that a checkpoint's folder holds, or describes, beside its weights."""
+    """Copy the vision tower that a checkpoint's folder holds, or describes, next to its weights."""
     for name in {SAVED_FOLDER, fields.get("mm_vision_tower") or SAVED_FOLDER}:
         if not Path(name).is_absolute() and ".." not in Path(name).parts and (source / name).is_dir():
             shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 
 
 def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> None:
-    """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, its tower apart."""
+    """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, tower excepted."""
     config_class, model_class = known_classes()[fields["model_type"]]
     with settings_of(folder / "config.json"), torch.device("meta"):
         expected = model_class(config_class.from_dict(fields)).state_dict()
@@ -66,33 +67,33 @@ def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> No
 
 
 def write_json(path: Path, fields: dict[str, Any]) -> None:
-    """Write a JSON object."""
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    """Write a JSON object, indented, atomically."""
+    atomic_write(path, json.dumps(fields, indent=2) + "\n")
 
 
 def save_tensors(tensors: Tensors, folder: Path) -> None:
     """Write ``model.safetensors``, or shards of it and their index."""
     seen: set[int] = set()
-    apart = {}  # of tensors that share their memory, as a pickle's may, the library would write one only
+    unshared = {}  # of tensors that share their memory, as a pickle's may, the library would write one only
     for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    save_torch_state_dict(apart, folder, metadata={"format": "pt"})
+        address = tensor.untyped_storage().data_ptr()
+        unshared[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    save_torch_state_dict(unshared, folder, metadata={"format": "pt"})
 
 
-def run_and_tell(work: Callable[[], Any], result: Any) -> None:
-    """A program whose work writes ``result``: say so at its end; exit code 2 for an error that the user can mend."""
+def run_and_report(work: Callable[[], None], result: str | Path) -> None:
+    """Run a program whose work writes ``result``, and print so at its end; exit with code 2 for a user error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    def told() -> None:
+    def reported() -> None:
         try:
             work()
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"could not write {result}: {error}; name a place that can be written, with room for it"
+                f"could not write {result}: {error}; name a path that can be written, with enough free space"
             ) from error
         print(f"wrote {result}")
 
-    if code := run_program(told):
+    if code := run_program(reported):
         raise SystemExit(code)

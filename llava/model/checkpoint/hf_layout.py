@@ -1,9 +1,12 @@
-"""transformers' own layout of a LLaVA (``LlavaForConditionalGeneration``, ``LlavaNextForConditionalGeneration``):
-its names of tensors and its config, in LLaVA's terms and back."""
+"""Translates configs between LLaVA's checkpoint layout and that of transformers' own LLaVA classes.
+
+These are ``LlavaForConditionalGeneration`` and, for a LLaVA-1.6, ``LlavaNextForConditionalGeneration``.
+"""
 
 from __future__ import annotations
 
-import re
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,67 +15,19 @@ from transformers import LlavaConfig as HubLlavaConfig
 from transformers import LlavaNextConfig as HubLlavaNextConfig
 
 from llava.errors import CheckpointError
-from llava.mm_utils import grid_resolutions
-from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files, read_json, settings_of
+from llava.model.checkpoint.folder import CheckpointFolder
+from llava.model.checkpoint.weights_io import settings_of
+from llava.model.multimodal.anyres_grid import grid_resolutions
 
 HUB_CONFIGS = {kind.model_type: kind for kind in (HubLlavaConfig, HubLlavaNextConfig)}
-TOWER = "model.vision_tower.vision_tower.vision_model."
-
-# Names in transformers' files, of any release -> LLaVA's. The first that fits is applied.
-_TO_LLAVA = (
-    (r"^(?:model\.)?multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
-    (r"^(?:model\.)?multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
-    (r"^(?:model\.)?vision_tower\.(?:vision_model\.)?", TOWER),
-    (r"^(?:model\.)?image_newline$", "model.image_newline"),
-    (r"^language_model\.lm_head\.", "lm_head."),
-    (r"^(?:language_model\.model|model\.language_model)\.", "model."),
-)
-_TO_HUB = (  # the names that every release of transformers reads
-    (r"^model\.mm_projector\.0\.", "multi_modal_projector.linear_1."),
-    (r"^model\.mm_projector\.2\.", "multi_modal_projector.linear_2."),
-    (rf"^{re.escape(TOWER)}", "vision_tower.vision_model."),
-    (r"^model\.image_newline$", "image_newline"),
-    (r"^lm_head\.", "language_model.lm_head."),
-    (r"^model\.", "language_model.model."),
-)
 _PROCESSOR_FIELDS = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "do_convert_rgb",
 )  # fmt: skip
 
 
-def is_hub_layout(fields: dict[str, Any]) -> bool:
-    """Whether a config.json's fields are those of transformers' own LLaVA classes."""
-    return "text_config" in fields
-
-
-def llava_name(key: str) -> str:
-    """A tensor's name in LLaVA's layout."""
-    return _renamed(key, _TO_LLAVA)
-
-
-def hub_name(key: str) -> str:
-    """A tensor's name in transformers' files."""
-    return _renamed(key, _TO_HUB)
-
-
-def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    for pattern, name in names:
-        new, count = re.subn(pattern, name, key)
-        if count:
-            return new
-    return key
-
-
-def open_weights(folder: Path) -> CheckpointWeights:
-    """A checkpoint's tensors under LLaVA's names, whichever layout it is in."""
-    config = folder / "config.json"
-    foreign = config.is_file() and is_hub_layout(read_json(config))
-    return CheckpointWeights(find_weight_files(folder), llava_name if foreign else None)
-
-
-def llava_fields(folder: Path, families: dict[str, str]) -> dict[str, Any]:
-    """The config.json that a checkpoint has in LLaVA's layout.
+def llava_fields(folder: CheckpointFolder, families: Mapping[str, str]) -> dict[str, Any]:
+    """Return what config.json would hold in LLaVA's layout, for a folder in transformers' layout.
 
     families: ``model_type`` of a decoder -> that of the LLaVA on it. Raises CheckpointError for what LLaVA's layout
     cannot say.
@@ -86,9 +41,9 @@ def llava_fields(folder: Path, families: dict[str, str]) -> dict[str, Any]:
         ("multimodal_projector_bias", config.multimodal_projector_bias, (True,)),
     ):
         if found not in fine:
-            raise _unsupported(folder, name, found, fine)
+            raise _unsupported(folder.config_file, name, found, fine)
     if not isinstance(config.vision_feature_layer, int):
-        raise _unsupported(folder, "vision_feature_layer", config.vision_feature_layer, ("one layer",))
+        raise _unsupported(folder.config_file, "vision_feature_layer", config.vision_feature_layer, ("one layer",))
     fields = {**text.to_dict(), "model_type": families[text.model_type], **_vision_fields(config)}
     for name in ("_name_or_path", "architectures", "transformers_version"):
         fields.pop(name, None)
@@ -98,11 +53,11 @@ def llava_fields(folder: Path, families: dict[str, str]) -> dict[str, Any]:
         # transformers' pairs are (height, width), LLaVA's (width, height).
         points = [[width, height] for height, width in config.image_grid_pinpoints]
         return {**fields, "image_aspect_ratio": "anyres", "image_grid_pinpoints": points}
-    padded = getattr(_hub_processor(folder), "do_pad", None)
+    padded = getattr(_hub_processor(folder.path), "do_pad", None)
     return {**fields, "image_aspect_ratio": "pad" if padded else "square"}
 
 
-def _vision_fields(config: Any) -> dict[str, Any]:
+def _vision_fields(config: HubLlavaConfig | HubLlavaNextConfig) -> dict[str, Any]:
     return {
         "mm_vision_tower": "vision_tower",
         "mm_hidden_size": config.vision_config.hidden_size,
@@ -116,18 +71,18 @@ def _vision_fields(config: Any) -> dict[str, Any]:
     }
 
 
-def hub_config(folder: Path) -> Any:
-    """A checkpoint's config as transformers' own class reads it."""
-    kind = read_json(folder / "config.json").get("model_type")
+def hub_config(folder: CheckpointFolder) -> Any:
+    """Build transformers' own config object from a folder in its layout. Raises CheckpointError for other fields."""
+    kind = folder.fields.get("model_type")
     if kind not in HUB_CONFIGS:
-        raise _unsupported(folder, "model_type", kind, tuple(HUB_CONFIGS))
-    with settings_of(folder / "config.json"):
-        return HUB_CONFIGS[kind].from_pretrained(folder)
+        raise _unsupported(folder.config_file, "model_type", kind, tuple(HUB_CONFIGS))
+    with settings_of(folder.config_file):
+        return HUB_CONFIGS[kind].from_dict(copy.deepcopy(folder.fields))
 
 
-def image_processor(folder: Path) -> CLIPImageProcessorPil:
-    """CLIP's processor with the settings of a checkpoint's own: crops and padding are LLaVA's work."""
-    given = _hub_processor(folder).to_dict()
+def image_processor(folder: CheckpointFolder) -> CLIPImageProcessorPil:
+    """Make CLIP's processor with the settings of the folder's own; crops and padding are LLaVA's work."""
+    given = _hub_processor(folder.path).to_dict()
     return CLIPImageProcessorPil(**{name: given[name] for name in _PROCESSOR_FIELDS if given.get(name) is not None})
 
 
@@ -139,7 +94,9 @@ def _hub_processor(folder: Path) -> Any:
 
 
 def make_hub_config(fields: dict[str, Any], decoder_type: str, vision: CLIPVisionConfig, image_token: int) -> Any:
-    """transformers' config of a LLaVA whose own config.json has ``fields``; ``image_token``: id of its ``<image>``.
+    """Make transformers' config of a LLaVA whose own config.json has ``fields``.
+
+    decoder_type: ``model_type`` of its language model alone. image_token: id of its token ``<image>``.
 
     Raises CheckpointError for what that class cannot do.
     """
@@ -174,8 +131,6 @@ def make_hub_config(fields: dict[str, Any], decoder_type: str, vision: CLIPVisio
     return HubLlavaNextConfig(**settings, image_grid_pinpoints=points, architectures=architectures)
 
 
-def _unsupported(folder: Path, name: str, found: Any, fine: tuple) -> CheckpointError:
+def _unsupported(file: Path, name: str, found: object, fine: tuple[Any, ...]) -> CheckpointError:
     expected = " or ".join(str(value) for value in fine)
-    return CheckpointError(
-        f"{folder / 'config.json'} has {name} {found!r}, which is not supported; expected {expected}"
-    )
+    return CheckpointError(f"{file} has {name} {found!r}, which is not supported; expected {expected}")

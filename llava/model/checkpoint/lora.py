@@ -1,10 +1,13 @@
-"""LoRA adapters beside their base model: what a folder with ``adapter_config.json`` adds to it."""
+"""Applies LoRA adapters to their base model: what a folder with ``adapter_config.json`` adds to it."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.weights_io import Tensors, first_line, listed, read_json, read_weights
@@ -14,24 +17,24 @@ log = logging.getLogger(__name__)
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-OTHERS_FILE = "non_lora_trainables.bin"  # what was trained in full beside the adapters
-PREFIX = "base_model.model."  # in front of every key in both files, as peft's wrapper has it
+OTHERS_FILE = "non_lora_trainables.bin"  # what was trained in full, in addition to the adapters
+PREFIX = "base_model.model."  # how every key in both files starts, as peft's wrapper names them
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a LoRA adapter."""
+    """Return whether a folder holds a LoRA adapter."""
     return (folder / CONFIG_FILE).is_file()
 
 
 def trained_in_full(folder: Path) -> Tensors:
-    """The tensors of ``non_lora_trainables.bin`` under the model's own names; none where there is no such file."""
+    """Read ``non_lora_trainables.bin`` under the model's own tensor names; nothing where there is no such file."""
     path = folder / OTHERS_FILE
     if not path.is_file():
         return {}
     return {key.removeprefix(PREFIX): tensor for key, tensor in read_weights(path).items()}
 
 
-def fill(model: Any, tensors: Tensors, source: str) -> None:
+def fill(model: nn.Module, tensors: Tensors, source: str) -> None:
     """Copy ``tensors`` into the model. Raises CheckpointError for a name or shape that it does not have."""
     with gathered_parameters(parameter for name, parameter in model.named_parameters() if name in tensors):
         own = model.state_dict()
@@ -44,7 +47,7 @@ def fill(model: Any, tensors: Tensors, source: str) -> None:
 
 
 def require_peft() -> Any:
-    """The library, or an OptionError that names the extra that brings it."""
+    """Import peft. Raises an OptionError that names the extra that brings it."""
     try:
         import peft
     except ImportError as error:
@@ -52,10 +55,10 @@ def require_peft() -> Any:
     return peft
 
 
-def apply_adapter(model: Any, folder: Path, merge: bool) -> Any:
-    """The model with a folder's adapter in its layers; merged into their weights, or beside them.
+def apply_adapter(model: PreTrainedModel, folder: Path, merge: bool) -> Any:
+    """Apply a folder's adapter to the model's layers, merged into their weights or next to them.
 
-    Raises CheckpointError where adapter and model do not fit together.
+    Raises CheckpointError where adapter and model do not fit.
     """
     peft = require_peft()
     files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]

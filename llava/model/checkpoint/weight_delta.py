@@ -1,7 +1,7 @@
-"""A checkpoint minus its base model, and back: how weights were published that may not be passed on themselves.
+"""Subtracts a base model from a checkpoint, and adds it again: weights are published so where a licence asks for it.
 
-Tensors that the base model lacks (the projector) are stored whole. A table with rows for added tokens differs in its
-first rows, and is stored whole behind them.
+Tensors that the base model lacks (the projector) are stored as they are, and so are the rows of a table after those
+that the base has.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from llava.errors import CheckpointError
-from llava.model.builder import local_folder
+from llava.files.atomic_write import atomic_folder
 from llava.model.checkpoint.checkpoint_tools import (
     GENERATION_FILE,
     TABLES,
@@ -21,14 +21,17 @@ from llava.model.checkpoint.checkpoint_tools import (
     refuse_used,
     save_tensors,
 )
-from llava.model.checkpoint.hf_layout import is_hub_layout, open_weights
-from llava.model.checkpoint.weights_io import Tensors, moved_when_whole, read_json
+from llava.model.checkpoint.folder import CheckpointFolder, local_folder, open_checkpoint
+from llava.model.checkpoint.weights_io import Tensors
 
 ADDED = ("model.mm_projector.", "model.vision_tower.", "model.image_newline", "scheduler.")
 
 
 def combined(tensors: Tensors, base: Tensors, sign: int) -> Tensors:
-    """``tensors + sign * base``, tensor by tensor, each in its own dtype. Raises CheckpointError where base is none."""
+    """Compute ``tensors + sign * base``, each in its own dtype.
+
+    Raises CheckpointError where ``base`` is not the base of ``tensors``.
+    """
     if missing := [name for name in base if name not in tensors]:
         raise CheckpointError(f"the base model has {missing[0]}, which the other checkpoint lacks; is it its base?")
     return {name: _combine(name, tensor, base.get(name), sign) for name, tensor in tensors.items()}
@@ -52,13 +55,15 @@ def _combine(name: str, tensor: torch.Tensor, base: torch.Tensor | None, sign: i
 def write_combined(folder: str, base: str, target: Path, sign: int) -> None:
     """Read two checkpoints, and write the first plus or minus the second, with the first one's other files."""
     refuse_used(target)
-    source = local_folder(folder)
-    if is_hub_layout(read_json(source / "config.json")):
+    source = open_checkpoint(folder)
+    if source.hub_layout:
         raise CheckpointError(
-            f"{source} is in transformers' layout; make it LLaVA's first: python -m llava.model.convert {source} NEW"
+            f"{source.path} is in transformers' layout; make it LLaVA's first: "
+            f"python -m llava.model.convert {source.path} NEW"
         )
-    result = combined(open_weights(source).read(), open_weights(local_folder(base)).read(), sign)
-    with moved_when_whole(target) as part:
-        copy_files(source, part, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
-        copy_tower(read_json(source / "config.json"), source, part)
+    base_weights = CheckpointFolder.open(local_folder(base), needs_config=False).weights()
+    result = combined(source.weights().read(), base_weights.read(), sign)
+    with atomic_folder(target) as part:
+        copy_files(source.path, part, ("config.json", GENERATION_FILE, *TOKENIZER_FILES))
+        copy_tower(source.fields, source.path, part)
         save_tensors(result, part)

@@ -6,10 +6,10 @@ import contextlib
 import json
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -20,10 +20,7 @@ from llava.errors import CheckpointError
 from llava.model.checkpoint.zero3 import gathered_parameters
 
 Tensors = dict[str, torch.Tensor]
-PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
-UNFINISHED = "unfinished"  # in a folder that is being written
 CONFIG_ERRORS = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StrictDataclassError)
 SHOWN = 8  # keys that a message names before it counts the rest
 
@@ -38,7 +35,10 @@ FILE_NAMES = (
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's whole model, sharded or not; empty where there are none."""
+    """Return the files that hold all of a folder's model, sharded or not; none where there are none.
+
+    Raises CheckpointError for an index without a map, and for one that names missing files.
+    """
     for name, kind in FILE_NAMES:
         path = folder / name
         if not path.is_file():
@@ -55,23 +55,16 @@ def find_weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def projector_file(folder: Path) -> Path | None:
-    """The file of a folder that holds the projector alone."""
-    for name in PROJECTOR_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    return None
-
-
 def read_weights(path: Path) -> Tensors:
-    """All tensors of a ``.safetensors`` or ``.bin`` file, on the CPU."""
+    """Read all tensors of a ``.safetensors`` or ``.bin`` file, on the CPU. Raises CheckpointError."""
     return CheckpointWeights([path]).read()
 
 
 class CheckpointWeights:
     """The tensors of some weight files. Iterates over their keys; reads tensors only when asked.
 
-    Buffers that older releases of transformers saved, and today's compute, are passed over.
+    Buffers that older releases of transformers saved, and today's compute, are skipped. Raises CheckpointError for a
+    damaged file, for a pickle of anything but tensors, and for one name twice.
     rename: a tensor's name in the file -> the name that it goes by here.
     """
 
@@ -98,7 +91,7 @@ class CheckpointWeights:
         return len(self._file_of)
 
     def read(self, keys: Iterable[str] | None = None, strip: str = "") -> Tensors:
-        """The tensors of ``keys`` (of all, by default), with ``strip`` cut from the front of each name."""
+        """Read the tensors of ``keys`` (all, by default), with the prefix ``strip`` cut from each name."""
         wanted: dict[Path, list[str]] = {}
         for key in self._file_of if keys is None else keys:
             wanted.setdefault(self._file_of[key], []).append(key)
@@ -115,7 +108,7 @@ class CheckpointWeights:
 def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, prefix: str = "") -> None:
     """Copy ``tensors`` into ``module``; raise CheckpointError, naming keys and shapes, unless they fit.
 
-    prefix: what stands in front of the keys in ``source``, for the message.
+    prefix: what the keys in ``source`` start with, for the message.
     """
     with gathered_parameters(module.parameters()):
         own = module.state_dict()
@@ -154,14 +147,14 @@ def report_misfits(
 
 
 def listed(names: Iterable[str], between: str = ", ") -> str:
-    """The first names, and how many more there are."""
+    """Join the first names, and say how many more there are."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return between.join(names[:SHOWN]) + more
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file. Raises CheckpointError where there is none."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -173,7 +166,7 @@ def read_json(path: Path) -> dict:
 
 @contextlib.contextmanager
 def settings_of(path: Path) -> Iterator[None]:
-    """Inside, what transformers makes of the values in a JSON file; a CheckpointError for those that it cannot use."""
+    """Raise CheckpointError, naming the JSON file, for values in it that the block's transformers code cannot use."""
     try:
         yield
     except CONFIG_ERRORS as error:
@@ -197,7 +190,7 @@ def _read_pickle(path: Path) -> Tensors:
         found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
         name = f" ({found.group(1)})" if found else ""
         raise CheckpointError(
-            f"{path} was refused: it holds something else than tensors{name}, and reading it could run code. Nothing "
+            f"{path} was refused: it holds something other than tensors{name}, and reading it could run code. Nothing "
             "was run. Get the weights as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
@@ -212,25 +205,5 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """Return the first line of an error's message, or its kind where it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-@contextlib.contextmanager
-def moved_when_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into. Its files move to ``folder`` once all are there, weights last: what is stopped while it
-    saves leaves nothing that looks finished, and what fails leaves nothing."""
-    part, existed = folder / UNFINISHED, folder.exists()
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-    except BaseException:
-        shutil.rmtree(part if existed else folder, ignore_errors=True)
-        raise
-    files = [path for path in part.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.suffix in WEIGHT_SUFFIXES):
-        target = folder / path.relative_to(part)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
-    shutil.rmtree(part)

@@ -1,6 +1,6 @@
-"""What every LLaVA has in common, whatever its decoder: config, forward, generate, saving.
+"""Implements what every LLaVA does, whatever its decoder: config, forward, generation, saving.
 
-A family is a file beside this one: a config, a decoder and a model class, and two lines that register them.
+A family is a module next to this one: a config, a decoder and a model class, and the line that registers them.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, StoppingCriteriaList
+from transformers import AutoConfig, AutoModelForCausalLM, Cache, StoppingCriteriaList
 
 from llava.errors import OptionError
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.model.multimodal.merge_inputs import images_per_row
 from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
+from llava.protocols import Images, ImageSizes
 from llava.token_clock import TokenClock
 
-if TYPE_CHECKING:  # what the classes below are mixed in front of
+if TYPE_CHECKING:  # what the classes below are mixed into
     from transformers import PreTrainedConfig, PreTrainedModel
 else:
     PreTrainedConfig = PreTrainedModel = object
 
 
 class LlavaFields(PreTrainedConfig):  # type: ignore[misc]
-    """Mixed in front of a decoder's config: LLaVA's ``mm_*`` keys are kept there as they are found."""
+    """Mixed in before a decoder's config, which keeps LLaVA's ``mm_*`` keys as they are found."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers 5 writes it, and the keys that older releases, and upstream with them, look for."""
+        """Return what transformers 5 writes, and the keys that older releases, and upstream with them, look for."""
         written: dict[str, Any] = super().to_dict()
         rope = written.get("rope_parameters") or {}
         if "rope_theta" in rope:
@@ -43,7 +44,7 @@ class LlavaFields(PreTrainedConfig):  # type: ignore[misc]
 
 
 class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc]
-    """Mixed in front of a causal language model, whose decoder becomes ``build``'s. It answers about images.
+    """Mixed in before a causal language model, whose decoder becomes ``build``'s; it answers about images.
 
     ``generate`` returns the new tokens only: the prompt goes in as embeddings.
     """
@@ -66,19 +67,18 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        images: Any = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
-        """Llama's forward, on token ids (B, t) whose image tags stand for ``images``.
+        """Run the decoder on token ids (B, t) whose image tags stand for ``images``.
 
-        images: (N, 3, S, S), or a list with one tensor per image; image_sizes: each image's (width, height).
-        Other keywords reach every decoder layer.
+        image_sizes: each image's (width, height). Other keywords reach every decoder layer.
         """
         if inputs_embeds is None and input_ids is not None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
@@ -89,8 +89,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if isinstance(logits_to_keep, int) and logits_to_keep == 1:
             # As an index: transformers slices otherwise, and on a slice of one position torch's CPU product first
             # copies the whole output matrix, which at 7B takes as long as two decoder layers of a prefill.
-            place = input_ids if inputs_embeds is None else inputs_embeds
-            logits_to_keep = torch.tensor([-1], device=None if place is None else place.device)
+            prompt = input_ids if inputs_embeds is None else inputs_embeds
+            logits_to_keep = torch.tensor([-1], device=None if prompt is None else prompt.device)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -109,8 +109,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        images: Any = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
     ) -> EmbeddedBatch:
         """Embed token ids (B, t) whose image tags stand for ``images``: what enters the decoder, (B, T, D).
 
@@ -129,8 +129,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
     def generate(
         self,
         inputs: torch.Tensor | None = None,
-        images: Any = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         clock: TokenClock | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -159,9 +159,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         return super().generate(inputs_embeds=batch.embeds, attention_mask=batch.attention_mask, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
-        """As transformers saves; beside the weights go config and processor of a vision tower that they hold.
+        """Save as transformers does, with config and processor of a vision tower whose weights are among the model's.
 
-        A tower that an absolute path names is named by its place in the checkpoint instead, which may then move.
+        A tower that an absolute path names is named by its folder in the checkpoint instead, which may then move.
         """
         tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
         if tower is None or not tower.is_loaded:
@@ -179,13 +179,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        images: Any = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """One step's inputs; images go along for callers that generate from token ids."""
+        """Return one step's inputs, and the images for callers that generate from token ids."""
         step: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
         )
@@ -196,7 +196,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         return step
 
 
-def register(config_class: Any, model_class: Any) -> None:
-    """Let transformers' Auto classes know a family."""
+def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
+    """Register a family with transformers' Auto classes."""
     AutoConfig.register(config_class.model_type, config_class)
     AutoModelForCausalLM.register(config_class, model_class)

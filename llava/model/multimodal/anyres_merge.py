@@ -1,4 +1,4 @@
-"""Features of one image's crops -> the row of features that stands in the sequence (``mm_patch_merge_type``)."""
+"""Merges the features of one image's crops into the row that enters the decoder (``mm_patch_merge_type``)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def merge_crops(
     image_size: tuple[int, int] | None = None,
     newline: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Crops' features (n, P, D) -> (positions, D). The first crop is the whole image, made small.
+    """Merge crops' features (n, P, D) into (positions, D). The first crop is the full image, made small.
 
-    merge_type: "flat" puts crop behind crop; "spatial" reads the crops' patches line by line across the picture;
+    merge_type: "flat" puts one crop after the other; "spatial" reads the crops' patches line by line across the image;
     "spatial_unpad" also leaves out the lines that only hold padding, and ends each line with ``newline`` (D,).
-    grid: crops across and down; image_size: the picture's width and height in pixels.
+    grid: crops across and down; image_size: the image's width and height in pixels. Raises CheckpointError.
     """
     if merge_type not in MERGE_TYPES:
         raise CheckpointError(f"mm_patch_merge_type is {merge_type!r}; expected one of {', '.join(MERGE_TYPES)}")
@@ -35,30 +35,30 @@ def merge_crops(
         raise CheckpointError(
             f"mm_patch_merge_type {merge_type!r} with several crops needs image_aspect_ratio 'anyres' and image_sizes"
         )
-    whole, picture = features[0], _picture(features[1:], grid)
+    overview, patches = features[0], _assembled(features[1:], grid)
     if unpad:
-        picture = unpad_image(picture.permute(2, 0, 1), image_size).permute(1, 2, 0)
-        line_ends = newline.to(picture).expand(len(picture), 1, -1)  # type: ignore[union-attr]
-        picture = torch.cat([picture, line_ends], dim=1)
-    return torch.cat([whole, picture.flatten(0, 1)])
+        patches = unpad_image(patches.permute(2, 0, 1), image_size).permute(1, 2, 0)
+        line_ends = newline.to(patches).expand(len(patches), 1, -1)  # type: ignore[union-attr]
+        patches = torch.cat([patches, line_ends], dim=1)
+    return torch.cat([overview, patches.flatten(0, 1)])
 
 
-def _picture(crops: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Crops (n, side * side, D), in reading order -> the picture of patches (rows, columns, D)."""
+def _assembled(crops: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Put crops (n, side * side, D), in reading order, next to one another: patches (rows, columns, D)."""
     across, down = grid
     side = round(crops.shape[1] ** 0.5)
     if side * side != crops.shape[1] or across * down != len(crops):
         raise CheckpointError(
-            f"{len(crops)} crops of {crops.shape[1]} patches do not make a picture of {across} by {down} square crops"
+            f"{len(crops)} crops of {crops.shape[1]} patches do not make an image of {across} by {down} square crops"
         )
     tiles = crops.view(down, across, side, side, -1)
     return tiles.transpose(1, 2).reshape(down * side, across * side, -1)
 
 
 def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
-    """Cut the padding off a picture (C, height, width) into which one of ``original_size`` (width, height) was fitted.
+    """Cut the padding off a tensor (C, height, width) into which an image of ``original_size`` was fitted.
 
-    The padding's width is rounded down, so a line that is partly padding stays.
+    original_size: (width, height). The padding's width is rounded down, so a line that is partly padding stays.
     """
     width, height = original_size
     rows, columns = tensor.shape[1:]

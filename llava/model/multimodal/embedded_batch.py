@@ -1,4 +1,4 @@
-"""A batch as it enters the decoder: embeddings of text and images, masks, positions, labels."""
+"""Holds a batch as it enters the decoder: embeddings of text and images, masks, positions, labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EmbeddedBatch:
 
     @property
     def width(self) -> int:
-        """``T``, padding included."""
+        """``T``: positions of a row, padding included."""
         return self.embeds.shape[1]
 
     @property

@@ -1,18 +1,22 @@
-"""The splice: token ids with image tags, and image features -> embeddings, labels, positions and mask.
+"""Merges token ids and image features into the decoder's inputs: embeddings, labels, positions and mask.
 
 B rows, t token columns, T positions after the splice, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ImageError
+from llava.protocols import Images
+
+Embed = Callable[[torch.Tensor], torch.Tensor]
+Feature = TypeVar("Feature")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class SplicedInputs:
     labels: torch.Tensor | None  # (B, T)
 
 
-def features_by_row(tags: Sequence[int], features: Sequence[torch.Tensor]) -> list[Sequence[torch.Tensor]]:
-    """Deal images out to rows with ``tags`` image tags each: their features, row by row.
+def features_by_row(tags: Sequence[int], features: Sequence[Feature]) -> list[Sequence[Feature]]:
+    """Assign images to rows with ``tags`` image tags each: their features, row by row.
 
     A row without tags may still own one image, as the collator's dummy for a text-only sample: it then gets that
     image, and splices none of it. Raises ImageError where the numbers fit neither way.
@@ -43,7 +47,7 @@ def features_by_row(tags: Sequence[int], features: Sequence[torch.Tensor]) -> li
     return [features[start : start + share] for start, share in zip(starts, shares, strict=True)]
 
 
-def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Any) -> list[int]:
+def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: Images | None) -> list[int]:
     """Return how many images, or crops of them, the vision tower sees for each row of ``input_ids`` (B, t).
 
     images: what ``generate`` takes: (n, 3, S, S), or for each image one (3, S, S) or its crops (c, 3, S, S); or None.
@@ -51,20 +55,20 @@ def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: A
     """
     if images is None:
         return [0] * len(input_ids)
-    crops: list[Any] = [len(image) if image.dim() == 4 else 1 for image in images]
+    crops = [len(image) if image.dim() == 4 else 1 for image in images]
     tags = input_ids == IMAGE_TOKEN_INDEX
     if mask is not None:
         tags = tags & mask.bool()
-    rows: list[Any] = features_by_row(tags.sum(dim=1).tolist(), crops)
-    return [sum(own) for own in rows]
+    return [sum(own) for own in features_by_row(tags.sum(dim=1).tolist(), crops)]
 
 
 def splice_row(
-    ids: torch.Tensor, labels: torch.Tensor, images: Sequence[torch.Tensor], embed: Any
+    ids: torch.Tensor, labels: torch.Tensor, images: Sequence[torch.Tensor], embed: Embed
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row without padding: ids (t,), labels (t,), each image's features (n, D) -> embeddings (T, D), labels (T,).
+    """Merge one row without padding into embeddings (T, D) and labels (T,).
 
-    The features of the row's next image stand where an image tag stood; their labels are ignored.
+    ids: (t,); labels: (t,); images: each image's features (n, D), which replace the row's next image tag; their labels
+    are ignored. embed: token ids -> embeddings.
     """
     tags = (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
     if not tags:
@@ -74,7 +78,7 @@ def splice_row(
     text = embed(ids[ids != IMAGE_TOKEN_INDEX])
     parts: list[torch.Tensor] = []
     part_labels: list[torch.Tensor] = []
-    start = 0  # behind the last tag
+    start = 0  # after the last tag
     for order, (tag, image) in enumerate(zip(tags, images, strict=True)):
         parts += [text[start - order : tag - order], image.to(text)]
         part_labels += [labels[start:tag], labels.new_full((len(image),), IGNORE_INDEX)]
@@ -85,7 +89,7 @@ def splice_row(
 
 
 def pad_rows(rows: Sequence[tuple[torch.Tensor, torch.Tensor]], side: str) -> SplicedInputs:
-    """Rows of embeddings (T_i, D) and labels (T_i,) -> one batch, padded on ``side`` with zeros and ignored labels."""
+    """Pad rows of embeddings (T_i, D) and labels (T_i,) on ``side``, with zeros and ignored labels."""
     width = max(len(embeds) for embeds, _ in rows)
     first, first_labels = rows[0]
     batch = first.new_zeros(len(rows), width, first.shape[1])
@@ -94,11 +98,11 @@ def pad_rows(rows: Sequence[tuple[torch.Tensor, torch.Tensor]], side: str) -> Sp
     positions = torch.zeros(len(rows), width, dtype=torch.long, device=first.device)
     for row, (embeds, row_labels) in enumerate(rows):
         length = len(embeds)
-        place = slice(width - length, width) if side == "left" else slice(0, length)
-        batch[row, place] = embeds
-        labels[row, place] = row_labels
-        mask[row, place] = True
-        positions[row, place] = torch.arange(length, device=first.device)
+        columns = slice(width - length, width) if side == "left" else slice(0, length)
+        batch[row, columns] = embeds
+        labels[row, columns] = row_labels
+        mask[row, columns] = True
+        positions[row, columns] = torch.arange(length, device=first.device)
     return SplicedInputs(batch, mask, positions, labels)
 
 
@@ -107,11 +111,11 @@ def splice(
     attention_mask: torch.Tensor | None,
     labels: torch.Tensor | None,
     features: Sequence[torch.Tensor],
-    embed: Any,
+    embed: Embed,
     max_length: int | None = None,
     padding_side: str = "right",
 ) -> SplicedInputs:
-    """Token ids (B, t) with image tags, and one (n, D) tensor of features per image -> decoder inputs.
+    """Merge token ids (B, t) with image tags, and one (n, D) tensor of features per image, into decoder inputs.
 
     embed: token ids -> embeddings. Rows longer than ``max_length`` are cut at the end.
     """
@@ -137,6 +141,6 @@ def pad_left(embeds: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Ten
     if mask is None or bool(mask.bool().all()):
         return embeds, None
     width = mask.shape[1]
-    behind = mask.bool().flip(1).int().argmax(dim=1)  # (B,): padding behind the last real token
-    source = (torch.arange(width, device=mask.device) - behind[:, None]) % width
+    padding = mask.bool().flip(1).int().argmax(dim=1)  # (B,): columns after the last real token
+    source = (torch.arange(width, device=mask.device) - padding[:, None]) % width
     return embeds.gather(1, source[..., None].expand_as(embeds)), mask.gather(1, source)

@@ -1,4 +1,4 @@
-"""Which vision tower a config asks for."""
+"""Builds the vision tower that a config names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from llava.errors import CheckpointError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.protocols import TowerSettings
 
 
-def build_vision_tower(config: Any, **kwargs: Any) -> CLIPVisionTower:
-    """The tower that ``config.mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
+def build_vision_tower(config: TowerSettings, **kwargs: Any) -> CLIPVisionTower:
+    """Build the tower that ``config.mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
 
-    ``delay_load=True`` leaves its weights on disk until ``load_model()``.
+    Raises CheckpointError where neither is set. ``delay_load=True`` leaves its weights on disk until ``load_model()``.
     """
     name = getattr(config, "mm_vision_tower", None) or getattr(config, "vision_tower", None)
     if not name:

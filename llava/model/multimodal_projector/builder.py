@@ -1,4 +1,4 @@
-"""The projector: image features (N, patches, mm_hidden_size) -> (N, patches, hidden_size)."""
+"""Builds the projector: image features (N, patches, mm_hidden_size) -> (N, patches, hidden_size)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 from torch import nn
 
 from llava.errors import CheckpointError
+from llava.protocols import ProjectorSettings
 
 
 def mlp_projector(in_size: int, out_size: int, depth: int) -> nn.Sequential:
-    """``depth`` Linears with GELUs between them."""
+    """Stack ``depth`` Linears with GELUs between them."""
     layers: list[nn.Module] = [nn.Linear(in_size, out_size)]
     for _ in range(depth - 1):
         layers += [nn.GELU(), nn.Linear(out_size, out_size)]
     return nn.Sequential(*layers)
 
 
-def build_vision_projector(config: Any, **kwargs: Any) -> nn.Module:
-    """The projector that ``config.mm_projector_type`` names: ``linear`` (also where none is named),
-    ``mlpNx_gelu`` with N Linears, or ``identity``.
+def build_vision_projector(config: ProjectorSettings, **kwargs: Any) -> nn.Module:
+    """Build the projector that ``config.mm_projector_type`` names.
 
-    Raises CheckpointError for any other name. Further keywords are accepted and ignored, as upstream does.
+    The names are ``linear`` (also where none is given), ``mlpNx_gelu`` with N Linears, and ``identity``. Raises
+    CheckpointError for any other name. Further keywords are accepted and ignored, as upstream does.
     """
     kind = getattr(config, "mm_projector_type", None) or "linear"
     if kind == "linear":

@@ -1,0 +1,1 @@
+"""ASGI middleware that the servers share: limits, request ids, keys, logging."""

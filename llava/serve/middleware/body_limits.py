@@ -1,64 +1,65 @@
-"""Guards the way in and out of a server: size, depth and time of a request's body, time of a reply's pieces."""
+"""ASGI middleware that limits requests: size, JSON depth and arrival time of a body, reading time of a reply."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llava.serve.protocol.errors import FormOf, RequestFailure
+from llava.errors import OptionError
+from llava.flags import flag
+from llava.serve.protocol.errors import ErrorFormat, RequestFailure
 
 MIB = 1024 * 1024
 MAX_STRINGS, MAX_BRACKETS = 100_000, 10_000  # in one body; an honest one has a few dozen
-DISCARDED = 4  # bodies up to so many times the limit are read to their end, so that the client can read the refusal
-BIG = 256 * 1024  # bytes; larger bodies are looked through in a thread
+READ_BEFORE_REFUSAL = 4  # times the limit: up to here a body is read to its end, so that the client reads the refusal
+LARGE_BYTES = 256 * 1024  # the depth of larger bodies is checked in a thread
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """max_bytes: of a body. max_depth: of brackets within brackets in its JSON. Times in seconds."""
+    """Limits of every request."""
 
-    max_bytes: int = 32 * MIB
-    max_depth: int = 16
-    body_timeout_s: float = 30.0
-    send_timeout_s: float = 60.0
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that ``from_flags`` reads."""
-    group = parser.add_argument_group("limits of every request")
-    defaults = BodyLimits()
-    group.add_argument("--max-body-mib", type=float, default=defaults.max_bytes / MIB, help="largest request body, MiB")
-    group.add_argument("--max-json-depth", type=int, default=defaults.max_depth, help="brackets within brackets")
-    group.add_argument(
-        "--body-timeout", type=float, default=defaults.body_timeout_s, help="seconds for a request's body to arrive"
+    max_bytes: int = flag(
+        32 * MIB, "maximum size of a request's body, in MiB", name="--max-body-mib", unit=MIB, metavar="MIB"
     )
-    group.add_argument(
-        "--send-timeout",
-        type=float,
-        default=defaults.send_timeout_s,
-        help="seconds that a client may leave a piece of its answer unread before it is let go",
+    max_depth: int = flag(
+        16, "maximum nesting of objects and lists in a request's JSON", name="--max-json-depth", metavar="LEVELS"
+    )
+    body_timeout_s: float = flag(
+        30.0, "maximum time until a request's body has arrived, in seconds", name="--body-timeout", metavar="SECONDS"
+    )
+    send_timeout_s: float = flag(
+        60.0,
+        "maximum time that a client may leave a piece of its answer unread, in seconds; then its request ends",
+        name="--send-timeout",
+        metavar="SECONDS",
     )
 
-
-def from_flags(args: argparse.Namespace) -> BodyLimits:
-    """The limits that the flags set."""
-    return BodyLimits(int(args.max_body_mib * MIB), args.max_json_depth, args.body_timeout, args.send_timeout)
+    def __post_init__(self) -> None:
+        checks = {
+            "--max-body-mib": self.max_bytes / MIB,
+            "--max-json-depth": self.max_depth,
+            "--body-timeout": self.body_timeout_s,
+            "--send-timeout": self.send_timeout_s,
+        }
+        for name, value in checks.items():
+            if not value > 0:  # NaN is refused, too
+                raise OptionError(f"{name} is {value:g}; expected a number above 0")
 
 
 def check_depth(body: bytes, max_depth: int) -> None:
-    """Raise RequestFailure for JSON nested too deep, or of too many parts, in time linear in its length.
+    """Refuse JSON that is nested too deeply or has too many parts, in time linear in its length.
 
-    What is not JSON may pass; the parser refuses it.
+    Raises RequestFailure. What is not JSON may pass; the parser refuses it.
     """
-    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left open and close strings
-    if bare.count(b'"') > 2 * MAX_STRINGS:
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left open and close strings
+    if unescaped.count(b'"') > 2 * MAX_STRINGS:
         raise RequestFailure(400, "bad_request", f"the body has more than {MAX_STRINGS:,} strings")
-    outside = b"".join(bare.split(b'"')[::2])
-    brackets = outside.translate(None, delete=bytes(set(range(256)) - set(b"[]{}")))
+    outside_strings = b"".join(unescaped.split(b'"')[::2])
+    brackets = outside_strings.translate(None, delete=bytes(set(range(256)) - set(b"[]{}")))
     if len(brackets) > 2 * MAX_BRACKETS:
         raise RequestFailure(400, "bad_request", f"the body has more than {MAX_BRACKETS:,} objects and lists")
     depth = 0
@@ -68,8 +69,8 @@ def check_depth(body: bytes, max_depth: int) -> None:
             raise RequestFailure(400, "bad_request", f"the body's JSON is nested more than {max_depth} deep")
 
 
-class ClientGone(Exception):
-    """The client left before its request was read."""
+class ClientDisconnected(Exception):
+    """The client disconnected before its request was read."""
 
 
 class UnreadAnswer(Exception):
@@ -77,31 +78,35 @@ class UnreadAnswer(Exception):
 
 
 class LimitedBodies:
-    """ASGI middleware: reads each body whole, within the limits, and hands it on. ``form``: of a refusal."""
+    """ASGI middleware that reads each body completely, within the limits, before the application sees the request.
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits, form: FormOf = RequestFailure.response) -> None:
+    ``error_format`` makes the reply to a request that is refused.
+    """
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits, error_format: ErrorFormat = RequestFailure.response) -> None:
         self.app = app
         self.limits = limits
-        self.form = form
+        self.error_format = error_format
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request: refuse it, or pass it on with its body read."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        patient = self._patient(send)
+        send_in_time = self._with_timeout(send)
         try:
             body = await self._read(receive)
-            if len(body) > BIG:
+            if len(body) > LARGE_BYTES:
                 await anyio.to_thread.run_sync(check_depth, body, self.limits.max_depth)
             else:
                 check_depth(body, self.limits.max_depth)
-        except ClientGone:
+        except ClientDisconnected:
             return
         except RequestFailure as failure:
             request_id = scope.get("state", {}).get("request_id")
-            await self.form(failure, request_id)(scope, receive, patient)
+            await self.error_format(failure, request_id)(scope, receive, send_in_time)
             return
-        await self.app(scope, _replay(body, receive), patient)
+        await self.app(scope, _replay(body, receive), send_in_time)
 
     async def _read(self, receive: Receive) -> bytes:
         limit, pieces, size = self.limits.max_bytes, [], 0
@@ -110,12 +115,12 @@ class LimitedBodies:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientGone
+                    raise ClientDisconnected
                 piece = message.get("body", b"")
                 size += len(piece)
                 if size <= limit:
                     pieces.append(piece)
-                elif size > DISCARDED * limit:
+                elif size > READ_BEFORE_REFUSAL * limit:
                     raise too_large
                 if not message.get("more_body", False):
                     if size > limit:
@@ -124,25 +129,25 @@ class LimitedBodies:
         seconds = self.limits.body_timeout_s
         raise RequestFailure(408, "timeout", f"the request's body did not arrive within {seconds:g} s")
 
-    def _patient(self, send: Send) -> Send:
-        async def sending(message: Message) -> None:
+    def _with_timeout(self, send: Send) -> Send:
+        async def send_in_time(message: Message) -> None:
             with anyio.move_on_after(self.limits.send_timeout_s) as scope:
                 await send(message)
             if scope.cancelled_caught:
                 raise UnreadAnswer(f"the client left its answer unread for {self.limits.send_timeout_s:g} s")
 
-        return sending
+        return send_in_time
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body as one message; then what really comes, which is the client's going away."""
-    given = False
+    """Return a ``receive`` that gives the body as one message, then what really comes: the client's disconnect."""
+    replayed = False
 
-    async def replayed() -> Message:
-        nonlocal given
-        if given:
+    async def replay() -> Message:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replayed
+    return replay

@@ -1,4 +1,4 @@
-"""A streamed reply that is always cleaned up after: also when the client leaves before its first piece."""
+"""Streamed reply that always cleans up, also when the client disconnects before the first piece."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class ClosingStream(StreamingResponse):
-    """``close`` runs once the reply has ended, however it did."""
+    """Streaming reply whose ``close`` runs once the reply has ended, for whatever reason."""
 
     media_type = "application/octet-stream"
 
@@ -19,6 +19,7 @@ class ClosingStream(StreamingResponse):
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, then close it."""
         try:
             await super().__call__(scope, receive, send)
         finally:

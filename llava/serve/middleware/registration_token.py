@@ -1,4 +1,4 @@
-"""The secret that workers show to a controller."""
+"""Shared secret that a worker shows to a controller: flag, environment variable, header, check."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ SCHEME = "Bearer "
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
-    """``--registration-token``."""
+    """Add ``--registration-token`` to a program's parser."""
     parser.add_argument(
         "--registration-token",
-        help=f"secret that controller and workers share; also read from ${VARIABLE}, which other users cannot list",
+        metavar="SECRET",
+        help=f"secret that controller and workers share; without the flag the variable {VARIABLE} is read, which other "
+        "users of the machine cannot list",
     )
 
 
 def token_of(args: argparse.Namespace) -> str | None:
-    """The flag's, else the environment's, else none. Raises OptionError for one that no header can carry."""
+    """Return the token of the flag, else of the environment, else None.
+
+    Raises OptionError for a token that a header cannot carry.
+    """
     token = args.registration_token or os.environ.get(VARIABLE) or None
     if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
         raise OptionError("the registration token has characters that a header cannot carry; use printable ASCII")
@@ -29,10 +34,10 @@ def token_of(args: argparse.Namespace) -> str | None:
 
 
 def header(token: str | None) -> dict[str, str]:
-    """What a worker sends."""
+    """Return the header that carries the token; empty where there is none."""
     return {} if token is None else {"Authorization": SCHEME + token}
 
 
 def fits(token: str | None, authorization: str | None) -> bool:
-    """Whether a request's header shows the token, compared in constant time; always, where there is no token."""
+    """Return whether an ``Authorization`` header carries the token, compared in constant time; True without a token."""
     return token is None or hmac.compare_digest((SCHEME + token).encode(), (authorization or "").encode())

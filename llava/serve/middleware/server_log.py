@@ -1,4 +1,4 @@
-"""How the servers log: one line each, to the standard error, uvicorn's own among them."""
+"""Sets up logging for the servers: one line for each event, on standard error, uvicorn's included."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Set up the root logger of a server's process."""
+    """Configure the root logger of a server's process."""
     logging.basicConfig(level=level, format=FORMAT, datefmt="%Y-%m-%d %H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every heart beat
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log a line for every heartbeat

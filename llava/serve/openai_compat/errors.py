@@ -1,4 +1,4 @@
-"""Failures in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
+"""Puts failures into the OpenAI API's error format: ``{"error": {"message", "type", "param", "code"}}``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse
 from llava.serve.openai_compat.schemas import ErrorReply
 from llava.serve.protocol.errors import RequestFailure
 
-CODES = {"no_such_model": "model_not_found", "queue_full": "rate_limit_exceeded"}  # where OpenAI has a word of its own
-# HTTP status of failures that come inside a worker's stream, by their reason.
+# Our reasons for which OpenAI's API has a code; all other reasons are the code themselves.
+CODES = {"no_such_model": "model_not_found", "queue_full": "rate_limit_exceeded"}
+# HTTP status of failures that arrive inside a worker's stream, by their reason; 500 for all others.
 STATUSES = {"bad_request": 400, "timeout": 504, "out_of_memory": 503, "shutting_down": 503, "worker_lost": 502}
 
 REPLIES: dict[int | str, dict[str, Any]] = {
@@ -28,30 +29,30 @@ REPLIES: dict[int | str, dict[str, Any]] = {
         504: "the answer took too long",
     }.items()
 }
-REPLIES["4XX"] = REPLIES[400]  # in place of the 422 that FastAPI would document
+REPLIES["4XX"] = REPLIES[400]  # replaces the 422 that FastAPI would document
 
 
 def error_body(failure: RequestFailure) -> dict[str, Any]:
-    """The reply's fields."""
-    said = {
+    """Return the fields of the reply."""
+    error = {
         "message": failure.message,
         "type": _type(failure.status),
         "param": failure.param,
         "code": CODES.get(failure.reason, failure.reason),
     }
-    return {"error": said}
+    return {"error": error}
 
 
 def error_response(failure: RequestFailure, request_id: str | None) -> JSONResponse:
-    """A reply of its own; the request's id is in its header. What is 422 elsewhere is 400 here, as OpenAI's."""
+    """Make the HTTP reply; the request's id is in its header. A status 422 becomes 400, as in OpenAI's API."""
     status = 400 if failure.status == 422 else failure.status
     return JSONResponse(error_body(failure), status, failure.all_headers())
 
 
-def failure_in_stream(said: dict[str, Any]) -> RequestFailure:
-    """The failure that a worker's or controller's object tells of."""
-    reason = str(said.get("reason", "worker_failed"))
-    return RequestFailure(STATUSES.get(reason, 500), reason, str(said.get("text", "the worker failed")))
+def failure_in_stream(chunk: dict[str, Any]) -> RequestFailure:
+    """Return the failure that a worker's or the controller's chunk reports."""
+    reason = str(chunk.get("reason", "worker_failed"))
+    return RequestFailure(STATUSES.get(reason, 500), reason, str(chunk.get("text", "the worker failed")))
 
 
 def _type(status: int) -> str:

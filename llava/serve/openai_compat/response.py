@@ -1,4 +1,4 @@
-"""A worker's objects -> a chat completion, whole or in server-sent events."""
+"""Translates a worker's chunks into a chat completion, as one reply or as server-sent events."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from llava.serve.protocol.schemas import WORKER_UNREACHABLE
 
 log = logging.getLogger(__name__)
 
-Objects = AsyncIterator[dict[str, Any]]
-OWN = ("text", "error_code", "finish_reason", "usage")  # what the completion has fields for; the rest is the figures
+Chunks = AsyncIterator[dict[str, Any]]
+COMPLETION_FIELDS = ("text", "error_code", "finish_reason", "usage")  # all others go into the field ``llava``
 DONE = b"data: [DONE]\n\n"
 
 
 @dataclass
 class ChatAnswer:
-    """One answer on its way. ``prompt``: what every object's text begins with."""
+    """One answer while it is generated. ``prompt``: what the text of every chunk begins with."""
 
     request_id: str
     model: str
@@ -32,19 +32,19 @@ class ChatAnswer:
 
     @property
     def id(self) -> str:
-        """OpenAI's form of the request's id."""
+        """The request's id in OpenAI's form."""
         return f"chatcmpl-{self.request_id}"
 
-    def text(self, said: dict[str, Any]) -> str:
-        """The answer so far, without the space around it."""
-        return str(said["text"])[len(self.prompt) :].strip()
+    def text(self, chunk: dict[str, Any]) -> str:
+        """Return the answer so far, without the space around it."""
+        return str(chunk["text"])[len(self.prompt) :].strip()
 
-    async def whole(self, objects: Objects) -> Completion:
-        """The completion, once all is there."""
+    async def completion(self, chunks: Chunks) -> Completion:
+        """Read all chunks; return the completion. Raises RequestFailure where they have no proper end."""
         last = None
-        async for said in objects:
-            last = said
-        last = _finished(last)
+        async for chunk in chunks:
+            last = chunk
+        last = _check_finished(last)
         message = AssistantMessage(content=self.text(last))
         return Completion(
             id=self.id,
@@ -52,27 +52,27 @@ class ChatAnswer:
             model=self.model,
             choices=[Choice(message=message, finish_reason=last["finish_reason"])],
             usage=Usage(**last["usage"]),
-            llava=_figures(last),
+            llava=_metadata(last),
         )
 
-    async def events(self, objects: Objects, include_usage: bool) -> AsyncIterator[bytes]:
-        """Server-sent events: the role, pieces of text, the end with the figures; what fails is an event, too."""
+    async def events(self, chunks: Chunks, include_usage: bool) -> AsyncIterator[bytes]:
+        """Yield server-sent events: the role, pieces of text, the end with the metadata; a failure is an event, too."""
         usage: dict[str, Any] = {"usage": None} if include_usage else {}
         try:
             yield self._event({"role": "assistant", "content": ""}, **usage)
-            shown, last = "", None
-            async for last in objects:
+            sent, last = "", None
+            async for last in chunks:
                 text = self.text(last)
-                if len(text) > len(shown):
-                    yield self._event({"content": text[len(shown) :]}, **usage)
-                    shown = text
-            last = _finished(last)
-            yield self._event({}, last["finish_reason"], **usage, llava=_figures(last))
+                if len(text) > len(sent):
+                    yield self._event({"content": text[len(sent) :]}, **usage)
+                    sent = text
+            last = _check_finished(last)
+            yield self._event({}, last["finish_reason"], **usage, llava=_metadata(last))
             if include_usage:
-                yield _sent({**self._head(), "choices": [], "usage": last["usage"]})
+                yield _encode({**self._head(), "choices": [], "usage": last["usage"]})
         except RequestFailure as failure:
             log.warning("request %s: %d %s", self.request_id, failure.status, failure.message)
-            yield _sent(error_body(failure))
+            yield _encode(error_body(failure))
         yield DONE
 
     def _head(self) -> dict[str, Any]:
@@ -80,19 +80,20 @@ class ChatAnswer:
 
     def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **fields: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _sent({**self._head(), "choices": [choice], **fields})
+        return _encode({**self._head(), "choices": [choice], **fields})
 
 
-def _finished(last: dict[str, Any] | None) -> dict[str, Any]:
+def _check_finished(last: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the last chunk. Raises RequestFailure where it is not the end of an answer."""
     if last is None or "finish_reason" not in last or "usage" not in last:
-        message = "the worker's answer ended without its figures; is it a worker of this project?"
+        message = "the worker's answer ended without its finish_reason and usage; is it a worker of this project?"
         raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE)
     return last
 
 
-def _figures(last: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in last.items() if name not in OWN}
+def _metadata(last: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in last.items() if name not in COMPLETION_FIELDS}
 
 
-def _sent(event: dict[str, Any]) -> bytes:
+def _encode(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event, allow_nan=False).encode() + b"\n\n"

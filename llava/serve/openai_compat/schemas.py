@@ -1,4 +1,4 @@
-"""Bodies of the OpenAI-style API: what is asked, and what is answered."""
+"""Request and reply bodies of the OpenAI-style API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from llava.plugins import hooks, merged
 from llava.serve.protocol.schemas import Body, Name
 
-# Fields of OpenAI's that would change the answer if they were heeded, and the values with which they change nothing.
+# OpenAI's fields that are not supported, and their values that would change nothing: any other value is refused.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "tools": ([],),
@@ -28,8 +28,8 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _whole(text: str) -> str:
-    """Raises ValueError for text that no UTF-8 can carry; JSON's escapes can."""
+def _check_encodable(text: str) -> str:
+    """Return the text. Raises ValueError where UTF-8 cannot encode it; JSON's escapes can hold such text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -37,11 +37,11 @@ def _whole(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_check_encodable)]
 
 
 class ImageUrl(Body):
-    """``detail`` is taken and makes no difference: every picture goes through the same tower."""
+    """Where an image is. ``detail`` is accepted and ignored: every image is preprocessed in the same way."""
 
     url: Text = Field(
         min_length=1, description="data:image/...;base64,... or, where the server allows it, http(s)://..."
@@ -50,14 +50,14 @@ class ImageUrl(Body):
 
 
 class TextPart(Body):
-    """Words."""
+    """Text in a message."""
 
     type: Literal["text"]
     text: Text
 
 
 class ImagePart(Body):
-    """A picture."""
+    """Image in a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -67,20 +67,20 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(Body):
-    """One turn."""
+    """One message of the chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[Part]
 
 
 class StreamOptions(Body):
-    """How a stream ends."""
+    """Options of a streamed answer."""
 
     include_usage: bool | None = None
 
 
 class ChatBody(Body):
-    """A request for a chat completion. Plug-ins add fields of their own."""
+    """Body of a request for a chat completion; plug-ins add their fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -97,12 +97,12 @@ class ChatBody(Body):
 
 
 def chat_model() -> type[ChatBody]:
-    """The request's body with the plug-ins' fields."""
+    """Make the model of the request's body, with the plug-ins' fields."""
     return create_model("ChatRequest", __base__=ChatBody, **merged(hooks().request_fields()))
 
 
 class Model(BaseModel):
-    """A model that can be asked. ``created``: when this server began, as nobody knows the model's own time."""
+    """A model that can be asked. ``created``: when this server started; the model's own date is not known."""
 
     id: str
     object: Literal["model"] = "model"
@@ -111,14 +111,14 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All of them."""
+    """List of the models that can be asked."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class Usage(BaseModel):
-    """Tokens; a picture's positions count as the prompt's."""
+    """Token counts of an answer; image tokens count as the prompt's."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -126,7 +126,7 @@ class Usage(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """The model's turn."""
+    """The message that the model answers with."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -134,7 +134,7 @@ class AssistantMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """The one answer."""
+    """The answer; there is always one."""
 
     index: Literal[0] = 0
     message: AssistantMessage
@@ -143,7 +143,7 @@ class Choice(BaseModel):
 
 
 class Completion(BaseModel):
-    """A whole answer. ``llava``: the worker's figures, such as time to the first token, and what plug-ins say."""
+    """A complete answer. ``llava``: the worker's metadata, such as the TTFT, and the plug-ins' metadata."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -154,8 +154,8 @@ class Completion(BaseModel):
     llava: dict[str, Any]
 
 
-class ErrorFacts(BaseModel):
-    """What went wrong."""
+class ErrorDetail(BaseModel):
+    """Message, type and code of a failure; ``param``: the field that is at fault."""
 
     message: str
     type: str
@@ -164,6 +164,6 @@ class ErrorFacts(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """A request without an answer."""
+    """Reply to a request that failed."""
 
-    error: ErrorFacts
+    error: ErrorDetail

@@ -1,8 +1,8 @@
-"""A request without an answer: the HTTP status, upstream's number, a word for programs, a message for people."""
+"""Turns failures into replies: an HTTP status, upstream's error code, a machine-readable reason, a readable message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,13 +13,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llava.errors import LlavaError
-from llava.serve.protocol.schemas import WORKER_FAILED, Failure, chunk
+from llava.serve.protocol.schemas import NO_WORKER, WORKER_FAILED, Failure, chunk
+
+MAX_REPORTED = 5  # problems of one body that a message lists
 
 
 @dataclass
 class RequestFailure(Exception):
-    """Raised wherever a request ends without an answer. ``retry_after`` is in seconds; ``param`` names the field that
-    is at fault, where one is."""
+    """Why a request ends without an answer, raised wherever that is found out.
+
+    ``status``: HTTP status. ``reason``: code for programs. ``retry_after``: seconds. ``param``: the field that is at
+    fault, where there is one.
+    """
 
     status: int
     reason: str
@@ -30,32 +35,59 @@ class RequestFailure(Exception):
     param: str | None = None
 
     def __post_init__(self) -> None:
-        self.message = self.message.encode(errors="backslashreplace").decode()  # it may repeat what no UTF-8 can carry
+        # The message may quote the client's text, which JSON lets hold what UTF-8 cannot encode.
+        self.message = self.message.encode(errors="backslashreplace").decode()
 
     def __str__(self) -> str:
         return self.message
 
     def body(self, request_id: str | None) -> dict[str, Any]:
-        """The reply's fields."""
+        """Return the fields of the reply."""
         failure = Failure(text=self.message, error_code=self.error_code, reason=self.reason, request_id=request_id)
         return failure.model_dump()
 
     def chunk(self, request_id: str | None) -> bytes:
-        """The same in a stream that has begun."""
+        """Encode the failure as the last chunk of a stream that has begun."""
         fields = self.body(request_id)
         return chunk(fields.pop("text"), **fields)
 
     def response(self, request_id: str | None) -> JSONResponse:
-        """The same as a reply of its own."""
+        """Make the HTTP reply to a request that is refused."""
         return JSONResponse(self.body(request_id), self.status, self.all_headers())
 
     def all_headers(self) -> dict[str, str]:
-        """The reply's headers."""
+        """Return the headers of the reply, ``Retry-After`` among them."""
         after = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return {**self.headers, **after}
 
 
-FormOf = Callable[[RequestFailure, "str | None"], JSONResponse]  # failure and request id -> reply
+def no_worker(model: str, models: Sequence[str]) -> RequestFailure:
+    """Return the failure of a request for a model that no worker serves; ``models``: those that are served."""
+    if not models:
+        return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
+    message = f"no worker serves model {model!r}; there are: {', '.join(models)}"
+    return RequestFailure(404, "no_such_model", message, NO_WORKER, param="model")
+
+
+def failure_of_reply(status: int, headers: Mapping[str, str], content: bytes) -> RequestFailure:
+    """Return the failure that another server's reply reports, to pass it on. Raises ValueError where it has none."""
+    failure = Failure.model_validate_json(content)
+    after = headers.get("Retry-After", "")
+    return RequestFailure(
+        error_status(status),
+        failure.reason,
+        failure.text,
+        failure.error_code,
+        int(after) if after.isdecimal() else None,
+    )
+
+
+def error_status(status: int) -> int:
+    """Return the status of a reply that is passed on as a failure: its own, or 502 where that is none of an error."""
+    return status if status >= 400 else 502
+
+
+ErrorFormat = Callable[[RequestFailure, "str | None"], JSONResponse]  # (failure, request id) -> reply
 
 
 REPLIES: dict[int | str, dict[str, Any]] = {
@@ -83,51 +115,54 @@ STREAM_REPLIES: dict[int | str, dict[str, Any]] = {
 
 
 def request_id_of(request: Request) -> str | None:
-    """The id that the request goes by in the logs (see ``llava.serve.middleware.request_ids``)."""
+    """Return the id that names the request in the logs (see ``llava.serve.middleware.request_ids``)."""
     return getattr(request.state, "request_id", None)
 
 
-def validation_message(error: RequestValidationError) -> tuple[int, str]:
-    """Status and message. What was sent is not repeated: it may be huge, or no text at all."""
+def validation_failure(error: RequestValidationError) -> RequestFailure:
+    """Return the failure for a body that does not fit its schema: 400 where it is not JSON, else 422.
+
+    The values are not quoted: they may be very large, or not text at all.
+    """
     problems = error.errors()
     broken = next((problem for problem in problems if problem["type"] == "json_invalid"), None)
     if broken is not None:
-        return 400, f"the body is not JSON: {broken.get('ctx', {}).get('error', broken['msg'])}"
-    said = []
-    for problem in problems[:5]:
-        place = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
-        said.append(f"{place or 'the body'}: {problem['msg'][:300]}")
+        why = broken.get("ctx", {}).get("error", broken["msg"])
+        return RequestFailure(400, "bad_request", f"the body is not JSON: {why}", param=_field_at_fault(error))
+    messages = []
+    for problem in problems[:MAX_REPORTED]:
+        path = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
+        messages.append(f"{path or 'the body'}: {problem['msg'][:300]}")
     if any(tuple(problem["loc"]) == ("body",) for problem in problems):
-        said.append("send a JSON object, with the header Content-Type: application/json")
-    return 422, "; ".join(said)
+        messages.append("send a JSON object, with the header Content-Type: application/json")
+    return RequestFailure(422, "bad_request", "; ".join(messages), param=_field_at_fault(error))
 
 
-def place_of(error: RequestValidationError) -> str | None:
-    """The field that is at fault, where it is one of the body's own."""
-    place = next((problem["loc"][1:] for problem in error.errors() if len(problem["loc"]) > 1), ())
-    return str(place[0])[:100] if place and isinstance(place[0], str) else None
+def _field_at_fault(error: RequestValidationError) -> str | None:
+    """Return the first field of the body with a problem; None where the problem is not in a field."""
+    path = next((problem["loc"][1:] for problem in error.errors() if len(problem["loc"]) > 1), ())
+    return str(path[0])[:100] if path and isinstance(path[0], str) else None
 
 
-def install(app: FastAPI, form: FormOf = RequestFailure.response) -> None:
-    """Answer every failure of ``app`` in one form."""
+def install(app: FastAPI, error_format: ErrorFormat = RequestFailure.response) -> None:
+    """Make ``app`` answer every failure in one format: ours, a ``LlavaError``, a bad body, FastAPI's own."""
 
     async def failed(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestFailure)
-        return form(error, request_id_of(request))
+        return error_format(error, request_id_of(request))
 
     async def user_error(request: Request, error: Exception) -> JSONResponse:
-        return form(RequestFailure(400, "bad_request", str(error)), request_id_of(request))
+        return error_format(RequestFailure(400, "bad_request", str(error)), request_id_of(request))
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        status, message = validation_message(error)
-        return form(RequestFailure(status, "bad_request", message, param=place_of(error)), request_id_of(request))
+        return error_format(validation_failure(error), request_id_of(request))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         message = f"{request.method} {request.url.path[:200]}: {error.detail or HTTPStatus(error.status_code).phrase}"
         failure = RequestFailure(error.status_code, "bad_request", message, headers=dict(error.headers or {}))
-        return form(failure, request_id_of(request))
+        return error_format(failure, request_id_of(request))
 
     app.add_exception_handler(RequestFailure, failed)
     app.add_exception_handler(LlavaError, user_error)

@@ -1,7 +1,7 @@
-"""What travels between clients, controller and workers: the bodies of requests, and the chunks of an answer.
+"""Request bodies and answer chunks that travel between clients, controller and workers.
 
 An answer is a stream of JSON objects, each ended by a zero byte: ``{"text": prompt + answer so far, "error_code": 0}``.
-A failure is one object whose ``text`` says what happened. The numbers are upstream's.
+A failure is one object whose ``text`` says what happened. The error codes are upstream LLaVA's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 OK = 0
 WORKER_FAILED = 1  # the worker refused the request, or failed while it answered
-NO_WORKER = 2  # the controller knows no worker for this model
+NO_WORKER = 2  # no worker is registered for this model
 WORKER_UNREACHABLE = 3  # the controller cannot reach the worker, or lost it in the middle of an answer
 
 END = b"\0"
@@ -23,13 +23,13 @@ Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Body(BaseModel):
-    """A request's body. Fields that are not known are passed over, as upstream does."""
+    """Base of request bodies. Unknown fields are ignored, as upstream does."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
 class WorkerStatus(Body):
-    """What a worker says of itself. ``queue_length`` counts running and waiting requests."""
+    """What a worker reports about itself. ``queue_length`` counts running and waiting requests."""
 
     model_names: list[Name] = Field(max_length=100)
     speed: float = Field(default=1, gt=0, le=1e6)
@@ -37,7 +37,10 @@ class WorkerStatus(Body):
 
 
 class Registration(Body):
-    """``worker_name`` is the worker's address. Without a status the controller asks the worker for it."""
+    """Body of ``/register_worker``.
+
+    ``worker_name`` is the worker's address. Without ``worker_status`` the controller asks the worker for it.
+    """
 
     worker_name: Name
     check_heart_beat: bool
@@ -45,43 +48,47 @@ class Registration(Body):
 
 
 class HeartBeat(Body):
-    """A worker's sign of life."""
+    """Body of ``/receive_heart_beat``: a worker's sign of life and its queue length."""
 
     worker_name: Name
     queue_length: Count
 
 
 class UnregisterRequest(Body):
-    """A worker that takes no more requests."""
+    """Body of ``/unregister_worker``: the address of a worker that takes no more requests."""
 
     worker_name: Name
 
 
 class WorkerAddressRequest(Body):
-    """Which model is meant."""
+    """Body of ``/get_worker_address``: the model to ask."""
 
     model: Name
 
 
 class RoutedRequest(WorkerAddressRequest):
-    """A request for an answer as the controller reads it; the worker reads the rest."""
+    """Generation request as the controller reads it: the model; all other fields are for the worker."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class GenerationBody(Body):
-    """A request for an answer, in upstream's fields. ``prompt`` is rendered by the client, with an ``<image>`` for each
-    picture of ``images`` (base64). Plug-ins add fields of their own."""
+    """Body of ``/worker_generate_stream``, in upstream's fields; plug-ins add theirs.
 
-    model: Name = Field(default="", description="must be the worker's, where it is given")
+    ``prompt`` is rendered by the client, with an ``<image>`` for each item of ``images``.
+    """
+
+    model: Name = Field(default="", description="name of the model; must be the worker's where it is given")
     prompt: str = Field(min_length=1)
     images: list[str] | None = Field(default=None, description="base64 of PNG, JPEG, WebP, BMP or still GIF files")
     temperature: float = Field(default=1.0, ge=0, le=100, description="up to 0.001 is greedy")
-    top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps the likeliest token only")
-    max_new_tokens: int = Field(default=256, ge=1, description="longest answer; the worker's own limit holds too")
-    stop: str | list[str] | None = Field(default=None, description="text that ends the answer and is no part of it")
+    top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps only the most probable token")
+    max_new_tokens: int = Field(
+        default=256, ge=1, description="maximum length of the answer in tokens, up to the worker's own limit"
+    )
+    stop: str | list[str] | None = Field(default=None, description="text that ends the answer and is not part of it")
     seed: int | None = Field(
-        default=None, ge=-(2**63), lt=2**63, description="the same draws again, where the temperature is above 0"
+        default=None, ge=-(2**63), lt=2**63, description="repeats the same draws, where the temperature is above 0"
     )
 
 
@@ -95,5 +102,5 @@ class Failure(BaseModel):
 
 
 def chunk(text: str, error_code: int = OK, **fields: Any) -> bytes:
-    """One object of a stream."""
+    """Encode one object of a stream, with the zero byte that ends it."""
     return json.dumps({"text": text, "error_code": error_code, **fields}, allow_nan=False).encode() + END

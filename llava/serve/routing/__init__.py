@@ -1,0 +1,1 @@
+"""How the controller chooses a worker and forwards a request to it."""

@@ -1,8 +1,7 @@
-"""Hands a request on to a worker and its answer back, whole objects only; a worker that breaks off is told truly."""
+"""Forwards a request to a worker and its answer back in complete frames; reports a worker that is lost in between."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,19 +9,21 @@ from dataclasses import dataclass
 import httpx
 
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.protocol.errors import RequestFailure
-from llava.serve.protocol.schemas import END, NO_WORKER, WORKER_UNREACHABLE, Failure, WorkerStatus
+from llava.serve.protocol.errors import RequestFailure, error_status, failure_of_reply, no_worker
+from llava.serve.protocol.framing import FrameReader
+from llava.serve.protocol.schemas import END, WORKER_UNREACHABLE, WorkerStatus
 from llava.serve.routing.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
 STATUS_TIMEOUT_S = 5.0
 JSON = {"Content-Type": "application/json"}
-MAX_OBJECT = 16 * 1024 * 1024  # bytes; a worker's answer is text
+MAX_FRAME_BYTES = 16 * 1024 * 1024  # a worker's answer is text
+TRY_ANOTHER = (429, 503)  # a worker that is full or shutting down: the next one may take the request
 
 
 async def ask_status(client: httpx.AsyncClient, address: str) -> WorkerStatus | None:
-    """A worker's status, None where it gives none."""
+    """Ask a worker for its status; return None where it gives none."""
     try:
         reply = await client.post(f"{address}/worker_get_status", timeout=STATUS_TIMEOUT_S)
         reply.raise_for_status()
@@ -34,20 +35,23 @@ async def ask_status(client: httpx.AsyncClient, address: str) -> WorkerStatus | 
 
 @dataclass
 class Relay:
-    """What the controller knows and sends with. Each worker of a model is tried once, until one takes the request."""
+    """Sends requests to workers: each worker of a model is tried once, until one takes the request.
+
+    ``worker_timeout_s``: maximum wait for the next piece of a worker's answer, in seconds.
+    """
 
     registry: WorkerRegistry
     client: httpx.AsyncClient
     worker_timeout_s: float
 
     async def open(self, model: str, body: bytes, request_id: str) -> tuple[str, httpx.Response]:
-        """The worker that took the request, and its reply, still to be read.
+        """Send a request; return the worker that took it, and its reply, not read yet. The caller closes the reply.
 
         Raises RequestFailure: no worker, none that can be reached, or the worker's own refusal.
         """
         tried: list[str] = []
         refusal: RequestFailure | None = None
-        while (address := self.registry.choose(model, without=tried)) is not None:
+        while (address := self.registry.choose(model, exclude=tried)) is not None:
             tried.append(address)
             try:
                 response = await self._send(address, body, request_id)
@@ -55,15 +59,15 @@ class Relay:
                 log.warning("request %s: worker %s cannot be reached: %s", request_id, address, error)
                 self.registry.forget(address, "cannot be reached")
                 continue
-            except httpx.HTTPError as error:  # it may be at work on the request: not sent again
-                await self._confirm(address)
+            except httpx.HTTPError as error:  # it may be working on the request: not sent again
+                await self._forget_if_dead(address)
                 raise _lost(address, error) from error
             if response.status_code == 200:
                 return address, response
             refusal = await _refusal(address, response)
-            if refusal.status not in (429, 503):
+            if refusal.status not in TRY_ANOTHER:
                 raise refusal
-        raise refusal or self._nobody(model, tried)
+        raise refusal or self._no_worker(model, tried)
 
     async def _send(self, address: str, body: bytes, request_id: str) -> httpx.Response:
         timeout = httpx.Timeout(self.worker_timeout_s, connect=STATUS_TIMEOUT_S)
@@ -76,61 +80,49 @@ class Relay:
         )
         return await self.client.send(request, stream=True)
 
-    def _nobody(self, model: str, tried: list[str]) -> RequestFailure:
+    def _no_worker(self, model: str, tried: list[str]) -> RequestFailure:
         if tried:
             message = f"no worker for model {model!r} can be reached; tried {', '.join(tried)}. Try again later"
             return RequestFailure(502, "worker_unreachable", message, WORKER_UNREACHABLE)
-        models = self.registry.models()
-        if not models:
-            return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
-        return RequestFailure(
-            404, "no_such_model", f"no worker serves model {model!r}; there are: {', '.join(models)}", NO_WORKER
-        )
+        return no_worker(model, self.registry.models())
 
-    async def objects(self, address: str, response: httpx.Response, request_id: str) -> AsyncIterator[bytes]:
-        """The answer's objects, each with its zero byte. Where the worker is lost, a true last one.
-        The caller closes ``response``."""
-        rest = b""
+    async def frames(self, address: str, response: httpx.Response, request_id: str) -> AsyncIterator[bytes]:
+        """Yield the frames of an answer, each with its zero byte; the last one is a failure where the worker is lost.
+
+        The caller closes ``response``.
+        """
+        reader = FrameReader()
         try:
             async for data in response.aiter_bytes():
-                *whole, rest = (rest + data).split(END)
-                for part in whole:
-                    yield part + END
-                if len(rest) > MAX_OBJECT:
-                    raise httpx.ReadError("an object of its answer has no end")
-            if rest:
-                raise httpx.RemoteProtocolError("the answer ends within an object")
+                for frame in reader.feed(data):
+                    yield frame + END
+                if len(reader.remainder) > MAX_FRAME_BYTES:
+                    raise httpx.ReadError(f"a frame of its answer is longer than {MAX_FRAME_BYTES:,} bytes")
+            if reader.remainder:
+                raise httpx.RemoteProtocolError("the answer ends within a frame")
         except httpx.HTTPError as error:
             log.warning("request %s: worker %s lost: %s", request_id, address, error or type(error).__name__)
             yield _lost(address, error).chunk(request_id)
-            await self._confirm(address)
+            await self._forget_if_dead(address)
 
-    async def _confirm(self, address: str) -> None:
+    async def _forget_if_dead(self, address: str) -> None:
         """Forget a worker that has just failed, unless it still gives its status."""
         if await ask_status(self.client, address) is None:
             self.registry.forget(address, "lost in the middle of a request")
 
 
 def _lost(address: str, error: httpx.HTTPError) -> RequestFailure:
-    what = "did not go on in time" if isinstance(error, httpx.TimeoutException) else "was lost"
+    what = "did not respond in time" if isinstance(error, httpx.TimeoutException) else "was lost"
     message = f"the worker at {address} {what} ({type(error).__name__}); please ask again"
     return RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE)
 
 
 async def _refusal(address: str, response: httpx.Response) -> RequestFailure:
-    """A worker's own failure, to be passed on."""
+    """Read a worker's own failure, to pass it on."""
     try:
-        said = Failure.model_validate(json.loads(await response.aread()))
+        return failure_of_reply(response.status_code, response.headers, await response.aread())
     except (httpx.HTTPError, ValueError):
         message = f"the worker at {address} answered with status {response.status_code} and no reason"
-        said = Failure(text=message, error_code=WORKER_UNREACHABLE, reason="worker_lost")
+        return RequestFailure(error_status(response.status_code), "worker_lost", message, WORKER_UNREACHABLE)
     finally:
         await response.aclose()
-    after = response.headers.get("Retry-After", "")
-    return RequestFailure(
-        response.status_code if response.status_code >= 400 else 502,
-        said.reason,
-        said.text,
-        said.error_code,
-        int(after) if after.isdecimal() else None,
-    )

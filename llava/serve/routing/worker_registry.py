@@ -1,4 +1,4 @@
-"""The workers that a controller knows, when each was last heard of, and which one is next."""
+"""Registry of a controller's workers: their status, their heartbeats, and which one gets the next request."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ DISPATCH_METHODS = (LOTTERY, SHORTEST_QUEUE)
 
 @dataclass
 class KnownWorker:
-    """``last_heard``: seconds on the registry's clock. Workers that are not checked never expire."""
+    """A registered worker. ``last_heartbeat``: seconds on the registry's clock.
+
+    A worker that is not checked (``check_heart_beat`` false) never expires.
+    """
 
     status: WorkerStatus
     check_heart_beat: bool
-    last_heard: float
+    last_heartbeat: float
 
 
 class WorkerRegistry:
-    """Workers by address. A worker that is checked and was not heard of for ``expiration_s`` seconds is forgotten.
+    """Workers by address. A checked worker without a heartbeat for ``expiration_s`` seconds is forgotten.
 
-    lottery draws a worker with its speed as weight; shortest queue takes the least queue for its speed.
+    ``dispatch_method``: ``lottery`` draws a worker with its speed as weight; ``shortest_queue`` takes the worker with
+    the smallest queue length divided by speed. ``clock`` returns seconds; ``rng`` is for the lottery.
     """
 
     def __init__(
@@ -45,54 +49,57 @@ class WorkerRegistry:
         self._workers: dict[str, KnownWorker] = {}
 
     def register(self, name: str, check_heart_beat: bool, status: WorkerStatus) -> None:
-        """Add a worker, or replace what is known of it."""
+        """Add a worker, or replace the status of a registered one."""
         news = "new" if name not in self._workers else "again"
         self._workers[name] = KnownWorker(status, check_heart_beat, self._clock())
         log.info("worker %s registered (%s): %r", name, news, status.model_names)
 
     def forget(self, name: str, reason: str) -> bool:
-        """Drop a worker; whether there was one."""
-        known = self._workers.pop(name, None) is not None
-        if known:
+        """Remove a worker; return whether it was registered."""
+        registered = self._workers.pop(name, None) is not None
+        if registered:
             log.warning("worker %s forgotten: %s", name, reason)
-        return known
+        return registered
 
     def receive_heartbeat(self, name: str, queue_length: int) -> bool:
-        """Note a heart beat; False for a worker that is not known, and should register."""
+        """Record a heartbeat; return False for an unknown worker, which should register."""
         self._expire()
         worker = self._workers.get(name)
         if worker is None:
             return False
         worker.status.queue_length = queue_length
-        worker.last_heard = self._clock()
+        worker.last_heartbeat = self._clock()
         return True
 
     def workers(self) -> dict[str, KnownWorker]:
-        """Those alive, by address."""
+        """Return the workers that are alive, by address."""
         self._expire()
         return dict(self._workers)
 
     def models(self) -> list[str]:
-        """Every model that some worker serves."""
+        """Return the names of all models that some worker serves, sorted."""
         return sorted({model for worker in self.workers().values() for model in worker.status.model_names})
 
-    def choose(self, model: str, without: Collection[str] = ()) -> str | None:
-        """The address that the next request for ``model`` goes to, none of ``without``; None where there is none."""
-        able = {
+    def choose(self, model: str, exclude: Collection[str] = ()) -> str | None:
+        """Choose the worker for the next request for ``model``; return its address, or None where there is none.
+
+        exclude: addresses of workers that have been tried.
+        """
+        candidates = {
             name: worker.status
             for name, worker in self.workers().items()
-            if model in worker.status.model_names and name not in without
+            if model in worker.status.model_names and name not in exclude
         }
-        if not able:
+        if not candidates:
             return None
         if self.dispatch_method == LOTTERY:
-            return self._rng.choices(list(able), [status.speed for status in able.values()])[0]
-        name = min(able, key=lambda name: able[name].queue_length / able[name].speed)
-        able[name].queue_length += 1  # until its next heart beat says better
+            return self._rng.choices(list(candidates), [status.speed for status in candidates.values()])[0]
+        name = min(candidates, key=lambda name: candidates[name].queue_length / candidates[name].speed)
+        candidates[name].queue_length += 1  # an estimate, until the worker's next heartbeat
         return name
 
     def total(self) -> WorkerStatus:
-        """All workers as if they were one."""
+        """Return the status of all workers combined, as if they were one worker."""
         statuses = [worker.status for worker in self.workers().values()]
         return WorkerStatus.model_construct(
             model_names=self.models(),
@@ -103,6 +110,6 @@ class WorkerRegistry:
     def _expire(self) -> None:
         now = self._clock()
         for name, worker in list(self._workers.items()):
-            silent_s = now - worker.last_heard
+            silent_s = now - worker.last_heartbeat
             if worker.check_heart_beat and silent_s > self.expiration_s:
-                self.forget(name, f"not heard of for {silent_s:.0f} s")
+                self.forget(name, f"no heartbeat for {silent_s:.0f} s")

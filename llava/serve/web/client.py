@@ -8,10 +8,9 @@ from typing import Any
 import httpx
 
 from llava.errors import LlavaError
-from llava.serve.protocol.framing import objects
+from llava.serve.protocol.framing import iter_chunks
+from llava.serve.protocol.http_client import new_sync_client
 from llava.serve.protocol.schemas import OK
-
-HEADERS = {"User-Agent": "LLaVA Client"}
 
 
 class ServingError(LlavaError):
@@ -23,8 +22,7 @@ class WebClient:
 
     def __init__(self, address: str, answer_timeout_s: float = 120.0) -> None:
         self.address = address.rstrip("/")
-        timeout = httpx.Timeout(answer_timeout_s, connect=5.0)
-        self._client = httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)
+        self._client = new_sync_client(answer_timeout_s)
 
     def models(self, refresh: bool = True) -> list[str]:
         """Return the names of the models that workers serve, sorted. Raises ``ServingError``.
@@ -53,7 +51,7 @@ class WebClient:
         """Yield the chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
         try:
             with self._client.stream("POST", f"{self.address}/worker_generate_stream", json=dict(body)) as reply:
-                for part in objects(reply.iter_bytes()):
+                for part in iter_chunks(reply.iter_bytes()):
                     if part.get("error_code") != OK:
                         raise ServingError(f"{part.get('text')} (error {part.get('error_code')})")
                     yield part

@@ -12,6 +12,7 @@ import anyio
 import httpx
 
 from llava.serve.middleware import registration_token
+from llava.serve.protocol.http_client import new_client
 from llava.serve.protocol.schemas import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class HeartBeat:
         self.address = address
         self.interval_s = interval_s
         self._status = status
-        self._client = client or httpx.AsyncClient(trust_env=False)
+        self._client = client or new_client()
         self._headers = registration_token.header(token)
         self._nudged = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

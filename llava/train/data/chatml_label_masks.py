@@ -1,8 +1,8 @@
-"""Which tokens of a ChatML conversation are learned: each answer and the ``<|im_end|>`` behind it.
+"""Masks the labels of a ChatML conversation: each answer and the ``<|im_end|>`` after it are trained on.
 
-Upstream counts rounds one by one. With most tokenizers its sum is not the conversation's length, and it then trains on
-nothing, with a printed warning. Where the sum does fit, its labels are kept as they are, so that both train alike; they
-begin one token early in a first round, and leave out its end. Everywhere else the tokens are counted in context.
+Upstream counts rounds one by one. With most tokenizers their sum is not the conversation's length, and upstream then
+trains on nothing, with a printed warning. Where the sum is right, upstream's labels are kept, so that both train alike:
+they begin one token early in the first round, and leave out its end. Otherwise the tokens are counted in context.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from llava.errors import DataError
 
 Count = Callable[[str], int]
 Turn = tuple[bool, str]
-"""Whether the assistant speaks, and the turn's text with its role in front and its end behind."""
+"""Whether the turn is the assistant's, and its text from the role to the end mark."""
 
 
 def mask_answers(ids: torch.Tensor, system: str, turns: Sequence[Turn], role: str, count: Count) -> torch.Tensor:
-    """Labels (T,), counted in context. ``role``: what stands in front of an answer; count: text -> tokens."""
+    """Return the labels (T,), counted in context. role: the text before an answer. count: counts a text's tokens."""
     labels = torch.full_like(ids, IGNORE_INDEX)
     text = system
-    for answers, turn in turns:
-        if answers:
-            learned = slice(count(text + role), count(text + turn))
-            labels[learned] = ids[learned]
+    for is_answer, turn in turns:
+        if is_answer:
+            answer = slice(count(text + role), count(text + turn))
+            labels[answer] = ids[answer]
         text += turn
     return labels
 
@@ -34,10 +34,10 @@ def mask_answers(ids: torch.Tensor, system: str, turns: Sequence[Turn], role: st
 def upstream_labels(
     ids: torch.Tensor, text: str, role: str, end: str, count: Count, limit: int, late: bool, real: int
 ) -> torch.Tensor | None:
-    """Labels (T,) as upstream counts them; None where its sum is not that of the ``real`` tokens.
+    """Return the labels (T,) as upstream counts them; None where its sum is not the number of ``real`` tokens.
 
-    limit: the model's longest sequence, from which on the sum is not checked; late: whether rounds behind the first
-    count one more, as tokenizers in sentencepiece's old mode need.
+    limit: the model's maximum length in tokens; longer sums are not checked. late: whether rounds after the first
+    count one token more, as tokenizers in sentencepiece's legacy mode need.
     """
     pieces = text.split(end)
     rounds = [end.join(pieces[:3])] + [end.join(pieces[at : at + 2]) for at in range(3, len(pieces), 2)]
@@ -55,10 +55,10 @@ def upstream_labels(
 
 def check_turns(turns: Sequence[Turn], role: str, end: str, sample: str) -> None:
     """Raise ``DataError``, naming the ``sample``, where an answer is empty or missing, or a text holds the end mark."""
-    for number, (answers, turn) in enumerate(turns, 1):
+    for number, (is_answer, turn) in enumerate(turns, 1):
         if turn.count(end) != 1 or not turn.endswith(end):
             raise DataError(f"sample {sample}: message {number} is empty, or holds {end!r}, which ends a message")
-        if answers and not turn.removeprefix(role).removesuffix(end).strip():
+        if is_answer and not turn.removeprefix(role).removesuffix(end).strip():
             raise DataError(f"sample {sample}: message {number} is an empty answer, which cannot be trained on")
     if not turns or not turns[-1][0]:
         raise DataError(f"sample {sample}: the last question has no answer")

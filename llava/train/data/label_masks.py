@@ -1,8 +1,8 @@
-"""Which tokens of a conversation are learned: the assistant's answers and the token that ends each of them.
+"""Masks the labels of a conversation: only the answers, and the token that ends each, are trained on.
 
-Lengths are counted in context (a later turn behind the end token in front of it), so that the masks are exact for
-tokenizers of either sentencepiece mode and for byte-level ones. A conversation whose turns cannot be told apart
-raises ``DataError``; nothing is trained on silently masked samples.
+Tokens are counted in context (a later turn after the end token before it), so that the masks are exact for tokenizers
+of either sentencepiece mode and for byte-level ones. A conversation that does not split into turns raises
+``DataError``; no sample is masked silently.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from llava.constants import IGNORE_INDEX
 from llava.errors import DataError
 
 Count = Callable[[str], int]
-"""Text -> its number of tokens, a beginning-of-sequence token and image tags included."""
+"""Counts the tokens of a text, including a beginning-of-sequence token and image tags."""
 
 
 def mask_rounds(
     ids: torch.Tensor, text: str, count: Count, separator: str, end: str, limit: int, sample: str = "?"
 ) -> torch.Tensor:
-    """Labels (T,) for templates whose rounds are "question separator answer end".
+    """Return the labels (T,) for templates whose rounds are "question separator answer end".
 
-    separator: what stands between question and answer, its trailing space included; end: the text of the token that
-    closes an answer; limit: tokens that the model takes; what lies behind them is cut off, and may be anything.
+    separator: the text between question and answer, with its trailing space. end: the text of the token that ends an
+    answer. limit: the model's maximum length in tokens; what follows is cut off, and not checked.
 
-    Raises ``DataError``, naming the ``sample``, where a round has no answer or more than one, and where the rounds'
-    lengths do not add up to that of the ids.
+    Raises ``DataError``, naming the ``sample``, where a round has no answer or more than one, and where the lengths of
+    the rounds do not add up to that of the ids.
     """
     begin = count("")
     labels = ids.clone()
@@ -53,7 +53,7 @@ def mask_rounds(
     labels[cursor:] = IGNORE_INDEX
     if cursor != len(ids) and cursor < limit:
         raise DataError(
-            f"sample {sample}: its turns make {cursor} tokens, the whole conversation {len(ids)}; does the tokenizer "
+            f"sample {sample}: its turns make {cursor} tokens, but the conversation {len(ids)}; does the tokenizer "
             f"know {end!r} as one token, and does it fit the conversation template?"
         )
     return labels
@@ -62,9 +62,9 @@ def mask_rounds(
 def mask_messages(
     ids: torch.Tensor, header_length: int, lengths: Sequence[int], from_human: Sequence[bool]
 ) -> torch.Tensor:
-    """Labels (T,) for the "### Role: message" form: the header and all human messages but their signal are ignored.
+    """Return the labels (T,) for the "### Role: message" form, without the header and the human messages.
 
-    lengths: tokens of each message, counted alone.
+    Of a human message the first two tokens ("### ") stay. lengths: tokens of each message, counted on its own.
     """
     labels = ids.clone()
     labels[:header_length] = IGNORE_INDEX

@@ -1,10 +1,10 @@
-"""Conversations -> token ids and labels, by the template that a model is trained with."""
+"""Turns conversations into token ids and labels, by the template that a model is trained with."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 
@@ -12,6 +12,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conversation
 from llava.errors import DataError
 from llava.mm_utils import tokenizer_image_token
+from llava.protocols import Tokenizer
 from llava.train.data.chatml_label_masks import check_turns, mask_answers, upstream_labels
 from llava.train.data.label_masks import mask_messages, mask_rounds
 
@@ -21,26 +22,38 @@ Sample = dict[str, torch.Tensor]
 _BEGIN_SIGNAL, _END_SIGNAL = "### ", "\n"
 
 
+class ImageTagSettings(Protocol):
+    """Which image tags a conversation gets: none unless ``is_multimodal``."""
+
+    @property
+    def is_multimodal(self) -> bool:
+        """Whether the model has a vision tower."""
+
+    @property
+    def mm_use_im_start_end(self) -> bool:
+        """Whether a token goes before and after each image."""
+
+
 def mode_of(version: str) -> str:
-    """The key of the template that ``--version`` names. ``v0`` and unknown names mean Vicuna's, as they always have."""
+    """Return the key of the template that ``--version`` names; ``v0`` and unknown names mean Vicuna's, as upstream."""
     return "vicuna_v1" if version in ("v0", "v1") or version not in conv_templates else version
 
 
 def template_of(version: str) -> Conversation:
-    """The template that ``--version`` names."""
+    """Return the conversation template that ``--version`` names."""
     return conv_templates[mode_of(version)]
 
 
 def preprocess_multimodal(
-    sources: Sequence[Sequence[Message]], data_args: Any, template: Conversation = default_conversation
+    sources: Sequence[Sequence[Message]], data_args: ImageTagSettings, template: Conversation = default_conversation
 ) -> list[list[Message]]:
-    """Move the image tag to the front of its message, and wrap it as the template and the flags want it."""
+    """Move the image tag to the start of its message, and wrap it as template and flags say."""
     if not data_args.is_multimodal:
         return [list(source) for source in sources]
-    return [[{**m, "value": _place_tag(m["value"], data_args, template)} for m in source] for source in sources]
+    return [[{**m, "value": _move_tag(m["value"], data_args, template)} for m in source] for source in sources]
 
 
-def _place_tag(text: str, data_args: Any, template: Conversation) -> str:
+def _move_tag(text: str, data_args: ImageTagSettings, template: Conversation) -> str:
     if DEFAULT_IMAGE_TOKEN not in text:
         return text
     text = f"{DEFAULT_IMAGE_TOKEN}\n{text.replace(DEFAULT_IMAGE_TOKEN, '').strip()}".strip()
@@ -53,18 +66,21 @@ def _place_tag(text: str, data_args: Any, template: Conversation) -> str:
 
 def preprocess(
     sources: Sequence[Sequence[Message]],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     has_image: bool = False,
     template: Conversation = default_conversation,
     sample: str = "?",
 ) -> dict[str, list[torch.Tensor]]:
-    """``{"input_ids": [(T,), ...], "labels": [(T,), ...]}``, one entry a source. ``sample`` names it in errors."""
+    """Tokenize conversations into ``{"input_ids": [(T,), ...], "labels": [(T,), ...]}``, one entry a source.
+
+    sample: the name for messages. Raises ``DataError`` for a conversation that the template cannot express.
+    """
     samples = [_preprocess_one(source, tokenizer, has_image, template, sample) for source in sources]
     return {key: [s[key] for s in samples] for key in ("input_ids", "labels")}
 
 
 def _preprocess_one(
-    source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str
+    source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation, sample: str
 ) -> Sample:
     if template.sep_style is SeparatorStyle.PLAIN:
         return _plain(source, tokenizer, template, sample)
@@ -76,7 +92,7 @@ def _preprocess_one(
 
 
 def round_marks(template: Conversation) -> tuple[str, str] | None:
-    """What stands between question and answer, and what ends the answer; None for templates without rounds."""
+    """Return the texts between question and answer, and after the answer; None for templates without rounds."""
     if template.sep_style is SeparatorStyle.TWO:
         return f"{template.sep}{template.roles[1]}: ", template.sep2 or ""
     if template.sep_style is SeparatorStyle.LLAMA_2:
@@ -84,10 +100,12 @@ def round_marks(template: Conversation) -> tuple[str, str] | None:
     return None
 
 
-def _rounds(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str) -> Sample:
-    """Vicuna v1, LLaMA 2: rounds of question and answer, each ended by </s>."""
+def _rounds(
+    source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation, sample: str
+) -> Sample:
+    """Tokenize for Vicuna v1 and LLaMA 2: rounds of question and answer, each ended by </s>."""
     marks = round_marks(template)
-    assert marks is not None  # the other styles have ways of their own
+    assert marks is not None  # the other styles are handled elsewhere
     conversation = _conversation(source, template, sample)
     if template.sep_style is SeparatorStyle.LLAMA_2 and not (conversation.messages and conversation.messages[0][1]):
         raise DataError(f"sample {sample}: the first question is empty, which this template has no form for")
@@ -98,8 +116,8 @@ def _rounds(source: Sequence[Message], tokenizer: Any, has_image: bool, template
     return {"input_ids": ids, "labels": labels}
 
 
-def _plain(source: Sequence[Message], tokenizer: Any, template: Conversation, sample: str) -> Sample:
-    """Stage 1: the picture, then its caption; all but the picture is learned."""
+def _plain(source: Sequence[Message], tokenizer: Tokenizer, template: Conversation, sample: str) -> Sample:
+    """Tokenize for stage 1: the image, then its caption, which is trained on."""
     if len(source) != 2 or DEFAULT_IMAGE_TOKEN not in source[0]["value"]:
         raise DataError(
             f"sample {sample}: the plain template takes one request with {DEFAULT_IMAGE_TOKEN} and one answer, got "
@@ -109,8 +127,8 @@ def _plain(source: Sequence[Message], tokenizer: Any, template: Conversation, sa
     return {"input_ids": ids, "labels": mask_messages(ids, _count(DEFAULT_IMAGE_TOKEN, tokenizer, True), [], [])}
 
 
-def _single(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation) -> Sample:
-    """The first LLaVA's form: a header, then "### Role: message" lines."""
+def _single(source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation) -> Sample:
+    """Tokenize in the first LLaVA's form: a header, then "### Role: message" lines."""
     roles = {"human": template.roles[0], "gpt": template.roles[1]}
     header = f"{template.system}\n\n"
     lines = [f"{_BEGIN_SIGNAL}{roles.get(m['from'].lower(), 'unknown')}: {m['value']}{_END_SIGNAL}" for m in source]
@@ -120,12 +138,15 @@ def _single(source: Sequence[Message], tokenizer: Any, has_image: bool, template
     return {"input_ids": ids, "labels": labels}
 
 
-def _chatml(source: Sequence[Message], tokenizer: Any, has_image: bool, template: Conversation, sample: str) -> Sample:
-    """ChatML: every message begins with its role and ends with the end mark."""
+def _chatml(
+    source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation, sample: str
+) -> Sample:
+    """Tokenize in ChatML: every message begins with its role and ends with the end mark."""
     conversation, end, role = _conversation(source, template, sample), template.sep, template.roles[1]
     text = conversation.get_prompt()
     ids = _encode(text, tokenizer, has_image)
-    count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image, whole=True)
+    count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image, truncate=False)
+    pad = tokenizer.pad_token_id
     labels = upstream_labels(
         ids,
         text,
@@ -134,7 +155,7 @@ def _chatml(source: Sequence[Message], tokenizer: Any, has_image: bool, template
         count,
         limit=tokenizer.model_max_length,
         late=getattr(tokenizer, "legacy", False),
-        real=int((ids != tokenizer.pad_token_id).sum()),
+        real=len(ids) if pad is None else int((ids != pad).sum()),
     )
     if labels is None:
         turns = [(who == role, f"{who}{message}{end}") for who, message in conversation.messages]
@@ -144,11 +165,11 @@ def _chatml(source: Sequence[Message], tokenizer: Any, has_image: bool, template
 
 
 def _conversation(source: Sequence[Message], template: Conversation, sample: str) -> Conversation:
-    """The template with a record's turns."""
+    """Return the template with a record's turns. Raises ``DataError`` where human and gpt do not take turns."""
     roles = {"human": template.roles[0], "gpt": template.roles[1]}
     turns = list(source)
     if turns and turns[0]["from"] == "gpt":
-        turns = turns[1:]  # data sets open with the assistant now and then
+        turns = turns[1:]  # some data sets begin with a greeting
     conversation = template.copy()
     conversation.messages = []
     for index, message in enumerate(turns):
@@ -161,17 +182,17 @@ def _conversation(source: Sequence[Message], template: Conversation, sample: str
     return conversation
 
 
-def _encode(text: str, tokenizer: Any, has_image: bool) -> torch.Tensor:
-    """Text -> (T,) ids. Image prompts are cut later, once the picture's length is known; texts here."""
+def _encode(text: str, tokenizer: Tokenizer, has_image: bool) -> torch.Tensor:
+    """Tokenize a text into ids (T,); without an image it is cut here, else once the image's length is known."""
     if has_image:
-        return tokenizer_image_token(text, tokenizer, return_tensors="pt")
+        tagged: torch.Tensor = tokenizer_image_token(text, tokenizer, return_tensors="pt")
+        return tagged
     ids = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True).input_ids
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _count(text: str, tokenizer: Any, has_image: bool, whole: bool = False) -> int:
+def _count(text: str, tokenizer: Tokenizer, has_image: bool, truncate: bool = True) -> int:
     if has_image:
         return len(tokenizer_image_token(text, tokenizer))
-    if whole:
-        return len(tokenizer(text).input_ids)
-    return len(tokenizer(text, max_length=tokenizer.model_max_length, truncation=True).input_ids)
+    cut = {"max_length": tokenizer.model_max_length, "truncation": True} if truncate else {}
+    return len(tokenizer(text, **cut).input_ids)

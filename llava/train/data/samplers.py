@@ -1,4 +1,4 @@
-"""Batches of like length: less padding; and, for mixed data, of one modality."""
+"""Samplers of batches of similar length, for less padding, and of one modality."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from torch.utils.data import Sampler
 
 
 def grouped_by_length(lengths: Sequence[int], batch: int, generator: torch.Generator | None = None) -> list[int]:
-    """All indices in random batches of ``batch`` samples; within a run of 50 batches, samples of like length meet."""
+    """Return all indices in random batches of ``batch`` samples of similar length.
+
+    The samples are shuffled, and sorted by length within each 50 batches.
+    """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     run = batch * 50
     batches: list[list[int]] = []
     for start in range(0, len(order), run):
         chunk = sorted(order[start : start + run], key=lambda i: lengths[i], reverse=True)
         batches += [chunk[i : i + batch] for i in range(0, len(chunk), batch)]
-    whole = [b for b in batches if len(b) == batch]
-    rest = [b for b in batches if len(b) != batch]  # at most the last one; it goes last, so that batches stay whole
-    shuffled = [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]
+    complete = [b for b in batches if len(b) == batch]
+    rest = [b for b in batches if len(b) != batch]  # at most one; it goes last, so that no batch straddles two of these
+    shuffled = [complete[i] for i in torch.randperm(len(complete), generator=generator).tolist()]
     return [index for b in shuffled + rest for index in b]
 
 
 def grouped_by_modality(lengths: Sequence[int], batch: int, generator: torch.Generator | None = None) -> list[int]:
-    """As above, each batch with pictures (length > 0) or without (length < 0); what is left over is mixed."""
+    """Return all indices in random batches of similar length, each with images (length > 0) or without (length < 0).
+
+    The samples that fill no batch of their modality are mixed, at the end.
+    """
     groups = [[i for i, n in enumerate(lengths) if n > 0], [i for i, n in enumerate(lengths) if n <= 0]]
     batches, rest = [], []
     for group in groups:
@@ -36,7 +42,10 @@ def grouped_by_modality(lengths: Sequence[int], batch: int, generator: torch.Gen
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """A new order, grouped by modality, every epoch. ``batch`` is samples a step over all processes."""
+    """Samples in a new order every epoch, grouped by modality and length.
+
+    batch: samples of one optimizer step, over all processes. lengths: negative for samples without an image.
+    """
 
     def __init__(self, batch: int, lengths: Sequence[int], seed: int) -> None:
         self.batch, self.lengths, self.seed = batch, lengths, seed
@@ -50,5 +59,5 @@ class LengthGroupedSampler(Sampler[int]):
         return iter(grouped_by_modality(self.lengths, self.batch, generator))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer, so that a resumed run sees the order that it would have seen."""
+        """Set the epoch, which seeds the order; the trainer calls this, so that a resumed run has the same order."""
         self.epoch = epoch

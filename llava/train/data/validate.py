@@ -1,11 +1,10 @@
-"""The pre-flight check of the training data: every fault with its record, before the first step."""
+"""Checks the training data before the first step, and reports every fault with its record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ from llava.train.data.preprocessing import Message, round_marks
 
 
 def check_data(data_path: str, image_folder: str | None, template: Conversation) -> int:
-    """Look at every record and its picture; the number of records. Raises ``DataError`` that lists every fault."""
+    """Check every record and its image; return the number of records. Raises ``DataError`` that lists every fault."""
     records = read_records(data_path)
     faults = [
         f"record {sample_name(record, index)}: {fault}"
@@ -28,13 +27,13 @@ def check_data(data_path: str, image_folder: str | None, template: Conversation)
     if faults:
         listed = "\n".join(faults)
         raise DataError(
-            f"{data_path}: {len(faults)} fault(s) in {len(records)} records; mend or remove these records:\n{listed}"
+            f"{data_path}: {len(faults)} fault(s) in {len(records)} records; fix or remove these records:\n{listed}"
         )
     return len(records)
 
 
-def record_faults(record: Any, image_folder: str | None, template: Conversation) -> Iterator[str]:
-    """What is wrong with one record, in words."""
+def record_faults(record: object, image_folder: str | None, template: Conversation) -> Iterator[str]:
+    """Yield a description of each fault of one record."""
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
         yield "not an object with a list 'conversations'"
         return
@@ -47,10 +46,10 @@ def record_faults(record: Any, image_folder: str | None, template: Conversation)
         yield from _text_faults(messages, template)
         yield from _tag_faults(record, template)
     if "image" in record:
-        yield from _picture_faults(record["image"], image_folder)
+        yield from _image_faults(record["image"], image_folder)
 
 
-def _is_message(message: Any) -> bool:
+def _is_message(message: object) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("from", "value"))
 
 
@@ -78,7 +77,7 @@ def _text_faults(messages: list[Message], template: Conversation) -> Iterator[st
                 yield f"message {number} is an answer that holds {DEFAULT_IMAGE_TOKEN}; it belongs in the question"
         for mark in marks:
             if mark in text:
-                yield f"message {number} holds {mark!r}, by which the template tells turns apart"
+                yield f"message {number} holds {mark!r}, by which the template separates turns"
 
 
 def _tag_faults(record: Record, template: Conversation) -> Iterator[str]:
@@ -94,7 +93,7 @@ def _tag_faults(record: Record, template: Conversation) -> Iterator[str]:
             yield f"the plain template needs {DEFAULT_IMAGE_TOKEN} in the question"
 
 
-def _picture_faults(image: Any, image_folder: str | None) -> Iterator[str]:
+def _image_faults(image: object, image_folder: str | None) -> Iterator[str]:
     if not isinstance(image, str):
         yield f"'image' is {image!r}, expected a path"
         return

@@ -1,4 +1,4 @@
-"""One process among those of a distributed run."""
+"""Joins and leaves the process group of a distributed run, and gathers metrics from its processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import distributed
 
+from llava.train.arguments import TrainingArguments
 
-def init_distributed(args: Any) -> None:
-    """Meet the other processes before a model is built: under ZeRO-3 its weights are dealt out while they are read.
 
-    args: the parsed TrainingArguments. Alone, or without DeepSpeed, there is nothing to do.
+def init_distributed(args: TrainingArguments) -> None:
+    """Join the other processes before a model is built, as under ZeRO-3 its weights are sharded while they are read.
+
+    Without DeepSpeed there is nothing to do: the trainer joins them.
     """
     if args.deepspeed is None:
         return
@@ -20,20 +22,20 @@ def init_distributed(args: Any) -> None:
 
 
 def destroy_distributed() -> None:
-    """Part from the others once all have come this far: their threads would else meet an interpreter that is gone."""
+    """Leave the process group once all processes are here, so that no thread of it outlives the interpreter."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
 
 
-def gather_metrics(figures: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Every process's figures together, in the order of the processes."""
+def gather_metrics(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return the values of all processes under each name, in the order of the processes' ranks."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return figures
+        return metrics
     gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, figures)
-    together: dict[str, list[float]] = {}
+    distributed.all_gather_object(gathered, metrics)
+    combined: dict[str, list[float]] = {}
     for own in gathered:
-        for key, values in own.items():
-            together.setdefault(key, []).extend(values)
-    return together
+        for name, values in own.items():
+            combined.setdefault(name, []).extend(values)
+    return combined

@@ -1,27 +1,27 @@
-"""Keeps a training run on a CPU within its memory."""
+"""Returns freed memory to the system during training on a CPU."""
 
 from __future__ import annotations
 
 import ctypes
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
-EVERY = 25  # steps
+INTERVAL_STEPS = 25
 
 
-class MallocTrimCallback(TrainerCallback):
-    """Hands what is free back to the system now and then.
+class MallocTrimCallback(TrainerCallback):  # type: ignore[misc]
+    """Calls glibc's ``malloc_trim`` every ``INTERVAL_STEPS`` steps; does nothing with other C libraries.
 
-    Batches differ in length, so their tensors differ in size and leave holes that no later one fits: a heap that keeps
-    all it ever had (as the recipes for a CPU make it, since fresh memory is slow) would grow without end. glibc alone
-    can do it; elsewhere nothing is done.
+    Batches differ in length, so their tensors differ in size and leave holes that later ones do not fit. A heap that
+    keeps all freed memory, as the CPU presets set it up because new memory is slow, grows as long as training goes on.
+    The package's README has the measurement.
     """
 
     def __init__(self) -> None:
         self._trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Every ``EVERY`` steps."""
-        if self._trim is not None and state.global_step % EVERY == 0:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Trim the heap, every ``INTERVAL_STEPS`` steps."""
+        if self._trim is not None and state.global_step % INTERVAL_STEPS == 0:
             self._trim(0)

@@ -1,8 +1,8 @@
-"""How many parameters learn, by part of the model."""
+"""Counts the trainable parameters by part of the model."""
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
 from llava.model.checkpoint.zero3 import size
 
@@ -16,15 +16,15 @@ PARTS = (
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to; what a plug-in adds goes by its first name."""
+    """Return the part that a parameter belongs to; for what a plug-in adds, the first part of its name."""
     for part, marks in PARTS:
         if any(mark in name for mark in marks):
             return part
     return name.partition(".")[0]
 
 
-def learning_by_part(model: Any) -> dict[str, int]:
-    """Part -> parameters of it that learn; parts of which none does are left out."""
+def trainable_by_part(model: nn.Module) -> dict[str, int]:
+    """Count each part's trainable parameters; parts without one are left out."""
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,15 +1,15 @@
-# Sourced by the benchmark scripts beside it: settings, and the helper that shares the questions among processes.
+# Sourced by the benchmark scripts in this folder: settings, and the function that splits questions among processes.
 #
 #   CKPT=ada/checkpoints/shapes-H DATA=runs/shapes/data/eval BUDGET=0.6 bash scripts/v1_5/eval/pope.sh --batch-size 8
 #
 #   DATA     folder of the benchmarks            playground/data/eval
 #   CKPT     checkpoint folder or hub name       liuhaotian/llava-v1.5-13b
-#   BUDGET   latency budget                      none: the whole model
-#   NAME     what the answers are called         the checkpoint's last name, and the budget
+#   BUDGET   latency budget                      none: the full model
+#   NAME     name of the answers         the checkpoint's last name, and the budget
 #   CHUNKS   processes                           one for each device in CUDA_VISIBLE_DEVICES, else one
 #   CONV     conversation template               vicuna_v1
 #
-# A script's own arguments go to the program that answers. Stopped at any moment, the same line goes on where it was.
+# A script's arguments go to the program that answers. If a script is stopped, the same command resumes it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 EXTRAS=${EXTRAS:-eval} source scripts/venv.sh
@@ -20,7 +20,7 @@ NAME=${NAME:-$(basename "$CKPT")${BUDGET:+-budget-$BUDGET}}
 IFS=',' read -ra DEVICES <<<"${CUDA_VISIBLE_DEVICES:-}"
 CHUNKS=${CHUNKS:-$((${#DEVICES[@]} ? ${#DEVICES[@]} : 1))}
 if ! [[ $CHUNKS =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: CHUNKS is '$CHUNKS'; expected a whole number from 1 up" >&2
+    echo "error: CHUNKS is '$CHUNKS'; expected an integer from 1 up" >&2
     exit 2
 fi
 
@@ -30,7 +30,7 @@ answer() { # module answers-file flags...: every question answered, by CHUNKS pr
     folder=${merged%.jsonl}
     [ "$(basename "$merged")" != merge.jsonl ] || folder=$(dirname "$merged")
     mkdir -p "$folder"
-    rm -f "$merged" # what is there may come from other settings; the parts know
+    rm -f "$merged" # it may be of other settings; the parts are checked
     for ((index = 0; index < CHUNKS; index++)); do
         parts+=("$folder/${CHUNKS}_$index.jsonl")
         (

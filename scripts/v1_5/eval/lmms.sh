@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# lmms-eval, the released package, with the model ada_llava: scores, and what answers cost beside them. common.sh says
+# lmms-eval, the released package, with the model ada_llava: scores, and the cost of the answers. common.sh says
 # what the variables mean; arguments go to lmms-eval. More variables:
 #
 #   TASKS        what is asked, separated by commas     shapes_questions, in DATA/lmms, offline
 #   MODEL_ARGS   more of them: planner=even,dtype=...   none
 #   LMMS_VENV    virtual environment of this script     .venv-lmms: lmms-eval brings many packages along
 #
-# Results go to DATA/lmms/answers/NAME/results.json, every answer to samples_TASK.jsonl beside it.
+# Results go to DATA/lmms/answers/NAME/results.json, every answer to samples_TASK.jsonl in the same folder.
 OWN_VENV=${LMMS_VENV:-.venv-lmms} EXTRAS=eval,lmms
 source "$(dirname "$0")/common.sh"
 
@@ -41,7 +41,7 @@ rm -rf "$answers.part"
         --tasks "$TASKS" --include_path . --log_samples --output_path "$answers.part" "$@"
 )
 
-# lmms-eval ends with code 0 when it fails, too, so only what it has written tells.
+# lmms-eval ends with code 0 when it fails, too: check what it has written.
 results=$(find "$answers.part" -name '*_results.json' 2>/dev/null || true)
 samples=$(find "$answers.part" -name '*_samples_*.jsonl' 2>/dev/null || true)
 if [ -z "$results" ] || [ -z "$samples" ]; then

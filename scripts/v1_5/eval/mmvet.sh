@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MM-Vet: open questions that take several skills, marked by a judge. common.sh says what the variables mean.
+# MM-Vet: open questions that need several skills, scored by a judge. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 answers=$DATA/mm-vet/answers/$NAME.jsonl

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# POPE: are things seen that are not there? common.sh says what the variables mean.
+# POPE: object hallucination. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 questions=$DATA/pope/llava_pope_test.jsonl

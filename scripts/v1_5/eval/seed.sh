@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SEED-Bench: multiple choice about pictures and frames of videos. common.sh says what the variables mean.
+# SEED-Bench: multiple choice about images and frames of videos. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 answers=$DATA/seed_bench/answers/$NAME/merge.jsonl

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ScienceQA: multiple choice, with and without a picture. common.sh says what the variables mean.
+# ScienceQA: multiple choice, with and without an image. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 answers=$DATA/scienceqa/answers/$NAME.jsonl

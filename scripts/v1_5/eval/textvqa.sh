@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TextVQA: reading text in pictures. common.sh says what the variables mean.
+# TextVQA: reading text in images. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 answers=$DATA/textvqa/answers/$NAME.jsonl

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# VizWiz: what blind people asked about their pictures, for its server. common.sh says what the variables mean.
+# VizWiz: what blind people asked about their photos, for its server. common.sh says what the variables mean.
 source "$(dirname "$0")/common.sh"
 
 answers=$DATA/vizwiz/answers/$NAME.jsonl

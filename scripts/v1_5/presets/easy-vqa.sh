@@ -1,5 +1,5 @@
-# PRESET=easy-vqa, sourced by recipe.sh: the bundled H model learns the pictures and questions of the package easy-vqa on
-# a CPU, from random budgets, as the shapes preset learns shapes; its variables are there, and BUDGETS= low:high here.
+# PRESET=easy-vqa, sourced by recipe.sh: fine-tunes the bundled H model on the package easy-vqa on a CPU, under random
+# budgets. The shapes preset lists the variables; in addition: BUDGETS= low:high.
 EXTRAS=easy-vqa
 _given_data=${DATA:-}
 default DATA playground/data/easy-vqa/conversations.json

@@ -1,4 +1,4 @@
-# PRESET=shapes, sourced by recipe.sh: the bundled base model learns from shapes on a CPU. SCENES= pictures to draw where
+# PRESET=shapes, sourced by recipe.sh: trains the bundled base model on shapes, on a CPU. SCENES= images to draw where
 # there is no DATA yet, STEPS=, BATCH= samples a step and process, SAVE_STEPS=. NPROC=2 takes two processes.
 default NPROC 1
 if [ "$NPROC" = 1 ] && [ -z "${DEEPSPEED:-}" ]; then
@@ -12,7 +12,7 @@ fi
 [[ $RECIPE == *_lora ]] && EXTRAS=${EXTRAS:+$EXTRAS,}train
 [ -n "${DRY_RUN:-}" ] || EXTRAS=${EXTRAS:-} source scripts/venv.sh
 
-# Fresh memory costs more than the arithmetic at this size: keep what was freed.
+# New memory costs more than the arithmetic at this size: keep what was freed.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736
 
 default MODEL ada/checkpoints/shapes-base

@@ -1,6 +1,6 @@
-"""The operations that a report states against those that torch counts while the plan really runs.
+"""The FLOPs that a report states against those that torch counts while the plan really runs.
 
-The issue allows 1 %; the statement is exact, and a tolerance of 1 % would hide a token.
+The statement is exact; a tolerance of 1 % would hide a token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def counted(call: Callable[[], Any]) -> tuple[int, Any]:
 @pytest.mark.parametrize("kind", ["H", "L"])
 @pytest.mark.parametrize("key_value_heads", [8, 2])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, attention) -> None:
+def test_decoder_flops_under_random_plans_are_those_counted(make_decoder, kind, key_value_heads, attention) -> None:
     model = make_decoder(layers=6, heads=8, key_value_heads=key_value_heads, mlp=90, attention=attention)
     install(model.layers)
     grid = Units(kind, 6, 3, key_value_heads, 1)
@@ -65,14 +65,14 @@ def test_the_decoder_under_random_plans(make_decoder, kind, key_value_heads, att
 
 @pytest.mark.parametrize("kind", ["H", "L"])
 @pytest.mark.parametrize(
-    ("pictures", "changes"),
+    ("num_images", "changes"),
     [(0, {}), (1, {}), (3, {"attention": "eager"}), (1, {"key_value_heads": 2, "rank": 1})],
     ids=str,
 )
-def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, pictures, changes) -> None:
+def test_report_of_a_generation_states_the_flops_counted(make_llava, pixels, kind, num_images, changes) -> None:
     model = make_llava(kind, layers=6, prefix=2, **changes)
-    prompt = torch.tensor([[IMAGE] * pictures + PROMPT])
-    images = pixels[:pictures] if pictures else None
+    prompt = torch.tensor([[IMAGE] * num_images + PROMPT])
+    images = pixels[:num_images] if num_images else None
     for budget in (0.01, 0.7, 1.0):
 
         def generate(tokens: int, budget: float = budget) -> Any:
@@ -90,12 +90,12 @@ def test_a_generations_prefill_and_first_decode_step(make_llava, pixels, kind, p
         stated = out.report.prefill_flops
         assert sum(stated.values()) == pytest.approx(one, rel=1e-4)
         assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=1e-4)
-        assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(pictures)
+        assert (stated["vision_tower"] > 0) == (stated["projector"] > 0) == bool(num_images)
         assert set(stated) == {"vision_tower", "projector", "prefix", "tunable", "scheduler", "lm_head"}
 
 
 @torch.no_grad()
-def test_each_part_is_its_modules(make_llava, pixels) -> None:
+def test_each_part_states_the_flops_of_its_modules(make_llava, pixels) -> None:
     """Every part of the statement on its own, so that errors cannot cancel."""
     model = make_llava("H", layers=6, prefix=2)
     out = model(torch.tensor([[IMAGE, *PROMPT]]), images=pixels[:1], latency_budget=0.7)
@@ -121,9 +121,7 @@ def test_each_part_is_its_modules(make_llava, pixels) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("feature", ["patch", "cls_patch"])
-def test_forward_scores_every_position_and_the_class_token_goes_through_the_projector(
-    make_llava, pixels, feature
-) -> None:
+def test_report_of_a_forward_counts_scored_positions_and_class_tokens(make_llava, pixels, feature) -> None:
     model = make_llava("L", mm_vision_select_feature=feature)
     given = {"images": pixels[:2], "latency_budget": 0.8}
     prompt = torch.tensor([[IMAGE, *PROMPT, IMAGE]])
@@ -135,7 +133,7 @@ def test_forward_scores_every_position_and_the_class_token_goes_through_the_proj
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["H", "L"])
-def test_masked_layers_of_a_mixed_batch_count_whole(make_llava, pixels, kind) -> None:
+def test_masked_layers_of_a_mixed_batch_count_in_full(make_llava, pixels, kind) -> None:
     """Two rows with different plans: neither saves anything where they differ, and their reports say so."""
     model = make_llava(kind, layers=6, prefix=2)
     prompt = torch.tensor([[IMAGE, *PROMPT], [IMAGE, *PROMPT[::-1]]])
@@ -150,7 +148,7 @@ def test_masked_layers_of_a_mixed_batch_count_whole(make_llava, pixels, kind) ->
     assert sum(alone.report.prefill_flops.values()) < sum(out.report[0].prefill_flops.values())
 
 
-def test_the_papers_tflops() -> None:
+def test_prefill_flops_are_those_of_the_paper() -> None:
     """LLaVA-1.5-7B at 100, 85 and 60 %: 8.6, 7.2 and 5.1 TFLOPs of the language model (its table rounds)."""
     config = type("Config", (), {"hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 32000})()
     config.num_attention_heads = config.num_key_value_heads = 32

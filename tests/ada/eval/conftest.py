@@ -1,4 +1,4 @@
-"""Tiny adaptive checkpoints, and a question file that they get half right."""
+"""Tiny adaptive checkpoints, a question file that they get half right, and rows of made-up answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from ada.budget import LatencyBudget
 from ada.config import AdaLlavaConfig
+from ada.eval.answering.answer_file import GivenAnswer
+from ada.eval.answering.latency_samples import LatencySamples
+from ada.eval.answering.model_specs import Run
+from ada.eval.questions.question_set import Item, QuestionSet
+from ada.eval.stats.results import Part, Row, make_rows
 from ada.eval.sweep import parse_arguments
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
+from ada.scheduling.execution_plan import ExecutionPlan
+from llava.eval.answering.questions import Question
 from llava.generation import SamplingParams, answer, conversation_for, stop_text, with_image_tags
 from llava.model.builder import load_pretrained_model
 
@@ -74,7 +82,7 @@ def one_by_one():
 
 @pytest.fixture(scope="session")
 def checkpoint_h(make_adaptive) -> Path:
-    """Heads and neurons."""
+    """A checkpoint of kind H, which selects heads and neurons."""
     return make_adaptive("H")
 
 
@@ -101,7 +109,7 @@ def quiz(tmp_path_factory, checkpoint_h, one_by_one) -> Path:
 
 @pytest.fixture
 def flags(quiz, tmp_path):
-    """``flags(*model_paths, more=[...])``: the command's parsed flags, answers going to a folder of the test's own."""
+    """``flags(*model_paths, more=[...])``: the command's parsed flags, answers going to the test's folder."""
 
     def make(*models: object, more: list[str] | None = None, out: str = "out"):
         return parse_arguments(
@@ -114,3 +122,57 @@ def flags(quiz, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rows_of():
+    """``rows_of({(planner, budget): {set: "1101"}})``: rows of one model; in a set's marks 1 is a right answer."""
+    return _rows_of
+
+
+def _questions(name: str, count: int, open_image=None) -> QuestionSet:
+    items = [
+        Item(Question(n, f"what <is> {n}?", "text", open_image), ("first", "second")[n % 2], "yes", _right)
+        for n in range(count)
+    ]
+    return QuestionSet(name, f"{name} set", items, lambda records: {"points & more": None})
+
+
+def _right(record) -> bool:
+    return record["text"] == "yes"
+
+
+def _rows_of(rights: dict[tuple[str, float], dict[str, str]], family: str = "H", timed: bool = True) -> list[Row]:
+    plan = ExecutionPlan.full(4, 2)
+
+    def image():
+        return Image.new("RGB", (40, 30), "red")
+
+    sets = {}
+    parts, times = {}, {}
+    for (planner, budget), own in rights.items():
+        run = Run("tiny", planner, LatencyBudget(budget))
+        parts[run] = {}
+        for name, marks in own.items():
+            sets.setdefault(name, _questions(name, len(marks), image))
+            answers = [
+                GivenAnswer(n, n, "yes" if mark == "1" else "<no> & <br>", 1.0, 2.0 * budget, plan.to_short_json())
+                for n, mark in enumerate(marks)
+            ]
+            parts[run][name] = Part.of(sets[name], answers)
+        if timed:
+            times[run] = LatencySamples((10 * budget, 20 * budget), (1.0, 2.0), (5 * budget, 5 * budget))
+    return make_rows({"tiny": family}, parts, times)
+
+
+@pytest.fixture(scope="session")
+def example_rows(rows_of) -> list[Row]:
+    """Two planners at two budgets: the first falls to a half on one kind of question, the second to nothing."""
+    return rows_of(
+        {
+            ("learned", 1.0): {"test": "1" * 40, "other": "1111"},
+            ("learned", 0.5): {"test": "10" * 20, "other": "1100"},
+            ("last", 1.0): {"test": "1" * 40, "other": "1111"},
+            ("last", 0.5): {"test": "0" * 40, "other": "0000"},
+        }
+    )

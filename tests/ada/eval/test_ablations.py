@@ -20,7 +20,7 @@ def sweep(path: Path, rows: list[tuple[str, float, float]]) -> Path:
     return path
 
 
-def test_means_and_paired_differences(tmp_path) -> None:
+def test_table_has_means_and_paired_differences(tmp_path) -> None:
     rows = [("plain #1", 0.5, 0.80), ("plain #2", 0.5, 0.90), ("better #2", 0.5, 0.93), ("better #1", 0.5, 0.84)]
     lines = table(read_accuracies(sweep(tmp_path / "sweep.json", rows)), "plain").splitlines()
     assert lines[0] == "| variant | budget 0.5 |"
@@ -29,7 +29,7 @@ def test_means_and_paired_differences(tmp_path) -> None:
     assert lines[3] == "| better | 88.5 ± 57.2<br>+3.5 ± 6.4 |"
 
 
-def test_interval_is_students(tmp_path) -> None:
+def test_mean_and_reach_are_students_interval(tmp_path) -> None:
     values = [91.0, 92.5, 90.1, 93.3]
     mean, reach = mean_and_reach(values)
     low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
@@ -47,13 +47,13 @@ def test_interval_is_students(tmp_path) -> None:
         ([("plain #1", 0.5, 0.8), ("other #1", 0.6, 0.8)], "the seeds none"),
     ],
 )
-def test_sweeps_that_make_no_table(tmp_path, rows, message) -> None:
+def test_table_refuses_sweeps_without_comparable_seeds(tmp_path, rows, message) -> None:
     with pytest.raises(OptionError, match=message):
         table(read_accuracies(sweep(tmp_path / "sweep.json", rows)), "plain")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"rows": 3}', '{"rows": [{"model": "a #1", "budget": 1, "sets": {}}]}'])
-def test_files_that_are_no_sweep(tmp_path, text) -> None:
+def test_read_accuracies_refuses_files_of_other_programs(tmp_path, text) -> None:
     path = tmp_path / "sweep.json"
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"not the sweep\.json"):

@@ -24,7 +24,7 @@ def run(right: str, model: str = "H", planner: str = "learned", budget: float = 
     return {"model": model, "planner": planner, "budget": budget, "right": {name: right}}
 
 
-def test_differences_by_hand(tmp_path, capsys):
+def test_compare_counts_differences_as_by_hand(tmp_path, capsys):
     one = write(tmp_path / "one", [run("11111111", budget=1.0), run("11110000"), run("10101010", planner="even")])
     other = write(tmp_path / "other", [run("11000111"), run("11111111", budget=1.0)])
     assert main(["--compare", str(one), str(other), "--out", str(tmp_path / "out")]) == 0
@@ -45,7 +45,7 @@ def test_differences_by_hand(tmp_path, capsys):
     assert [float(line["p"]) for line in table] == [row["p"] for row in rows]
 
 
-def test_p_values_are_adjusted_for_the_lines_of_a_table(tmp_path, capsys):
+def test_compare_adjusts_p_values_for_the_lines_of_a_table(tmp_path, capsys):
     kinds = ["a"] * 10
     one = write(tmp_path / "one", [run("0" * 10)], kinds=kinds)
     other = write(tmp_path / "other", [run("1" * 10)], kinds=kinds)
@@ -53,7 +53,7 @@ def test_p_values_are_adjusted_for_the_lines_of_a_table(tmp_path, capsys):
     assert "| 0 | 10 | 0.002 (0.004) |" in capsys.readouterr().out, "2 / 1024, for all questions and for their one kind"
 
 
-def test_single_models_match_whatever_their_labels(tmp_path, capsys):
+def test_compare_pairs_single_models_whatever_their_labels(tmp_path, capsys):
     one, other = (write(tmp_path / name, [run("11110000", model=name)]) for name in ("H", "L"))
     assert main(["--compare", str(one), str(other)]) == 0
     assert "H and L, learned, budget 0.5" in capsys.readouterr().out
@@ -76,10 +76,10 @@ def test_single_models_match_whatever_their_labels(tmp_path, capsys):
         (lambda folder: write(folder, [run("11110000", budget=0.6)]), "have no model, planner and budget in common"),
     ],
 )
-def test_folders_that_cannot_be_compared(tmp_path, capsys, spoil, message):
+def test_compare_refuses_folders_that_cannot_be_paired(tmp_path, capsys, spoil, message):
     one, other = (write(tmp_path / name, [run("11110000")]) for name in ("one", "other"))
     spoil(other)
     out = tmp_path / "out"
     assert main(["--compare", str(one), str(other), "--out", str(out)]) == 2
-    told = capsys.readouterr()
-    assert message in told.err and told.out == "" and not out.exists()
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.out == "" and not out.exists()

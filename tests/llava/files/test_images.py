@@ -14,30 +14,30 @@ from llava.mm_utils import load_image, load_image_from_base64
 
 
 @pytest.fixture
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
 
 
-def test_formats_and_modes(picture, tmp_path):
+def test_load_image_of_each_format_and_mode_is_rgb(image, tmp_path):
     for mode in ("RGB", "RGBA", "L", "P", "LA"):
         path = tmp_path / f"{mode}.png"
-        picture.convert(mode).save(path)
+        image.convert(mode).save(path)
         found = load_image(path)
         assert found.mode == "RGB"
         assert found.tobytes() == Image.open(path).convert("RGB").tobytes()
-    assert load_image(str(tmp_path / "RGB.png")).tobytes() == picture.tobytes()
-    assert load_image(picture.convert("L")).mode == "RGB"
+    assert load_image(str(tmp_path / "RGB.png")).tobytes() == image.tobytes()
+    assert load_image(image.convert("L")).mode == "RGB"
 
 
-def test_exif_is_left_alone(picture, tmp_path):
+def test_load_image_ignores_exif_orientation(image, tmp_path):
     """Upstream reads the stored pixels, unturned."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to show
-    picture.save(tmp_path / "turned.png", exif=exif)
-    assert load_image(tmp_path / "turned.png").size == picture.size
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert load_image(tmp_path / "turned.png").size == image.size
 
 
-def test_missing_and_not_an_image(tmp_path):
+def test_load_image_of_unusable_path_raises(tmp_path):
     with pytest.raises(ImageError, match=r"there is no image at.*nowhere\.png"):
         load_image(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="is a folder"):
@@ -49,13 +49,13 @@ def test_missing_and_not_an_image(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_cut_short(picture, tmp_path, kind):
-    """Wherever a file ends early, the error is ours, or enough was there to show the whole picture's size."""
-    whole = io.BytesIO()
-    picture.save(whole, kind)
+def test_load_image_truncated_raises(image, tmp_path, kind):
+    """Wherever a file ends early, the error is ours, or enough was there to show the image's size."""
+    complete = io.BytesIO()
+    image.save(complete, kind)
     path = tmp_path / "cut"
-    for length in np.linspace(0, len(whole.getvalue()) // 2, 25).astype(int):
-        path.write_bytes(whole.getvalue()[:length])
+    for length in np.linspace(0, len(complete.getvalue()) // 2, 25).astype(int):
+        path.write_bytes(complete.getvalue()[:length])
         with pytest.raises(ImageError):
             load_image(path)
 
@@ -71,7 +71,7 @@ def png_header(width, height):
 
 
 @pytest.mark.parametrize("side", [10_000, 15_000, 60_000])
-def test_too_large(tmp_path, side):
+def test_load_image_too_large_raises_before_decoding(tmp_path, side):
     """Refused by its header: 100 megapixels, and sizes at which Pillow warns or refuses by itself."""
     path = tmp_path / "large.png"
     path.write_bytes(png_header(side, side))
@@ -81,31 +81,31 @@ def test_too_large(tmp_path, side):
         load_image_from_base64(base64.b64encode(path.read_bytes()))
 
 
-def test_limit_is_free(picture, tmp_path):
-    picture.save(tmp_path / "p.png")
+def test_load_image_takes_another_limit(image, tmp_path):
+    image.save(tmp_path / "p.png")
     assert load_image(tmp_path / "p.png", max_pixels=1200).size == (40, 30)
     with pytest.raises(ImageError, match=r"40 x 30 = 1,200 pixels; at most 1,199"):
         load_image(tmp_path / "p.png", max_pixels=1199)
 
 
-def test_base64(picture):
+def test_load_image_from_base64(image):
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     text = base64.b64encode(data.getvalue()).decode()
-    assert load_image_from_base64(text).tobytes() == picture.tobytes()
+    assert load_image_from_base64(text).tobytes() == image.tobytes()
     for bad in ("a", base64.b64encode(b"no image").decode(), text[: len(text) // 8 * 4]):
         with pytest.raises(ImageError):
             load_image_from_base64(bad)
 
 
-def test_address(picture, monkeypatch):
+def test_load_image_from_an_address(image, monkeypatch):
     """An address is fetched with a time limit; what fails there is an ImageError that names it."""
     import requests
 
     from llava.files import images as image_files
 
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     answer = requests.Response()
     answer.status_code, answer._content = 200, data.getvalue()
     asked = {}
@@ -117,7 +117,7 @@ def test_address(picture, monkeypatch):
         return answer
 
     monkeypatch.setattr(image_files.requests, "get", get)
-    assert load_image("http://example.org/p.png").tobytes() == picture.tobytes()
+    assert load_image("http://example.org/p.png").tobytes() == image.tobytes()
     assert asked["http://example.org/p.png"] > 0
     with pytest.raises(ImageError, match=r"down\.png"):
         load_image("https://example.org/down.png")

@@ -15,7 +15,6 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, OptionError
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
-from llava.model.placement import fitting_dtype
 
 
 def load(folder, base=None, **more):
@@ -65,7 +64,7 @@ def plain_base(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "two safetensors", "bin", "two bin"])
-def test_whole_checkpoint(checkpoint, model, pixels, form):
+def test_load_full_checkpoint_answers_as_the_saved_model(checkpoint, model, pixels, form):
     if form == "bin":
         torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
         (checkpoint / "model.safetensors").unlink()
@@ -82,24 +81,24 @@ def test_whole_checkpoint(checkpoint, model, pixels, form):
         assert torch.equal(found(ids, images=pixels[:1]).logits, model(ids, images=pixels[:1]).logits)
 
 
-def test_folder_name_does_not_matter(checkpoint, tmp_path):
+def test_load_ignores_the_folders_name(checkpoint, tmp_path):
     shutil.move(checkpoint, tmp_path / "lora-mpt-mistral")
     assert isinstance(load(tmp_path / "lora-mpt-mistral")[1], LlavaLlamaForCausalLM)
 
 
-def test_old_model_type(checkpoint):
+def test_load_model_type_of_before_1_5_opens_as_llama(checkpoint):
     change_config(checkpoint, model_type="llava")
     assert isinstance(load(checkpoint)[1], LlavaLlamaForCausalLM)
 
 
-def test_plain_language_model(plain_base):
+def test_load_plain_language_model_has_no_image_processor(plain_base):
     _, model, processor, _ = load(plain_base)
     assert type(model) is LlamaForCausalLM
     assert processor is None
 
 
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_projector_alone(checkpoint, plain_base, model, pixels, kind):
+def test_load_projector_alone_needs_its_base(checkpoint, plain_base, model, pixels, kind):
     tensors = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "tokenizer.json").unlink()  # the base model's counts
@@ -117,7 +116,7 @@ def test_projector_alone(checkpoint, plain_base, model, pixels, kind):
 
 
 @pytest.mark.parametrize("start_end", [False, True])
-def test_image_tokens(checkpoint, start_end):
+def test_load_adds_the_image_tokens_of_the_config(checkpoint, start_end):
     """Upstream's default is to add the patch token."""
     path = checkpoint / "config.json"
     fields = json.loads(path.read_text())
@@ -130,7 +129,7 @@ def test_image_tokens(checkpoint, start_end):
     assert tokenizer.convert_tokens_to_ids("<im_patch>") == 60
 
 
-def test_old_buffers_are_passed_over(checkpoint):
+def test_load_skips_buffers_of_older_releases(checkpoint):
     def add(tensors):
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
 
@@ -138,7 +137,7 @@ def test_old_buffers_are_passed_over(checkpoint):
     load(checkpoint)
 
 
-def test_misfits_are_named(checkpoint):
+def test_load_names_every_tensor_that_does_not_fit(checkpoint):
     def spoil(tensors):
         tensors["model.norm.bias"] = torch.zeros(3)
         tensors["model.mm_projector.0.bias"] = torch.zeros(7)
@@ -167,7 +166,7 @@ class Opener:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, "torch"])
-def test_pickled_code_is_not_run(checkpoint, tmp_path, protocol):
+def test_load_refuses_pickled_code_without_running_it(checkpoint, tmp_path, protocol):
     evil = {"model.norm.weight": Opener(tmp_path / "ran")}
     path = checkpoint / "pytorch_model.bin"
     (checkpoint / "model.safetensors").unlink()
@@ -179,7 +178,7 @@ def test_pickled_code_is_not_run(checkpoint, tmp_path, protocol):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_cut_short(checkpoint, name, share):
+def test_load_of_truncated_weights_names_the_file(checkpoint, name, share):
     path = checkpoint / name
     if name.endswith("bin"):
         torch.save(load_file(checkpoint / "model.safetensors"), path)
@@ -190,7 +189,7 @@ def test_cut_short(checkpoint, name, share):
         load(checkpoint)
 
 
-def test_not_a_checkpoint(checkpoint, plain_base, tmp_path, monkeypatch):
+def test_load_of_an_incomplete_folder_names_what_is_missing(checkpoint, plain_base, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointError, match="check the path"):
         load(tmp_path / "nowhere")
@@ -215,14 +214,14 @@ def test_not_a_checkpoint(checkpoint, plain_base, tmp_path, monkeypatch):
         load(plain_base)
 
 
-def test_missing_shard(checkpoint):
-    gone = split_in_two(checkpoint, "safetensors")[1]
-    (checkpoint / gone).unlink()
-    with pytest.raises(CheckpointError, match=gone):
+def test_load_with_a_missing_shard_names_it(checkpoint):
+    missing = split_in_two(checkpoint, "safetensors")[1]
+    (checkpoint / missing).unlink()
+    with pytest.raises(CheckpointError, match=missing):
         load(checkpoint)
 
 
-def test_options(checkpoint, monkeypatch):
+def test_load_options_override_or_are_refused(checkpoint, monkeypatch):
     assert load(checkpoint, dtype=torch.bfloat16)[1].dtype == torch.bfloat16
     assert load(checkpoint, attn_implementation="eager")[1].config._attn_implementation == "eager"
     with pytest.raises(OptionError, match="tpu"):
@@ -233,30 +232,7 @@ def test_options(checkpoint, monkeypatch):
             load(checkpoint, **options)
 
 
-def test_cpu_stands_in_for_a_missing_gpu(checkpoint, monkeypatch, caplog):
-    """Upstream's default device is cuda."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    model = load_pretrained_model(str(checkpoint), None, "x")[1]
-    assert model.device.type == "cpu"
-    assert "cuda is not available" in caplog.text
-
-
-def test_dtype_fits_the_device(checkpoint, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    for device, saved, expected in (
-        ("cuda", "float16", torch.float16),
-        ("cuda:1", "bfloat16", torch.bfloat16),
-        ("cuda", "float32", torch.float16),
-        ("mps", "bfloat16", torch.float16),
-        ("cpu", "bfloat16", torch.float32),
-    ):
-        assert fitting_dtype(device, {"torch_dtype": saved}, checkpoint) == expected
-    monkeypatch.setattr("llava.model.placement.LARGE_BYTES", 10)
-    assert fitting_dtype("cpu", {"dtype": "float16"}, checkpoint) == torch.bfloat16
-    assert fitting_dtype("cpu", {"dtype": "float32"}, checkpoint) == torch.float32
-
-
-def test_tower_comes_from_its_folder_where_the_checkpoint_has_none(checkpoint, model):
+def test_load_without_tower_weights_reads_the_towers_folder(checkpoint, model):
     change_weights(checkpoint, lambda tensors: [tensors.pop(key) for key in list(tensors) if "vision_tower" in key])
     tower = load(checkpoint)[1].get_vision_tower()
     for key, value in model.get_vision_tower().state_dict().items():
@@ -266,7 +242,7 @@ def test_tower_comes_from_its_folder_where_the_checkpoint_has_none(checkpoint, m
         load(checkpoint)
 
 
-def test_dtype_of_a_saved_copy(checkpoint, tmp_path):
+def test_save_in_half_precision_reads_back_bit_equal(checkpoint, tmp_path):
     """Half precision, saved and read again, is bit for bit the same; a plain folder is all it takes."""
     model = load(checkpoint, dtype=torch.bfloat16)[1]
     model.save_pretrained(tmp_path / "half")

@@ -30,7 +30,7 @@ def change_config(folder, **changes):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """``run(main, flag, ...)`` -> exit code and what was printed as an error. A process of its own costs seconds."""
+    """``run(main, flag, ...)`` -> exit code and what was printed as an error. A separate process costs seconds."""
 
     def call(main, *flags):
         monkeypatch.setattr(sys, "argv", ["program", *map(str, flags)])
@@ -53,12 +53,12 @@ def base(make_config, tmp_path_factory):
     return folder
 
 
-def test_a_delta_there_and_back(tiny_checkpoint, base, tmp_path, run):
+def test_apply_delta_undoes_make_delta(tiny_checkpoint, base, tmp_path, run):
     make_delta(str(base), str(tiny_checkpoint), str(tmp_path / "delta"))
-    delta, target, whole = tensors(tmp_path / "delta"), tensors(tiny_checkpoint), tensors(base)
+    delta, target, start = tensors(tmp_path / "delta"), tensors(tiny_checkpoint), tensors(base)
     name = "model.layers.1.mlp.up_proj.weight"
-    assert torch.equal(delta[name], target[name] - whole[name])
-    assert torch.equal(delta["lm_head.weight"][:58], target["lm_head.weight"][:58] - whole["lm_head.weight"])
+    assert torch.equal(delta[name], target[name] - start[name])
+    assert torch.equal(delta["lm_head.weight"][:58], target["lm_head.weight"][:58] - start["lm_head.weight"])
     assert torch.equal(delta["lm_head.weight"][58:], target["lm_head.weight"][58:])
     assert torch.equal(delta["model.mm_projector.0.weight"], target["model.mm_projector.0.weight"])
     flags = {"--base-model-path": base, "--delta-path": tmp_path / "delta", "--target-model-path": tmp_path / "again"}
@@ -71,7 +71,7 @@ def test_a_delta_there_and_back(tiny_checkpoint, base, tmp_path, run):
     assert model.get_vision_tower().is_loaded
 
 
-def test_deltas_of_models_that_do_not_belong_together(tiny_checkpoint, base, tmp_path):
+def test_make_delta_of_unrelated_models_raises(tiny_checkpoint, base, tmp_path):
     other = shutil.copytree(base, tmp_path / "other")
     weights = tensors(other)
     save_file({**weights, "model.layers.7.mlp.up_proj.weight": torch.ones(2)}, other / "model.safetensors")
@@ -87,7 +87,7 @@ def test_deltas_of_models_that_do_not_belong_together(tiny_checkpoint, base, tmp
     assert not (tmp_path / "delta").exists()
 
 
-def test_a_delta_for_the_hub(tiny_checkpoint, base, tmp_path, monkeypatch):
+def test_make_delta_uploads_to_a_named_repository(tiny_checkpoint, base, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("llava.model.make_delta.HfApi.create_repo", lambda *a, **k: calls.append(k))
     monkeypatch.setattr("llava.model.make_delta.HfApi.upload_folder", lambda *a, **k: calls.append(k))
@@ -95,7 +95,7 @@ def test_a_delta_for_the_hub(tiny_checkpoint, base, tmp_path, monkeypatch):
     assert calls[-1] == {"repo_id": "someone/delta", "folder_path": str(tmp_path / "delta")}
 
 
-def test_consolidate(checkpoint, tmp_path, run):
+def test_consolidate_rewrites_old_shards_as_one_folder(checkpoint, tmp_path, run):
     """Pickled shards and an old config become one folder that says what it is."""
     weights = tensors(checkpoint)
     names = sorted(weights)
@@ -119,21 +119,21 @@ def test_consolidate(checkpoint, tmp_path, run):
     [({"model_type": "gpt2"}, "model_type 'gpt2'"), ({"num_hidden_layers": 3}, "missing: model.layers.2")],
     ids=str,
 )
-def test_consolidate_refuses(checkpoint, tmp_path, changes, message):
+def test_consolidate_of_wrong_config_raises_and_writes_nothing(checkpoint, tmp_path, changes, message):
     change_config(checkpoint, **changes)
     with pytest.raises(CheckpointError, match=message):
         consolidate_ckpt(str(checkpoint), str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
-def test_extract_mm_projector(root, tiny_checkpoint, base, tmp_path, run):
-    """The file serves beside a language model, as stage 1's does."""
+def test_extract_mm_projector_writes_the_projector_alone(root, tiny_checkpoint, base, tmp_path, run):
+    """The file serves next to a language model, as stage 1's does."""
     script, folder = root / "scripts" / "extract_mm_projector.py", tmp_path / "projector"
     main = runpy.run_path(str(script))["main"]
     assert run(main, "--model-path", tiny_checkpoint, "--output", folder / "mm_projector.bin") == (0, "")
     found = torch.load(folder / "mm_projector.bin", weights_only=True)
-    whole = tensors(tiny_checkpoint)
-    assert set(found) == {name for name in whole if "mm_projector" in name}
-    assert all(torch.equal(value, whole[name]) for name, value in found.items())
+    source = tensors(tiny_checkpoint)
+    assert set(found) == {name for name in source if "mm_projector" in name}
+    assert all(torch.equal(value, source[name]) for name, value in found.items())
     code, error = run(main, "--model-path", base, "--output", tmp_path / "none.bin")
     assert code == 2 and "no projector" in error and not (tmp_path / "none.bin").exists()

@@ -39,7 +39,7 @@ LAYOUTS = {
     "1.6": (LlavaLlamaForCausalLM, ANYRES),
     "1.6-mistral": (LlavaMistralForCausalLM, {**ANYRES, "num_key_value_heads": 2, "sliding_window": None}),
 }
-PICTURES = [(20, 30), (60, 20), (10, 90)]  # width, height
+IMAGE_SIZES = [(20, 30), (60, 20), (10, 90)]  # width, height
 WORDS = (5, 17, 33)
 
 
@@ -71,12 +71,12 @@ def opened(folder):
     return processor, model
 
 
-def picture(size):
+def noise(size):
     return Image.effect_noise(size, 90).convert("RGB")
 
 
 def transformers_answer(folder, pixels, size, count, image_token):
-    """Logits (1, T, V) of transformers' own class for the test's prompt, whose picture takes ``count`` positions."""
+    """Logits (1, T, V) of transformers' own class for the test's prompt, whose image takes ``count`` positions."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     ids = torch.tensor([[1, *[image_token] * count, *WORDS]])
     with torch.no_grad():
@@ -93,7 +93,7 @@ def our_answer(model, processor, size, image):
         return pixels, model(torch.tensor([[1, -200, *WORDS]]), images=pixels, image_sizes=[size]).logits
 
 
-def test_there_and_back_every_tensor_is_bit_equal(source, hub, tmp_path):
+def test_convert_there_and_back_keeps_every_bit(source, hub, tmp_path):
     convert(str(hub), tmp_path / "back")
     before, after = tensors(source), tensors(tmp_path / "back")
     assert set(before) == set(after)
@@ -102,7 +102,7 @@ def test_there_and_back_every_tensor_is_bit_equal(source, hub, tmp_path):
         (tmp_path / "back" / "config.json").read_text()
     )
     shutil.move(tmp_path / "back", tmp_path / "moved")
-    image = picture((60, 20))
+    image = noise((60, 20))
     for ours, expected in zip(
         our_answer(*opened(tmp_path / "moved")[::-1], (60, 20), image),
         our_answer(*opened(source)[::-1], (60, 20), image),
@@ -111,11 +111,11 @@ def test_there_and_back_every_tensor_is_bit_equal(source, hub, tmp_path):
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("size", PICTURES, ids=str)
-def test_transformers_class_gives_the_same_logits(source, hub, size):
+@pytest.mark.parametrize("size", IMAGE_SIZES, ids=str)
+def test_converted_model_gives_the_same_logits(source, hub, size):
     """Of the checkpoint, and of the converted folder opened as it is."""
     processor, model = opened(source)
-    image = picture(size)
+    image = noise(size)
     pixels, expected = our_answer(model, processor, size, image)
     count = expected.shape[1] - 1 - len(WORDS)
     token = json.loads((hub / "config.json").read_text())["image_token_index"]
@@ -130,9 +130,9 @@ def test_transformers_class_gives_the_same_logits(source, hub, size):
     torch.testing.assert_close(found, theirs, atol=1e-5, rtol=0)
 
 
-def test_transformers_processor_prepares_what_we_do(source, hub, layout):
+def test_converted_processor_prepares_the_same_inputs(source, hub, layout):
     size = (60, 20)
-    image = picture(size)
+    image = noise(size)
     processor, model = opened(source)
     expected, logits = our_answer(model, processor, size, image)
     inputs = AutoProcessor.from_pretrained(hub)(text="<image>w5 w17 w33", images=image, return_tensors="pt")
@@ -144,7 +144,7 @@ def test_transformers_processor_prepares_what_we_do(source, hub, layout):
         torch.testing.assert_close(inputs["pixel_values"], expected, atol=0.03, rtol=0)
 
 
-def test_a_directly_opened_model_saves_in_llavas_layout(hub, tmp_path):
+def test_hub_layout_opened_and_saved_is_llavas_layout(hub, tmp_path):
     _, model = opened(hub)
     model.save_pretrained(tmp_path)
     assert all(name.startswith(("model.", "lm_head.")) for name in tensors(tmp_path))
@@ -177,10 +177,10 @@ def made_by_transformers(tiny_tokenizer, tmp_path_factory):
     return folder
 
 
-def test_transformers_own_checkpoint_opens_and_converts(made_by_transformers, tmp_path):
+def test_convert_a_checkpoint_saved_by_transformers(made_by_transformers, tmp_path):
     processor, model = opened(made_by_transformers)
     assert model.config.image_aspect_ratio == "pad" and model.config.vocab_size == 64
-    pixels, found = our_answer(model, processor, (20, 30), picture((20, 30)))
+    pixels, found = our_answer(model, processor, (20, 30), noise((20, 30)))
     torch.testing.assert_close(
         found, transformers_answer(made_by_transformers, pixels, (20, 30), 4, 60), atol=1e-5, rtol=0
     )
@@ -193,7 +193,7 @@ def test_transformers_own_checkpoint_opens_and_converts(made_by_transformers, tm
     assert set(first) == set(last) and all(torch.equal(first[name], last[name]) for name in first)
 
 
-def test_the_program(tiny_checkpoint, tmp_path):
+def test_convert_program_writes_or_exits_with_2(tiny_checkpoint, tmp_path):
     command = [sys.executable, "-m", "llava.model.convert", str(tiny_checkpoint), str(tmp_path / "hub")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -210,14 +210,14 @@ def test_the_program(tiny_checkpoint, tmp_path):
     ],
     ids=str,
 )
-def test_what_transformers_cannot_do_is_an_error(make_checkpoint, tmp_path, changes, message):
+def test_convert_what_transformers_cannot_hold_raises(make_checkpoint, tmp_path, changes, message):
     folder = make_checkpoint(**changes)
     with pytest.raises(CheckpointError, match=message):
         convert(str(folder), tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
 
 
-def test_a_scheduler_has_no_place_there(adaptive_checkpoint, tmp_path):
+def test_convert_a_scheduler_raises_with_the_plugins_reason(adaptive_checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="no scheduler"):
         convert(str(adaptive_checkpoint), tmp_path / "hub")
 
@@ -231,7 +231,7 @@ def test_a_scheduler_has_no_place_there(adaptive_checkpoint, tmp_path):
         ("multimodal_projector_bias", False),
     ],
 )
-def test_what_llava_cannot_do_is_an_error(made_by_transformers, tmp_path, name, value):
+def test_convert_what_llava_cannot_hold_raises(made_by_transformers, tmp_path, name, value):
     folder = shutil.copytree(made_by_transformers, tmp_path / "hub")
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, name: value}))

@@ -32,7 +32,7 @@ def plain(make_config):
     return LlavaLlamaForCausalLM(make_config(mm_vision_tower=None, mm_vision_select_layer=None))
 
 
-def test_a_language_model_becomes_a_llava(plain, tiny_checkpoint, pixels):
+def test_initialize_vision_modules_makes_a_llava(plain, tiny_checkpoint, pixels):
     assert plain.get_vision_tower() is None
     path = str(tiny_checkpoint / "tower")
     plain.model.initialize_vision_modules(arguments(vision_tower=path, mm_patch_merge_type="spatial_unpad"))
@@ -45,7 +45,7 @@ def test_a_language_model_becomes_a_llava(plain, tiny_checkpoint, pixels):
     assert plain.encode_images(pixels).shape == (3, 4, 32)
 
 
-def test_flags_change_an_existing_tower(model):
+def test_initialize_vision_modules_changes_an_existing_tower(model):
     """What config.json will say is what the tower does."""
     model.model.initialize_vision_modules(arguments(mm_vision_select_layer=-1, mm_vision_select_feature="cls_patch"))
     tower = model.get_vision_tower()
@@ -54,7 +54,7 @@ def test_flags_change_an_existing_tower(model):
 
 @pytest.mark.parametrize("prefix", ["model.", "", "base_model.model.model."])
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_projector_from_a_file(model, tmp_path, prefix, kind):
+def test_load_projector_fills_from_a_file(model, tmp_path, prefix, kind):
     tensors = {
         f"{prefix}mm_projector.{key}": torch.randn_like(value)
         for key, value in model.model.mm_projector.state_dict().items()
@@ -68,7 +68,7 @@ def test_projector_from_a_file(model, tmp_path, prefix, kind):
     assert all(parameter.requires_grad for parameter in model.model.mm_projector.parameters())
 
 
-def test_projector_that_does_not_fit(model, tmp_path):
+def test_load_projector_that_does_not_fit_raises(model, tmp_path):
     path = tmp_path / "mm_projector.bin"
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2), "model.mm_projector.9.bias": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError) as error:
@@ -91,7 +91,7 @@ class Tokens:
         return len(words)
 
 
-def test_image_tokens_start_as_the_mean(model):
+def test_new_image_tokens_start_as_the_mean(model):
     before = model.get_input_embeddings().weight.detach().clone()
     tokenizer = Tokens(len(before))
     model.initialize_vision_tokenizer(arguments(mm_use_im_start_end=True, tune_mm_mlp_adapter=True), tokenizer)
@@ -103,7 +103,7 @@ def test_image_tokens_start_as_the_mean(model):
     assert not model.get_output_embeddings().weight.requires_grad
 
 
-def test_image_tokens_from_a_file(model, tmp_path):
+def test_new_image_tokens_are_filled_from_a_file(model, tmp_path):
     rows = torch.randn(2, 32)
     path = tmp_path / "mm_projector.bin"
     torch.save({"model.embed_tokens.weight": rows}, path)
@@ -118,7 +118,7 @@ def test_image_tokens_from_a_file(model, tmp_path):
         model.initialize_vision_tokenizer(arguments(**flags), Tokens(64))
 
 
-def test_patch_token_alone(model):
+def test_patch_token_alone_freezes_both_tables(model):
     model.initialize_vision_tokenizer(arguments(mm_use_im_patch_token=True, tune_mm_mlp_adapter=True), Tokens(60))
     assert model.get_input_embeddings().num_embeddings == 61
     assert not model.get_input_embeddings().weight.requires_grad

@@ -22,7 +22,7 @@ IMAGE = IMAGE_TOKEN_INDEX
 EXACT = {"rtol": 0, "atol": 1e-5}  # float32, values of about 1
 
 
-def hub_twin(model):
+def hub_model(model):
     """transformers' own LLaVA with the same weights."""
     text = {key: value for key, value in model.config.to_dict().items() if not key.startswith("mm_")}
     text.pop("model_type")
@@ -34,34 +34,34 @@ def hub_twin(model):
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    twin = LlavaForConditionalGeneration(config).eval()
-    twin.model.vision_tower.load_state_dict(tower.state_dict())
+    hub = LlavaForConditionalGeneration(config).eval()
+    hub.model.vision_tower.load_state_dict(tower.state_dict())
     language = {
         key.removeprefix("model."): value
         for key, value in model.state_dict().items()
         if "vision_tower" not in key and "mm_projector" not in key and not key.startswith("lm_head")
     }
-    twin.model.language_model.load_state_dict(language)
-    twin.lm_head.load_state_dict(model.lm_head.state_dict())
+    hub.model.language_model.load_state_dict(language)
+    hub.lm_head.load_state_dict(model.lm_head.state_dict())
     projector = model.model.mm_projector
-    twin.model.multi_modal_projector.linear_1.load_state_dict(projector[0].state_dict())
-    twin.model.multi_modal_projector.linear_2.load_state_dict(projector[2].state_dict())
-    return twin, config.image_token_index
+    hub.model.multi_modal_projector.linear_1.load_state_dict(projector[0].state_dict())
+    hub.model.multi_modal_projector.linear_2.load_state_dict(projector[2].state_dict())
+    return hub, config.image_token_index
 
 
-def test_against_transformers(model, pixels):
-    twin, tag = hub_twin(model)
+def test_forward_equals_transformers_own_llava(model, pixels):
+    hub, tag = hub_model(model)
     ids = torch.tensor([[1, 5, IMAGE, 7, IMAGE, 8]])
     patches = model.get_vision_tower().num_patches
     spelled = [token for i in ids[0].tolist() for token in ([tag] * patches if i == IMAGE else [i])]
     with torch.no_grad():
         ours = model(ids, images=pixels[:2]).logits
-        theirs = twin(input_ids=torch.tensor([spelled]), pixel_values=pixels[:2]).logits
+        theirs = hub(input_ids=torch.tensor([spelled]), pixel_values=pixels[:2]).logits
     torch.testing.assert_close(ours, theirs, **EXACT)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_batch_is_as_one_by_one(model, pixels, side):
+def test_generate_in_a_batch_equals_one_by_one(model, pixels, side):
     rows = [[1, 5, IMAGE, 7], [1, IMAGE, 8, 9, 10, IMAGE], [1, 11, 12]]
     images = [pixels[:1], pixels[1:3], None]
     width = max(map(len, rows))
@@ -85,7 +85,7 @@ def test_batch_is_as_one_by_one(model, pixels, side):
         assert tokens[number].tolist() == answer[0].tolist()
 
 
-def test_unpadded_text_batch_without_mask(model):
+def test_generate_text_batch_without_mask(model):
     """Text rows need no images; a prompt of ids alone answers as the plain language model."""
     ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
     found = model.generate(ids, do_sample=False, max_new_tokens=4)
@@ -93,14 +93,14 @@ def test_unpadded_text_batch_without_mask(model):
     assert found.tolist() == plain[:, 3:].tolist()
 
 
-def test_padding_without_a_mask_gets_one(model, pixels):
+def test_prepare_inputs_of_unequal_rows_makes_a_mask(model, pixels):
     """Rows of unequal length after the splice: upstream attends to the padding."""
     ids = torch.tensor([[1, 5, IMAGE], [1, 5, 6]])
     mask = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, pixels[:1])[2]
     assert mask.sum(dim=1).tolist() == [2 + 4, 3]
 
 
-def test_eager_and_sdpa_agree(model, pixels):
+def test_forward_eager_and_sdpa_agree(model, pixels):
     ids = torch.tensor([[1, 5, IMAGE, 7], [1, 6, 8, 9]])
     with torch.no_grad():
         fused = model(ids, images=pixels[:2]).logits
@@ -110,7 +110,7 @@ def test_eager_and_sdpa_agree(model, pixels):
     torch.testing.assert_close(fused[1, :4], plain[1, :4], **EXACT)
 
 
-def test_cache_is_exact(model, pixels):
+def test_forward_with_kv_cache_equals_without(model, pixels):
     ids = torch.tensor([[1, 5, IMAGE, 7]])
     model.generation_config.eos_token_id = None
     found = model.generate(ids, images=pixels[:1], do_sample=False, max_new_tokens=5)
@@ -118,7 +118,7 @@ def test_cache_is_exact(model, pixels):
     assert found.tolist() == slow.tolist()
 
 
-def test_hub_style_generation_keeps_images(model, pixels):
+def test_prepare_inputs_for_generation_keeps_images(model, pixels):
     """From token ids, transformers' own loop carries the images to the first step, and only there they count."""
     ids = torch.tensor([[1, 5, IMAGE, 7]])
     step = model.prepare_inputs_for_generation(ids, images=pixels[:1], image_sizes=[(16, 16)], use_cache=True)
@@ -127,7 +127,7 @@ def test_hub_style_generation_keeps_images(model, pixels):
 
 
 @pytest.mark.parametrize("reentrant", [None, True, False])
-def test_gradients(model, pixels, reentrant):
+def test_backward_reaches_all_but_the_tower(model, pixels, reentrant):
     """The projector and the decoder learn, the tower does not; checkpointing changes nothing."""
     ids = torch.tensor([[1, 5, IMAGE, 7], [1, 6, 8, 9]])
     mask, labels = torch.ones_like(ids), ids.clone()
@@ -152,7 +152,7 @@ def test_gradients(model, pixels, reentrant):
             torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-6)
 
 
-def test_other_keywords_reach_every_layer(model, pixels):
+def test_forward_passes_other_keywords_to_every_layer(model, pixels):
     seen = []
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda *args: seen.append(args[2].pop("note")), with_kwargs=True)
@@ -160,7 +160,7 @@ def test_other_keywords_reach_every_layer(model, pixels):
     assert seen == ["here"] * len(model.model.layers)
 
 
-def test_faults(model, pixels):
+def test_generate_with_wrong_inputs_raises(model, pixels):
     with pytest.raises(ImageError, match=r"1 image tag.*no image given"):
         model(torch.tensor([[1, IMAGE]]))
     with pytest.raises(ImageError, match=r"2 image tag.*1 image"):
@@ -173,7 +173,7 @@ def test_faults(model, pixels):
         model(torch.tensor([[1, IMAGE, IMAGE]]), images=[pixels[0], pixels[1]], image_sizes=[(3, 4)])
 
 
-def test_unread_tower_says_so(tiny_checkpoint, pixels):
+def test_forward_with_an_unread_tower_raises(tiny_checkpoint, pixels):
     model = LlavaLlamaForCausalLM.from_pretrained(tiny_checkpoint)
     assert not model.get_vision_tower().is_loaded
     assert not any("vision_tower" in key for key in model.state_dict())
@@ -181,7 +181,7 @@ def test_unread_tower_says_so(tiny_checkpoint, pixels):
         model(torch.tensor([[1, IMAGE]]), images=pixels[:1])
 
 
-def test_config_is_readable_by_old_and_new(tiny_checkpoint):
+def test_config_is_readable_by_old_and_new_releases(tiny_checkpoint):
     written = json.loads((tiny_checkpoint / "config.json").read_text())
     assert written["model_type"] == "llava_llama"
     assert written["rope_theta"] == 5000.0
@@ -195,7 +195,7 @@ def test_config_is_readable_by_old_and_new(tiny_checkpoint):
     assert pickle.loads(pickle.dumps(config)).to_dict() == config.to_dict()
 
 
-def test_old_scaled_rope_survives():
+def test_config_keeps_an_old_scaled_rope():
     old = {"rope_theta": 7000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
     config = LlavaConfig(**old)
     written = config.to_dict()

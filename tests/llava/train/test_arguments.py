@@ -175,7 +175,7 @@ def test_no_flag_of_upstreams_time_is_unknown(name):
         ("--warmup_steps 100 --warmup_ratio 0.03", 100),
     ],
 )
-def test_a_ratio_beside_steps(flags, steps):
+def test_warmup_ratio_and_steps_given_together_steps_count(flags, steps):
     """Steps count, unless there are none: as transformers read both flags at upstream's time."""
     assert parse_arguments([*flags.split(), "--use_cpu", "True"])[TrainingArguments].warmup_steps == steps
 

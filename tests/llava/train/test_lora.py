@@ -93,7 +93,7 @@ def test_merged_and_unmerged_answer_alike(adapter, tiny_checkpoint, merge, tmp_p
     assert merge(tiny_checkpoint, tiny_checkpoint, tmp_path / "other") == 2, "nothing to merge"
 
 
-def test_a_scheduler_learns_in_full_beside_adapters(adaptive_adapter, tiny_checkpoint, merge, tmp_path):
+def test_scheduler_is_trained_in_full_with_adapters(adaptive_adapter, tiny_checkpoint, merge, tmp_path):
     others = torch.load(adaptive_adapter / "non_lora_trainables.bin", weights_only=True)
     names = {key.removeprefix("base_model.model.") for key in others}
     assert {name for name in names if name.startswith("scheduler.mlp_head")} == {
@@ -125,7 +125,7 @@ def test_what_learns_is_printed_by_part(flags_of, tmp_path, caplog):
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
-def test_a_stopped_run_goes_on_exactly(trained, adapter, tmp_path):
+def test_resumed_adapter_run_equals_an_uninterrupted_one(trained, adapter, tmp_path):
     """The module's run has two steps; this one stops after the first, and is started again."""
     out = trained(tmp_path / "out", **LORA, save_strategy="steps", save_steps=1, max_steps=1)
     (out / "adapter_model.safetensors").unlink()

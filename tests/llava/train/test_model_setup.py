@@ -90,7 +90,7 @@ def test_a_llavas_own_settings_hold(set_up, checkpoint):
     assert model.get_vision_tower().select_layer == model.config.mm_vision_select_layer == -3
 
 
-def test_tokens_around_the_picture_learn_in_stage_one(set_up):
+def test_image_marks_are_trained_in_stage_one(set_up):
     model, tokenizer = set_up(mm_use_im_start_end=True, tune_mm_mlp_adapter=True)
     assert len(tokenizer) == model.get_input_embeddings().num_embeddings == 62
     assert {name for name in learning(model) if "mm_projector" not in name} == {"model.embed_tokens.weight"}

@@ -51,9 +51,9 @@ PIECES = st.one_of(st.sampled_from(WORDS), st.sampled_from(["é", "🐈", "a", "
 def test_add_shows_beginnings_of_the_final_text(tokenizer, pieces, ended) -> None:
     ids = ids_of(*pieces) + ([1] if ended else [])
     stream, shown = run(tokenizer, ids)
-    whole = tokenizer.decode(ids, skip_special_tokens=True)
-    assert stream.finish() == whole == shown[-1]
-    assert all(whole.startswith(text) for text in shown)
+    complete = tokenizer.decode(ids, skip_special_tokens=True)
+    assert stream.finish() == complete == shown[-1]
+    assert all(complete.startswith(text) for text in shown)
 
 
 @settings(deadline=None, max_examples=150)
@@ -63,9 +63,9 @@ def test_add_shows_beginnings_of_the_final_text(tokenizer, pieces, ended) -> Non
 def test_add_shows_no_part_of_a_stop_text(tokenizer, pieces, stop) -> None:
     ids = ids_of(*pieces)
     stream, shown = run(tokenizer, ids, [stop])
-    whole = tokenizer.decode(ids)
-    expected = whole.split(stop)[0]
-    assert stream.finish() == expected and stream.stopped == (stop in whole)
+    complete = tokenizer.decode(ids)
+    expected = complete.split(stop)[0]
+    assert stream.finish() == expected and stream.stopped == (stop in complete)
     assert all(expected.startswith(text) for text in shown)
 
 

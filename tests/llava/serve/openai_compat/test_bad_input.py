@@ -1,5 +1,4 @@
-"""Bad and hostile requests to the OpenAI-style API: the right status, a true message in OpenAI's shape, and the next
-request is answered."""
+"""Bad and hostile requests to the OpenAI-style API: status and message in OpenAI's format; the next one is answered."""
 
 import base64
 import json
@@ -7,22 +6,22 @@ import json
 import httpx
 import pytest
 
-from llava.serve.controller import new_client
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.openai_api import ChatApi, create_app
 from llava.serve.openai_compat.controller_client import ControllerClient
-from llava.serve.openai_compat.image_urls import ImageAddresses
+from llava.serve.openai_compat.image_urls import ImageUrls
 from llava.serve.openai_compat.safe_fetch import PublicFetcher
+from llava.serve.protocol.http_client import new_client
 
 JSON = {"Content-Type": "application/json"}
 
 
-def shown(*addresses: str) -> dict:
-    return {"messages": [{"role": "user", "content": [image(address) for address in addresses]}]}
+def images(*urls: str) -> dict:
+    return {"messages": [{"role": "user", "content": [image(url) for url in urls]}]}
 
 
-def image(address: object) -> dict:
-    return {"type": "image_url", "image_url": {"url": address}}
+def image(url: object) -> dict:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def data(content: bytes, kind: str = "image/png") -> str:
@@ -34,8 +33,8 @@ def content(*parts) -> dict:
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
-INSIDE = "not on the public internet"
-# name: (fields beside model and messages, status, words of the message)
+NOT_PUBLIC = "not on the public internet"
+# name: (fields in addition to model and messages, status, words of the message)
 FIELDS = {
     "no messages": ({"messages": None}, 400, ["messages"]),
     "empty messages": ({"messages": []}, 400, ["messages"]),
@@ -47,56 +46,56 @@ FIELDS = {
     "null content": ({"messages": [{"role": "user", "content": None}]}, 400, ["content"]),
     "empty content": ({"messages": [{"role": "user", "content": ""}]}, 400, ["messages.0", "empty"]),
     "an assistant at the end": ({"messages": [{"role": "assistant", "content": "w5"}]}, 400, ["begins and ends"]),
-    "an image tag in words": (content({"type": "text", "text": "<image>"}), 400, ["<image>", "image_url"]),
+    "an image tag in a text": (content({"type": "text", "text": "<image>"}), 400, ["<image>", "image_url"]),
     "half a surrogate pair": (content({"type": "text", "text": "\ud800"}), 400, ["text", "surrogate"]),
     "half a pair in a message": ({"messages": [{"role": "user", "content": "\udfff"}]}, 400, ["surrogate"]),
     "half a pair in a type": (content({"type": "\ud800", "text": ""}), 400, ["type"]),
     "half a pair in a stop": ({"stop": ["a\ud800"]}, 400, ["stop", "surrogate"]),
-    "half a pair in an address": (shown("\ud800"), 400, []),
-    "half a pair in a data URL": (shown("data:image/png;base64,\ud800"), 400, []),
-    "half a pair in a host": (shown("http://\ud800/"), 400, []),
+    "half a pair in a URL": (images("\ud800"), 400, []),
+    "half a pair in a data URL": (images("data:image/png;base64,\ud800"), 400, []),
+    "half a pair in a host": (images("http://\ud800/"), 400, []),
     "half a pair in a budget": ({"latency_budget": "\ud800"}, 400, []),
     "half a pair in the model": ({"model": "\ud800"}, 400, ["model"]),
     "a part of an unknown type": (content({"type": "input_audio"}), 400, ["input_audio", "image_url"]),
     "a part without a type": (content({"text": "w5"}), 400, ["type"]),
-    "a picture without an address": (content({"type": "image_url"}), 400, ["image_url"]),
-    "a picture's address at the wrong place": (content({"type": "image_url", "image_url": "data:,"}), 400, []),
-    "an address null": (content(image(None)), 400, ["url"]),
-    "an address a number": (content(image(7)), 400, ["url"]),
-    "an empty address": (shown(""), 400, ["url"]),
-    "a path": (shown("/etc/passwd"), 400, ["/etc/passwd", "data:image"]),
-    "a file": (shown("file:///etc/passwd"), 400, ["data:image"]),
-    "FTP": (shown("ftp://a.example/b.png"), 400, ["data:image"]),
-    "gopher": (shown("gopher://127.0.0.1:6379/_FLUSHALL"), 400, ["data:image"]),
-    "a script": (shown("javascript:alert(1)"), 400, ["data:image"]),
-    "data without base64": (shown("data:image/png,abc"), 400, ["image 1", "base64"]),
-    "data without a comma": (shown("data:image/png;base64"), 400, ["image 1", "base64"]),
-    "data that is a page": (shown(data(b"<html></html>", "text/html")), 400, ["text/html", "image/png"]),
-    "data of no type": (shown("data:;base64,AAAA"), 400, ["image/png"]),
-    "base64 that is none": (shown("data:image/png;base64,!!!!"), 400, ["image 1", "base64"]),
-    "base64 cut short": (shown(data(b"abcd")[:-3]), 400, ["base64"]),
-    "nothing in it": (shown("data:image/png;base64,"), 400, ["not an image"]),
-    "SVG": (shown(data(SVG, "image/svg+xml")), 400, ["not an image", "PNG"]),
-    "noise": (shown(data(b"noise" * 100)), 400, ["not an image"]),
-    "too many pictures": (shown(*["data:image/png;base64,AAAA"] * 9), 400, ["9 images", "8"]),
-    "the second is bad": (shown("data:image/png;base64,AAAA", "nothing"), 400, ["image 2"]),
-    "this machine": (shown("http://127.0.0.1:{port}/v1/models"), 400, ["image 1", INSIDE]),
-    "this machine by name": (shown("http://localhost:{port}/health"), 400, [INSIDE]),
-    "this machine in short": (shown("http://127.1:{port}/"), 400, [INSIDE]),
-    "this machine as one number": (shown("http://2130706433:{port}/"), 400, [INSIDE]),
-    "this machine in hexadecimal": (shown("http://0x7f000001:{port}/"), 400, [INSIDE]),
-    "this machine in octal": (shown("http://0177.0.0.1:{port}/"), 400, ["image 1", "0177.0.0.1"]),
-    "this machine in IPv6": (shown("http://[::1]:{port}/"), 400, [INSIDE]),
-    "IPv4 within IPv6": (shown("http://[::ffff:127.0.0.1]:{port}/"), 400, [INSIDE]),
-    "every address": (shown("http://0.0.0.0:{port}/"), 400, [INSIDE]),
-    "a cloud's metadata": (shown("http://169.254.169.254/latest/meta-data/"), 400, [INSIDE]),
-    "a cloud's metadata in IPv6": (shown("http://[fd00:ec2::254]/latest/"), 400, [INSIDE]),
-    "a private network": (shown("http://10.0.0.1/a.png"), 400, [INSIDE]),
-    "another one": (shown("https://192.168.1.1/a.png"), 400, [INSIDE]),
-    "user and password": (shown("http://a@127.0.0.1:{port}/"), 400, ["without user"]),
-    "a host of nothing": (shown("http:///a.png"), 400, ["image 1"]),
-    "a host with a line break": (shown("http://127.0.0.1\r\nX: y/"), 400, ["image 1"]),
-    "a long address": (shown("http://a.example/" + "a" * 3000), 400, ["2,000 characters"]),
+    "an image without a URL": (content({"type": "image_url"}), 400, ["image_url"]),
+    "an image's URL in the wrong field": (content({"type": "image_url", "image_url": "data:,"}), 400, []),
+    "a null URL": (content(image(None)), 400, ["url"]),
+    "a URL that is a number": (content(image(7)), 400, ["url"]),
+    "an empty URL": (images(""), 400, ["url"]),
+    "a path": (images("/etc/passwd"), 400, ["/etc/passwd", "data:image"]),
+    "a file": (images("file:///etc/passwd"), 400, ["data:image"]),
+    "FTP": (images("ftp://a.example/b.png"), 400, ["data:image"]),
+    "gopher": (images("gopher://127.0.0.1:6379/_FLUSHALL"), 400, ["data:image"]),
+    "a script": (images("javascript:alert(1)"), 400, ["data:image"]),
+    "data without base64": (images("data:image/png,abc"), 400, ["image 1", "base64"]),
+    "data without a comma": (images("data:image/png;base64"), 400, ["image 1", "base64"]),
+    "data that is a page": (images(data(b"<html></html>", "text/html")), 400, ["text/html", "image/png"]),
+    "data of no type": (images("data:;base64,AAAA"), 400, ["image/png"]),
+    "base64 that is none": (images("data:image/png;base64,!!!!"), 400, ["image 1", "base64"]),
+    "base64 cut short": (images(data(b"abcd")[:-3]), 400, ["base64"]),
+    "an empty file": (images("data:image/png;base64,"), 400, ["not an image"]),
+    "SVG": (images(data(SVG, "image/svg+xml")), 400, ["not an image", "PNG"]),
+    "noise": (images(data(b"noise" * 100)), 400, ["not an image"]),
+    "too many images": (images(*["data:image/png;base64,AAAA"] * 9), 400, ["9 images", "8"]),
+    "the second is bad": (images("data:image/png;base64,AAAA", "nothing"), 400, ["image 2"]),
+    "this machine": (images("http://127.0.0.1:{port}/v1/models"), 400, ["image 1", NOT_PUBLIC]),
+    "this machine by name": (images("http://localhost:{port}/health"), 400, [NOT_PUBLIC]),
+    "this machine in short": (images("http://127.1:{port}/"), 400, [NOT_PUBLIC]),
+    "this machine as one number": (images("http://2130706433:{port}/"), 400, [NOT_PUBLIC]),
+    "this machine in hexadecimal": (images("http://0x7f000001:{port}/"), 400, [NOT_PUBLIC]),
+    "this machine in octal": (images("http://0177.0.0.1:{port}/"), 400, ["image 1", "0177.0.0.1"]),
+    "this machine in IPv6": (images("http://[::1]:{port}/"), 400, [NOT_PUBLIC]),
+    "IPv4 within IPv6": (images("http://[::ffff:127.0.0.1]:{port}/"), 400, [NOT_PUBLIC]),
+    "every address": (images("http://0.0.0.0:{port}/"), 400, [NOT_PUBLIC]),
+    "a cloud's metadata": (images("http://169.254.169.254/latest/meta-data/"), 400, [NOT_PUBLIC]),
+    "a cloud's metadata in IPv6": (images("http://[fd00:ec2::254]/latest/"), 400, [NOT_PUBLIC]),
+    "a private network": (images("http://10.0.0.1/a.png"), 400, [NOT_PUBLIC]),
+    "another one": (images("https://192.168.1.1/a.png"), 400, [NOT_PUBLIC]),
+    "user and password": (images("http://a@127.0.0.1:{port}/"), 400, ["without user"]),
+    "a host of nothing": (images("http:///a.png"), 400, ["image 1"]),
+    "a host with a line break": (images("http://127.0.0.1\r\nX: y/"), 400, ["image 1"]),
+    "a long URL": (images("http://a.example/" + "a" * 3000), 400, ["2,000 characters"]),
     "no model": ({"model": None}, 400, ["model"]),
     "another model": ({"model": "other"}, 404, ["'other'", "tiny"]),
     "a path for a model": ({"model": "../../etc/passwd"}, 404, ["passwd"]),
@@ -140,10 +139,10 @@ RAW = {
 
 @pytest.fixture(scope="module")
 def api(served, listen):
-    """The API with pictures from addresses allowed, and small limits."""
-    images = ImageAddresses(PublicFetcher(10_000, 10))
+    """The API with image URLs allowed, and small limits."""
+    reader = ImageUrls(PublicFetcher(10_000, 10))
     controller = ControllerClient(served.controller.address, new_client())
-    return listen(create_app(ChatApi(controller, images, limits=BodyLimits(max_bytes=100_000))))
+    return listen(create_app(ChatApi(controller, reader, limits=BodyLimits(max_bytes=100_000))))
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +165,14 @@ def check(client, reply, status, words) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_fields(client, api, name) -> None:
+def test_bad_field_is_refused(client, api, name) -> None:
     fields, status, words = FIELDS[name]
     body = json.dumps({**GOOD, **fields}).replace("{port}", api.address.rpartition(":")[2])
     check(client, client.post("/v1/chat/completions", content=body.encode(), headers=JSON), status, words)
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_bodies(client, name) -> None:
+def test_bad_body_is_refused(client, name) -> None:
     body, headers, status, words = RAW[name]
     check(client, client.post("/v1/chat/completions", content=body, headers=headers), status, words)
 
@@ -189,49 +188,49 @@ def test_bodies(client, name) -> None:
         ("POST", "/v1/completions", 404),
     ],
 )
-def test_paths_and_methods(client, method, path, status) -> None:
+def test_unknown_path_or_method_is_refused(client, method, path, status) -> None:
     check(client, client.request(method, path), status, [])
 
 
 @pytest.mark.parametrize("text", ["-1", "fast", "nan"])
-def test_headers(client, text) -> None:
+def test_bad_budget_header_is_refused(client, text) -> None:
     check(client, client.post("/v1/chat/completions", json=GOOD, headers={"x-slo-ttft-ms": text}), 400, [text])
 
 
-def test_a_budget_given_twice(client) -> None:
+def test_budget_in_body_and_header_is_refused(client) -> None:
     reply = client.post("/v1/chat/completions", json={**GOOD, "latency_budget": 0.5}, headers={"x-slo-ttft-ms": "9"})
     check(client, reply, 400, ["latency_budget", "header"])
 
 
-def test_addresses_are_off_unless_allowed(served) -> None:
-    for address in ("https://a.example/b.png", "HTTP://a.example/b.png"):
-        url = f"{served.api.address}/v1/chat/completions"
-        reply = httpx.post(url, json={**GOOD, **shown(address)}, trust_env=False, timeout=600)
-        assert reply.status_code == 400 and "--allow-image-urls" in reply.json()["error"]["message"]
+@pytest.mark.parametrize("image_url", ["https://a.example/b.png", "HTTP://a.example/b.png"])
+def test_image_url_without_the_servers_flag_is_refused(served, image_url) -> None:
+    url = f"{served.api.address}/v1/chat/completions"
+    reply = httpx.post(url, json={**GOOD, **images(image_url)}, trust_env=False, timeout=600)
+    assert reply.status_code == 400 and "--allow-image-urls" in reply.json()["error"]["message"]
 
 
-def test_a_redirect_to_the_inside(served, listen) -> None:
-    """Through the whole API: a host that counts as public leads on to one that does not."""
+def test_redirect_to_a_private_address_is_refused(served, listen) -> None:
+    """Through the API: a host that counts as public redirects to one that does not."""
     from fastapi import FastAPI
     from fastapi.responses import RedirectResponse
 
-    asked = []
+    requested = []
     outside = FastAPI()
-    outside.get("/{path:path}")(lambda path: (asked.append(path), RedirectResponse("http://127.0.0.2:1/secret"))[1])
+    outside.get("/{path:path}")(lambda path: (requested.append(path), RedirectResponse("http://127.0.0.2:1/secret"))[1])
     address = listen(outside).address
-    fetcher = PublicFetcher(10_000, 10, allowed=lambda number: number == "127.0.0.1")
+    fetcher = PublicFetcher(10_000, 10, is_allowed=lambda number: number == "127.0.0.1")
     controller = ControllerClient(served.controller.address, new_client())
-    api = listen(create_app(ChatApi(controller, ImageAddresses(fetcher))))
+    api = listen(create_app(ChatApi(controller, ImageUrls(fetcher))))
     url = f"{api.address}/v1/chat/completions"
-    reply = httpx.post(url, json={**GOOD, **shown(f"{address}/a.png")}, trust_env=False, timeout=600)
-    assert asked == ["a.png"] and reply.status_code == 400 and INSIDE in reply.json()["error"]["message"]
+    reply = httpx.post(url, json={**GOOD, **images(f"{address}/a.png")}, trust_env=False, timeout=600)
+    assert requested == ["a.png"] and reply.status_code == 400 and NOT_PUBLIC in reply.json()["error"]["message"]
 
 
 FINE = {
     "nulls": dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "stream_options", "tools", "n")),
     "harmless values": {"n": 1, "logprobs": False, "tools": [], "frequency_penalty": 0, "user": "u", "store": False},
     "control characters": {"messages": [{"role": "user", "content": "w5 \u0000\u0007\u001b[2J"}]},
-    "a detail": content({**image("{picture}"), "image_url": {"url": "{picture}", "detail": "high"}}),
+    "a detail": content({**image("{image}"), "image_url": {"url": "{image}", "detail": "high"}}),
     "more tokens than there are": {"max_tokens": 10**9},
     "no length": {"max_tokens": None},
     "four stops": {"stop": ["a", "b", "c", ""]},
@@ -239,8 +238,8 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_odd_requests_that_are_fine(client, name, image_text) -> None:
-    body = json.dumps({**GOOD, **FINE[name]}).replace("{picture}", f"data:image/png;base64,{image_text}")
+def test_unusual_request_is_answered(client, name, image_text) -> None:
+    body = json.dumps({**GOOD, **FINE[name]}).replace("{image}", f"data:image/png;base64,{image_text}")
     reply = client.post("/v1/chat/completions", content=body.encode(), headers=JSON)
     assert reply.status_code == 200, reply.text
     assert 1 <= reply.json()["usage"]["completion_tokens"] <= 8

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote, over real sockets: the openai package, curl, upstream's test_message."""
+"""Third-party clients over real sockets: the openai package, curl, upstream's test_message."""
 
 import base64
 import json
@@ -10,8 +10,6 @@ import zipfile
 import openai
 import pytest
 
-from ada.latency.measure import calibrate
-from ada.latency.ttft_predictor import TTFTPredictor
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
 
@@ -28,15 +26,15 @@ def client(served) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def alone(loaded):
-    """``alone(words, picture=None, tokens, **options)``: the same model's greedy answer, without any server."""
+    """``alone(text, image=None, tokens, **options)``: the same model's greedy answer, without any server."""
 
-    def ask(words, picture=None, tokens=6, **options) -> str:
+    def ask(text, image=None, tokens=6, **options) -> str:
         result = answer(
             loaded.model,
             loaded.tokenizer,
             loaded.image_processor,
-            TEMPLATE.format(words),
-            [] if picture is None else [load_image(picture)],
+            TEMPLATE.format(text),
+            [] if image is None else [load_image(image)],
             sampling=SamplingParams(max_new_tokens=tokens),
             options=options,
             stop="</s>",
@@ -46,21 +44,21 @@ def alone(loaded):
     return ask
 
 
-def said(words, address=None) -> list[dict]:
-    parts = [{"type": "text", "text": words}]
-    if address is not None:
-        parts.append({"type": "image_url", "image_url": {"url": address}})
+def message(text, image_url=None) -> list[dict]:
+    parts = [{"type": "text", "text": text}]
+    if image_url is not None:
+        parts.append({"type": "image_url", "image_url": {"url": image_url}})
     return [{"role": "user", "content": parts}]
 
 
-def test_models(client) -> None:
+def test_openai_models_are_listed_and_retrieved(client) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").object == "model"
     with pytest.raises(openai.NotFoundError, match="'other'"):
         client.models.retrieve("other")
 
 
-def test_a_plain_answer(client, alone, loaded) -> None:
+def test_openai_text_is_answered_as_without_a_server(client, alone, loaded) -> None:
     chat = [{"role": "user", "content": "w5 w6"}]
     got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=6)
     assert got.choices[0].message.content == alone("w5 w6") != ""
@@ -72,8 +70,8 @@ def test_a_plain_answer(client, alone, loaded) -> None:
     assert got.id == f"chatcmpl-{got._request_id}" and got.model == "tiny"
 
 
-def test_a_picture_and_a_budget(client, alone, picture, image_text) -> None:
-    chat = said("w5", f"data:image/png;base64,{image_text}")
+def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alone, picture, image_text) -> None:
+    chat = message("w5", f"data:image/png;base64,{image_text}")
     create = client.chat.completions.create
     got = create(model="tiny", messages=chat, temperature=0, max_tokens=6, extra_body={"latency_budget": 0.5})
     assert got.choices[0].message.content == alone("<image>\nw5", picture, latency_budget=0.5)
@@ -85,8 +83,8 @@ def test_a_picture_and_a_budget(client, alone, picture, image_text) -> None:
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_a_stream(client, alone, picture, image_text, include_usage) -> None:
-    chat = said("w5 w7", f"data:image/png;base64,{image_text}")
+def test_openai_stream_adds_up_to_the_answer(client, alone, picture, image_text, include_usage) -> None:
+    chat = message("w5 w7", f"data:image/png;base64,{image_text}")
     options = {"stream_options": {"include_usage": True}} if include_usage else {}
     stream = client.chat.completions.create(
         model="tiny", messages=chat, temperature=0, max_completion_tokens=6, stream=True, **options
@@ -104,23 +102,23 @@ def test_a_stream(client, alone, picture, image_text, include_usage) -> None:
     assert pieces[-1].llava["latency_budget"]["granted"] == 1 and len({piece.id for piece in pieces}) == 1
 
 
-def test_a_chat_of_several_turns_and_a_stop(client, alone) -> None:
+def test_openai_chat_of_several_turns_ends_at_a_stop_text(client, alone) -> None:
     chat = [
         {"role": "user", "content": "w5"},
         {"role": "assistant", "content": "w8 w9"},
         {"role": "user", "content": "w6"},
     ]
-    words = "w5 ASSISTANT: w8 w9</s>USER: w6"
+    text = "w5 ASSISTANT: w8 w9</s>USER: w6"
     got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=8)
-    whole = got.choices[0].message.content
-    assert whole == alone(words, tokens=8)
-    stop = next(word for word in whole.split()[2:] if whole.find(word) > 5)
+    full = got.choices[0].message.content
+    assert full == alone(text, tokens=8)
+    stop = next(word for word in full.split()[2:] if full.find(word) > 5)
     cut = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=8, stop=[stop])
-    assert cut.choices[0].message.content == whole[: whole.index(stop)].strip()
+    assert cut.choices[0].message.content == full[: full.index(stop)].strip()
     assert cut.choices[0].finish_reason == "stop"
 
 
-def test_a_seed_draws_the_same_again_and_top_p_counts(client, alone) -> None:
+def test_openai_seed_repeats_and_top_p_limits_the_draws(client, alone) -> None:
     def ask(**settings) -> str:
         chat = [{"role": "user", "content": "w5"}]
         got = client.chat.completions.create(model="tiny", messages=chat, max_tokens=8, **settings)
@@ -131,38 +129,33 @@ def test_a_seed_draws_the_same_again_and_top_p_counts(client, alone) -> None:
     assert ask(temperature=2, top_p=0) == alone("w5", tokens=8)
 
 
-def test_errors_are_the_packages_own(client) -> None:
-    create = client.chat.completions.create
-    with pytest.raises(openai.NotFoundError) as none:
-        create(model="other", messages=said("w5"))
-    assert none.value.code == "model_not_found" and none.value.param == "model" and "tiny" in none.value.message
-    with pytest.raises(openai.BadRequestError) as bad:
-        create(model="tiny", messages=said("w5"), extra_body={"latency_budget": 3})
-    assert "(0, 1]" in bad.value.message
-    with pytest.raises(openai.BadRequestError) as hot:
-        create(model="tiny", messages=said("w5"), temperature=7)
-    assert hot.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError, match="not calibrated"):
-        create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "850"})
-    with pytest.raises(openai.BadRequestError, match="x-slo-ttft-ms"):
-        create(model="tiny", messages=said("w5"), extra_headers={"x-slo-ttft-ms": "soon"})
+# name: (fields of the request, exception, field at fault, words of the message)
+ERRORS = {
+    "unknown model": ({"model": "other"}, openai.NotFoundError, "model", "tiny"),
+    "bad budget": ({"extra_body": {"latency_budget": 3}}, openai.BadRequestError, None, "(0, 1]"),
+    "bad temperature": ({"temperature": 7}, openai.BadRequestError, "temperature", "less than or equal to 2"),
+    "time without calibration": (
+        {"extra_headers": {"x-slo-ttft-ms": "850"}},
+        openai.BadRequestError,
+        None,
+        "not calibrated",
+    ),
+    "bad header": ({"extra_headers": {"x-slo-ttft-ms": "soon"}}, openai.BadRequestError, None, "x-slo-ttft-ms"),
+}
 
 
-def test_milliseconds(client, loaded, monkeypatch) -> None:
-    """On a calibrated worker the answer says what was promised and what it took."""
-    profile, _ = calibrate(loaded.model, 16)
-    monkeypatch.setattr(loaded.model, "latency", TTFTPredictor(profile, loaded.model.units))
-    got = client.chat.completions.create(
-        model="tiny", messages=said("w5"), max_tokens=3, extra_headers={"x-slo-ttft-ms": "60000"}
-    )
-    budget = got.llava["latency_budget"]
-    assert (budget["requested"], budget["requested_ms"], budget["granted"], budget["met"]) == (None, 60000, 1, True)
-    assert 0 < budget["predicted_ms"] < 60000 and budget["measured_ms"] > 0
-    header, strict = {"x-slo-ttft-ms": "0.001"}, {"latency_budget_policy": "strict"}
-    late = client.chat.completions.create(model="tiny", messages=said("w5"), max_tokens=3, extra_headers=header)
-    assert late.llava["latency_budget"]["met"] is False
-    with pytest.raises(openai.APIError, match="at the least"):
-        client.chat.completions.create(model="tiny", messages=said("w5"), extra_headers=header, extra_body=strict)
+@pytest.mark.parametrize("name", ERRORS)
+def test_openai_errors_are_the_packages_own(client, name) -> None:
+    fields, error, param, words = ERRORS[name]
+    with pytest.raises(error) as raised:
+        client.chat.completions.create(**{"model": "tiny", "messages": message("w5"), **fields})
+    assert raised.value.param == param and words in raised.value.message
+
+
+def test_openai_unknown_model_has_openais_code(client) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.chat.completions.create(model="other", messages=message("w5"))
+    assert raised.value.code == "model_not_found"
 
 
 def curl(*arguments) -> str:
@@ -172,25 +165,25 @@ def curl(*arguments) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
-def test_curl(served, alone, picture) -> None:
+def test_curl_reads_completion_stream_models_and_metrics(served, alone, picture) -> None:
     json_header = ["-H", "Content-Type: application/json"]
     url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-    body = {"model": "tiny", "messages": said("w5", url), "temperature": 0, "max_tokens": 4}
+    body = {"model": "tiny", "messages": message("w5", url), "temperature": 0, "max_tokens": 4}
     chat = f"{served.api.address}/v1/chat/completions"
-    whole = json.loads(curl(chat, *json_header, "-d", json.dumps(body)))
+    completion = json.loads(curl(chat, *json_header, "-d", json.dumps(body)))
     expected = alone("<image>\nw5", picture, tokens=4)
-    assert whole["choices"][0]["message"]["content"] == expected
+    assert completion["choices"][0]["message"]["content"] == expected
     events = curl(chat, *json_header, "-d", json.dumps({**body, "stream": True})).split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:-2]]
     assert "".join(delta.get("content", "") for delta in deltas) == expected
-    told = curl("-X", "POST", f"{served.controller.address}/list_models")
-    assert json.loads(told) == {"models": ["tiny"]}
+    listed = curl("-X", "POST", f"{served.controller.address}/list_models")
+    assert json.loads(listed) == {"models": ["tiny"]}
     assert "adallava:generation_tokens_total" in curl(f"{served.worker.address}/metrics")
 
 
 @pytest.mark.network
-def test_upstreams_test_message(served, tmp_path) -> None:
+def test_upstreams_test_message_prints_an_answer(served, tmp_path) -> None:
     """Its own module from the PyPI package, alone: the rest of the package needs an old transformers."""
     fetch = [
         sys.executable,

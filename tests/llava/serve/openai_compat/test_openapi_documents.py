@@ -1,4 +1,4 @@
-"""What controller, worker and API say of themselves, asked at random by schemathesis: nothing ends in a 500.
+"""Random requests, drawn by schemathesis from the OpenAPI documents of controller, worker and API: none gets a 500.
 
 SCHEMATHESIS_EXAMPLES=200 python -m pytest tests/llava/serve/openai_compat/test_openapi_documents.py    # longer
 """
@@ -21,13 +21,13 @@ QUICK = settings(
 
 @pytest.fixture(scope="module")
 def addresses(served, listen) -> dict[str, str]:
-    """The controller is one that is alone: strangers' registrations must not mix with the other tests."""
-    lonely = listen(create_controller())
-    return {"controller": lonely.address, "worker": served.worker.address, "api": served.api.address}
+    """Server name -> address. The controller is a separate one: random registrations must not mix with other tests."""
+    separate = listen(create_controller())
+    return {"controller": separate.address, "worker": served.worker.address, "api": served.api.address}
 
 
 def ask(case) -> int:
-    """Status 500 is the one that says that something was not foreseen; a failure has the server's form."""
+    """Send one request; return its status. It must not be 500, and a failure must have the server's format."""
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
         case.body["model"] = "tiny"  # a name drawn at random would never get past the first check
     reply = case.call(timeout=600)
@@ -38,8 +38,8 @@ def ask(case) -> int:
     return reply.status_code
 
 
-def asked(operation, mode: GenerationMode) -> list[int]:
-    """The statuses of requests that fit the document, or that do not."""
+def statuses_of(operation, mode: GenerationMode) -> list[int]:
+    """Return the statuses of requests that fit the document (positive mode), or that do not."""
     statuses = []
 
     @QUICK
@@ -52,18 +52,18 @@ def asked(operation, mode: GenerationMode) -> list[int]:
 
 
 @pytest.mark.parametrize("server", ["controller", "worker", "api"])
-def test_nothing_ends_in_a_500(addresses, server) -> None:
+def test_random_requests_never_get_a_500(addresses, server) -> None:
     schema = schemathesis.openapi.from_url(f"{addresses[server]}/openapi.json")
     fitting: list[int] = []
     for found in schema.get_all_operations():
         operation = found.ok()
-        fitting += asked(operation, GenerationMode.POSITIVE)
+        fitting += statuses_of(operation, GenerationMode.POSITIVE)
         if len(operation.body):
-            assert min(asked(operation, GenerationMode.NEGATIVE)) >= 200
+            assert min(statuses_of(operation, GenerationMode.NEGATIVE)) >= 200
     assert 200 in fitting and len(fitting) > EXAMPLES
 
 
-def test_every_endpoint_is_documented(served) -> None:
+def test_openapi_document_lists_every_endpoint(served) -> None:
     paths = {
         served.controller: {"/register_worker", "/refresh_all_workers", "/list_models", "/get_worker_address"}
         | {"/receive_heart_beat", "/worker_generate_stream", "/worker_get_status", "/unregister_worker", "/health"},

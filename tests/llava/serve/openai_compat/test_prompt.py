@@ -1,4 +1,4 @@
-"""Chats render_prompt by templates: the prompts written out by hand, and chats that cannot be render_prompt."""
+"""Chats rendered by templates, against prompts written out by hand; chats that cannot be rendered."""
 
 import pytest
 
@@ -33,15 +33,15 @@ SYSTEM = (("system", "Be"), ("developer", "brief."))
 PROMPTS = {
     "vicuna": ("v1", TURNS, f"{USER} USER: One? ASSISTANT: Two.</s>USER: Three? ASSISTANT:", "</s>"),
     "system": ("v1", (*SYSTEM, ("user", "One?")), "Be\nbrief. USER: One? ASSISTANT:", "</s>"),
-    "a picture": ("v1", [("user", parts("One?", URL))], f"{USER} USER: <image>\nOne? ASSISTANT:", "</s>"),
-    "a picture alone": ("v1", [("user", parts(URL))], f"{USER} USER: <image>\n ASSISTANT:", "</s>"),
-    "two texts, two pictures": (
+    "an image": ("v1", [("user", parts("One?", URL))], f"{USER} USER: <image>\nOne? ASSISTANT:", "</s>"),
+    "an image alone": ("v1", [("user", parts(URL))], f"{USER} USER: <image>\n ASSISTANT:", "</s>"),
+    "two texts, two images": (
         "v1",
         [("user", parts(URL, "One?", URL, "Two?"))],
         f"{USER} USER: <image>\n<image>\nOne?\nTwo? ASSISTANT:",
         "</s>",
     ),
-    "a picture in a later turn": (
+    "an image in a later turn": (
         "v1",
         (*TURNS[:2], ("user", parts(URL, "Three?"))),
         f"{USER} USER: One? ASSISTANT: Two.</s>USER: <image>\nThree? ASSISTANT:",
@@ -65,18 +65,22 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_prompts(name) -> None:
+def test_render_prompt_gives_the_templates_text_and_stop(name) -> None:
     template, turns, prompt, stop = PROMPTS[name]
     got = render_prompt(chat(*turns), conv_templates[template])
     assert got.prompt == prompt and got.stop == stop
-    assert len(got.pictures) == prompt.count("<image>")
+    assert len(got.image_urls) == prompt.count("<image>")
 
 
-def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
-    template = conv_templates["v1"]
+def test_render_prompt_keeps_the_order_of_images() -> None:
     turns = [("user", parts("data:1", "a", "data:2")), ("assistant", "b"), ("user", parts("data:3"))]
-    assert render_prompt(chat(*turns), template).pictures == ("data:1", "data:2", "data:3")
-    assert template.messages == []
+    assert render_prompt(chat(*turns), conv_templates["v1"]).image_urls == ("data:1", "data:2", "data:3")
+
+
+def test_render_prompt_leaves_the_template_unchanged() -> None:
+    template = conv_templates["v1"]
+    render_prompt(chat(*SYSTEM, *TURNS), template)
+    assert template.messages == [] and template.system == USER
 
 
 @pytest.mark.parametrize(
@@ -88,10 +92,10 @@ def test_pictures_keep_their_order_and_the_template_its_turns() -> None:
         ([("user", "a"), ("assistant", " ")], "messages.1: the message is empty"),
         ([("user", [])], "messages.0: the message is empty"),
         ([("user", "what is <image>?")], "messages.0: the text holds '<image>'"),
-        ([("system", parts(URL)), ("user", "a")], "messages.0: a picture in a message of the role 'system'"),
-        ([("user", "a"), ("assistant", parts(URL)), ("user", "b")], "messages.1: a picture"),
+        ([("system", parts(URL)), ("user", "a")], "messages.0: an image in a message of the role 'system'"),
+        ([("user", "a"), ("assistant", parts(URL)), ("user", "b")], "messages.1: an image"),
     ],
 )
-def test_chats_that_cannot_be_worded(turns, words) -> None:
+def test_render_prompt_bad_chat_names_the_message(turns, words) -> None:
     with pytest.raises(OptionError, match=words):
         render_prompt(chat(*turns), conv_templates["v1"])

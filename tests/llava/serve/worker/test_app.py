@@ -71,13 +71,13 @@ async def test_generate_stream_concurrent_requests_get_their_own_answers(loaded,
 
 
 async def test_generate_stream_stop_text_ends_the_answer_and_is_not_in_it(loaded, make_service, client_of):
-    whole = alone(loaded, "w5 w6", tokens=12)
-    words = whole.split()
+    complete = alone(loaded, "w5 w6", tokens=12)
+    words = complete.split()
     stop = next(word for index, word in enumerate(words) if index >= 2 and word not in words[:index])
     async with client_of(make_service()) as client:
         for given in (stop, ["nothing like it", stop]):
             last = (await client.ask(prompt="w5 w6", stop=given, max_new_tokens=12))[-1]
-            assert last["text"][len("w5 w6") :].strip() == whole[: whole.index(stop)].strip()
+            assert last["text"][len("w5 w6") :].strip() == complete[: complete.index(stop)].strip()
             assert last["finish_reason"] == "stop" and last["usage"]["completion_tokens"] == words.index(stop) + 1
 
 

@@ -1,0 +1,75 @@
+"""Makes decoders with random weights to time: a stack with 7B layer shapes, and a model of about 1B."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ada.config import AdaLlavaConfig
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
+
+SHAPES_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+SHAPES_1B = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+}
+RANK = 8
+LAYER_BYTES = 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # of a 7B layer in bfloat16
+MEMORY_SHARE = 0.6  # of what is free, for weights and their narrow copies
+
+
+def layers_that_fit(max_layers: int = 32) -> int:
+    """Return an even number of 7B layers whose weights, and narrow copies of half of them, fit in free memory."""
+    free = MEMORY_SHARE * psutil.virtual_memory().available
+    return max(2, min(max_layers, int(free / (1.5 * LAYER_BYTES)) // 2 * 2))
+
+
+@dataclass
+class Models:
+    """Three views of the same weights: transformers' plain model, and the overlay with either kind of scheduler."""
+
+    plain: LlamaForCausalLM
+    ada: dict[str, AdaLlavaLlamaForCausalLM]
+
+    @classmethod
+    def make(cls, layers: int) -> Models:
+        """Make a stack of ``layers`` layers with 7B shapes and random weights in bfloat16, which all views share."""
+        sizes = {**SHAPES_7B, "num_hidden_layers": layers, "pad_token_id": 0}
+        torch.manual_seed(0)
+        plain = LlamaForCausalLM._from_config(LlamaConfig(**sizes), dtype=torch.bfloat16).eval()
+        return cls(plain, {kind: cls._overlaid(plain, kind, sizes) for kind in ("L", "H")})
+
+    @staticmethod
+    def _overlaid(plain: LlamaForCausalLM, kind: str, sizes: dict[str, int]) -> AdaLlavaLlamaForCausalLM:
+        config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
+        with torch.device("meta"):
+            model = AdaLlavaLlamaForCausalLM(config)
+        shapes = {key: value.shape for key, value in model.state_dict().items() if key.startswith("scheduler.")}
+        scheduler = {key: 0.02 * torch.randn(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
+        model.load_state_dict(plain.state_dict() | scheduler, assign=True)
+        model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
+        model.eval()
+        return model
+
+
+def random_1b(kind: str) -> AdaLlavaLlamaForCausalLM:
+    """Make a text model of about a billion random weights, in bfloat16, with a scheduler of ``kind`` (H or L)."""
+    torch.manual_seed(0)
+    config = AdaLlavaConfig(**SHAPES_1B, scheduler_type=kind, scheduler_rank=RANK, pad_token_id=0, dtype="bfloat16")
+    model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+    return model

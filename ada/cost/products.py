@@ -1,0 +1,145 @@
+"""Lists the matrix products of each part of a model under a plan, from shapes alone.
+
+This is the only place that counts operations: ``flops.py`` adds up the products' FLOPs, ``roofline.py`` their times.
+Norms, rotary embeddings, softmax and activations are left out, as torch's ``FlopCounterMode`` leaves them out.
+Attention counts every query against every key, as the products run on a full matrix; a fused kernel that skips the
+upper triangle does about half of that part.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import nn
+
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
+from ada.scheduling.latency_token import ENCODING_SIZE
+from ada.scheduling.units import Units
+from llava.protocols import DecoderConfig
+
+ELEMENT_BYTES = 2  # bfloat16 or float16
+
+
+class Product(NamedTuple):
+    """One matrix product: FLOPs, two for each multiply-add, and elements read and written."""
+
+    flops: int
+    elements: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written, in 16 bits an element."""
+        return self.elements * ELEMENT_BYTES
+
+
+Products = dict[str, list[Product]]
+"""Products by part: ``vision_tower, projector, prefix, tunable, lm_head, scheduler``, in this order."""
+
+
+class VisionConfig(Protocol):
+    """Sizes of a CLIP vision tower, as transformers' ``CLIPVisionConfig`` names them."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_channels: int
+    image_size: int
+    patch_size: int
+
+
+def head_size(config: DecoderConfig) -> int:
+    """Return the width of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def linear(rows: int, inner: int, outer: int) -> Product:
+    """Return the product of (rows, inner) activations with (inner, outer) weights."""
+    return Product(2 * rows * inner * outer, inner * outer + rows * (inner + outer))
+
+
+def attention(queries: int, keys: int, query_width: int, key_width: int) -> Product:
+    """Return queries by keys and scores by values as one product: fused, the scores stay on the chip.
+
+    queries, keys: positions. query_width, key_width: elements of a position, over all heads.
+    """
+    return Product(4 * queries * keys * query_width, 2 * queries * query_width + 2 * keys * key_width)
+
+
+def layer_products(config: DecoderConfig, plan: LayerPlan, num_switches: int, queries: int, keys: int) -> list[Product]:
+    """List the products of one decoder layer under a plan: ``queries`` new positions that attend to ``keys``."""
+    hidden = config.hidden_size
+    key_width = len(plan.heads) * (config.num_key_value_heads // num_switches) * head_size(config)
+    query_width = key_width * (config.num_attention_heads // config.num_key_value_heads)
+    neurons = plan.neurons(config.intermediate_size, num_switches)
+    products = []
+    if plan.heads:
+        products += [linear(queries, hidden, query_width), linear(queries, query_width, hidden)]
+        products += [linear(queries, hidden, key_width)] * 2
+        products.append(attention(queries, keys, query_width, key_width))
+    if plan.neuron_groups:
+        products += [linear(queries, hidden, neurons)] * 2 + [linear(queries, neurons, hidden)]
+    return products
+
+
+def decoder_products(
+    config: DecoderConfig, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
+) -> Products:
+    """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions."""
+    layers = [layer_products(config, layer, plan.num_switches, queries, keys) for layer in plan.layers]
+    return {
+        "prefix": [product for layer in layers[: units.num_prefix_layers] for product in layer],
+        "tunable": [product for layer in layers[units.num_prefix_layers :] for product in layer],
+        "lm_head": [linear(scored, config.hidden_size, config.vocab_size)],
+    }
+
+
+def vision_products(vision: VisionConfig, layers: int) -> list[Product]:
+    """List the products of the patch embedding and the first ``layers`` layers of a CLIP vision tower on one image."""
+    patches = (vision.image_size // vision.patch_size) ** 2
+    tokens, width, inner = patches + 1, vision.hidden_size, vision.intermediate_size
+    layer = [linear(tokens, width, width)] * 4 + [attention(tokens, tokens, width, width)]
+    layer += [linear(tokens, width, inner), linear(tokens, inner, width)]
+    return [linear(patches, vision.num_channels * vision.patch_size**2, width), *(layer * layers)]
+
+
+def projector_products(projector: nn.Module, rows: int) -> list[Product]:
+    """List the products of a projector's linear layers on ``rows`` image positions; none without images."""
+    if not rows:
+        return []
+    layers: list[Any] = [module for module in projector.modules() if hasattr(module, "in_features")]
+    return [linear(rows, layer.in_features, layer.out_features) for layer in layers]
+
+
+def scheduler_products(config: DecoderConfig, units: Units) -> list[Product]:
+    """List the products of the latency encoder and the scoring head, which run once a prompt."""
+    width = config.hidden_size
+    scores = units.num_tunable_layers * (1 if units.kind == "L" else 2 * units.num_switches)
+    return [linear(1, ENCODING_SIZE, width), linear(1, width, width), linear(1, width, scores)]
+
+
+def prefill_products(
+    config: DecoderConfig,
+    units: Units,
+    plan: ExecutionPlan,
+    prompt_tokens: int,
+    *,
+    num_images: int = 0,
+    vision: VisionConfig | None = None,
+    vision_layers: int = 0,
+    projector: nn.Module | None = None,
+    image_tokens: int = 0,
+    has_scheduler: bool = True,
+    scored: int = 1,
+) -> Products:
+    """List all products of a prefill by part.
+
+    prompt_tokens: positions that enter the decoder, image tokens and latency token included. vision: the tower's
+    config, of which ``vision_layers`` layers run on each image. image_tokens: positions that leave the projector, over
+    all images. scored: positions that get logits; generation needs those of the last one.
+    """
+    return {
+        "vision_tower": [] if vision is None else vision_products(vision, vision_layers) * num_images,
+        "projector": [] if projector is None else projector_products(projector, image_tokens),
+        **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored),
+        "scheduler": scheduler_products(config, units) if has_scheduler else [],
+    }

@@ -1,0 +1,1 @@
+"""Costs as the published AdaLLaVA code counts them."""

@@ -1,0 +1,43 @@
+"""Settings of a sweep: how its questions are answered, and where everything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.errors import OptionError
+from llava.flags import flag
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How the questions are answered.
+
+    Raises ``OptionError`` for numbers out of range.
+    """
+
+    out: Path | None = flag(
+        None, "folder for answers, tables, figures and the page; by default runs/sweep, or none with --compare"
+    )
+    timed_questions: int = flag(
+        40, "number of test questions that are timed, one at a time (default: 40); 0 measures no times", metavar="N"
+    )
+    conv_mode: str | None = flag(None, "conversation template; by default the one that the model was trained with")
+    batch_size: int = flag(64, "number of questions in a batch, where nothing is timed (default: 64)")
+    max_new_tokens: int = flag(16, "maximum length of an answer in tokens (default: 16)")
+    seed: int = flag(0, "seed of the random planner and of the choice of timed questions (default: 0)")
+    device: str | None = flag(None, "device to run on: cpu, cuda or mps; by default the fastest one available")
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.max_new_tokens < 1:
+            raise OptionError(
+                f"--batch-size is {self.batch_size} and --max-new-tokens {self.max_new_tokens}; expected whole numbers "
+                "from 1 up"
+            )
+        if self.timed_questions < 0:
+            raise OptionError(f"--timed-questions is {self.timed_questions}; expected a whole number from 0 up")
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the sweep writes to."""
+        return self.out or Path("runs/sweep")

@@ -1,0 +1,106 @@
+"""Flags of the programs that answer a question file (``model_vqa*``), read once into ``RunSettings``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.errors import OptionError
+from llava.flags import add_dataclass_flags, flag
+from llava.generation import SamplingParams
+from llava.model.checkpoint.folder import local_folder
+from llava.model.checkpoint.weights_io import find_weight_files
+from llava.plugins import hooks
+
+SAMPLE_BYTES = 1 << 16  # of each end of a weight file: enough to distinguish two training runs
+
+# Options that say where files are and how the work is divided; all others decide what is answered, and are recorded.
+UNRECORDED_OPTIONS = frozenset(
+    "model_path model_base image_folder question_file answers_file num_chunks chunk_idx batch_size device".split()
+)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run over a question file: the model, the files, this process's part of the questions, and the sampling."""
+
+    model_path: str | None = flag(None, "checkpoint folder or hub name (default: the bundled model)")
+    model_base: str | None = flag(
+        None, "folder of the language model, where --model-path holds only a projector or an adapter"
+    )
+    image_folder: Path = flag(Path(), "folder that the images' names are relative to (default: this folder)")
+    question_file: Path = flag(None, "file of questions", required=True)
+    answers_file: Path = flag(None, "file to write the answers to, one JSON object a line", required=True)
+    conv_mode: str | None = flag(None, "conversation template (default: the one that the model was trained with)")
+    num_chunks: int = flag(1, "number of processes that share the questions")
+    chunk_idx: int = flag(0, "which of the --num-chunks parts this process answers, from 0")
+    temperature: float = flag(0.2, "sampling temperature; 0 decodes greedily")
+    top_p: float | None = flag(None, "nucleus sampling: probability mass to draw from, in (0, 1]", name="--top_p")
+    num_beams: int = flag(1, "number of beams; 1 is no beam search", name="--num_beams")
+    max_new_tokens: int = flag(1024, "longest answer, in tokens", name="--max_new_tokens")
+    batch_size: int = flag(1, "questions answered at a time")
+    seed: int = flag(0, "seed of the sampling, and of plug-ins that draw at random")
+    device: str | None = flag(None, "cpu, cuda or mps (default: an accelerator where there is one)")
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How tokens are chosen."""
+        return SamplingParams(self.temperature, self.top_p, self.num_beams, self.max_new_tokens)
+
+    def check(self) -> None:
+        """Raise ``OptionError`` for flags that are out of range."""
+        if not 0 <= self.chunk_idx < self.num_chunks or self.batch_size < 1:
+            raise OptionError(
+                f"--chunk-idx is {self.chunk_idx}, --num-chunks {self.num_chunks} and --batch-size {self.batch_size}; "
+                "expected chunks counted from 0, and batches of 1 or more"
+            )
+        self.sampling.keywords()
+
+
+def make_parser(program: str, description: str | None, max_new_tokens: int = 1024) -> argparse.ArgumentParser:
+    """Make the parser of ``llava.eval.<program>``: the flags of ``RunSettings`` and those of the plug-ins.
+
+    max_new_tokens: this program's default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m llava.eval.{program}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_dataclass_flags(parser, RunSettings, "questions and answers")
+    parser.set_defaults(max_new_tokens=max_new_tokens)
+    hooks().add_arguments(parser=parser, program=program)
+    return parser
+
+
+def recorded_settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:
+    """Return what the answers depend on apart from the questions; options that are None, False or 0 are left out.
+
+    options: every parsed flag by name, those of plug-ins included.
+    """
+    chosen = {
+        name: value if isinstance(value, (str, int, float, list)) else str(value)  # as they are stored, in JSON
+        for name, value in options.items()
+        if name not in UNRECORDED_OPTIONS and value not in (None, False)
+    }
+    return {"checkpoint": checkpoint_fingerprint(local_folder(model_path)), **chosen}
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """Hash a checkpoint's config and weights into 16 hex digits.
+
+    Of each weight file only the size and both ends are read, as reading all of it would take minutes.
+    """
+    digest = hashlib.sha256()
+    for path in (folder / "config.json", *sorted(find_weight_files(folder))):
+        if path.is_file():
+            with path.open("rb") as stream:
+                size = path.stat().st_size
+                digest.update(f"{path.name} {size} ".encode() + stream.read(SAMPLE_BYTES))
+                stream.seek(max(0, size - SAMPLE_BYTES))
+                digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

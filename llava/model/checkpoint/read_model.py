@@ -1,0 +1,83 @@
+"""Reads config and weights of a full checkpoint into a model, and names every tensor that does not fit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from llava.model.checkpoint import hf_layout
+from llava.model.checkpoint.folder import CheckpointFolder
+from llava.model.checkpoint.quiet import quiet_loading
+from llava.model.checkpoint.weights_io import listed, report_misfits, settings_of
+from llava.model.families import FAMILIES
+
+log = logging.getLogger(__name__)
+
+
+def read_fields(folder: CheckpointFolder) -> dict[str, Any]:
+    """Return a checkpoint's config.json; of one in transformers' own layout, what LLaVA's would hold."""
+    if not folder.hub_layout:
+        return copy.deepcopy(folder.fields)
+    return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
+
+
+def make_config(config_class: type[PretrainedConfig], folder: CheckpointFolder, fields: dict[str, Any]) -> Any:
+    """Make an instance of ``config_class`` from what ``read_fields`` returned for ``folder``.
+
+    ``AutoConfig`` gives transformers' own class for the folder. Raises CheckpointError where values cannot be used.
+    """
+    with settings_of(folder.config_file), quiet_loading():
+        if config_class is AutoConfig:
+            return AutoConfig.from_pretrained(folder.path)
+        config = config_class.from_dict(copy.deepcopy(fields))
+        config._name_or_path = str(folder.path)
+        return config
+
+
+def read_model(
+    model_class: type[PreTrainedModel],
+    folder: CheckpointFolder,
+    may_miss: Callable[[str], bool] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Call ``from_pretrained`` on a full checkpoint in either layout; every misfit is a CheckpointError.
+
+    may_miss: whether the tensor of a name need not be in the folder; it starts afresh, or is filled from elsewhere.
+    """
+    weights = folder.weights()  # opens every file: damage and pickled code end here
+    keys = frozenset(weights)
+    log.debug("%d tensors in %s", len(keys), folder.path)
+    source: Any = folder.path
+    if folder.hub_layout:
+        source, kwargs = None, {**kwargs, "state_dict": weights.read()}
+    with settings_of(folder.config_file), quiet_loading():
+        model, found = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    if folder.hub_layout:
+        _complete_from_hub_layout(model, folder)
+    fresh = [key for key in found["missing_keys"] if may_miss and may_miss(key)]
+    if fresh:
+        log.info("not in %s: %s", folder.path, listed(sorted(fresh)))
+    report_misfits(
+        str(folder.path),
+        missing=[key for key in found["missing_keys"] if key not in fresh],
+        unexpected=[key for key in found["unexpected_keys"] if key in keys],
+        wrong_shapes=found["mismatched_keys"],
+    )
+    return model
+
+
+def _complete_from_hub_layout(model: PreTrainedModel, folder: CheckpointFolder) -> None:
+    """Set what ``from_pretrained`` finds in a folder in LLaVA's layout: how to generate, and the tower's settings."""
+    generation = folder.path / "generation_config.json"
+    if generation.is_file():
+        with settings_of(generation):
+            model.generation_config = GenerationConfig.from_pretrained(folder.path)
+    vision, tower = hf_layout.hub_config(folder).vision_config, model.get_vision_tower()
+    tower.checkpoint_folder = folder.path
+    tower.describe(vision, hf_layout.image_processor(folder))

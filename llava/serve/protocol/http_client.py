@@ -1,0 +1,25 @@
+"""Makes the HTTP clients for requests between controller, workers, the OpenAI-style API and the programs that ask."""
+
+from __future__ import annotations
+
+import httpx
+
+CONNECT_TIMEOUT_S = 5.0
+HEADERS = {"User-Agent": "LLaVA Client"}
+
+
+def new_client() -> httpx.AsyncClient:
+    """Make an asynchronous client: connects directly (no proxy), follows no redirect, opens any number of connections.
+
+    Each request sets its own timeout; httpx's default of 5 s holds where it does not.
+    """
+    return httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
+
+
+def new_sync_client(timeout_s: float) -> httpx.Client:
+    """Make a blocking client: connects directly (no proxy) and follows no redirect.
+
+    timeout_s: maximum wait for the next piece of a reply, in seconds.
+    """
+    timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+    return httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)

@@ -1,0 +1,107 @@
+"""The load benchmark: both parts with servers in this process, and, small, the program with real processes."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from ada.bench.__main__ import make_parser
+from ada.bench.load import benchmark
+from ada.bench.load.servers import Servers
+from ada.serve.budget_policy import BudgetPolicy
+from llava.serve.controller import create_app as create_controller
+from llava.serve.model_worker import ENGINES
+from llava.serve.model_worker import parse_arguments as parse_worker_arguments
+from llava.serve.worker.app import create_app as create_worker
+from llava.serve.worker.service import WorkerService
+
+
+@pytest.fixture
+def servers_in_process(loaded, listen, monkeypatch):
+    """Start controller and worker in this process instead of in other processes."""
+
+    @contextlib.contextmanager
+    def started(flags):
+        args = parse_worker_arguments([*flags, "--no-register"])
+        registry = CollectorRegistry()
+        worker = WorkerService(
+            loaded,
+            policy=BudgetPolicy(loaded, vars(args), registry),
+            registry=registry,
+            slots=args.limit_model_concurrency,
+            max_waiting=args.max_queue_length,
+            make_engine=ENGINES[args.engine],
+        )
+        controller, served = listen(create_controller()), listen(create_worker(worker))
+        body = {"worker_name": served.address, "check_heart_beat": False}
+        httpx.post(f"{controller.address}/register_worker", json=body, trust_env=False).raise_for_status()
+        yield Servers(controller.address, served.address, loaded.name, loaded.conv_mode)
+
+    monkeypatch.setattr(benchmark, "started", started)
+
+
+def test_parts_count_every_request(servers_in_process, picture, tmp_path) -> None:
+    plot = tmp_path / "plot.png"
+    flags = ["--image-file", picture, "--requests", 12, "--at-once", 4, "--max-new-tokens", 4, "--plot", plot]
+    flags += ["--max-queue-length", 0, "--overload", 1000, "--worker-flags=--adaptive-patience 0.001"]
+    bench = benchmark.Bench(make_parser().parse_args(["load", *map(str, flags)]))
+    report = bench.closed_loop()
+    for way in ("batch", "one_by_one", "thread_a_request"):
+        load = report[way]["under_load"]
+        assert (load["answered"], load["refused"], load["lost"], load["different"]) == (12, 0, 0, 0), load["examples"]
+        assert 0 < load["first_token_s"]["p50"] <= load["first_token_s"]["p95"] <= load["total_s"]["p95"]
+        assert load["mean_budget_granted"] < 1
+    assert all(ratio > 0 for ratio in report["throughput_of_batch_over"].values())
+    report = bench.adaptive()
+    for way in ("fixed", "adaptive"):
+        assert report[way]["answered"] + report[way]["refused"] == 12 and report[way]["lost"] == 0
+    assert report["fixed"]["refused"] > 0, "no request may wait, and all come at once"
+    assert report["fixed"]["mean_budget_granted"] == 1 == report["fixed"]["least_multiplier"]
+    with Image.open(plot) as image:
+        assert image.format == "PNG" and image.width > 500
+
+
+@pytest.mark.slow
+def test_program_runs_both_parts_with_real_processes(root, adaptive_checkpoint, picture, tmp_path) -> None:
+    plot = tmp_path / "plot.png"
+    flags = ["--model-path", adaptive_checkpoint, "--image-file", picture, "--requests", 8, "--at-once", 4]
+    flags += ["--max-new-tokens", 4, "--max-queue-length", 0, "--overload", 50]
+    flags += ["--worker-flags=--device cpu --limit-model-concurrency 1"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "ada.bench", "load", *map(str, flags), "--plot", str(plot)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout.splitlines()[-1])
+    for way in ("batch", "one_by_one", "thread_a_request"):
+        load = report["together"][way]["under_load"]
+        assert (load["answered"], load["refused"], load["lost"], load["different"]) == (8, 0, 0, 0)
+        assert 0 < load["first_token_s"]["p50"] <= load["first_token_s"]["p95"] <= load["total_s"]["p95"]
+    for way in ("fixed", "adaptive"):
+        run = report["adaptive"][way]
+        assert run["answered"] + run["refused"] == 8 and run["lost"] == 0
+    assert report["adaptive"]["fixed"]["refused"] > 0, "no request may wait, and all come at once"
+    with Image.open(plot) as image:
+        assert image.format == "PNG" and image.width > 500
+
+
+def test_program_with_a_worker_that_cannot_start_is_a_user_error(root) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "ada.bench.load", "--model-path", "nowhere/at/all", "--requests", "1"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ran.returncode == 2 and "nowhere/at/all" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr

@@ -1,0 +1,59 @@
+"""A given answer is as likely as the steps of ``generate`` make it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ada.eval.lmms.likelihood import answer_loss
+from ada.eval.lmms.task_answers import answers, images_of, prompt_of
+from llava.errors import DataError, OptionError
+
+
+@pytest.mark.parametrize("budget", [None, 0.75])
+def test_answer_loss_is_that_of_generations_steps(answerer, questions, generate_keywords, budget) -> None:
+    """Three tokens and the end, one by one through ``generate``, which decodes with a cache, under the plan it made."""
+    keywords = generate_keywords(budget)
+    end = answerer.tokenizer.eos_token_id
+    for question in questions:
+        images = images_of(question.visuals(), "")
+        output = answerer.model.generate(
+            torch.tensor([answerer.ids(prompt_of(answerer, question.context, 1, ""))]),
+            images=answerer.pixels(images),
+            max_new_tokens=4,
+            do_sample=False,
+            suppress_tokens=[0, 1, end],
+            output_logits=True,
+            return_dict_in_generate=True,
+            **keywords,
+        )
+        steps = torch.stack([logits[0] for logits in output.logits]).log_softmax(dim=-1)
+        ids = [*output.sequences[0, :3].tolist(), end]
+        loss, own = answer_loss(answerer, question.context, answerer.tokenizer.decode(ids[:3]), images, keywords, "")
+        assert loss == pytest.approx(-steps[range(4), ids].mean().item(), abs=1e-4)
+        assert own == (steps.argmax(dim=-1).tolist() == ids)
+
+
+def test_answer_loss_recognizes_the_models_own_answer(answerer, questions, keywords) -> None:
+    """Found by raising what ends an answer until it ends."""
+    question, end = questions[0], answerer.tokenizer.eos_token_id
+    images = images_of(question.visuals(), "")
+    ((_, given),) = answers(answerer, [question], 1, keywords, 0)
+    word = given.text.split()[0]
+    weight = answerer.model.lm_head.weight
+    before = weight.data.clone()
+    assert not answer_loss(answerer, question.context, word, images, keywords, "")[1]
+    try:
+        weight.data[end] = weight.data[answerer.tokenizer.convert_tokens_to_ids(given.text.split()[1])] * 1.01
+        assert answer_loss(answerer, question.context, word, images, keywords, "")[1]
+    finally:
+        weight.data[:] = before
+
+
+def test_answer_loss_refuses_empty_answers_and_budgets_not_met(answerer, questions) -> None:
+    images = images_of(questions[0].visuals(), "")
+    with pytest.raises(DataError, match="question 3 of quiz has an empty answer"):
+        answer_loss(answerer, "w3", " ", images, {}, "question 3 of quiz")
+    strict = {"latency_budget": 0.1, "planner": None, "strict_latency_budget": True}
+    with pytest.raises(OptionError, match="--latency-budget is below what this model can reach"):
+        answer_loss(answerer, "w3", "w4", images, strict, "")

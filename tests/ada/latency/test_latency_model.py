@@ -1,0 +1,59 @@
+"""The latency model: the fit of its coefficients."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from fixtures.known_device import DECODE, H7B, L7B, PLAN, REST, random_workloads
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ada.latency.latency_model import decode_terms, fit, plan_terms, predict, rest_terms
+
+
+@pytest.mark.parametrize(
+    ("known", "terms"),
+    [
+        (PLAN, plan_terms),
+        (REST, lambda workload: rest_terms(workload, H7B)),
+        (DECODE, lambda workload: decode_terms(workload, H7B)),
+    ],
+    ids=["plan", "rest", "decode"],
+)
+def test_fit_recovers_known_coefficients(known, terms) -> None:
+    rows = [terms(workload) for workload in random_workloads(H7B, 60)]
+    assert fit(rows, [predict(known, row) for row in rows]) == pytest.approx(known, rel=1e-6)
+
+
+def noisy_times(seed: int, noise: float) -> tuple[list[list[float]], list[float]]:
+    rng = random.Random(seed)
+    rows = [rest_terms(workload, L7B) for workload in random_workloads(L7B, 24)]
+    return rows, [predict(REST, row) * math.exp(rng.gauss(0, noise)) for row in rows]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 0.3))
+def test_fit_of_noisy_times_has_no_negative_coefficient(seed, noise) -> None:
+    rows, times = noisy_times(seed, noise)
+    found = fit(rows, times)
+    assert min(found) >= 0
+    errors = sorted(abs(predict(found, row) / ms - 1) for row, ms in zip(rows, times, strict=True))
+    assert errors[len(errors) // 2] < 3 * noise
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 0.5))
+def test_fit_of_noisy_times_is_the_minimum(seed, noise) -> None:
+    """Karush-Kuhn-Tucker: the error's gradient is 0 for a positive coefficient, and not negative for one at 0."""
+    rows, times = noisy_times(seed, noise)
+    relative = np.asarray(rows) / np.asarray(times)[:, None]
+    scale = np.abs(relative).max(axis=0)
+    scale[scale == 0] = 1
+    found = np.asarray(fit(rows, times)) * scale
+    gradient = (relative / scale).T @ (relative / scale @ found - 1)
+    assert (gradient > -1e-7).all() and np.abs(gradient[found > 1e-9]).max() < 1e-7
+
+
+def test_fit_of_a_term_that_is_always_zero_gives_it_zero() -> None:
+    assert fit([[1.0, 0.0, 1.0], [1.0, 0.0, 3.0], [1.0, 0.0, 4.0]], [2.0, 4.0, 5.0]) == pytest.approx([1, 0, 1])

@@ -1,0 +1,81 @@
+"""Calibration: the runs, the rounds, and the profile that is fitted to them."""
+
+import math
+import random
+
+import pytest
+from fixtures.known_device import KnownDevice
+
+from ada.latency import measure
+from ada.latency.design import Design
+from ada.latency.device_profile import DeviceFingerprint
+from ada.latency.measure import ModelTimer, calibrate, time_workloads
+from ada.scheduling.units import Units
+from llava.errors import OptionError
+
+
+def test_calibrate_of_a_known_device_is_exact(model) -> None:
+    profile, held_out = calibrate(model, 64, timer=KnownDevice(model))
+    assert len(held_out) == 16 and profile.surroundings == DeviceFingerprint.of(model)
+    assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)
+    assert all(errors["p95"] < 1e-6 for errors in profile.errors.values())
+
+
+def test_calibrate_of_a_noisy_device_has_a_smaller_spread_after_the_plan(model) -> None:
+    """A slow spell lasts longer than a call, so the time up to the plan predicts most of what will slow the rest."""
+    known, rng = KnownDevice(model), random.Random(3)
+
+    def timer(workload):
+        known.slower = math.exp(abs(rng.gauss(0, 0.3)))
+        return known(workload)
+
+    profile, _ = calibrate(model, 64, timer=timer)
+    assert profile.spread > 1.3 > 1.1 > profile.rest_spread
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, 2), (1e6, 6)])
+def test_time_workloads_repeats_rounds_while_time_is_left(model, monkeypatch, seconds, runs) -> None:
+    monkeypatch.setattr(measure, "MAX_SECONDS", seconds)
+    known, timed = KnownDevice(model), []
+
+    def timer(workload):
+        timed.append(workload)
+        known.slower = known.step = 1 + 1 / len(timed)  # each run is faster than the one before
+        return known(workload)
+
+    workloads = Design.of(model).draw(5)
+    measured = time_workloads(workloads, timer)
+    assert timed == workloads[:3] + runs * workloads, "a warm-up, then one round after the other"
+    assert all(len(one.runs) == runs and one.fastest == one.runs[-1] for one in measured)
+    assert measured[-1].inter_token_ms == known(workloads[-1]).inter_token_ms, "the fastest decode step is kept"
+
+
+def test_calibrate_refuses_a_model_without_tunable_layers(model, monkeypatch) -> None:
+    monkeypatch.setattr(model, "units", Units("L", 4, 4, 4, 1))
+    with pytest.raises(OptionError, match=r"always runs all of its 4 layers \(num_prefix_layers\)"):
+        calibrate(model, 16)
+
+
+def test_timer_runs_the_workload(model, monkeypatch) -> None:
+    reports, generate = [], model.generate
+
+    def spy(*args, **kwargs):
+        output = generate(*args, **kwargs)
+        reports.append(output.report)
+        return output
+
+    monkeypatch.setattr(model, "generate", spy)
+    timer = ModelTimer(model)
+    for workload in Design.of(model).draw(8):
+        run = timer(workload)
+        assert run.prefill.ttft_ms > run.prefill.to_plan_ms > 0 < run.inter_token_ms
+        assert run.num_units == workload.num_units
+        assert reports[-1].prompt_tokens == workload.num_tokens
+        assert (reports[-1].prefill_flops["vision_tower"] > 0) == (workload.num_images > 0)
+
+
+@pytest.mark.parametrize(("layers", "prefix"), [(4, 3), (32, 31)])
+def test_calibrate_of_a_model_with_one_tunable_layer_is_exact(model, monkeypatch, layers, prefix) -> None:
+    monkeypatch.setattr(model, "units", Units("L", layers, prefix, 4, 1))
+    profile, _ = calibrate(model, 24, timer=KnownDevice(model))
+    assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)

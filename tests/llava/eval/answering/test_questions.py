@@ -1,0 +1,30 @@
+"""Chunks of questions, images by name, fields of records."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from llava.errors import DataError
+from llava.eval.answering.questions import get_chunk, image_opener, required_field
+
+
+@given(st.lists(st.integers()), st.integers(1, 9))
+def test_chunks_together_are_the_list_in_order(values, parts):
+    assert [value for index in range(parts) for value in get_chunk(values, parts, index)] == values
+
+
+def test_image_is_opened_only_when_called(tmp_path):
+    Image.new("L", (3, 2)).save(tmp_path / "a.png")
+    open_image = image_opener(tmp_path, "a.png")
+    assert open_image().size == (3, 2)
+
+
+def test_missing_image_is_refused_before_it_is_opened(tmp_path):
+    with pytest.raises(DataError, match=r"no image 'a\.png' in --image-folder"):
+        image_opener(tmp_path, "a.png")
+
+
+def test_missing_field_is_named_with_those_that_are_there():
+    with pytest.raises(DataError, match=r"line 3 lacks 'text'; it has 'image'"):
+        required_field({"image": "a.png"}, "text", "line 3")

@@ -1,0 +1,34 @@
+"""What the OpenAI-style API answers when the controller, or a worker, fails."""
+
+import httpx
+import pytest
+from fixtures.fake_controller import api_app, asking
+
+from llava.serve.protocol.schemas import chunk
+
+pytestmark = pytest.mark.anyio
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}]}
+# name: (the controller's replies, status, words of the message)
+FAILURES = {
+    "no worker of the model": ({"get_worker_address": {"address": ""}}, 404, "there are: tiny"),
+    "no worker at all": (
+        {"get_worker_address": {"address": ""}, "list_models": {"models": []}},
+        503,
+        "no worker is registered",
+    ),
+    "controller unreachable": ({"get_worker_address": httpx.ConnectError("refused")}, 503, "cannot be reached"),
+    "controller lost": ({"worker_generate_stream": httpx.ReadTimeout("slow")}, 502, "was lost (ReadTimeout)"),
+    "answer cut off": ({"worker_generate_stream": chunk("half")}, 502, "without its finish_reason"),
+    "empty answer": ({"worker_generate_stream": b""}, 502, "without its finish_reason"),
+    "worker lost": ({"worker_generate_stream": chunk("lost", 3, reason="worker_lost")}, 502, "lost"),
+    "worker timed out": ({"worker_generate_stream": chunk("slow", 1, reason="timeout")}, 504, "slow"),
+    "bad request": ({"worker_generate_stream": chunk("no", 1, reason="bad_request")}, 400, "no"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_failure_becomes_a_status_and_a_message(name: str) -> None:
+    replies, status, words = FAILURES[name]
+    async with asking(api_app(**replies)) as client:
+        reply = await client.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == status and words in reply.json()["error"]["message"], reply.text
