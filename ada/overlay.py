@@ -171,7 +171,7 @@ def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
 
 @hookimpl
 def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:
-    """Return ``--scheduler_lr``."""
+    """Return the scheduler's own learning rate, ``--scheduler_lr``."""
     from ada.train.arguments import AdaArguments
 
     rate = arguments[AdaArguments].scheduler_lr

@@ -1,4 +1,4 @@
-"""Types of what the overlay is given: a LLaVA under budgets, and its config."""
+"""Declares the types that the overlay's functions take: a LLaVA under budgets, and its config."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 # Old names of fields, which replies and records carry for one more release.
 ALIASES = {
@@ -119,6 +120,28 @@ class BudgetReport:
 
 def _of(pair: tuple[int, int]) -> str:
     return f"{pair[0]}/{pair[1]}"
+
+
+def describe(
+    output: Any,
+    model: AdaptiveModel,
+    budgets: Sequence[Budget | None],
+    execution: Execution,
+    batch: EmbeddedBatch,
+    predictor: TTFTPredictor | None,
+    elapsed: Elapsed = NO_TIME_ELAPSED,
+    scored: int = 1,
+) -> None:
+    """Set ``execution_plan`` and ``report`` on ``output``; lists of them where the batch has several rows.
+
+    scored: positions of each row that got logits; the others as ``report`` takes them.
+    """
+    rows, mask = len(budgets), batch.attention_mask
+    plans = execution.finish(rows)
+    padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
+    costs = [RowCost(batch.width, *each, scored) for each in zip(padding, batch.images_per_row, strict=True)]
+    reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
+    output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 
 
 def report(

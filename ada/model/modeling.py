@@ -18,7 +18,7 @@ from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.model.budget_report import RowCost, report
+from ada.model.budget_report import describe
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_named
@@ -132,7 +132,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if not execution.train:
-            self._describe(outputs, budgets, execution, batch, ttft_predictor, scored=outputs.logits.shape[1])
+            describe(outputs, self, budgets, execution, batch, ttft_predictor, scored=outputs.logits.shape[1])
         return outputs
 
     @torch.no_grad()
@@ -200,7 +200,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
-            self._describe(output, budgets, execution, batch, ttft_predictor, elapsed)
+            describe(output, self, budgets, execution, batch, ttft_predictor, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
         return output
@@ -271,24 +271,6 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             return Draws.at_random().integers(0, self.units.tunable, rows).to(self.device)
         prompt = int(token_position(batch).max())  # as ``generate`` would see it, without the answer
         return self.grant(budgets, rows, prompt, batch.images_per_row, ttft_predictor=predictor)
-
-    def _describe(
-        self,
-        output: Any,
-        budgets: Sequence[Budget | None],
-        execution: Execution,
-        batch: EmbeddedBatch,
-        predictor: TTFTPredictor | None,
-        elapsed: Elapsed = NO_TIME_ELAPSED,
-        scored: int = 1,
-    ) -> None:
-        """Put plan and report on the output, or, for several rows, lists of them."""
-        rows, mask = len(budgets), batch.attention_mask
-        plans = execution.finish(rows)
-        padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
-        costs = [RowCost(batch.width, *each, scored) for each in zip(padding, batch.images_per_row, strict=True)]
-        reports = [report(self, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
-        output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):
