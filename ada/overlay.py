@@ -133,6 +133,12 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
 
 
 @hookimpl
+def metrics_prefix() -> str:
+    """Return the prefix of a worker's metrics."""
+    return "adallava:"
+
+
+@hookimpl
 def demo_parts() -> list[Any]:
     """Return the web demo's budget slider and plan panel."""
     from ada.serve.demo_panel import BudgetPanel

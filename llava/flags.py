@@ -7,6 +7,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from llava.errors import OptionError
@@ -38,19 +39,24 @@ def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: 
         if unit is not None:
             default, kind = (None if default is None else default / unit), float
         if kind is bool:
-            group.add_argument(_flag_of(field), dest=field.name, action="store_true", default=default, **options)
+            group.add_argument(_flag_of(field), action="store_true", default=default, **options)
         else:
-            group.add_argument(_flag_of(field), dest=field.name, type=kind, default=default, **options)
+            group.add_argument(_flag_of(field), type=kind, default=default, **options)
 
 
-def from_flags(settings: type[Settings], args: argparse.Namespace) -> Settings:
-    """Make a ``settings`` from parsed arguments.
+def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str, Any]) -> Settings:
+    """Make a ``settings`` from parsed arguments, by the names of their flags.
 
-    Raises OptionError for a flag with a unit that is not finite, and what the dataclass's own checks raise.
+    Fields whose flag is not among them keep their defaults. Raises OptionError for a flag with a unit that is not
+    finite, and what the dataclass's own checks raise.
     """
+    given = vars(args) if isinstance(args, argparse.Namespace) else args
     values: dict[str, Any] = {}
     for field in _flag_fields(settings):
-        value, unit = getattr(args, field.name), field.metadata.get("unit")
+        name = _flag_of(field).removeprefix("--").replace("-", "_")
+        if name not in given:
+            continue
+        value, unit = given[name], field.metadata.get("unit")
         if unit is not None and value is not None:
             if not math.isfinite(value):
                 raise OptionError(f"{_flag_of(field)} is {value}; expected a finite number")

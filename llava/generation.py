@@ -49,7 +49,11 @@ class SamplingParams:
                 f"--max-new-tokens is {self.max_new_tokens} and --num_beams {self.num_beams}; expected 1 or more"
             )
         sampled = self.temperature > 0
-        settings: dict[str, Any] = {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
+        settings: dict[str, Any] = {
+            "num_beams": self.num_beams,
+            "max_new_tokens": self.max_new_tokens,
+            "max_length": None,  # a checkpoint's own limit; transformers warns of two limits for every answer
+        }
         if not sampled:
             return {"do_sample": False, **settings}
         if self.seed is None:

@@ -77,7 +77,7 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # typ
 @hookspec(firstresult=True)
 def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
     """How the next tokens of several generations of one row each are decoded as one batch: a
-    ``llava.kv_cache.Together``, or None for the model as it is.
+    ``llava.kv_cache.DecodingBatch``, or None for the model as it is.
 
     ``outputs`` are what ``generate(..., return_dict_in_generate=True)`` returned for each.
     """
@@ -149,6 +149,11 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
     prometheus ``CollectorRegistry`` to put metrics in. The policy checks fields before a request waits, grants options
     by load when its turn comes, and adds to the answer's last chunk.
     """
+
+
+@hookspec(firstresult=True)
+def metrics_prefix() -> str | None:
+    """Return the prefix of the names of all metrics that a worker exports; without a plug-in it is ``llava:``."""
 
 
 @hookspec

@@ -1,8 +1,8 @@
-"""Key-value caches of single rows -> one cache of a batch, and back.
+"""KV caches of single sequences joined into one batch's cache, and split again.
 
-Rows of different length stand at the right; what is in front of a shorter one is zeros, which the attention mask hides.
-A row that ran a part of the model may lack heads or whole layers. The batch lacks them only where all rows agree, and
-has zeros there for the rows that do without.
+Rows of different length are aligned at the right; the positions before a shorter one hold zeros, which the attention
+mask hides. A row that ran a part of the model may lack heads or layers. The batch's cache lacks them only where all
+rows agree, and holds zeros there for the rows that do without.
 """
 
 from __future__ import annotations
@@ -20,23 +20,33 @@ Heads = tuple[int, ...] | None
 
 @dataclass(frozen=True)
 class DecodingBatch:
-    """heads: what a cache holds of each layer; keywords: of ``model.forward``, for the batch's steps."""
+    """How several sequences decode as one batch.
+
+    heads: key-value heads that the batch's cache holds, for each layer. forward_kwargs: keyword arguments of
+    ``model.forward`` for the batch's steps.
+    """
 
     heads: Sequence[Heads]
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    forward_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RowCache:
-    """One row: keys and values (heads, ``length``, head size) of each layer, None where it holds nothing."""
+    """The KV cache of one row.
+
+    layers: keys and values (heads, ``length``, head size) of each layer, None where the row holds nothing.
+    """
 
     layers: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
     heads: Sequence[Heads]
     length: int
 
 
-def take_row(cache: Any, row: int, length: int, held: Sequence[Heads], wanted: Sequence[Heads]) -> RowCache:
-    """A row of a batch's cache, which holds the heads ``held``, cut to its last ``length`` positions and own heads."""
+def take_row(cache: DynamicCache, row: int, length: int, held: Sequence[Heads], wanted: Sequence[Heads]) -> RowCache:
+    """Cut row ``row`` out of a batch's cache: its last ``length`` positions and the heads ``wanted``.
+
+    held: heads that the batch's cache holds. Both ``held`` and ``wanted`` have one entry for each layer.
+    """
     layers: list[tuple[torch.Tensor, torch.Tensor] | None] = []
     for index, (has, wants) in enumerate(zip(held, wanted, strict=True)):
         if wants == ():
@@ -50,22 +60,25 @@ def take_row(cache: Any, row: int, length: int, held: Sequence[Heads], wanted: S
 
 
 def join_rows(rows: Sequence[RowCache], held: Sequence[Heads], num_heads: int) -> DynamicCache:
-    """One cache of all rows, which holds the heads ``held``. Layer 0 always runs, and so tells sizes and dtype."""
+    """Join rows into one cache, whose layers hold the heads ``held``.
+
+    num_heads: key-value heads of a dense layer. Layer 0 always runs, so sizes and dtype are read from it.
+    """
     first = rows[0].layers[0]
     assert first is not None
     width = max(row.length for row in rows)
     cache = DynamicCache()
-    for index, has in enumerate(held):
+    for layer_index, has in enumerate(held):
         if has == ():
             continue
         shape = (len(rows), num_heads if has is None else len(has), width, first[0].shape[-1])
-        both = first[0].new_zeros(shape), first[1].new_zeros(shape)
-        for place, row in enumerate(rows):
-            states, own = row.layers[index], row.heads[index]
+        joined = first[0].new_zeros(shape), first[1].new_zeros(shape)
+        for row_index, row in enumerate(rows):
+            states, own = row.layers[layer_index], row.heads[layer_index]
             if states is None:
                 continue
             heads = slice(None) if own == has or own is None else list(own)
-            for target, source in zip(both, states, strict=True):
-                target[place, heads, width - row.length :] = source
-        cache.update(*both, index)
+            for target, source in zip(joined, states, strict=True):
+                target[row_index, heads, width - row.length :] = source
+        cache.update(*joined, layer_index)
     return cache

@@ -157,6 +157,9 @@ class LlavaModel(Protocol):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
 
+    def __call__(self, **kwargs: Any) -> Any:
+        """Run a forward pass, with transformers' keyword arguments and outputs."""
+
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """Continue the prompts ``inputs`` (B, t); what is returned holds the new tokens only."""
 

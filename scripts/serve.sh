@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# Serve a model: a controller, one worker, the API in OpenAI's form and the web demo, until Ctrl-C.
+# Serve a model: a controller, one worker, the OpenAI-compatible API and the web demo, until Ctrl-C.
 #
 #   bash scripts/serve.sh                                        # the bundled model
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
 #   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 WEB_PORT=8004 bash scripts/serve.sh
+#
+# A port of 0 is a free one. Each server logs to a file in LOG_DIR, by default a new temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
 
 host=${HOST:-127.0.0.1}
-controller=http://$host:${CONTROLLER_PORT:-21001}
-worker=http://$host:${WORKER_PORT:-21002}
-web=http://$host:${WEB_PORT:-7860}
-api=http://$host:${API_PORT:-21003}
+web_port=${WEB_PORT:-7860}
+logs=${LOG_DIR:-$(mktemp -d -t llava-serve.XXXXXX)}
+mkdir -p "$logs"
 pids=()
 
 stop() {
     trap - EXIT INT TERM
-    # The last one started stops first: the API answers its clients; the worker answers what it has taken in, and leaves
-    # its controller.
+    # In reverse order: the API answers its clients; the worker answers the requests that it accepted, and unregisters
+    # from its controller.
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
         kill -TERM "${pids[i]}" 2>/dev/null || true
         wait "${pids[i]}" 2>/dev/null || true
@@ -28,47 +29,41 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Start a server and wait until it answers at an address.
-start() { # NAME ADDRESS COMMAND...
-    local name=$1 address=$2
-    shift 2
-    "$@" &
-    local pid=$!
-    pids+=("$pid")
-    for ((tries = 0; tries < 1200; tries++)); do
-        kill -0 "$pid" 2>/dev/null || { echo "the $name has ended; its messages are above" >&2; exit 1; }
-        if python - "$address" <<'PYTHON'
-import sys, urllib.request
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-try:
-    opener.open(sys.argv[1], timeout=2)
-except OSError:
-    sys.exit(1)
-PYTHON
-        then
-            return
-        fi
-        sleep 0.5
-    done
-    echo "the $name does not answer at $address" >&2
-    exit 1
+# Print the address that a server's log names.
+address_in() { # LOG
+    sed -nE '/running on http:/{s/.*(http:[^ ]+).*/\1/p;q}' "$1"
 }
 
-start controller "$controller/health" \
-    python -m llava.serve.controller --host "$host" --port "${controller##*:}"
-start worker "$worker/health" \
-    python -m llava.serve.model_worker --host "$host" --port "${worker##*:}" --controller-address "$controller" "$@"
-start API "$api/health" \
-    python -m llava.serve.openai_api --host "$host" --port "${api##*:}" --controller-address "$controller"
-start "web demo" "$web/" \
-    python -m llava.serve.gradio_web_server --host "$host" --port "${web##*:}" --controller "$controller"
+# Start a server and wait until its log says at which address it answers; set the variable NAME to this address.
+start() { # NAME COMMAND...
+    local name=$1 log=$logs/$1.log pid address
+    shift
+    : >"$log"
+    PYTHONUNBUFFERED=1 "$@" >>"$log" 2>&1 &
+    pid=$!
+    pids+=("$pid")
+    while address=$(address_in "$log"); [ -z "$address" ]; do
+        kill -0 "$pid" 2>/dev/null || { echo "the $name has ended; its log is $log:" >&2; cat "$log" >&2; exit 1; }
+        sleep 0.2
+    done
+    printf -v "$name" %s "$address"
+}
 
-echo
-echo "open $web"
-echo "controller: $controller    worker: $worker    metrics: $worker/metrics"
-echo "OpenAI's form: $api/v1"
+start controller python -m llava.serve.controller --host "$host" --port "${CONTROLLER_PORT:-21001}"
+start worker python -m llava.serve.model_worker --host "$host" --port "${WORKER_PORT:-21002}" \
+    --controller-address "$controller" "$@"
+start api python -m llava.serve.openai_api --host "$host" --port "${API_PORT:-21003}" --controller-address "$controller"
+web_flags=(--host "$host" --controller "$controller")
+[ "$web_port" = 0 ] || web_flags+=(--port "$web_port")
+start web python -m llava.serve.gradio_web_server "${web_flags[@]}"
+
+echo "web demo:   $web"
+echo "OpenAI API: $api/v1"
+echo "controller: $controller"
+echo "worker:     $worker    metrics: $worker/metrics"
+echo "logs:       $logs"
 echo "try: python -m llava.serve.test_message --controller-address $controller --message 'Describe yourself.'"
 echo "Ctrl-C stops all."
 wait -n "${pids[@]}" || true
-echo "a server has ended" >&2
+echo "a server has ended; see its log in $logs" >&2
 exit 1

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytest_plugins = ["fixtures.marks", "fixtures.tiny_models", "fixtures.judge", "fixtures.serving", "fixtures.training"]
+pytest_plugins = [
+    "fixtures.marks",
+    "fixtures.tiny_models",
+    "fixtures.judge",
+    "fixtures.serving",
+    "fixtures.servers",
+    "fixtures.training",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 

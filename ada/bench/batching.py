@@ -72,7 +72,7 @@ def steps(model: AdaLlavaLlamaForCausalLM, requests: Sequence[Request]) -> dict[
     tokens = torch.zeros(len(requests), 1, dtype=torch.long)
 
     def as_one_batch() -> Any:
-        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **batch.keywords)
+        return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **batch.forward_kwargs)
 
     def one_by_one() -> Any:
         for request in requests:

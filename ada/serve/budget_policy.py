@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +21,9 @@ from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
 from llava.errors import OptionError
+from llava.flags import add_dataclass_flags, from_flags
 from llava.model.loaded_model import LoadedModel
+from llava.protocols import LlavaModel
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import Finished
 from llava.serve.engine.request_queue import Load
@@ -42,7 +45,7 @@ METADATA = (
 
 
 def request_fields() -> dict[str, tuple[Any, Any]]:
-    """``latency_budget`` and ``latency_budget_policy``."""
+    """Return what a request may have in addition: ``latency_budget`` and ``latency_budget_policy``."""
     budget = Field(
         default=None,
         description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'; or time to first token on the "
@@ -60,62 +63,44 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The worker's flags."""
-    group = parser.add_argument_group("load-adaptive budgets")
-    group.add_argument(
-        "--adaptive-budget",
-        type=float,
-        metavar="MIN",
-        help="while requests wait, grant new ones less than they ask, down to this budget",
-    )
-    group.add_argument(
-        "--adaptive-patience",
-        type=float,
-        default=LoadController.patience_s,
-        metavar="SECONDS",
-        help="wait, measured or expected, at which MIN is granted",
-    )
-    group.add_argument(
-        "--adaptive-recovery",
-        type=float,
-        default=LoadController.recovery_s,
-        metavar="SECONDS",
-        help="time from MIN back to full budgets once nobody waits",
-    )
+    """Add the worker's flags of load-adaptive budgets."""
+    add_dataclass_flags(parser, LoadController)
 
 
-def load_controller_from(options: Mapping[str, Any], model: Any) -> LoadController | None:
-    """The law that the flags ask for; its least is no less than the model can do. Raises ``OptionError``."""
-    least = options.get("adaptive_budget")
-    if least is None:
+def load_controller_from(options: Mapping[str, Any], model: LlavaModel) -> LoadController | None:
+    """Return the load controller that the flags ask for, or None where they ask for none.
+
+    Its minimum is raised to the minimum that the model can reach. Raises ``OptionError``.
+    """
+    if options.get("adaptive_budget") is None:
         return None
-    law = LoadController(
-        least,
-        options.get("adaptive_patience", LoadController.patience_s),
-        options.get("adaptive_recovery", LoadController.recovery_s),
-    )
+    controller = from_flags(LoadController, options)
     if not is_adaptive(model):
         raise OptionError(
             "--adaptive-budget needs a model that takes latency budgets; give a checkpoint with a scheduler, or "
             "--planner even|last|random"
         )
     reachable = model.units.fraction(0)
-    if least < reachable:
-        log.warning("--adaptive-budget is %g; this model can do no less than %.3g, which is used", least, reachable)
-        law = LoadController(reachable, law.patience_s, law.recovery_s)
-    return law
+    if controller.min_scale < reachable:
+        log.warning(
+            "--adaptive-budget is %g, below this model's minimum of %.3g, which is used instead",
+            controller.min_scale,
+            reachable,
+        )
+        controller = replace(controller, min_scale=reachable)
+    return controller
 
 
 class BudgetPolicy(ServingPolicy):
     """Budgets of one worker. ``defaults``: the worker's flags; a request's fields come first."""
 
     def __init__(self, loaded: LoadedModel, defaults: Mapping[str, Any], registry: CollectorRegistry) -> None:
-        self.model = loaded.model
+        self.model: Any = loaded.model  # an AdaptiveModel wherever a budget was accepted
         self.defaults = defaults
         self.default_budget = budget_of(defaults)
         self.predictor = loaded.options.get("ttft_predictor")  # thread-safe: it learns from every request
-        law = load_controller_from(defaults, loaded.model)
-        self.adaptive = None if law is None else LoadAdaptiveBudget(law)
+        controller = load_controller_from(defaults, loaded.model)
+        self.adaptive = None if controller is None else LoadAdaptiveBudget(controller)
         self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
 
     def _multiplier(self) -> float:
@@ -164,7 +149,7 @@ class BudgetPolicy(ServingPolicy):
         if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(requested, TimeBudget):
             return options
         fraction = 1.0 if requested is None else requested.fraction
-        allowed = self.adaptive.law.granted(fraction, multiplier)
+        allowed = self.adaptive.controller.granted(fraction, multiplier)
         if allowed < fraction:
             self.metrics.downgrades.inc()
             return {**options, "latency_budget": LatencyBudget(allowed), "load_multiplier": multiplier}

@@ -1,4 +1,4 @@
-"""The web demo's budget slider, and what became of the budget: the plan as a picture, operations, milliseconds."""
+"""The web demo's budget slider and plan panel: which layers, heads and neurons ran, operations, milliseconds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NO_BUDGET = "<p>The model of this worker takes no latency budget.</p>"
 
 
 class BudgetPanel:
-    """A ``DemoPart``. Its memory keeps the last time to the first token that all of a model took."""
+    """A ``DemoPart`` for latency budgets. Its memory holds the last TTFT of an answer under budget 1."""
 
     def controls(self) -> Mapping[str, Any]:
-        """The slider."""
+        """Make the budget slider."""
         slider = gr.Slider(
             0.3,
             1.0,
@@ -34,54 +34,59 @@ class BudgetPanel:
         return {"latency_budget": slider}
 
     def panel(self) -> Sequence[Any]:
-        """One piece of HTML."""
+        """Make the panel: one HTML component."""
         return [gr.HTML(START, elem_classes="execution-plan")]
 
     def show(self, reply: Mapping[str, Any], memory: dict[str, Any]) -> Sequence[Any]:
-        """The picture and the figures."""
+        """Return the panel's HTML for an answer's last chunk: a plot of the plan and a table of figures."""
         if not reply:
             return [START]
-        facts = reply.get("latency_budget")
-        if facts is None:
+        report = reply.get("latency_budget")
+        if report is None:
             return [NO_BUDGET]
-        first_ms = reply["time_to_first_token_ms"] - reply["queue_ms"]
-        if facts["granted"] >= 1:
-            memory["whole_first_ms"] = first_ms
-        rows = _rows(facts, reply, first_ms, memory.get("whole_first_ms"))
+        ttft_ms = reply["time_to_first_token_ms"] - reply["queue_ms"]
+        if report["granted"] >= 1:
+            memory["full_ttft_ms"] = ttft_ms
+        rows = _rows(report, reply, ttft_ms, memory.get("full_ttft_ms"))
         cells = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
-        return [f"{_picture(ExecutionPlan.from_json(facts['plan']))}<table>{cells}</table>"]
-
-
-def _rows(
-    facts: Mapping[str, Any], reply: Mapping[str, Any], first_ms: float, whole_ms: float | None
-) -> list[tuple[str, str]]:
-    token_ms = reply["token_ms"]
-    granted = f"{facts['granted']:.3g}" + ("" if facts["met"] else ": the least this model can do")
-    if facts["load_multiplier"] < 1:
-        granted += f", lowered to {facts['allowed']:.3g} while requests wait"
-    if facts.get("predicted_ms") is not None:
-        granted += f", predicted {facts['predicted_ms']:.0f} ms"
-    compared = "not measured yet: ask with the slider at 1" if whole_ms is None else f"{whole_ms:.0f} ms"
-    return [
-        ("budget granted", granted),
-        *((what, f"{facts[key][0]} of {facts[key][1]}") for what, key in _COUNTS),
-        ("prefill", _of(facts["prefill_gflops"], facts["whole_prefill_gflops"])),
-        ("each token", _of(facts["decode_gflops_per_token"], facts["whole_decode_gflops_per_token"])),
-        ("first token after", f"{first_ms:.0f} ms (whole model, last time: {compared})"),
-        ("further tokens", f"{sum(token_ms) / len(token_ms):.1f} ms each" if token_ms else "none"),
-    ]
+        return [f"{_plot(ExecutionPlan.from_json(report['plan']))}<table>{cells}</table>"]
 
 
 _COUNTS = (("layers", "layers"), ("attention heads", "heads"), ("neuron groups", "neuron_groups"))
 
 
-def _of(gflops: float, whole: float) -> str:
-    return f"{gflops:.3g} of {whole:.3g} GFLOPs ({100 * gflops / whole:.0f} %)"
+def _rows(
+    report: Mapping[str, Any], reply: Mapping[str, Any], ttft_ms: float, full_ttft_ms: float | None
+) -> list[tuple[str, str]]:
+    """Return the table's rows: (label, value)."""
+    token_ms = reply["token_ms"]
+    full = "not measured yet: ask with the slider at 1" if full_ttft_ms is None else f"{full_ttft_ms:.0f} ms"
+    return [
+        ("budget granted", _granted(report)),
+        *((label, f"{report[key][0]} of {report[key][1]}") for label, key in _COUNTS),
+        ("prefill", _share(report["prefill_gflops"], report["whole_prefill_gflops"])),
+        ("each token", _share(report["decode_gflops_per_token"], report["whole_decode_gflops_per_token"])),
+        ("time to first token", f"{ttft_ms:.0f} ms (full model, last run: {full})"),
+        ("inter-token latency", f"{sum(token_ms) / len(token_ms):.1f} ms" if token_ms else "none: one token"),
+    ]
 
 
-def _picture(plan: ExecutionPlan) -> str:
+def _granted(report: Mapping[str, Any]) -> str:
+    text = f"{report['granted']:.3g}" + ("" if report["met"] else ", this model's minimum")
+    if report["load_multiplier"] < 1:
+        text += f", lowered to {report['allowed']:.3g} while requests wait"
+    if report.get("predicted_ms") is not None:
+        text += f", predicted {report['predicted_ms']:.0f} ms"
+    return text
+
+
+def _share(gflops: float, full_gflops: float) -> str:
+    return f"{gflops:.3g} of {full_gflops:.3g} GFLOPs ({100 * gflops / full_gflops:.0f} %)"
+
+
+def _plot(plan: ExecutionPlan) -> str:
     buffer = io.BytesIO()
     figure(plan).savefig(buffer, format="png", dpi=110)
-    said = f"Execution plan: {plan.layers_run} of {len(plan.layers)} layers run, {plan.heads_run} heads in all"
+    alt = f"Execution plan: {plan.layers_run} of {len(plan.layers)} layers run, {plan.heads_run} heads in all"
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{said}" style="width: 100%; height: auto">'
+    return f'<img src="data:image/png;base64,{data}" alt="{alt}" style="width: 100%; height: auto">'

@@ -1,4 +1,4 @@
-"""A worker's budget multiplier over time."""
+"""The factor of load-adaptive budgets over time, updated by every request of a worker."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from llava.serve.engine.request_queue import Load
 
 
 class LoadAdaptiveBudget:
-    """Applies a law at every request whose turn comes. Safe between threads."""
+    """Runs a ``LoadController`` at every request that leaves the queue. Thread-safe."""
 
-    def __init__(self, law: LoadController, clock: Callable[[], float] = time.monotonic) -> None:
-        self.law = law
+    def __init__(self, controller: LoadController, clock: Callable[[], float] = time.monotonic) -> None:
+        self.controller = controller
         self.multiplier = 1.0
         self._clock = clock
-        self._last = clock()
+        self._last_s = clock()
         self._lock = threading.Lock()
 
     def update(self, load: Load) -> float:
-        """The multiplier for a request that starts under this load."""
+        """Return the factor for the budget of a request that starts under this load."""
         with self._lock:
-            now = self._clock()
+            now_s = self._clock()
             wait_s = max(load.waited_s, load.wait_s or 0.0)
-            self.multiplier = self.law.next(self.multiplier, wait_s, now - self._last)
-            self._last = now
+            self.multiplier = self.controller.next(self.multiplier, wait_s, now_s - self._last_s)
+            self._last_s = now_s
             return self.multiplier

@@ -1,4 +1,4 @@
-"""A chat about pictures: the conversation so far, and one answer at a time, streamed."""
+"""A chat about images: the conversation so far, and one answer at a time, streamed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from transformers import TextIteratorStreamer
 from llava.conversation import Conversation
 from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
 from llava.mm_utils import load_image
+from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 
 
 @dataclass
 class ChatSession:
-    """What a chat holds; plug-ins' commands get it.
+    """The state of a chat, which plug-ins' commands get.
 
-    options: the program's flags by name, which plug-ins read for every answer. last_metadata: theirs on the last one.
+    options: the program's flags by name, which plug-ins read for every answer. last_metadata: the plug-ins' metadata of
+    the last answer; None before the first.
     """
 
-    model: Any
-    tokenizer: Any
-    image_processor: Any
+    model: LlavaModel
+    tokenizer: Tokenizer
+    image_processor: ImageProcessor | None
     template: Conversation
     sampling: SamplingParams
     options: dict[str, Any] = field(default_factory=dict)
@@ -37,17 +39,20 @@ class ChatSession:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the conversation; the pictures stay."""
+        """Forget the conversation; the images stay."""
         self.conversation = self.template.copy()
 
     def open_images(self, paths: Sequence[str]) -> None:
-        """Talk about these pictures from now on, in a new conversation. Raises ``ImageError``."""
+        """Load the images to ask about, and begin a new conversation. Raises ``ImageError``."""
         self.images = [load_image(path) for path in paths]
         self.reset()
 
     def ask(self, question: str, show: Callable[[str], None]) -> Answer:
-        """Put a question; ``show`` gets the answer's text piece by piece. Ctrl-C ends the answer early and raises
-        nothing: what was said until then stands in the conversation."""
+        """Answer a question; call ``show`` with the answer's text piece by piece.
+
+        Ctrl-C ends the answer early and raises nothing: the text until then stays in the conversation. A question that
+        fails leaves the conversation as it was.
+        """
         first = len(self.conversation.messages) == self.conversation.offset
         text = with_image_tags(self.model, question, len(self.images)) if first and self.images else question
         self.conversation.append_message(self.conversation.roles[0], text)
@@ -56,33 +61,21 @@ class ChatSession:
         try:
             result = self._stream(self.last_prompt, show)
         except Exception:
-            del self.conversation.messages[-2:]  # a question that failed was never asked
+            del self.conversation.messages[-2:]
             raise
         self.conversation.messages[-1][1] = result.text
         self.last_metadata = result.facts
         return result
 
     def _stream(self, prompt: str, show: Callable[[str], None]) -> Answer:
+        """Generate in a thread, and show the text in this one."""
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=False, skip_special_tokens=True)
         cancelled = threading.Event()
         outcome: list[Answer | BaseException] = []
 
         def work() -> None:
             try:
-                outcome.append(
-                    answer(
-                        self.model,
-                        self.tokenizer,
-                        self.image_processor,
-                        prompt,
-                        self.images,
-                        sampling=self.sampling,
-                        options=self.options,
-                        stop=stop_text(self.conversation),
-                        streamer=streamer,
-                        cancelled=cancelled,
-                    )
-                )
+                outcome.append(self._answer(prompt, streamer, cancelled))
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
                 outcome.append(error)
                 streamer.end()
@@ -99,3 +92,17 @@ class ChatSession:
         if isinstance(result, BaseException):
             raise result
         return result
+
+    def _answer(self, prompt: str, streamer: TextIteratorStreamer, cancelled: threading.Event) -> Answer:
+        return answer(
+            self.model,
+            self.tokenizer,
+            self.image_processor,
+            prompt,
+            self.images,
+            sampling=self.sampling,
+            options=self.options,
+            stop=stop_text(self.conversation),
+            streamer=streamer,
+            cancelled=cancelled,
+        )

@@ -1,6 +1,8 @@
-"""Chat about pictures in a terminal: ``python -m llava.serve.cli``.
+"""Chat about images in a terminal.
 
-Without arguments it opens the bundled model and picture. Type a question, or /help.
+    python -m llava.serve.cli
+
+Without arguments it opens the bundled model and image. Type a question, or /help.
 """
 
 from __future__ import annotations
@@ -19,42 +21,49 @@ from llava.program import run_program
 from llava.serve.chat_session import ChatSession
 from llava.utils import progress_only_on_terminals
 
-BUNDLED_PICTURE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
+BUNDLED_IMAGE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
 BUNDLED_QUESTION = "What word is written in the picture?\nAnswer the question using a single word or phrase."
 COMMANDS = {
-    "/image PATH": "talk about another picture, in a new conversation",
-    "/reset": "forget the conversation, keep the pictures",
-    "/help": "this list",
-    "/quit": "leave (as Ctrl-D does)",
+    "/image PATH": "ask about another image, in a new conversation",
+    "/reset": "forget the conversation, keep the images",
+    "/help": "list the commands",
+    "/quit": "end the chat, as Ctrl-D does",
 }
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """LLaVA's flags and the plug-ins'."""
+    """Parse LLaVA's flags and those of plug-ins."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.serve.cli",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
-    parser.add_argument("--model-base", help="language model's folder, where --model-path holds a projector alone")
-    parser.add_argument("--image-file", nargs="+", action="extend", help="pictures: paths or http(s) addresses")
-    parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
-    parser.add_argument("--conv-mode", help="conversation template; default: training's own, or by the model's name")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top-p", type=float, help="nucleus sampling, where the temperature is above 0")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
-    parser.add_argument("--load-8bit", action="store_true", help="8-bit weights (extra: quant)")
-    parser.add_argument("--load-4bit", action="store_true", help="4-bit weights (extra: quant)")
-    parser.add_argument("--debug", action="store_true", help="print each prompt and the facts behind each answer")
+    parser.add_argument("--model-base", help="folder of the language model, where --model-path holds only a projector")
+    parser.add_argument("--image-file", nargs="+", action="extend", help="images to ask about: paths or http(s) URLs")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default the first that is available of cuda, mps, cpu")
+    parser.add_argument(
+        "--conv-mode",
+        help="conversation template; by default the config's, or else one that fits the model's name",
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="sampling temperature; 0 is greedy decoding")
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        help="nucleus sampling: probability mass to sample from; needs --temperature above 0",
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="maximum length of an answer, in tokens")
+    parser.add_argument("--load-8bit", action="store_true", help="load the weights in 8 bits (extra: quant)")
+    parser.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
+    parser.add_argument("--debug", action="store_true", help="print the prompt and the metadata of each answer")
     hooks().add_arguments(parser=parser, program="cli")
     return parser.parse_args(arguments)
 
 
 def open_session(args: argparse.Namespace) -> ChatSession:
-    """Load model and pictures as the flags say. Raises a ``LlavaError`` that says what is wrong."""
-    if args.image_file is None and args.model_path is None and BUNDLED_PICTURE.is_file():
-        args.image_file = [str(BUNDLED_PICTURE)]
+    """Load the model and the images that the flags name. Raises a ``LlavaError`` that says what is wrong."""
+    if args.image_file is None and args.model_path is None and BUNDLED_IMAGE.is_file():
+        args.image_file = [str(BUNDLED_IMAGE)]
     sampling = SamplingParams(args.temperature, args.top_p, 1, args.max_new_tokens)
     sampling.keywords()  # refuse bad values before the model is read
     options = vars(args)
@@ -66,28 +75,28 @@ def open_session(args: argparse.Namespace) -> ChatSession:
 
 
 def run_command(session: ChatSession, line: str) -> str:
-    """Carry out ``/command argument``; what to print. Raises ``LlavaError``."""
+    """Run ``/command argument`` and return what to print. Raises ``LlavaError``."""
     command, _, argument = line[1:].partition(" ")
     argument = argument.strip()
     if command == "image":
         if not argument:
             raise OptionError("/image needs a path: /image PATH")
         session.open_images([argument])
-        return f"picture: {argument}"
+        return f"image: {argument}"
     if command == "reset":
         session.reset()
         return "new conversation"
     if command == "help":
         listed = {**COMMANDS, **merged(hooks().chat_help())}
         return "\n".join(f"{usage:<16} {meaning}" for usage, meaning in listed.items())
-    said = hooks().chat_command(command=command, argument=argument, session=session)
-    if said is None:
+    reply: str | None = hooks().chat_command(command=command, argument=argument, session=session)
+    if reply is None:
         raise OptionError(f"/{command} is not a command; /help lists them")
-    return said
+    return reply
 
 
 def report_line(answer: Answer) -> str:
-    """The line behind an answer: the plug-ins' summary, then the clock's figures."""
+    """Return the line after an answer: the plug-ins' summary, then the measured times."""
     timing = answer.timing
     parts = [answer.facts["summary"]] if "summary" in answer.facts else []
     parts.append(f"first token {timing['time_to_first_token_ms']:.0f} ms")
@@ -97,13 +106,13 @@ def report_line(answer: Answer) -> str:
 
 
 def ask(session: ChatSession, question: str, debug: bool = False) -> None:
-    """Print one answer as it comes, and its report line."""
+    """Print the answer to a question as it comes, then its report line."""
     print(f"{session.template.roles[1]}: ", end="", flush=True)
     started = False
 
     def show(piece: str) -> None:
         nonlocal started
-        piece = piece if started else piece.lstrip()  # small tokenizers put the space in front of a word
+        piece = piece if started else piece.lstrip()  # small tokenizers put a space before each word
         started = started or bool(piece)
         print(piece, end="", flush=True)
 
@@ -114,8 +123,8 @@ def ask(session: ChatSession, question: str, debug: bool = False) -> None:
 
 
 def chat(session: ChatSession, lines: Iterable[str], debug: bool) -> bool:
-    """Answer every line. An error is said and the chat goes on; False where there was one."""
-    well = True
+    """Answer every line; print errors and go on. Return whether there was none."""
+    succeeded = True
     for line in lines:
         text = line.strip()
         if text in ("/quit", "/exit"):
@@ -129,12 +138,12 @@ def chat(session: ChatSession, lines: Iterable[str], debug: bool) -> bool:
                 ask(session, text, debug)
         except LlavaError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            well = False
-    return well
+            succeeded = False
+    return succeeded
 
 
 def typed_lines(role: str) -> Iterable[str]:
-    """Lines from the terminal until Ctrl-D, or Ctrl-C at the prompt; with history where readline is there."""
+    """Yield typed lines until Ctrl-D, or Ctrl-C at the prompt; with history where readline is available."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - input() uses it from now on
     while True:
@@ -146,22 +155,24 @@ def typed_lines(role: str) -> Iterable[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; the exit code: 2 for what the user can mend."""
+    """Run the program; return the exit code: 2 for a user error."""
     args = parse_arguments(arguments)
     progress_only_on_terminals()
     return run_program(lambda: run_chat(args))
 
 
 def run_chat(args: argparse.Namespace) -> int:
-    """A chat in a terminal; from a pipe, one answer a line, and the bundled question where there is none. The exit
-    code: 2 where a line could not be answered."""
+    """Chat in a terminal, or answer each line of a pipe; an empty pipe asks the bundled question about its image.
+
+    Returns the exit code: 2 where a line could not be answered.
+    """
     session = open_session(args)
     if sys.stdin.isatty():
-        print("Ask about the picture; /help lists the commands.")
+        print("Ask about the image; /help lists the commands.")
         chat(session, typed_lines(session.template.roles[0]), args.debug)
         return 0
     lines = [line for line in sys.stdin if line.strip()]
-    if not lines and args.image_file == [str(BUNDLED_PICTURE)]:
+    if not lines and args.image_file == [str(BUNDLED_IMAGE)]:
         print(f"{session.template.roles[0]}: {BUNDLED_QUESTION.splitlines()[0]}")
         lines = [BUNDLED_QUESTION]
     return 0 if chat(session, lines, args.debug) else 2

@@ -1,6 +1,8 @@
-"""The web demo: ``python -m llava.serve.gradio_web_server --controller http://localhost:21001``.
+"""Web demo: chats through a controller with the models that its workers serve.
 
-Chats through the controller with whatever model its workers serve. Plug-ins add controls and panels.
+    python -m llava.serve.gradio_web_server --controller http://localhost:21001
+
+Plug-ins add controls and panels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
 from llava.serve.web.client import WebClient
-from llava.serve.web.page import CSS, Page, build
+from llava.serve.web.components import Example, Page
+from llava.serve.web.page import CSS, build
 from llava.serve.web.vote_log import VoteLog
 
 FONTS = ("system-ui", "sans-serif")  # none is fetched
@@ -25,35 +28,42 @@ MAX_UPLOAD = "20mb"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Upstream's flags."""
-    parser = argparse.ArgumentParser(prog="python -m llava.serve.gradio_web_server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is everywhere")
-    parser.add_argument("--port", type=int, help="by default the first free one from 7860 up")
-    parser.add_argument("--controller-url", "--controller", default="http://localhost:21001", help="the controller")
-    parser.add_argument("--concurrency-count", type=int, default=16, help="answers at a time")
-    parser.add_argument(
-        "--model-list-mode", choices=["once", "reload"], default="once", help="when to ask workers what they serve"
+    """Parse the command line: upstream's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.serve.gradio_web_server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--share", action="store_true", help="make a public address through Gradio's servers")
-    parser.add_argument("--embed", action="store_true", help="leave the title out, for use inside another page")
-    parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their pictures")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every network")
+    parser.add_argument("--port", type=int, help="port to listen at; by default the first free one from 7860 to 7959")
+    parser.add_argument("--controller-url", "--controller", default="http://localhost:21001", help="controller's URL")
+    parser.add_argument("--concurrency-count", type=int, default=16, help="maximum number of answers at the same time")
+    parser.add_argument(
+        "--model-list-mode",
+        choices=["once", "reload"],
+        default="once",
+        help="when the controller asks workers for their models: once, or whenever a page is opened",
+    )
+    parser.add_argument("--share", action="store_true", help="make a public URL through Gradio's servers")
+    parser.add_argument("--embed", action="store_true", help="show no title, for use inside another page")
+    parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their images")
     return parser.parse_args(arguments)
 
 
-def example_questions() -> list[tuple[str, str]]:
-    """Pictures and questions to click on: those of the bundled world, where it is."""
-    picture = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
+def example_questions() -> list[Example]:
+    """Return the examples to click on: those about the bundled image, where it is installed."""
+    image = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
     questions = (
         "What word is written in the picture?",
         "Describe the picture.",
         "Is the blue star left of the green triangle?",
     )
-    return [(str(picture), question) for question in questions] if picture.is_file() else []
+    return [(str(image), question) for question in questions] if image.is_file() else []
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Run until the process is told to end."""
-    parts = [part for own in hooks().demo_parts() for part in own]
+    """Serve until a signal ends the process."""
+    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
     reload_models = args.model_list_mode == "reload"
     page = Page(WebClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
     blocks = build(page, example_questions(), args.embed)
@@ -67,11 +77,17 @@ def serve(args: argparse.Namespace) -> None:
         css=CSS,
         show_error=True,
         ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    for url in (blocks.local_url, blocks.share_url):
+        if url is not None:
+            print(f"running on {url.rstrip('/')}", flush=True)
+    blocks.block_thread()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; the exit code: 2 for what the user can mend."""
+    """Run the program; return the exit code: 2 for a user error."""
     args = parse_arguments(arguments)
     return run_program(lambda: serve(args))
 

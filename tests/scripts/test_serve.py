@@ -2,35 +2,78 @@
 
 import configparser
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
-WAIT = 300  # seconds
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+WAIT_S = 300
+LAST_LINE = "Ctrl-C stops all."
 
 
 @pytest.fixture
 def environment(root, tmp_path) -> dict[str, str]:
     """A virtual environment that looks installed to scripts/venv.sh, with this Python; nothing can be fetched."""
-    shown = {**os.environ, "VIRTUAL_ENV": str(tmp_path), "PYTHONPATH": str(root), "PIP_NO_INDEX": "1"}
-    shown["PATH"] = f"{Path(sys.executable).parent}:{shown['PATH']}"
-    shown |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    variables = {**os.environ, "VIRTUAL_ENV": str(tmp_path), "PYTHONPATH": str(root), "PIP_NO_INDEX": "1"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    variables |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     stamp = "cat pyproject.toml constraints.txt <(echo \"$PWD[serve]\") | cksum | cut -d' ' -f1"
     name = subprocess.run(["bash", "-c", stamp], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     (tmp_path / f".ada-llava-{name}").touch()
-    return shown
+    return variables
+
+
+class ServeScript:
+    """A running scripts/serve.sh on free ports. ``output``: what it printed until all servers had started."""
+
+    def __init__(self, root: Path, environment: dict[str, str], logs: Path, *flags: object) -> None:
+        ports = {f"{name}_PORT": "0" for name in ("CONTROLLER", "WORKER", "API", "WEB")}
+        self.process = subprocess.Popen(
+            ["bash", "scripts/serve.sh", *map(str, flags)],
+            cwd=root,
+            env={**environment, **ports, "LOG_DIR": str(logs)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._watchdog = threading.Timer(WAIT_S, self.kill)
+        self._watchdog.start()
+        self.output: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line.rstrip())
+            if LAST_LINE in line:
+                break
+
+    def addresses(self) -> dict[str, str]:
+        """The printed addresses by name."""
+        return dict(re.findall(r"^([\w ]+): +(http://[^/\s]+)", "\n".join(self.output), re.MULTILINE))
+
+    def send(self, sign: int) -> None:
+        """Send a signal to all processes, as a terminal does, and wait for the end."""
+        os.killpg(self.process.pid, sign)
+        self.process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        self._watchdog.cancel()
+        if self.process.poll() is None:
+            self.send(signal.SIGKILL)
+
+
+@pytest.fixture
+def serve(root, environment, tmp_path, adaptive_checkpoint):
+    """scripts/serve.sh with a tiny model."""
+    script = ServeScript(
+        root, environment, tmp_path / "logs", "--model-path", adaptive_checkpoint, "--model-name", "tiny"
+    )
+    yield script
+    script.kill()
 
 
 def answers(address: str) -> bool:
@@ -41,49 +84,42 @@ def answers(address: str) -> bool:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_serve_starts_all_and_stops_all(root, environment, tmp_path, adaptive_checkpoint, sign) -> None:
-    ports = {f"{name}_PORT": str(free_port()) for name in ("CONTROLLER", "WORKER", "API", "WEB")}
-    log = tmp_path / "log"
-    command = ["bash", "scripts/serve.sh", "--model-path", str(adaptive_checkpoint), "--model-name", "tiny"]
-    with open(log, "wb") as output:
-        script = subprocess.Popen(
-            command, cwd=root, env={**environment, **ports}, stdout=output, stderr=output, start_new_session=True
-        )
-    deadline = time.monotonic() + WAIT
-    try:
-        while "Ctrl-C stops all" not in log.read_text():
-            assert script.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
-        assert all(answers(address) for address in addresses[:3])
-        assert '"title":"LLaVA"' in httpx.get(addresses[3], trust_env=False).text
-        flags = ["--controller-address", addresses[0], "--message", "w5", "--max-new-tokens", "3"]
-        said = subprocess.run(
-            [sys.executable, "-m", "llava.serve.test_message", *flags, "--latency-budget", "0.5"],
-            cwd=root,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert said.returncode == 0 and "Models: ['tiny']" in said.stdout, said.stderr
-        chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 3, "temperature": 0}
-        told = httpx.post(f"{addresses[2]}/v1/chat/completions", json=chat, trust_env=False, timeout=WAIT).json()
-        assert told["usage"]["completion_tokens"] <= 3, told
-        os.killpg(script.pid, sign)  # as a terminal does
-        script.wait(WAIT)
-        assert not any(answers(address) for address in addresses)
-    finally:
-        if script.poll() is None:
-            os.killpg(script.pid, signal.SIGKILL)
+def test_serve_script_starts_all_servers_and_a_signal_stops_them(root, environment, serve, sign) -> None:
+    labels = [line.partition(":")[0] for line in serve.output]
+    assert labels == ["web demo", "OpenAI API", "controller", "worker", "logs", "try", LAST_LINE], serve.output
+    address = serve.addresses()
+    assert all(answers(address[name]) for name in ("controller", "worker", "OpenAI API"))
+    assert '"title":"LLaVA"' in httpx.get(address["web demo"], trust_env=False).text
+    flags = ["--controller-address", address["controller"], "--message", "w5", "--max-new-tokens", "3"]
+    asked = subprocess.run(
+        [sys.executable, "-m", "llava.serve.test_message", *flags, "--latency-budget", "0.5"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0 and "Models: ['tiny']" in asked.stdout, asked.stderr
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 3, "temperature": 0}
+    url = f"{address['OpenAI API']}/v1/chat/completions"
+    reply = httpx.post(url, json=chat, trust_env=False, timeout=WAIT_S).json()
+    assert reply["usage"]["completion_tokens"] <= 3, reply
+    serve.send(sign)
+    assert not any(answers(address[name]) for name in ("controller", "worker", "OpenAI API"))
 
 
-@pytest.mark.parametrize("name", ["serve.sh"])
-def test_shell_syntax(root, name) -> None:
-    subprocess.run(["bash", "-n", root / "scripts" / name], check=True)
+def test_serve_script_reports_the_log_of_a_server_that_ends(root, environment, tmp_path) -> None:
+    script = ServeScript(root, environment, tmp_path / "logs", "--model-path", tmp_path / "missing")
+    assert script.process.wait(WAIT_S) == 1
+    script.kill()
+    assert script.output[0].startswith("the worker has ended") and "missing" in script.output[-1]
+
+
+def test_serve_script_syntax_is_valid(root) -> None:
+    subprocess.run(["bash", "-n", root / "scripts" / "serve.sh"], check=True)
 
 
 @pytest.mark.parametrize("name", ["controller", "worker"])
-def test_units_name_what_exists(root, name) -> None:
+def test_systemd_units_name_programs_and_flags_that_exist(root, name) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(root / "scripts" / "deploy" / f"ada-llava-{name}.service")

@@ -1,152 +1,157 @@
-"""Continuous batching: requests are read one by one, and answer side by side.
+"""Continuous batching: requests are prefilled one by one and decoded as one batch.
 
-Prefill is bound by arithmetic and gains little from company; it runs alone, under the request's own plan. A decode step
-is bound by reading the weights, which a batch does once for all rows. Between two steps at most one request joins, so
-that a crowd at the door does not silence those who are being answered.
+Prefill is compute-bound and gains little from a batch; it runs alone, under the request's own plan. A decode step is
+bound by reading the weights, which a batch does once for all sequences. At most one request joins between two steps, so
+a burst of prefills cannot starve running decodes.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from typing import Any
 
 import torch
 
 from llava.errors import OptionError
 from llava.kv_cache import join_rows, take_row
 from llava.model.loaded_model import LoadedModel
+from llava.protocols import LlavaModel
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import EngineRequest
+from llava.serve.engine.request import Outcome
 from llava.serve.engine.request_queue import RequestQueue
-from llava.serve.engine.sequence import RunningSequence, together
+from llava.serve.engine.sequence import RunningSequence, decoding_batch
 
-log = logging.getLogger(__name__)
-
-# Of a generation config, what reads the tokens so far in ways that only ``generate`` knows: name -> neutral values.
+# Settings of a generation config that depend on the tokens so far in ways only ``generate`` knows: neutral values.
 NOT_BATCHED = {"repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None, 0), "num_beams": (None, 1)}
 
 
 class BatchEngine:
-    """Up to the queue's ``slots`` rows in one running batch, in one thread."""
+    """An engine that decodes up to the queue's ``slots`` sequences as one batch, in one thread."""
 
     def __init__(self, loaded: LoadedModel, queue: RequestQueue, policy: ServingPolicy) -> None:
         refuse_unbatchable(loaded.model)
         self.loaded, self.queue, self.policy = loaded, queue, policy
-        self._rows: list[RunningSequence] = []
-        self._batch: Batch | None = None  # of these rows, once they have decoded together
+        self._running: list[RunningSequence] = []
+        self._batch: RunningBatch | None = None  # of these sequences, once they have decoded as a batch
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
+        """Start the engine's thread."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
+        """Whether the thread works, or waits for work."""
         return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the work; return whether it came within ``timeout_s`` seconds."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @torch.no_grad()
     def _work(self) -> None:
-        while self._admit() or self._rows:
+        while self._admit() or self._running:
             self._retire_finished()
-            if self._rows:
+            if self._running:
                 self._step()
             self._retire_finished()
 
     def _admit(self) -> bool:
-        """Let the next job in where there is room; with nothing else to do, wait for it. Whether one came."""
-        if len(self._rows) >= self.queue.slots:
+        """Prefill the next request where a slot is free, waiting for one when idle; return whether one came."""
+        if len(self._running) >= self.queue.slots:
             return False
-        job = self.queue.take_now() if self._rows else self.queue.take()
-        if job is None:
+        request = self.queue.take_now() if self._running else self.queue.take()
+        if request is None:
             return False
-        job.begin()
+        request.begin()
         try:
-            options = self.policy.grant(job.question.fields, self.queue.load(job))
-            row = RunningSequence.prefill(self.loaded, job, options)
-        except Exception as error:  # noqa: BLE001 - handed to the request, which tells client and log
-            self.queue.done(job, error)
+            options = self.policy.grant(request.generation.fields, self.queue.load(request))
+            sequence = RunningSequence.prefill(self.loaded, request, options)
+        except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
+            self.queue.done(request, error)
             return True
-        self._rebuild_batch([*self._rows, row])
+        self._rebuild_batch([*self._running, sequence])
         return True
 
     def _step(self) -> None:
-        """One token for every row."""
+        """Decode one token of every running sequence."""
         try:
             if self._batch is None:
-                self._batch = Batch(self.loaded.model, self._rows)
-            scores = self._batch.step()
-            for row, its_scores in zip(self._rows, scores, strict=True):
-                row.add(its_scores[None], len(self._rows))
-        except Exception as error:  # noqa: BLE001 - it hit them all
-            jobs: list[EngineRequest] = [row.job for row in self._rows]
-            self._rows, self._batch = [], None
-            for job in jobs:
-                self.queue.done(job, error)
+                self._batch = RunningBatch(self.loaded.model, self._running)
+            logits = self._batch.step()
+            for sequence, row in zip(self._running, logits, strict=True):
+                sequence.add(row[None], len(self._running))
+        except Exception as error:  # noqa: BLE001 - it concerns every sequence of the batch
+            failed, self._running, self._batch = self._running, [], None
+            for sequence in failed:
+                self.queue.done(sequence.request, error)
 
     def _retire_finished(self) -> None:
-        """Rows that have ended leave."""
-        ended = [row for row in self._rows if row.ended]
+        """Remove sequences that have ended from the batch, and publish their answers."""
+        ended = [sequence for sequence in self._running if sequence.ended]
         if not ended:
             return
-        self._rebuild_batch([row for row in self._rows if not row.ended])
-        for row in ended:
+        self._rebuild_batch([sequence for sequence in self._running if not sequence.ended])
+        for sequence in ended:
+            outcome: Outcome
             try:
-                outcome: Any = row.finished()
-            except Exception as error:  # noqa: BLE001 - handed to the request
+                outcome = sequence.finish()
+            except Exception as error:  # noqa: BLE001 - passed to the request
                 outcome = error
-            self.queue.done(row.job, outcome)
+            self.queue.done(sequence.request, outcome)
 
-    def _rebuild_batch(self, rows: list[RunningSequence]) -> None:
-        """Other rows from here on: those that stay take their caches out of the batch."""
+    def _rebuild_batch(self, running: list[RunningSequence]) -> None:
+        """Change which sequences run: those that stay take their caches out of the batch."""
         if self._batch is not None:
-            self._batch.split_cache(rows)
-        self._rows, self._batch = rows, None
+            self._batch.split_cache(running)
+        self._running, self._batch = running, None
 
 
-class Batch:
-    """Rows that decode together, and their common cache, as long as none joins or leaves."""
+class RunningBatch:
+    """Sequences that decode as one batch, and their common KV cache, as long as none joins or leaves."""
 
-    def __init__(self, model: Any, rows: list[RunningSequence]) -> None:
-        self.model, self.rows = model, list(rows)
-        way = together(model, [row.output for row in rows])
-        self.heads, self.keywords = way.heads, way.keywords
-        self.cache = join_rows([row.cache for row in rows], way.heads, model.config.num_key_value_heads)
-        self.lengths = torch.tensor([row.cache.length for row in rows], device=model.device)
+    def __init__(self, model: LlavaModel, sequences: list[RunningSequence]) -> None:
+        self.model, self.sequences = model, list(sequences)
+        batch = decoding_batch(model, [sequence.output for sequence in sequences])
+        self.heads, self.forward_kwargs = batch.heads, batch.forward_kwargs
+        caches = [sequence.cache for sequence in sequences]
+        self.cache = join_rows(caches, batch.heads, model.config.num_key_value_heads)
+        self.lengths = torch.tensor([cache.length for cache in caches], device=model.device)
 
     def step(self) -> torch.Tensor:
-        """Scores (rows, vocabulary), float32, of each row's next token."""
+        """Return the logits (sequences, vocabulary), float32, of each sequence's next token."""
         device, width = self.model.device, self.cache.get_seq_length() + 1
         self.lengths = self.lengths + 1
         columns = torch.arange(width, device=device)
         outputs = self.model(
-            input_ids=torch.tensor([[row.text.ids[-1]] for row in self.rows], device=device),
+            input_ids=torch.tensor([[sequence.text.ids[-1]] for sequence in self.sequences], device=device),
             attention_mask=(columns >= width - self.lengths[:, None]).long(),
             position_ids=self.lengths[:, None] - 1,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
-            **self.keywords,
+            **self.forward_kwargs,
         )
-        return outputs.logits[:, -1].float()
+        logits: torch.Tensor = outputs.logits
+        return logits[:, -1].float()
 
-    def split_cache(self, rows: list[RunningSequence]) -> None:
-        """Give those of ``rows`` that are in this batch their caches."""
-        for place, (row, length) in enumerate(zip(self.rows, self.lengths.tolist(), strict=True)):
-            if row in rows:
-                row.cache = take_row(self.cache, place, length, self.heads, row.cache.heads)
+    def split_cache(self, staying: list[RunningSequence]) -> None:
+        """Give those of ``staying`` that are in this batch their own caches back."""
+        for row, (sequence, length) in enumerate(zip(self.sequences, self.lengths.tolist(), strict=True)):
+            if sequence in staying:
+                sequence.cache = take_row(self.cache, row, length, self.heads, sequence.cache.heads)
 
 
-def refuse_unbatchable(model: Any) -> None:
-    """Raise OptionError for a model whose answers a batch would change."""
+def refuse_unbatchable(model: LlavaModel) -> None:
+    """Raise OptionError for a model whose answers would change in a batch."""
     for name, neutral in NOT_BATCHED.items():
         value = getattr(model.generation_config, name, None)
         if value not in neutral:
             raise OptionError(
-                f"the model's generation config has {name} {value}, which batches do not know; give --engine threads"
+                f"the model's generation config sets {name} to {value}, which --engine batch does not support; "
+                "give --engine threads"
             )
     if getattr(model.config, "sliding_window", None):
-        raise OptionError("the model's attention slides a window, which batches do not know; give --engine threads")
+        raise OptionError(
+            "the model uses sliding-window attention, which --engine batch does not support; give --engine threads"
+        )

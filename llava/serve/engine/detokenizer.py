@@ -1,75 +1,77 @@
-"""Token ids one by one -> the text so far, without half characters and without what may become the stop text."""
+"""Incremental detokenizer: text of a growing answer, without half characters or the beginning of a stop text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import torch
 from transformers.generation.streamers import BaseStreamer
 
-UNFINISHED = "\ufffd"  # what a tokenizer writes for a character whose bytes are not all there
+from llava.protocols import Tokenizer
+
+UNFINISHED = "\ufffd"  # what a tokenizer writes for a character whose bytes have not all come
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text in front of the first stop text, and whether there was one."""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    """Return the text before the first stop text, and whether there was one."""
+    found = [position for stop in stops if (position := text.find(stop)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
 
 
-def possible_stop(text: str, stops: Sequence[str]) -> int:
-    """Length of the longest end of ``text`` that a stop text begins with."""
+def partial_stop_length(text: str, stops: Sequence[str]) -> int:
+    """Return how many characters at the end of ``text`` may be the beginning of a stop text."""
     return max(
         (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])), default=0
     )
 
 
-class TextStream:
-    """Text of a growing answer.
+class IncrementalDetokenizer:
+    """Decodes an answer token by token.
 
-    Only a window of the last tokens is decoded for each new one, together with a few in front of it, on which its
-    spaces depend.
+    Each new token decodes only a window of the last ones, with a few tokens before them, on which a tokenizer's spaces
+    depend.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.stops = stops
         self.ids: list[int] = []
         self.stopped = False
-        self._whole = ""  # text of ids[:_read]
-        self._front, self._read = 0, 0  # the window starts at _front; what is behind _read is not in _whole yet
+        self._text = ""  # text of ids[:_decoded]
+        self._window, self._decoded = 0, 0  # the window begins at token _window
 
     def add(self, token_id: int) -> str:
-        """One more token; the text that may be shown."""
+        """Append a token; return the text that may be shown."""
         self.ids.append(token_id)
-        known = self._decoded(self._front, self._read)
-        wider = self._decoded(self._front, len(self.ids))
-        if len(wider) > len(known) and not wider.endswith(UNFINISHED):
-            self._whole += wider[len(known) :]
-            self._front, self._read = self._read, len(self.ids)
-        text, found = cut_at_stop(self._whole, self.stops)
+        known = self._decode(self._window, self._decoded)
+        extended = self._decode(self._window, len(self.ids))
+        if len(extended) > len(known) and not extended.endswith(UNFINISHED):
+            self._text += extended[len(known) :]
+            self._window, self._decoded = self._decoded, len(self.ids)
+        text, found = cut_at_stop(self._text, self.stops)
         self.stopped = self.stopped or found
-        return text if found else text[: len(text) - possible_stop(text, self.stops)]
+        return text if found else text[: len(text) - partial_stop_length(text, self.stops)]
 
-    def finished(self) -> str:
-        """The whole answer, decoded at once, in front of its stop text."""
-        text, found = cut_at_stop(self._decoded(0, len(self.ids)), self.stops)
+    def finish(self) -> str:
+        """Return the complete answer, decoded at once, up to its stop text."""
+        text, found = cut_at_stop(self._decode(0, len(self.ids)), self.stops)
         self.stopped = self.stopped or found
         return text
 
-    def _decoded(self, start: int, end: int) -> str:
+    def _decode(self, start: int, end: int) -> str:
         return self.tokenizer.decode(self.ids[start:end], skip_special_tokens=True)
 
 
-class TokenStreamer(BaseStreamer):
-    """What ``generate`` hands its tokens to, one row's: calls ``on_token`` with each new id."""
+class TokenStreamer(BaseStreamer):  # type: ignore[misc]
+    """A streamer for ``generate`` that calls ``on_token`` with each new token id of one sequence."""
 
     def __init__(self, on_token: Callable[[int], None]) -> None:
         self.on_token = on_token
 
-    def put(self, value: Any) -> None:
-        """The prompt, which is empty here as it goes in as embeddings; then one token at a time."""
+    def put(self, value: torch.Tensor) -> None:
+        """Pass on new token ids. The prompt comes first, and is empty here, as it enters as embeddings."""
         for token_id in value.flatten().tolist():
             self.on_token(token_id)
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no token is held back."""

@@ -1,4 +1,4 @@
-"""What plug-ins do for a worker's requests: check their fields, grant options by load, add to the reply."""
+"""The plug-ins' part in a worker's requests: check their fields, grant options by load, extend the reply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llava.serve.engine.request_queue import Load
 
 
 class ServingPolicy:
-    """One plug-in's part. Every method may be called from several threads; ``fields`` are the request's by name."""
+    """One plug-in's policy. Every method may be called from several threads; ``fields`` are the request's by name."""
 
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check a request's fields before it waits; return those that were parsed, which replace the text from then on.
@@ -21,26 +21,28 @@ class ServingPolicy:
         return {}
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
-        """Options for the ``generation_options`` hook, as the request leaves the queue under this load."""
+        """Return options for the ``generation_options`` hook, as the request leaves the queue under this load."""
         return {}
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
-        """Fields for the answer's last chunk, JSON-ready."""
+        """Return JSON-ready fields for the answer's last chunk."""
         return {}
 
 
 class Policies(ServingPolicy):
-    """All plug-ins' policies as one."""
+    """All plug-ins' policies, combined into one."""
 
     def __init__(self, parts: Sequence[ServingPolicy] = ()) -> None:
         self.parts = parts
 
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Merge what the plug-ins parsed."""
+        """Return what all policies parsed. Raises what any of them raises."""
         return merged([part.check(fields) for part in self.parts])
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
+        """Return the options of all policies. Raises ``ValueError`` where two give the same."""
         return merged([part.grant(fields, load) for part in self.parts])
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
+        """Return the reply fields of all policies. Raises ``ValueError`` where two give the same."""
         return merged([part.reply(fields, finished) for part in self.parts])

@@ -1,4 +1,4 @@
-"""One request on its way through a worker: from the queue to an engine, which writes the answer here."""
+"""One request on its way through a worker: checked, queued, answered by an engine, read by the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A checked request. ``prompt``: what the model reads; ``echo``: the client's own words of it, with which every
-    chunk begins. ``fields``: the body's fields, plug-ins' among them. ``prompt_tokens`` counts the pictures' positions.
+    """A checked request.
+
+    prompt: what the model reads. images: one for each image tag of the prompt, RGB. stop: texts that end the answer.
+    fields: the body's fields by name, those of plug-ins included. prompt_tokens: positions of the prompt in the
+    sequence, image tokens included. echo: the prompt as the client sent it, with which every chunk begins.
     """
 
     prompt: str
@@ -32,14 +35,17 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished answer. ``text`` has neither prompt nor stop text; ``options`` are what the policies granted;
-    ``batch``: how many rows shared a decode step of it, on average."""
+    """A finished answer.
+
+    text: the answer without prompt and stop text. options: what the policies granted. mean_batch_size: sequences that
+    shared a decode step of this answer, on average.
+    """
 
     answer: Answer
     text: str
     finish_reason: str
     options: Mapping[str, Any]
-    batch: float = 1.0
+    mean_batch_size: float = 1.0
 
 
 Outcome = Finished | BaseException
@@ -47,14 +53,14 @@ Outcome = Finished | BaseException
 
 @dataclass(eq=False)
 class EngineRequest:
-    """The two sides of a request: an engine's thread calls ``begin`` and ``say``, its queue ``end``; the server's loop
-    reads ``text``, ``tokens`` and ``outcome`` whenever ``wake`` was called, and calls ``halt``.
+    """The state of a request that an engine's thread and the server's event loop share.
 
-    Only the newest text is kept, so a client that reads slowly costs no memory and holds up nobody. Times are
-    ``time.perf_counter`` seconds.
+    The engine's thread calls ``begin`` and ``emit``, its queue ``end``. The server reads ``text``, ``tokens`` and
+    ``outcome`` whenever ``wake`` was called, and may call ``cancel``. Only the newest text is kept, so a client that
+    reads slowly costs no memory and delays nobody. Times are ``time.perf_counter`` seconds.
     """
 
-    question: GenerationRequest
+    generation: GenerationRequest
     request_id: str
     wake: Callable[[], None] = lambda: None
     arrived: float = field(default_factory=time.perf_counter)
@@ -64,40 +70,40 @@ class EngineRequest:
     tokens: int = 0
     outcome: Outcome | None = None
     cancelled_event: threading.Event = field(default_factory=threading.Event)
-    halt_reason: str | None = None
+    cancel_reason: str | None = None
 
     def begin(self) -> None:
-        """An engine starts on it."""
+        """Note that an engine has started on the request."""
         self.began = time.perf_counter()
         self.wake()
 
     def emit(self, text: str, tokens: int) -> None:
-        """The whole answer so far, of ``tokens`` tokens."""
+        """Publish the answer so far: all of its text, of ``tokens`` tokens."""
         self.text, self.tokens = text, tokens
         self.wake()
 
     def end(self, outcome: Outcome) -> None:
-        """The answer, or what went wrong. Nothing comes behind it."""
+        """Publish the finished answer, or the error. Nothing is emitted after it."""
         self.ended = self.ended or time.perf_counter()
         self.outcome = outcome
         self.wake()
 
     def cancel(self, reason: str) -> None:
-        """Ask the engine to stop at its next token. The first reason counts."""
+        """Ask the engine to stop at its next token. The first reason given is kept."""
         if not self.cancelled_event.is_set():
-            self.halt_reason = reason
+            self.cancel_reason = reason
             self.cancelled_event.set()
 
     @property
     def queue_s(self) -> float:
-        """Seconds that it waited."""
+        """Seconds from arrival to the engine's start, or to now while the request waits."""
         return (self.began or self.ended or time.perf_counter()) - self.arrived
 
     def first_token_s(self, finished: Finished) -> float:
-        """Seconds from arrival to the first token, the queue included."""
+        """Return the seconds from arrival to the first token, the time in the queue included."""
         return self.queue_s + finished.answer.timing["time_to_first_token_ms"] / 1000
 
     @property
     def total_s(self) -> float:
-        """Seconds from arrival to the end."""
+        """Seconds from arrival to the end, or to now before it."""
         return (self.ended or time.perf_counter()) - self.arrived

@@ -1,4 +1,4 @@
-"""The worker's one queue: bounded, first come first served, safe between threads."""
+"""The worker's queue of requests: bounded, first come first served, thread-safe."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.protocol.errors import RequestFailure
 
 OnDone = Callable[[EngineRequest, Outcome], None]
-WEIGHT = 0.2  # of the newest request in the mean time that one takes
+SMOOTHING = 0.2  # weight of the newest request in the moving mean of the service time
 
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a worker is. ``seconds_per_request``: a moving mean of the time that one request keeps a slot; None
-    before the first. ``waited_s``: seconds that the request whose turn it is has waited."""
+    """How busy a worker is.
+
+    seconds_per_request: moving mean of the time that one request occupies a slot; None before the first has ended.
+    waited_s: seconds that the request whose turn it is has waited.
+    """
 
     waiting: int
     running: int
@@ -29,35 +32,37 @@ class Load:
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds that the last one in the queue may expect to wait; None before anything was measured."""
+        """Seconds that the last request in the queue may expect to wait; None before anything was measured."""
         if self.seconds_per_request is None:
             return None
         return self.waiting * self.seconds_per_request / self.slots
 
 
 class RequestQueue:
-    """At most ``slots`` jobs run and ``max_waiting`` wait; what comes beyond is refused. ``on_done``: called in
-    the engine's thread with each job that was taken and its outcome, in front of the client's hearing of it."""
+    """At most ``slots`` requests run and ``max_waiting`` wait; what comes beyond is refused.
 
-    def __init__(self, slots: int, max_waiting: int, on_done: OnDone = lambda job, outcome: None) -> None:
+    on_done: called in the engine's thread with each request that was taken and its outcome, before the client gets it.
+    """
+
+    def __init__(self, slots: int, max_waiting: int, on_done: OnDone = lambda request, outcome: None) -> None:
         self.slots = slots
         self.max_waiting = max_waiting
         self._on_done = on_done
         self._waiting: deque[EngineRequest] = deque()
         self._running: set[EngineRequest] = set()
-        self._seconds: float | None = None
+        self._seconds_per_request: float | None = None
         self._closed = False
         self._change = threading.Condition()
 
-    def put(self, job: EngineRequest) -> None:
-        """Line up. Raises RequestFailure as ``refuse_if_full`` does."""
+    def put(self, request: EngineRequest) -> None:
+        """Append a request. Raises RequestFailure as ``refuse_if_full`` does."""
         with self._change:
             self._refuse_if_full()
-            self._waiting.append(job)
+            self._waiting.append(request)
             self._change.notify()
 
     def refuse_if_full(self) -> None:
-        """Raise RequestFailure where nothing is taken in: 429 for a full queue, 503 for a closed one."""
+        """Raise RequestFailure where no request is accepted: 429 for a full queue, 503 for a closed one."""
         with self._change:
             self._refuse_if_full()
 
@@ -74,67 +79,70 @@ class RequestQueue:
             )
 
     def take(self) -> EngineRequest | None:
-        """The next job, as soon as there is one; None once the queue is closed and empty. ``done`` must follow."""
+        """Wait for the next request and return it; None once the queue is closed and empty. Call ``done`` after it."""
         with self._change:
             self._change.wait_for(lambda: self._waiting or self._closed)
             return self._next()
 
     def take_now(self) -> EngineRequest | None:
-        """The next job, or None where nobody waits. ``done`` must follow."""
+        """Return the next request, or None where none waits. Call ``done`` after it."""
         with self._change:
             return self._next()
 
     def _next(self) -> EngineRequest | None:
         if not self._waiting:
             return None
-        job = self._waiting.popleft()
-        self._running.add(job)
-        return job
+        request = self._waiting.popleft()
+        self._running.add(request)
+        return request
 
-    def done(self, job: EngineRequest, outcome: Outcome) -> None:
-        """A job that was taken has come to its end, which is handed to it."""
-        job.ended = time.perf_counter()
+    def done(self, request: EngineRequest, outcome: Outcome) -> None:
+        """Free the slot of a request that was taken, and publish its outcome."""
+        request.ended = time.perf_counter()
         with self._change:
-            self._running.discard(job)
-            whole = isinstance(outcome, Finished) and outcome.finish_reason != ABORT
-            if whole and job.began is not None:
-                seconds = job.ended - job.began
-                self._seconds = seconds if self._seconds is None else self._seconds + WEIGHT * (seconds - self._seconds)
+            self._running.discard(request)
+            completed = isinstance(outcome, Finished) and outcome.finish_reason != ABORT
+            if completed and request.began is not None:
+                self._observe(request.ended - request.began)
             self._change.notify_all()
         try:
-            self._on_done(job, outcome)
+            self._on_done(request, outcome)
         finally:
-            job.end(outcome)
+            request.end(outcome)
 
-    def drop(self, job: EngineRequest) -> bool:
-        """Take a job that still waits out of the queue; False where it does not wait."""
+    def _observe(self, seconds: float) -> None:
+        mean = self._seconds_per_request
+        self._seconds_per_request = seconds if mean is None else mean + SMOOTHING * (seconds - mean)
+
+    def drop(self, request: EngineRequest) -> bool:
+        """Remove a request that still waits; return False where it does not wait."""
         with self._change:
-            if job not in self._waiting:
+            if request not in self._waiting:
                 return False
-            self._waiting.remove(job)
+            self._waiting.remove(request)
             self._change.notify_all()
             return True
 
     def close(self) -> None:
-        """Take nothing more in; what is in is still answered."""
+        """Accept nothing more; requests that were accepted are still answered."""
         with self._change:
             self._closed = True
             self._change.notify_all()
 
-    def jobs(self) -> list[EngineRequest]:
-        """All that wait or run."""
+    def requests(self) -> list[EngineRequest]:
+        """Return all requests that wait or run."""
         with self._change:
             return [*self._running, *self._waiting]
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more is taken in."""
+        """Whether nothing more is accepted."""
         return self._closed
 
-    def load(self, job: EngineRequest | None = None) -> Load:
-        """How busy the worker is; with ``job``, as it is that one's turn."""
+    def load(self, request: EngineRequest | None = None) -> Load:
+        """Return how busy the worker is, with the time that ``request``, where given, has waited."""
         with self._change:
-            return replace(self._load(), waited_s=0.0 if job is None else job.queue_s)
+            return replace(self._load(), waited_s=0.0 if request is None else request.queue_s)
 
     def _load(self) -> Load:
-        return Load(len(self._waiting), len(self._running), self.slots, self._seconds)
+        return Load(len(self._waiting), len(self._running), self.slots, self._seconds_per_request)

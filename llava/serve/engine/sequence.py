@@ -1,97 +1,104 @@
-"""One request in a running batch: its prefill, its tokens so far, its end."""
+"""One sequence of a running batch: its prefill, its tokens so far, its end."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from llava.generation import SamplingParams, TokenClock, end_ids, finished_answer, generation_inputs
 from llava.kv_cache import DecodingBatch, RowCache, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.plugins import hooks
-from llava.serve.engine.detokenizer import TextStream
+from llava.protocols import LlavaModel
+from llava.serve.engine.detokenizer import IncrementalDetokenizer
 from llava.serve.engine.request import EngineRequest, Finished
 
-SEEDS = 2**63
+NUM_SEEDS = 2**63
 
 
-def together(model: Any, outputs: list[Any]) -> DecodingBatch:
-    """How generations of one row each decode as a batch."""
-    plugin = hooks().decoding_batch(model=model, outputs=outputs)
-    return DecodingBatch([None] * model.config.num_hidden_layers) if plugin is None else plugin
+def decoding_batch(model: LlavaModel, outputs: Sequence[Any]) -> DecodingBatch:
+    """Return how generations of one row each decode as one batch: as a plug-in says, or as the model is.
+
+    outputs: what ``generate(..., return_dict_in_generate=True)`` returned for each.
+    """
+    batch: DecodingBatch | None = hooks().decoding_batch(model=model, outputs=outputs)
+    return DecodingBatch([None] * model.config.num_hidden_layers) if batch is None else batch
 
 
 @dataclass(eq=False)
 class RunningSequence:
-    """``output``: what ``generate`` returned for the first token. ``rows``: batch sizes of its decode steps, summed."""
+    """A request that has been prefilled and is being decoded.
+
+    output: what ``generate`` returned for the first token. row_steps: batch sizes of its decode steps, summed.
+    """
 
     loaded: LoadedModel
-    job: EngineRequest
+    request: EngineRequest
     options: Mapping[str, Any]
     clock: TokenClock
     output: Any
-    choice: LogitsProcessorList
-    text: TextStream
+    logits_processors: Sequence[LogitsProcessor]
+    text: IncrementalDetokenizer
     cache: RowCache
-    rows: int = 0
+    row_steps: int = 0
 
     @classmethod
-    def prefill(cls, loaded: LoadedModel, job: EngineRequest, options: Mapping[str, Any]) -> RunningSequence:
-        """Read a job's prompt and pictures, alone and so under its own plan, and say its first token."""
-        model, question = loaded.model, job.question
-        clock = TokenClock(job.cancelled_event)
-        drawn = _own_seed(question.sampling).keywords(model.generation_config.top_k)
+    def prefill(cls, loaded: LoadedModel, request: EngineRequest, options: Mapping[str, Any]) -> RunningSequence:
+        """Read a request's prompt and images, alone and so under its own plan, and emit the first token."""
+        model, generation = loaded.model, request.generation
+        clock = TokenClock(request.cancelled_event)
+        settings = _seeded(generation.sampling).keywords(model.generation_config.top_k)
         inputs = generation_inputs(
-            model, loaded.tokenizer, loaded.image_processor, question.prompt, question.images, options
+            model, loaded.tokenizer, loaded.image_processor, generation.prompt, generation.images, options
         )
-        drawn["max_new_tokens"] = 1
-        output = model.generate(clock=clock, **drawn, **inputs)
-        heads = together(model, [output]).heads
+        settings["max_new_tokens"] = 1
+        output = model.generate(clock=clock, **settings, **inputs)
+        heads = decoding_batch(model, [output]).heads
         cache = take_row(output.past_key_values, 0, output.past_key_values.get_seq_length(), heads, heads)
-        output.past_key_values = None  # the row has it now
-        text = TextStream(loaded.tokenizer, question.stop)
-        row = cls(loaded, job, options, clock, output, drawn.get("logits_processor") or [], text, cache)
-        row._say(int(output.sequences[0, -1]))
-        return row
+        output.past_key_values = None  # the sequence owns it now
+        processors = settings.get("logits_processor") or LogitsProcessorList()
+        text = IncrementalDetokenizer(loaded.tokenizer, generation.stop)
+        sequence = cls(loaded, request, options, clock, output, processors, text, cache)
+        sequence._emit(int(output.sequences[0, -1]))
+        return sequence
 
     @property
     def ended(self) -> bool:
         """Whether no token is to follow."""
-        ids, most = self.text.ids, self.job.question.sampling.max_new_tokens
-        last = ids[-1] in end_ids(self.loaded.model)
-        return last or self.text.stopped or len(ids) >= most or self.job.cancelled_event.is_set()
+        ids, max_tokens = self.text.ids, self.request.generation.sampling.max_new_tokens
+        end_token = ids[-1] in end_ids(self.loaded.model)
+        return end_token or self.text.stopped or len(ids) >= max_tokens or self.request.cancelled_event.is_set()
 
-    def add(self, scores: torch.Tensor, rows: int) -> None:
-        """Choose the next token by its scores (1, vocabulary), float32, which a step of ``rows`` rows gave."""
-        for processor in self.choice:
-            scores = processor(torch.tensor([self.text.ids], device=scores.device), scores)
-        token = int(scores.argmax())
-        self.clock.tick(scores.device)
-        self.rows += rows
-        self._say(token)
+    def add(self, logits: torch.Tensor, batch_size: int) -> None:
+        """Choose the next token by its logits (1, vocabulary), float32, of a decode step of ``batch_size`` rows."""
+        for processor in self.logits_processors:
+            logits = processor(torch.tensor([self.text.ids], device=logits.device), logits)
+        token = int(logits.argmax())
+        self.clock.tick(logits.device)
+        self.row_steps += batch_size
+        self._emit(token)
 
-    def _say(self, token: int) -> None:
-        self.job.emit(self.text.add(token), len(self.text.ids))
+    def _emit(self, token: int) -> None:
+        self.request.emit(self.text.add(token), len(self.text.ids))
 
-    def finished(self) -> Finished:
-        """The answer."""
-        loaded, question, ids = self.loaded, self.job.question, self.text.ids
-        result = finished_answer(
-            loaded.model, loaded.tokenizer, self.output, ids, self.clock, question.sampling, question.stop
+    def finish(self) -> Finished:
+        """Return the finished answer."""
+        loaded, generation, ids = self.loaded, self.request.generation, self.text.ids
+        answer = finished_answer(
+            loaded.model, loaded.tokenizer, self.output, ids, self.clock, generation.sampling, generation.stop
         )
         steps = len(ids) - 1
-        return Finished(
-            result, self.text.finished(), result.finish_reason, self.options, self.rows / steps if steps else 1.0
-        )
+        mean_batch_size = self.row_steps / steps if steps else 1.0
+        return Finished(answer, self.text.finish(), answer.finish_reason, self.options, mean_batch_size)
 
 
-def _own_seed(sampling: SamplingParams) -> SamplingParams:
-    """Rows draw from generators of their own, so one that was given no seed gets one."""
+def _seeded(sampling: SamplingParams) -> SamplingParams:
+    """Return ``sampling`` with a seed, where it draws: each sequence of a batch draws from its own generator."""
     if sampling.temperature > 0 and sampling.seed is None:
-        return replace(sampling, seed=secrets.randbelow(SEEDS))
+        return replace(sampling, seed=secrets.randbelow(NUM_SEEDS))
     return sampling

@@ -1,99 +1,97 @@
-"""What answers the queue's jobs, in threads of its own: one by one here, as one running batch in ``batch_engine``."""
+"""What every engine does, and the engine that answers each request alone, in a thread for each slot."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Protocol
 
 from llava.generation import answer
 from llava.model.loaded_model import LoadedModel
-from llava.serve.engine.detokenizer import TextStream, TokenStreamer
+from llava.serve.engine.detokenizer import IncrementalDetokenizer, TokenStreamer
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import RequestQueue
 
-log = logging.getLogger(__name__)
-
 
 class Engine(Protocol):
-    """Takes jobs from a ``RequestQueue`` until it is closed and empty.
+    """Takes requests from a ``RequestQueue`` until it is closed and empty.
 
-    For each: ``job.begin()``; ``policy.grant`` with ``queue.load(job)``; ``job.say`` as tokens come; an end soon
-    after ``job.cancelled_event``; ``queue.done`` with a ``Finished`` or an exception.
+    For each it calls ``request.begin()``, then ``policy.grant`` with ``queue.load(request)``, then ``request.emit`` as
+    tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished`` or
+    an exception.
     """
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start to take requests."""
 
     @property
     def alive(self) -> bool:
-        """Whether it works, or waits for work."""
+        """Whether the engine works, or waits for work."""
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end of its work, which comes once the queue is closed; whether it came."""
+        """Wait for the end of the work, which comes once the queue is closed; return whether it came."""
 
 
 class ThreadsEngine:
-    """One generation at a time in each of the queue's ``slots`` threads."""
+    """An engine that runs one generation at a time in each of the queue's ``slots`` threads."""
 
     def __init__(self, loaded: LoadedModel, queue: RequestQueue, policy: ServingPolicy) -> None:
         self.loaded = loaded
         self.queue = queue
         self.policy = policy
-        # Daemons: a process that is told to end twice does not wait for an answer.
+        # Daemons: a process that gets a second signal does not wait for an answer.
         self._threads = [
             threading.Thread(target=self._work, name=f"engine-{slot}", daemon=True) for slot in range(queue.slots)
         ]
 
     def start(self) -> None:
+        """Start the engine's threads."""
         for thread in self._threads:
             thread.start()
 
     @property
     def alive(self) -> bool:
+        """Whether every thread works, or waits for work."""
         return all(thread.is_alive() for thread in self._threads)
 
     def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the work; return whether it came within ``timeout_s`` seconds."""
         for thread in self._threads:
             thread.join(timeout_s / len(self._threads))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        while (job := self.queue.take()) is not None:
-            job.begin()
+        while (request := self.queue.take()) is not None:
+            request.begin()
             outcome: Outcome
             try:
-                outcome = self._answer(job)
-            except Exception as error:  # noqa: BLE001 - handed to the request, which tells client and log
+                outcome = self._answer(request)
+            except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
                 outcome = error
-            self.queue.done(job, outcome)
+            self.queue.done(request, outcome)
 
-    def _answer(self, job: EngineRequest) -> Finished:
-        loaded, question = self.loaded, job.question
-        options = self.policy.grant(question.fields, self.queue.load(job))
-        text = TextStream(loaded.tokenizer, question.stop)
+    def _answer(self, request: EngineRequest) -> Finished:
+        loaded, generation = self.loaded, request.generation
+        options = self.policy.grant(generation.fields, self.queue.load(request))
+        text = IncrementalDetokenizer(loaded.tokenizer, generation.stop)
 
         def on_token(token_id: int) -> None:
             shown = text.add(token_id)
             if text.stopped:
-                job.cancel(STOP)
-            job.emit(shown, len(text.ids))
+                request.cancel(STOP)
+            request.emit(shown, len(text.ids))
 
         result = answer(
             loaded.model,
             loaded.tokenizer,
             loaded.image_processor,
-            question.prompt,
-            question.images,
-            sampling=question.sampling,
+            generation.prompt,
+            generation.images,
+            sampling=generation.sampling,
             options=options,
-            stop=question.stop,
+            stop=generation.stop,
             streamer=TokenStreamer(on_token),
-            cancelled=job.cancelled_event,
+            cancelled=request.cancelled_event,
         )
-        whole = text.finished()
-        reason = result.finish_reason
-        if reason == ABORT and job.halt_reason == STOP:
-            reason = STOP
-        return Finished(result, whole, reason, options)
+        stopped = result.finish_reason == ABORT and request.cancel_reason == STOP
+        return Finished(result, text.finish(), STOP if stopped else result.finish_reason, options)

@@ -1,99 +1,128 @@
-"""The demo's chat: ask, stop, ask again, clear, vote."""
+"""The demo's chat tab: ask, stop, ask again, clear, vote."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from llava.errors import LlavaError
+from llava.serve.web.components import (
+    PRIVATE,
+    Example,
+    Page,
+    Settings,
+    Updates,
+    add_examples,
+    ask_question,
+    messages,
+    question_box,
+    sampling_controls,
+    shown_error,
+    take_values,
+)
 from llava.serve.web.conversation_state import WebChat
-from llava.serve.web.page import Page, Settings, Updates, messages, sampling_controls
 from llava.serve.web.vote_log import VOTES
 
 BUTTONS = {"upvote": "Good answer", "downvote": "Bad answer", "flag": "Flag it"}
+ERROR_S = 10.0  # how long a hint is shown
 
 
-def chat_tab(page: Page, model: gr.Dropdown, examples: Sequence[tuple[str, str]]) -> None:
-    """The tab's components and what they do."""
-    chat, memory = gr.State(None), gr.State({})  # a WebChat, once something was asked
-    settings = Settings(page.parts)
-    with gr.Row():
-        with gr.Column(scale=3, min_width=320):
-            shown = gr.Chatbot(
-                height=480, label="Conversation", buttons=["copy"], feedback_options=None, elem_id="conversation",
-                placeholder="Drop or paste a picture into the field below, and ask about it.",
-            )  # fmt: skip
-            box = gr.MultimodalTextbox(
-                file_types=["image"], file_count="multiple", placeholder="Ask about a picture…", show_label=False,
-                sources=["upload"], autofocus=True, elem_id="question",
-            )  # fmt: skip
-            with gr.Row():
-                votes = {vote: gr.Button(BUTTONS[vote], size="sm", min_width=70) for vote in VOTES}
-            with gr.Row():
-                stop = gr.Button("Stop", size="sm", min_width=80, elem_id="stop")
-                retry = gr.Button("Regenerate", size="sm", min_width=80, elem_id="regenerate")
-                clear = gr.Button("Clear", size="sm", min_width=80, elem_id="clear")
-            if examples:
-                gr.Examples([[{"text": text, "files": [path]}] for path, text in examples], [box], label="Examples")
-        with gr.Column(scale=2, min_width=320):
-            settings.make_controls()
-            settings.make_panels()
-            sampling = sampling_controls()
+class ChatTab:
+    """The chat tab. ``layout`` makes its components, ``wire`` connects them with its methods, the event handlers."""
 
-    names = [*sampling, *settings.fields]
-    outputs = [chat, memory, shown, *settings.panels]
+    def __init__(self, page: Page, model: gr.Dropdown, examples: Sequence[Example]) -> None:
+        self.page = page
+        self.model = model
+        self.settings = Settings(page.parts)
+        self.layout(examples)
+        self.wire()
 
-    def ask(asked: Any, chat: WebChat | None, model: str | None) -> tuple[Any, ...]:
-        """Put the question; the field empties where it could be put."""
+    def layout(self, examples: Sequence[Example]) -> None:
+        """Make the components: the conversation on the left, controls and panels on the right."""
+        self.chat, self.memory = gr.State(None), gr.State({})  # the chat: a WebChat, once something was asked
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                self.shown = gr.Chatbot(
+                    height=480,
+                    label="Conversation",
+                    buttons=["copy"],
+                    feedback_options=None,
+                    elem_id="conversation",
+                    placeholder="Drop or paste an image into the field below, and ask about it.",
+                )
+                self.box = question_box("Ask about an image…", "question", autofocus=True)
+                with gr.Row():
+                    self.votes = {vote: gr.Button(BUTTONS[vote], size="sm", min_width=70) for vote in VOTES}
+                with gr.Row():
+                    self.stop = gr.Button("Stop", size="sm", min_width=80, elem_id="stop")
+                    self.retry = gr.Button("Regenerate", size="sm", min_width=80, elem_id="regenerate")
+                    self.clear = gr.Button("Clear", size="sm", min_width=80, elem_id="clear")
+                add_examples(examples, self.box)
+            with gr.Column(scale=2, min_width=320):
+                self.settings.make_controls()
+                self.settings.make_panels()
+                self.sampling = sampling_controls()
+
+    def wire(self) -> None:
+        """Connect the components with the event handlers."""
+        controls = [*self.sampling.values(), *self.settings.fields.values()]
+        inputs = [self.chat, self.memory, *controls]
+        outputs = [self.chat, self.memory, self.shown, *self.settings.panels]
+        asked = self.box.submit(
+            self.ask, [self.box, self.chat, self.model], [self.chat, self.shown, self.box], **PRIVATE
+        )
+        again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
+        running = [event.success(self.answer, inputs, outputs, **PRIVATE) for event in (asked, again)]
+        self.stop.click(None, None, None, cancels=running, **PRIVATE)
+        cleared = [self.chat, self.shown, *self.settings.panels]
+        self.clear.click(self.forget, None, cleared, cancels=running, **PRIVATE)
+        for kind, button in self.votes.items():
+            button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
+
+    def ask(self, asked: Mapping[str, Any], chat: WebChat | None, model: str | None) -> tuple[Any, ...]:
+        """Append the question to the conversation; the question field is emptied where that succeeds."""
         try:
-            if not model:
-                raise LlavaError("no model is being served; start a worker, and choose Look again")
             if chat is None or model != chat.model:
-                chat = WebChat(model, page.client.conv_mode(model))
-            chat.ask(asked.get("text") or "", list(asked.get("files") or []))
+                chat = self.page.new_chat(model)
+            ask_question(chat, asked)
         except LlavaError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            raise shown_error(error) from error
         return chat, messages(chat), gr.MultimodalTextbox(value=None)
 
-    def answer(chat: WebChat | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
+    def answer(self, chat: WebChat | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
         """Stream the last question's answer."""
         if chat is None or not chat.turns:
-            raise gr.Error("there is no question yet", print_exception=False)
-        given = dict(zip(names, values, strict=True))
-        body = chat.request({n: given[n] for n in sampling}, {n: given[n] for n in settings.fields})
-        keep: Updates = [gr.skip() for _ in settings.panels]
+            raise shown_error("there is no question yet", ERROR_S)
+        remaining = iter(values)
+        sampling, fields = take_values(self.sampling, remaining), take_values(self.settings.fields, remaining)
+        panels: Updates = [gr.skip() for _ in self.settings.panels]
         try:
-            for part in page.replies(chat, body):
-                panels = settings.shown(part, memory) if "finish_reason" in part else keep
+            for part in self.page.replies(chat, chat.request(sampling, fields)):
+                if "finish_reason" in part:
+                    panels = self.settings.panel_values(part, memory)
                 yield [chat, memory, messages(chat), *panels]
         except LlavaError as error:
-            yield [chat, memory, messages(chat), *keep]
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            yield [chat, memory, messages(chat), *panels]
+            raise shown_error(error) from error
 
-    def again(chat: WebChat | None) -> Updates:
+    def ask_again(self, chat: WebChat | None) -> Updates:
+        """Remove the last answer, so that it can be given again."""
         if chat is None:
             return [None, []]
         chat.ask_again()
         return [chat, messages(chat)]
 
-    def forget() -> Updates:
-        return [None, [], *settings.shown({}, {})]
+    def forget(self) -> Updates:
+        """Begin a new conversation, with the panels as they were at the start."""
+        return [None, [], *self.settings.panel_values({}, {})]
 
-    def vote(kind: str, chat: WebChat | None) -> None:
+    def vote(self, kind: str, chat: WebChat | None) -> None:
+        """Log a vote on the last answer."""
         if chat is None or chat.turns[-1].answer is None:
-            raise gr.Error("there is no answer to vote on yet", print_exception=False)
-        if not page.log.add(kind, chat):
-            raise gr.Error("the log of today is full; the vote was not kept", print_exception=False)
+            raise shown_error("there is no answer to vote on yet", ERROR_S)
+        if not self.page.log.add(kind, chat):
+            raise shown_error("the log of today is full; the vote was not kept", ERROR_S)
         gr.Info("Thank you.")
-
-    inputs = [chat, memory, *sampling.values(), *settings.fields.values()]
-    private: dict[str, Any] = {"api_visibility": "private"}
-    asked = box.submit(ask, [box, chat, model], [chat, shown, box], **private)
-    running = [asked.success(answer, inputs, outputs, **private)]
-    running.append(retry.click(again, [chat], [chat, shown], **private).success(answer, inputs, outputs, **private))
-    stop.click(None, None, None, cancels=running, **private)
-    clear.click(forget, None, [chat, shown, *settings.panels], cancels=running, **private)
-    for kind, button in votes.items():
-        button.click(lambda chat, kind=kind: vote(kind, chat), [chat], None, **private)

@@ -1,4 +1,4 @@
-"""What a program asks of a controller: which models there are, and answers, piece by piece."""
+"""Client of a controller: lists models, and streams answers piece by piece."""
 
 from __future__ import annotations
 
@@ -14,37 +14,41 @@ from llava.serve.protocol.schemas import OK
 
 
 class ServingError(LlavaError):
-    """No answer, and why, in words for the user."""
+    """No answer came, with the reason for the user."""
 
 
 class WebClient:
-    """Talks to the controller at ``address``. ``answer_timeout_s``: the longest silence within an answer."""
+    """A client of the controller at ``address``. answer_timeout_s: longest wait for the next piece of an answer."""
 
     def __init__(self, address: str, answer_timeout_s: float = 120.0) -> None:
         self.address = address.rstrip("/")
         self._client = new_sync_client(answer_timeout_s)
 
     def models(self, refresh: bool = True) -> list[str]:
-        """Names of the models that workers serve, sorted; ``refresh``: after the controller has looked for itself.
-        Raises ``ServingError``."""
+        """Return the names of the models that workers serve, sorted. Raises ``ServingError``.
+
+        refresh: the controller asks all workers first.
+        """
         if refresh:
             self._post("/refresh_all_workers")
         return sorted(self._post("/list_models")["models"])
 
     def conv_mode(self, model: str) -> str | None:
-        """The prompt template that a worker says its model was trained with; None where it names none, as upstream's
-        workers do. Raises ``ServingError`` where no worker serves the model."""
+        """Return the prompt template that a worker says its model was trained with; None where it names none.
+
+        Upstream's workers name none. Raises ``ServingError`` where no worker serves the model.
+        """
         worker = self._post("/get_worker_address", {"model": model})["address"]
         if not worker:
             raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
         try:
-            facts = self._client.get(f"{worker}/ready").json()
+            state = self._client.get(f"{worker}/ready").json()
         except (httpx.HTTPError, ValueError):
             return None
-        return facts.get("conv_mode") if isinstance(facts, dict) else None
+        return state.get("conv_mode") if isinstance(state, dict) else None
 
     def answer(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """The chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
+        """Yield the chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
         try:
             with self._client.stream("POST", f"{self.address}/worker_generate_stream", json=dict(body)) as reply:
                 for part in iter_chunks(reply.iter_bytes()):
@@ -54,7 +58,7 @@ class WebClient:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         except ValueError as error:
-            raise ServingError(f"the controller at {self.address} sent what is no answer: {error}") from error
+            raise ServingError(f"the controller at {self.address} sent an invalid answer: {error}") from error
 
     def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:

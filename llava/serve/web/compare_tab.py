@@ -1,60 +1,100 @@
-"""The demo's comparison: one question under two settings, one after the other, so that their times can be compared."""
+"""The demo's comparison tab: one question under two settings, one after the other, so that times are comparable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from llava.errors import LlavaError
-from llava.serve.web.conversation_state import WebChat
-from llava.serve.web.page import Page, Settings, Updates, sampling_controls
+from llava.serve.web.components import (
+    PRIVATE,
+    Example,
+    Page,
+    Settings,
+    Updates,
+    add_examples,
+    ask_question,
+    question_box,
+    sampling_controls,
+    shown_error,
+    take_values,
+)
 
 
-def compare_tab(page: Page, model: gr.Dropdown, examples: Sequence[tuple[str, str]]) -> None:
-    """The tab's components and what they do."""
-    memory = gr.State({})
-    box = gr.MultimodalTextbox(
-        file_types=["image"], file_count="multiple", placeholder="One question, asked under both settings…",
-        show_label=False, sources=["upload"], elem_id="compare-question",
-    )  # fmt: skip
-    if examples:
-        gr.Examples([[{"text": text, "files": [path]}] for path, text in examples], [box], label="Examples")
-    sides: list[tuple[Settings, gr.Textbox]] = []
-    with gr.Row():
-        for name in ("left", "right"):
-            with gr.Column(min_width=320, elem_id=f"compare-{name}"):
-                settings = Settings(page.parts)
-                settings.make_controls()
-                answer_box = gr.Textbox(label="Answer", lines=2, interactive=False)
-                settings.make_panels()
-                sides.append((settings, answer_box))
-    sampling = sampling_controls()
-    outputs = [component for settings, answer_box in sides for component in (answer_box, *settings.panels)]
+class Side:
+    """One side of the comparison: its controls, its answer and its panels."""
 
-    def ask(asked: Any, model: str | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
-        """The left answer, then the right one."""
-        shown: Updates = [gr.skip() for _ in outputs]
-        given = iter(values)
-        common = {name: next(given) for name in sampling}
-        fields = [{name: next(given) for name in settings.fields} for settings, _ in sides]
+    def __init__(self, page: Page, name: str) -> None:
+        self.page = page
+        self.settings = Settings(page.parts)
+        with gr.Column(min_width=320, elem_id=f"compare-{name}"):
+            self.settings.make_controls()
+            self.answer_box = gr.Textbox(label="Answer", lines=2, interactive=False)
+            self.settings.make_panels()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The components that an answer changes."""
+        return [self.answer_box, *self.settings.panels]
+
+    def unchanged(self) -> Updates:
+        """Return values for ``outputs`` that leave them as they are."""
+        return [gr.skip() for _ in self.outputs]
+
+    def answer(
+        self,
+        asked: Mapping[str, Any],
+        model: str | None,
+        sampling: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        memory: dict[int, Any],
+    ) -> Iterator[Updates]:
+        """Stream the answer under this side's fields: values for ``outputs``. Raises ``LlavaError``."""
+        chat = self.page.new_chat(model)
+        ask_question(chat, asked)
+        _, *panels = self.unchanged()
+        for part in self.page.replies(chat, chat.request(sampling, fields)):
+            if "finish_reason" in part:
+                panels = self.settings.panel_values(part, memory)
+            yield [chat.turns[-1].answer, *panels]
+
+
+class CompareTab:
+    """The comparison tab: components, made and connected where the tab is made, and its event handler."""
+
+    def __init__(self, page: Page, model: gr.Dropdown, examples: Sequence[Example]) -> None:
+        memory = gr.State({})
+        box = question_box("One question, asked under both settings…", "compare-question")
+        add_examples(examples, box)
+        with gr.Row():
+            self.sides = [Side(page, name) for name in ("left", "right")]
+        self.sampling = sampling_controls()
+        controls = [*self.sampling.values()]
+        outputs = [memory]
+        for side in self.sides:
+            controls += side.settings.fields.values()
+            outputs += side.outputs
+        box.submit(self.ask, [box, model, memory, *controls], outputs, **PRIVATE)
+
+    def ask(
+        self, asked: Mapping[str, Any], model: str | None, memory: dict[int, Any], *values: Any
+    ) -> Iterator[Updates]:
+        """Stream the left answer, then the right one."""
+        remaining = iter(values)
+        sampling = take_values(self.sampling, remaining)
+        fields = [take_values(side.settings.fields, remaining) for side in self.sides]
+        shown = [side.unchanged() for side in self.sides]
         try:
-            if not model:
-                raise LlavaError("no model is being served; start a worker, and choose Look again")
-            place = 0
-            for (settings, _), own in zip(sides, fields, strict=True):
-                chat = WebChat(model, page.client.conv_mode(model))
-                chat.ask(asked.get("text") or "", list(asked.get("files") or []))
-                for part in page.replies(chat, chat.request(common, own)):
-                    shown[place] = chat.turns[-1].answer
-                    if "finish_reason" in part:
-                        shown[place + 1 : place + 1 + len(settings.panels)] = settings.shown(part, memory)
-                    yield [*shown, memory]
-                place += 1 + len(settings.panels)
+            for index, side in enumerate(self.sides):
+                for update in side.answer(asked, model, sampling, fields[index], memory):
+                    shown[index] = update
+                    yield [memory, *_joined(shown)]
         except LlavaError as error:
-            yield [*shown, memory]
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            yield [memory, *_joined(shown)]
+            raise shown_error(error) from error
 
-    controls = [component for settings, _ in sides for component in settings.fields.values()]
-    box.submit(ask, [box, model, memory, *sampling.values(), *controls], [*outputs, memory], api_visibility="private")
+
+def _joined(updates: Sequence[Updates]) -> Updates:
+    return [value for side in updates for value in side]

@@ -1,4 +1,4 @@
-"""What a plug-in may add to the web demo: controls that become fields of a request, and a panel about the answer."""
+"""Interface of a plug-in's part of the web demo: controls that become a request's fields, a panel about the reply."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Protocol
 class DemoPart(Protocol):
     """One plug-in's part of a chat; ``controls`` and ``panel`` are called where their Gradio components belong.
 
-    A demo shows a part more than once, side by side, so it keeps nothing itself: what one browser's chats have in
-    common is in ``memory``, a dict that only this part uses.
+    A demo shows a part more than once on a page, so a part keeps no state itself: what the chats of one browser share
+    is in ``memory``, a dict that only this part uses.
     """
 
     def controls(self) -> Mapping[str, Any]:
-        """Make the controls: field of a request -> the component that holds its value."""
+        """Make the controls; return them by the field of a request whose value they hold."""
 
     def panel(self) -> Sequence[Any]:
-        """Make the panel's components."""
+        """Make and return the panel's components."""
 
     def show(self, reply: Mapping[str, Any], memory: dict[str, Any]) -> Sequence[Any]:
-        """Values for the panel's components, from an answer's last chunk; from an empty one, those of the start."""
+        """Return the panel's values for an answer's last chunk; for an empty one, those of the start."""

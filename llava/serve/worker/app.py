@@ -1,4 +1,4 @@
-"""A worker's endpoints."""
+"""A worker's HTTP endpoints."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -14,16 +14,16 @@ from llava.plugins import hooks, merged
 from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
 from llava.serve.middleware.closing_stream import ClosingStream
 from llava.serve.middleware.request_ids import RequestIds
-from llava.serve.protocol import errors as failures
+from llava.serve.protocol import errors
 from llava.serve.protocol.errors import STREAM_REPLIES, request_id_of
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.service import WorkerService
 
-QUIET = ("/health", "/ready", "/metrics", "/worker_get_status")
+QUIET = ("/health", "/ready", "/metrics", "/worker_get_status")  # paths that are not logged
 
 
 def request_model() -> type[GenerationBody]:
-    """A request's body: upstream's fields and the plug-ins'."""
+    """Return the type of a request's body: upstream's fields and those of the plug-ins."""
     return create_model("GenerationRequest", __base__=GenerationBody, **merged(hooks().request_fields()))
 
 
@@ -32,7 +32,7 @@ def create_app(
     limits: BodyLimits | None = None,
     alongside: AbstractAsyncContextManager[Any] | None = None,
 ) -> FastAPI:
-    """The worker as an application. ``alongside`` is entered while it runs: the heart beat."""
+    """Make the worker's application. ``alongside`` is entered while it runs: the heartbeat."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -44,19 +44,19 @@ def create_app(
     app = FastAPI(title="LLaVA model worker", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(LimitedBodies, limits=limits or BodyLimits())
     app.add_middleware(RequestIds, quiet=QUIET)
-    failures.install(app)
-    _add_answer_routes(app, service)
-    _add_watch_routes(app, service)
+    errors.install(app)
+    _add_generation_routes(app, service)
+    _add_monitoring_routes(app, service)
     return app
 
 
-def _add_answer_routes(app: FastAPI, service: WorkerService) -> None:
-    """What clients and the controller call."""
+def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
+    """Add the endpoints that clients and the controller call."""
     body_model = request_model()
 
     @app.post("/worker_generate_stream", response_model=None, responses=STREAM_REPLIES)
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
-        """Answer a question about pictures."""
+        """Answer a question about images."""
         stream = await service.accept(body, request_id_of(request) or "")
 
         async def close() -> None:
@@ -66,25 +66,25 @@ def _add_answer_routes(app: FastAPI, service: WorkerService) -> None:
 
     @app.post("/worker_get_status")
     async def worker_get_status() -> WorkerStatus:
-        """What the controller needs to know."""
+        """Return models, speed and queue length, as the controller needs them."""
         return service.status()
 
 
-def _add_watch_routes(app: FastAPI, service: WorkerService) -> None:
-    """What those who look after it call."""
+def _add_monitoring_routes(app: FastAPI, service: WorkerService) -> None:
+    """Add the endpoints that operators and monitoring call."""
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """The process answers."""
+        """Say that the process answers."""
         return {"status": "ok"}
 
     @app.get("/ready", responses={503: {"description": "it takes no requests now"}})
     async def ready() -> JSONResponse:
-        """Whether requests may be sent, and what for."""
-        why, load, loaded = service.not_ready(), service.queue.load(), service.loaded
-        facts = {
-            "ready": why is None,
-            "reason": why,
+        """Say whether requests may be sent, and describe the model."""
+        reason, load, loaded = service.not_ready_reason(), service.queue.load(), service.loaded
+        state = {
+            "ready": reason is None,
+            "reason": reason,
             "model": loaded.name,
             "conv_mode": loaded.conv_mode,
             "context_length": loaded.context_length,
@@ -92,9 +92,9 @@ def _add_watch_routes(app: FastAPI, service: WorkerService) -> None:
             "running": load.running,
             "waiting": load.waiting,
         }
-        return JSONResponse(facts, 200 if why is None else 503)
+        return JSONResponse(state, 200 if reason is None else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Return the metrics in Prometheus' text format."""
         return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)

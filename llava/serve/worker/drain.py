@@ -1,9 +1,11 @@
-"""The end of a worker: nothing new is taken in, what is in is answered, and then the process leaves."""
+"""Graceful shutdown of a worker: accept nothing more, answer what was accepted, then exit."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
+import socket
 from collections.abc import Callable
 from types import FrameType
 
@@ -12,11 +14,16 @@ import uvicorn
 from llava.serve.worker.heartbeat import HeartBeat
 from llava.serve.worker.service import WorkerService
 
-GRACE_S = 5  # for the last words to clients, behind the drain's time
+log = logging.getLogger(__name__)
+
+GRACE_S = 5  # seconds after the drain's time limit in which replies that were stopped reach their clients
 
 
 class Drain:
-    """Entered while a worker's app runs, with the heart beat inside. ``begin`` may be called in a signal handler."""
+    """Drains a worker when ``begin`` is called, in a signal handler or elsewhere.
+
+    A context manager that is entered while the worker's app runs, and runs the heartbeat.
+    """
 
     def __init__(self, service: WorkerService, heart_beat: HeartBeat | None, timeout_s: float) -> None:
         self.service = service
@@ -57,21 +64,34 @@ class Drain:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, which on SIGTERM and SIGINT closes its port and waits for open requests; and says so first."""
+    """A uvicorn server that calls ``on_exit`` on SIGTERM and SIGINT, closes its port and waits for open requests.
 
-    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+    sockets: to listen at, where they are bound already; else it binds the config's host and port.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, on_exit: Callable[[], None], sockets: list[socket.socket] | None = None
+    ) -> None:
         super().__init__(config)
         self._on_exit = on_exit
+        self._sockets = sockets
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen; log the address where uvicorn does not, which is where the sockets were bound before."""
+        await super().startup(sockets)
+        for bound in sockets or ():
+            log.info("running on http://%s:%d", *bound.getsockname()[:2])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle a signal: drain, then shut down as uvicorn does."""
         self._on_exit()
         super().handle_exit(sig, frame)
 
-    def run_to_the_end(self) -> None:
+    def run_until_drained(self) -> None:
         """Serve until a signal comes and the last request is answered."""
         # uvicorn sends the signal on to the handler that was there before, whose default would kill the process.
         signal.signal(signal.SIGTERM, lambda *_: None)
         try:
-            self.run()
+            self.run(self._sockets)
         except KeyboardInterrupt:  # the same for Ctrl-C
             return

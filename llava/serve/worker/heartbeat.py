@@ -1,4 +1,4 @@
-"""Tells the controller that a worker lives, how long its queue is, and when it leaves."""
+"""Heartbeat of a worker: reports to the controller that it lives, its queue length, and that it leaves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from llava.serve.protocol.schemas import WorkerStatus
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 5.0  # after a beat that failed, where the interval is longer
-LEAST_S = 0.1  # between two beats, however many requests come and go
+RETRY_S = 5.0  # pause after a beat that failed, where the interval is longer
+MIN_PAUSE_S = 0.1  # between two beats, however many requests come and go
 TIMEOUT_S = 5.0
 
 
 class HeartBeat:
-    """Registers with the controller, again whenever that has forgotten the worker, and beats until left.
+    """Registers a worker with the controller and sends heartbeats until ``leave``.
 
-    Beats come every ``interval_s`` seconds, and soon after ``nudge``. A controller that cannot be reached is tried
-    again for ever.
+    A context manager, entered in the event loop that it runs in. Beats come every ``interval_s`` seconds, and soon
+    after ``nudge``. A controller that has forgotten the worker gets it registered again; one that cannot be reached is
+    tried again without end.
+
+    controller: the controller's URL. address: URL under which others reach the worker. status: called for the worker's
+    current status. token: secret that the controller expects.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class HeartBeat:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self.registered = False
-        self._complaint = ""
+        self._last_complaint = ""
 
     async def __aenter__(self) -> HeartBeat:
         self._loop = asyncio.get_running_loop()
@@ -60,13 +64,13 @@ class HeartBeat:
         await self._client.aclose()
 
     def nudge(self) -> None:
-        """The queue has changed. May be called from any thread."""
+        """Send a beat soon, as the queue has changed. Thread-safe."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._nudged.set)
 
     async def leave(self) -> None:
-        """Stop beating, and tell the controller to send no more requests."""
+        """Stop beating, and unregister from the controller."""
         if self._task is None:
             return
         self._task.cancel()
@@ -79,10 +83,10 @@ class HeartBeat:
 
     async def _run(self) -> None:
         while True:
-            well = await self._beat() if self.registered else await self._register()
-            await asyncio.sleep(LEAST_S)
-            pause = self.interval_s if well else min(self.interval_s, RETRY_S)
-            with anyio.move_on_after(max(0.0, pause - LEAST_S)):
+            succeeded = await self._beat() if self.registered else await self._register()
+            await asyncio.sleep(MIN_PAUSE_S)
+            pause = self.interval_s if succeeded else min(self.interval_s, RETRY_S)
+            with anyio.move_on_after(max(0.0, pause - MIN_PAUSE_S)):
                 await self._nudged.wait()
             self._nudged.clear()
 
@@ -111,7 +115,7 @@ class HeartBeat:
         return True
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response | None:
-        """The controller's reply; None, and one line in the log, where it gives none."""
+        """Return the controller's reply; None, with a line in the log, where it gives none or an error."""
         try:
             reply = await self._client.post(self.controller + path, json=body, headers=self._headers, timeout=TIMEOUT_S)
             reply.raise_for_status()
@@ -121,11 +125,11 @@ class HeartBeat:
         except httpx.HTTPError as error:
             self._complain(f"cannot be reached ({type(error).__name__}: {error})")
             return None
-        self._complaint = ""
+        self._last_complaint = ""
         return reply
 
     def _complain(self, text: str) -> None:
-        """Once for each sort of trouble, not at every beat."""
-        if text != self._complaint:
+        """Log a problem once, not at every beat."""
+        if text != self._last_complaint:
             log.warning("controller %s: %s; trying again", self.controller, text)
-        self._complaint = text
+        self._last_complaint = text

@@ -1,8 +1,6 @@
-"""A request's body -> a question that the engine can answer, or the reason why not."""
+"""Checks a request's body and turns it into a request that the engine can answer."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from PIL import Image
 
@@ -19,15 +17,15 @@ from llava.serve.protocol.schemas import GenerationBody
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-GREEDY = 1e-3  # temperatures up to here, as upstream
+MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
 
 
 def parse_request(
     body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, policy: ServingPolicy
 ) -> GenerationRequest:
-    """Check a request and decode its pictures; takes a while, so not in the server's loop.
+    """Check a request and decode its images. Takes a while, so call it outside the server's event loop.
 
-    Raises a ``LlavaError`` or a RequestFailure that says what cannot be done.
+    Raises a ``LlavaError`` or a RequestFailure that says what is wrong.
     """
     if body.model and body.model != loaded.name:
         raise RequestFailure(
@@ -35,7 +33,7 @@ def parse_request(
         )
     if len(body.prompt) > limits.max_prompt_characters:
         raise OptionError(
-            f"the prompt has {len(body.prompt):,} characters; at most {limits.max_prompt_characters:,} are read"
+            f"the prompt has {len(body.prompt):,} characters; the maximum is {limits.max_prompt_characters:,}"
         )
     stops = read_stops(body.stop)
     fields = body.model_dump(exclude={"prompt", "images"})
@@ -43,28 +41,31 @@ def parse_request(
     images = read_images(body, loaded, limits)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
     prompt_tokens = count_tokens(prompt, images, loaded)
-    room = loaded.context_length - prompt_tokens
-    most = min(limits.max_prompt_tokens or loaded.context_length - 1, loaded.context_length - 1)
-    if prompt_tokens > most:
+    check_prompt_tokens(prompt_tokens, loaded, limits)
+    max_new_tokens = min(body.max_new_tokens, limits.max_output_tokens, loaded.context_length - prompt_tokens)
+    sampling = read_sampling(body, max_new_tokens)
+    return GenerationRequest(prompt, images, sampling, stops, fields, prompt_tokens, echo=body.prompt)
+
+
+def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: RequestLimits) -> None:
+    """Raise OptionError for a prompt that is longer than the limits or leaves no position for an answer."""
+    max_tokens = min(limits.max_prompt_tokens or loaded.context_length, loaded.context_length - 1)
+    if prompt_tokens > max_tokens:
         raise OptionError(
-            f"the prompt has {prompt_tokens:,} tokens, pictures included; at most {most:,} fit here. Ask a shorter "
-            "question, or start a new conversation"
+            f"the prompt has {prompt_tokens:,} tokens, image tokens included; the maximum is {max_tokens:,}. Ask a "
+            "shorter question, or start a new conversation"
         )
-    wanted = min(body.max_new_tokens, limits.max_output_tokens, room)
-    return GenerationRequest(
-        prompt, images, read_sampling(body, wanted), stops, fields, prompt_tokens, echo=body.prompt
-    )
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
-    """Temperatures near 0, and a nucleus of 0, are greedy."""
-    if body.temperature <= GREEDY or body.top_p == 0:
+    """Return how tokens are chosen. Temperatures near 0, and a ``top_p`` of 0, are greedy."""
+    if body.temperature <= MAX_GREEDY_TEMPERATURE or body.top_p == 0:
         return SamplingParams(max_new_tokens=max_new_tokens)
     return SamplingParams(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
 
 
 def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
-    """Stop texts, without empty ones."""
+    """Return the stop texts without empty ones. Raises OptionError for too many, or too long ones."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if len(stops) > MAX_STOPS or any(len(text) > MAX_STOP_CHARACTERS for text in stops):
         raise OptionError(
@@ -74,7 +75,10 @@ def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 
 def read_images(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits) -> tuple[Image.Image, ...]:
-    """The pictures, as many as the prompt has tags, RGB. Numbers are checked before any is decoded."""
+    """Decode the images, RGB, one for each image tag of the prompt.
+
+    Raises ImageError where their number does not fit, before any is decoded, and for images that cannot be read.
+    """
     given = body.images or []
     tags = body.prompt.count(DEFAULT_IMAGE_TOKEN)
     if len(given) != tags:
@@ -83,7 +87,7 @@ def read_images(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits
             "there must be one for each"
         )
     if len(given) > limits.max_images:
-        raise ImageError(f"{len(given)} images given; at most {limits.max_images} are read")
+        raise ImageError(f"{len(given)} images given; the maximum is {limits.max_images}")
     if given and not loaded.takes_images:
         raise ImageError(f"model {loaded.name!r} has no vision tower; ask it without images")
     return tuple(_read_image(text, number, limits) for number, text in enumerate(given, start=1))
@@ -104,6 +108,6 @@ def _read_image(text: str, number: int, limits: RequestLimits) -> Image.Image:
 
 
 def count_tokens(prompt: str, images: tuple[Image.Image, ...], loaded: LoadedModel) -> int:
-    """Positions that a prompt takes in the sequence; a picture's at most."""
-    ids: list[Any] = tokenizer_image_token(prompt, loaded.tokenizer)
+    """Return the positions that a prompt takes in the sequence; for an image, the maximum that it may take."""
+    ids: list[int] = tokenizer_image_token(prompt, loaded.tokenizer)
     return len(ids) - len(images) + sum(loaded.image_positions(image.size) for image in images)

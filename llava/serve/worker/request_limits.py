@@ -1,73 +1,48 @@
-"""How much one request may ask for."""
+"""Limits of one request to a worker: images, prompt, answer, waiting and answering time."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
+from llava.errors import OptionError
+from llava.flags import flag
 from llava.serve.middleware.body_limits import MIB
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """Sizes of one request. ``max_prompt_tokens`` None: what the model's context leaves. Times in seconds."""
-
-    max_images: int = 8
-    max_image_bytes: int = 8 * MIB
-    max_image_pixels: int = 25_000_000
-    max_prompt_characters: int = 200_000
-    max_prompt_tokens: int | None = None
-    max_output_tokens: int = 1024
-    queue_timeout_s: float = 60.0
-    generation_timeout_s: float = 300.0
-
 
 MAX_STOPS, MAX_STOP_CHARACTERS = 8, 200
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that ``from_flags`` reads."""
-    default = RequestLimits()
-    group = parser.add_argument_group("limits of one answer")
-    group.add_argument("--max-images", type=int, default=default.max_images, help="pictures in one request")
-    group.add_argument(
-        "--max-image-mib", type=float, default=default.max_image_bytes / MIB, help="largest picture file, MiB"
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits of one answer."""
+
+    max_images: int = flag(8, "maximum number of images in one request")
+    max_image_bytes: int = flag(8 * MIB, "maximum size of an image file, in MiB", name="--max-image-mib", unit=MIB)
+    max_image_pixels: int = flag(25_000_000, "maximum number of pixels of an image; checked before it is decoded")
+    max_prompt_characters: int = flag(200_000, "maximum length of a prompt, in characters")
+    max_prompt_tokens: int | None = flag(
+        None, "maximum length of a prompt, in tokens, image tokens included; by default the model's context length"
     )
-    group.add_argument(
-        "--max-image-pixels", type=int, default=default.max_image_pixels, help="most pixels of a picture, undecoded"
+    max_output_tokens: int = flag(
+        1024, "maximum length of an answer, in tokens; a request that asks for more gets this many"
     )
-    group.add_argument(
-        "--max-prompt-characters", type=int, default=default.max_prompt_characters, help="longest prompt, in characters"
-    )
-    group.add_argument(
-        "--max-prompt-tokens", type=int, help="longest prompt, pictures included; by default the model's context"
-    )
-    group.add_argument(
-        "--max-output-tokens",
-        type=int,
-        default=default.max_output_tokens,
-        help="longest answer; a request that asks for more gets this much",
-    )
-    group.add_argument(
-        "--queue-timeout", type=float, default=default.queue_timeout_s, help="seconds that a request may wait"
-    )
-    group.add_argument(
-        "--generation-timeout",
-        type=float,
-        default=default.generation_timeout_s,
-        help="seconds that an answer may take once it has begun",
+    queue_timeout_s: float = flag(60.0, "maximum time that a request may wait, in seconds", name="--queue-timeout")
+    generation_timeout_s: float = flag(
+        300.0, "maximum time that an answer may take once it has begun, in seconds", name="--generation-timeout"
     )
 
-
-def from_flags(args: argparse.Namespace) -> RequestLimits:
-    """The limits that the flags set."""
-    return RequestLimits(
-        args.max_images,
-        int(args.max_image_mib * MIB),
-        args.max_image_pixels,
-        args.max_prompt_characters,
-        args.max_prompt_tokens,
-        args.max_output_tokens,
-        args.queue_timeout,
-        args.generation_timeout,
-    )
+    def __post_init__(self) -> None:
+        counts = {
+            "--max-images": (self.max_images, 0),
+            "--max-image-mib": (self.max_image_bytes / MIB, 0),
+            "--max-image-pixels": (self.max_image_pixels, 0),
+            "--max-prompt-characters": (self.max_prompt_characters, 1),
+            "--max-prompt-tokens": (1 if self.max_prompt_tokens is None else self.max_prompt_tokens, 1),
+            "--max-output-tokens": (self.max_output_tokens, 1),
+        }
+        for name, (count, minimum) in counts.items():
+            if not count >= minimum:
+                raise OptionError(f"{name} is {count:g}; expected {minimum} or more")
+        times = {"--queue-timeout": self.queue_timeout_s, "--generation-timeout": self.generation_timeout_s}
+        for name, seconds in times.items():
+            if not seconds > 0:  # NaN is refused, too
+                raise OptionError(f"{name} is {seconds:g}; expected seconds above 0")

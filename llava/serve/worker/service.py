@@ -1,4 +1,4 @@
-"""A worker without its network: takes checked requests in, and knows when to stop."""
+"""A worker without its network: accepts checked requests, knows whether it is ready, and stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.metrics import WorkerMetrics
 from llava.serve.worker.parse_request import parse_request
 from llava.serve.worker.request_limits import RequestLimits
-from llava.serve.worker.response_stream import SHUTDOWN, AnswerStream, log_end
+from llava.serve.worker.response_stream import SHUTDOWN, ResponseStream, log_end
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,11 @@ EngineMaker = Callable[[LoadedModel, RequestQueue, ServingPolicy], Engine]
 
 @dataclass
 class WorkerService:
-    """What a worker's endpoints share. ``on_change`` is called, from any thread, as requests come and go."""
+    """The state that a worker's endpoints share.
+
+    slots: requests that run at the same time. max_waiting: requests that may wait. stream_interval: tokens in a chunk.
+    on_change: called, from any thread, as requests come and go.
+    """
 
     loaded: LoadedModel
     limits: RequestLimits = field(default_factory=RequestLimits)
@@ -47,59 +51,59 @@ class WorkerService:
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
 
     def status(self) -> WorkerStatus:
-        """As the controller wants it."""
+        """Return the status that the controller asks for."""
         load = self.queue.load()
         return WorkerStatus(model_names=[self.loaded.name], speed=1, queue_length=load.waiting + load.running)
 
-    def not_ready(self) -> str | None:
-        """Why no request should be sent here; None where one may be."""
+    def not_ready_reason(self) -> str | None:
+        """Return why no request should be sent here; None where one may be."""
         if self.queue.closed:
             return "it is shutting down"
         return None if self.engine.alive else "its engine has died; restart it"
 
-    async def accept(self, body: GenerationBody, request_id: str) -> AnswerStream:
-        """Check a request and line it up. Raises RequestFailure."""
+    async def accept(self, body: GenerationBody, request_id: str) -> ResponseStream:
+        """Check a request and put it in the queue. Raises RequestFailure."""
         try:
-            if (why := self.not_ready()) is not None:
-                raise RequestFailure(503, "not_ready", f"this worker takes no requests: {why}", retry_after=1)
+            if (reason := self.not_ready_reason()) is not None:
+                raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
             self.queue.refuse_if_full()  # before any work is done for it
-            question = await anyio.to_thread.run_sync(parse_request, body, self.loaded, self.limits, self.policy)
-            stream = AnswerStream(question, request_id, self.queue, self.limits, self.stream_interval)
-            self.queue.put(stream.job)
+            generation = await anyio.to_thread.run_sync(parse_request, body, self.loaded, self.limits, self.policy)
+            stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
+            self.queue.put(stream.request)
         except LlavaError as error:
             failure = RequestFailure(400, "bad_request", str(error))
-            self._refused(failure, request_id)
+            self._record_failure(failure, request_id)
             raise failure from error
         except RequestFailure as failure:
-            self._refused(failure, request_id)
+            self._record_failure(failure, request_id)
             raise
         self.on_change()
         return stream
 
-    async def close(self, stream: AnswerStream) -> None:
-        """A reply has ended, however it did."""
+    async def close(self, stream: ResponseStream) -> None:
+        """Release what a reply holds once it has ended, however it did."""
         if stream.close():
-            log.info("request %s: the client has gone", stream.job.request_id)
+            log.info("request %s: the client has disconnected", stream.request.request_id)
         self.on_change()
 
     def drain(self) -> None:
-        """Take nothing more in; what is in is answered."""
+        """Accept nothing more; requests that were accepted are answered."""
         log.info("draining: %s", self.queue.load())
         self.queue.close()
         self.on_change()
 
     def abandon(self) -> None:
-        """Stop what is still in, and tell the clients."""
-        for job in self.queue.jobs():
-            job.cancel(SHUTDOWN)
-            if self.queue.drop(job):
-                job.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
+        """Stop the requests that still run or wait; their clients get a failure."""
+        for request in self.queue.requests():
+            request.cancel(SHUTDOWN)
+            if self.queue.drop(request):
+                request.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
 
-    def _ended(self, job: EngineRequest, outcome: Outcome) -> None:
-        self.metrics.ended(job, outcome)
-        log_end(job, outcome)
+    def _ended(self, request: EngineRequest, outcome: Outcome) -> None:
+        self.metrics.record_end(request, outcome)
+        log_end(request, outcome)
         self.on_change()
 
-    def _refused(self, failure: RequestFailure, request_id: str) -> None:
-        self.metrics.refused(failure.status)
+    def _record_failure(self, failure: RequestFailure, request_id: str) -> None:
+        self.metrics.record_failure(failure.status)
         log.warning("request %s: refused with %d: %s", request_id, failure.status, failure.message)

@@ -1,4 +1,4 @@
-"""The law of load-adaptive budgets: hand-counted values, its properties, and a worker under simulated arrivals."""
+"""Load-adaptive budgets: values counted by hand, properties, and a worker under simulated arrivals."""
 
 import heapq
 import random
@@ -13,7 +13,7 @@ from ada.serve.load_controller import LoadController
 from llava.errors import OptionError
 from llava.serve.engine.request_queue import Load
 
-LAW = LoadController(0.5, patience_s=2.0, recovery_s=10.0)
+CONTROLLER = LoadController(0.5, max_queue_wait_s=2.0, recovery_s=10.0)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ LAW = LoadController(0.5, patience_s=2.0, recovery_s=10.0)
     [
         (1.0, 0.0, 0.0, 1.0),
         (1.0, 0.2, 0.0, 1.0),  # within the slack
-        (1.0, 1.1, 0.0, 0.75),  # half way from there to the patience
+        (1.0, 1.1, 0.0, 0.75),  # half way from there to the maximum wait
         (1.0, 0.65, 0.0, 0.875),
         (1.0, 2.0, 0.0, 0.5),
         (1.0, 9.0, 0.0, 0.5),
@@ -31,14 +31,14 @@ LAW = LoadController(0.5, patience_s=2.0, recovery_s=10.0)
         (0.5, 1.1, 99.0, 0.75),
     ],
 )
-def test_values_counted_by_hand(previous, wait, elapsed, expected) -> None:
-    assert LAW.next(previous, wait, elapsed) == pytest.approx(expected)
+def test_next_factor_equals_values_counted_by_hand(previous, wait, elapsed, expected) -> None:
+    assert CONTROLLER.next(previous, wait, elapsed) == pytest.approx(expected)
 
 
-def test_grants() -> None:
-    assert LAW.granted(1.0, 0.75) == 0.75 and LAW.granted(0.8, 0.75) == pytest.approx(0.6)
-    assert LAW.granted(0.6, 0.5) == 0.5, "not below the least"
-    assert LAW.granted(0.4, 0.5) == 0.4, "what asks for less than the least keeps it"
+def test_granted_budget_is_scaled_down_to_the_minimum_only() -> None:
+    assert CONTROLLER.granted(1.0, 0.75) == 0.75 and CONTROLLER.granted(0.8, 0.75) == pytest.approx(0.6)
+    assert CONTROLLER.granted(0.6, 0.5) == 0.5, "not below the minimum"
+    assert CONTROLLER.granted(0.4, 0.5) == 0.4, "a smaller request is granted as it is"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_grants() -> None:
         ((0.5, float("inf")), "--adaptive-patience"),
     ],
 )
-def test_numbers_that_make_no_law(fields, flag) -> None:
+def test_load_controller_bad_number_names_the_flag(fields, flag) -> None:
     with pytest.raises(OptionError, match=flag):
         LoadController(*fields)
 
@@ -61,19 +61,19 @@ SHARE = st.floats(0.05, 1)
 
 
 @given(SHARE, SHARE, st.floats(0, 1000), st.floats(0, 1000), SHARE)
-def test_properties(least, place, wait, elapsed, asked) -> None:
-    law = LoadController(least)
-    previous = least + place * (1 - least)
-    following = law.next(previous, wait, elapsed)
-    assert least <= following <= 1
-    assert law.next(previous, wait + 1, elapsed) <= following, "a longer wait, no more budget"
-    assert law.next(previous, wait, elapsed + 1) >= following, "time only raises it"
-    assert min(asked, least) <= law.granted(asked, following) <= asked
+def test_next_factor_keeps_its_bounds_and_is_monotonic(minimum, position, wait, elapsed, requested) -> None:
+    controller = LoadController(minimum)
+    previous = minimum + position * (1 - minimum)
+    following = controller.next(previous, wait, elapsed)
+    assert minimum <= following <= 1
+    assert controller.next(previous, wait + 1, elapsed) <= following, "a longer wait, no more budget"
+    assert controller.next(previous, wait, elapsed + 1) >= following, "time only raises it"
+    assert min(requested, minimum) <= controller.granted(requested, following) <= requested
 
 
-def test_over_time() -> None:
+def test_load_adaptive_budget_follows_the_load_over_time() -> None:
     now = [0.0]
-    adaptive = LoadAdaptiveBudget(LAW, clock=lambda: now[0])
+    adaptive = LoadAdaptiveBudget(CONTROLLER, clock=lambda: now[0])
 
     def update(at: float, waiting: int = 0, seconds: float | None = 1.0, slots: int = 1, waited: float = 0.0) -> float:
         now[0] = at
@@ -86,15 +86,17 @@ def test_over_time() -> None:
     assert update(199.0, waiting=1, seconds=1.1) == pytest.approx(0.75)
     assert update(299.0, waiting=1, seconds=1.3, slots=2) == pytest.approx(0.875)
     assert update(399.0, waiting=9, seconds=0.01) == 1, "short requests, short wait"
-    assert update(499.0, waited=1.1) == pytest.approx(0.75), "nobody behind, but a long wait"
+    assert update(499.0, waited=1.1) == pytest.approx(0.75), "nothing waits, but the request has waited long"
     assert update(599.0, waiting=2, waited=1.1) == 0.5
 
 
-def simulate(law: LoadController | None, rate: float, seconds: float, room: int, seed: int = 0):
-    """One server, Poisson arrivals at ``rate`` a second, ``room`` places to wait; a request takes 0.3 s and 0.7 s times
-    its budget. Returns [(arrival, wait, budget)] of those served, and the arrivals refused."""
+def simulate(controller: LoadController | None, rate: float, seconds: float, max_waiting: int, seed: int = 0):
+    """One server with Poisson arrivals at ``rate`` a second; a request takes 0.3 s and 0.7 s times its budget.
+
+    Returns [(arrival, wait, budget)] of the requests that were served, and the arrivals that were refused.
+    """
     rng, now = random.Random(seed), [0.0]
-    adaptive = None if law is None else LoadAdaptiveBudget(law, clock=lambda: now[0])
+    adaptive = None if controller is None else LoadAdaptiveBudget(controller, clock=lambda: now[0])
     arrivals, at = [], 0.0
     while (at := at + rng.expovariate(rate)) < seconds:
         arrivals.append(at)
@@ -104,7 +106,7 @@ def simulate(law: LoadController | None, rate: float, seconds: float, room: int,
     busy, mean, served, refused = False, None, [], []
     while events:
         now[0], what = heapq.heappop(events)
-        if what == "arrival" and len(waiting) >= room + (not busy):
+        if what == "arrival" and len(waiting) >= max_waiting + (not busy):
             refused.append(now[0])
             continue
         if what == "arrival":
@@ -114,7 +116,7 @@ def simulate(law: LoadController | None, rate: float, seconds: float, room: int,
         if waiting and not busy:
             arrived = waiting.popleft()
             multiplier = 1.0 if adaptive is None else adaptive.update(Load(len(waiting), 1, 1, mean, now[0] - arrived))
-            budget = 1.0 if law is None else law.granted(1.0, multiplier)
+            budget = 1.0 if controller is None else controller.granted(1.0, multiplier)
             takes = 0.3 + 0.7 * budget
             mean = takes if mean is None else mean + 0.2 * (takes - mean)
             served.append((arrived, now[0] - arrived, budget))
@@ -123,14 +125,14 @@ def simulate(law: LoadController | None, rate: float, seconds: float, room: int,
     return served, refused
 
 
-SIMULATED = LoadController(0.4, patience_s=2.0, recovery_s=20.0)
+SIMULATED = LoadController(0.4, max_queue_wait_s=2.0, recovery_s=20.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_overload_lowers_budgets_before_it_refuses(seed) -> None:
+def test_overloaded_worker_lowers_budgets_before_it_refuses(seed) -> None:
     """1.5 times what full budgets can serve: a fixed budget refuses a third, an adaptive one few."""
-    fixed, fixed_refused = simulate(None, 1.5, 2000, room=8, seed=seed)
-    served, refused = simulate(SIMULATED, 1.5, 2000, room=8, seed=seed)
+    fixed, fixed_refused = simulate(None, 1.5, 2000, max_waiting=8, seed=seed)
+    served, refused = simulate(SIMULATED, 1.5, 2000, max_waiting=8, seed=seed)
     assert len(fixed_refused) > 0.25 * (len(fixed) + len(fixed_refused))
     assert len(refused) < 0.2 * len(fixed_refused)
     mean = [sum(wait for _, wait, _ in run) / len(run) for run in (fixed, served)]
@@ -139,14 +141,14 @@ def test_overload_lowers_budgets_before_it_refuses(seed) -> None:
     assert min(budgets) == 0.4 and sum(budgets) / len(budgets) > 0.45, "not lower than it must be"
 
 
-def test_little_load_keeps_budgets_nearly_whole() -> None:
-    served, refused = simulate(SIMULATED, 0.3, 2000, room=8)
+def test_little_load_keeps_budgets_near_1() -> None:
+    served, refused = simulate(SIMULATED, 0.3, 2000, max_waiting=8)
     assert not refused and sum(budget for *_, budget in served) / len(served) > 0.9
 
 
-def test_budgets_come_back_as_load_falls() -> None:
-    law, now = SIMULATED, [0.0]
-    adaptive = LoadAdaptiveBudget(law, clock=lambda: now[0])
+def test_budgets_rise_again_without_load() -> None:
+    now = [0.0]
+    adaptive = LoadAdaptiveBudget(SIMULATED, clock=lambda: now[0])
     adaptive.update(Load(20, 1, 1, 1.0))
     assert adaptive.multiplier == 0.4
     steps = []

@@ -63,7 +63,7 @@ def test_stream_grows_with_its_tokens(slow) -> None:
         pieces = pieces_of(reply.iter_lines())
         for count in (1, 2):
             slow.engine.tokens.release(count)  # no more tokens come until this piece was read
-            assert next(pieces) and slow.engine.jobs[0].outcome is None
+            assert next(pieces) and slow.engine.requests[0].outcome is None
 
 
 def test_stream_that_is_closed_stops_its_generation(slow) -> None:
@@ -71,10 +71,10 @@ def test_stream_that_is_closed_stops_its_generation(slow) -> None:
     with client, client.stream("POST", slow.url, json={**CHAT, "stream": True}) as reply:
         slow.engine.tokens.release(1)
         assert next(pieces_of(reply.iter_lines()))
-    wait_until(lambda: slow.engine.jobs[0].cancelled_event.is_set(), "the generation is cancelled")
+    wait_until(lambda: slow.engine.requests[0].cancelled_event.is_set(), "the generation is cancelled")
     slow.engine.tokens.release(1)
-    wait_until(lambda: slow.engine.jobs[0].outcome is not None, "the generation stops within a token")
-    assert slow.engine.jobs[0].tokens <= 2
+    wait_until(lambda: slow.engine.requests[0].outcome is not None, "the generation stops within a token")
+    assert slow.engine.requests[0].tokens <= 2
 
 
 def test_client_that_disconnects_before_its_completion_stops_it(slow) -> None:
@@ -82,8 +82,8 @@ def test_client_that_disconnects_before_its_completion_stops_it(slow) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection(slow.socket) as connection:
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        wait_until(lambda: slow.engine.jobs, "the generation starts")
-    wait_until(lambda: slow.engine.jobs[0].cancelled_event.is_set(), "the generation is cancelled")
+        wait_until(lambda: slow.engine.requests, "the generation starts")
+    wait_until(lambda: slow.engine.requests[0].cancelled_event.is_set(), "the generation is cancelled")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_full_queue_is_a_429_with_retry_after(slow) -> None:
         target=lambda: httpx.post(slow.url, json=CHAT, trust_env=False, timeout=WAIT_S), daemon=True
     )
     first.start()
-    wait_until(lambda: slow.engine.jobs, "the first request runs")
+    wait_until(lambda: slow.engine.requests, "the first request runs")
     reply = httpx.post(slow.url, json=CHAT, trust_env=False, timeout=WAIT_S)
     assert reply.status_code == 429 and int(reply.headers["Retry-After"]) >= 1
     assert reply.json()["error"]["code"] == "rate_limit_exceeded"

@@ -1,19 +1,13 @@
-"""The batching engine: whoever comes and goes beside it, a request gets the answer that it gets alone."""
+"""The batching engine: whatever else runs, a request gets the answer that it gets alone."""
 
 import functools
 import random
 import threading
-import time
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import DynamicCache
 
 from llava.errors import OptionError
 from llava.generation import SamplingParams, answer
-from llava.kv_cache import join_rows, take_row
 from llava.mm_utils import load_image
 from llava.model.loaded_model import open_model
 from llava.serve.engine.batch_engine import BatchEngine, refuse_unbatchable
@@ -25,7 +19,7 @@ WAIT_S = 120
 
 
 class Granting(ServingPolicy):
-    """Grants what is asked; remembers the load at each grant."""
+    """Grants what is requested; records the number of running requests at each grant."""
 
     def __init__(self) -> None:
         self.running: list[int] = []
@@ -33,7 +27,7 @@ class Granting(ServingPolicy):
     def grant(self, fields, load):
         self.running.append(load.running)
         if fields.get("bad"):
-            raise OptionError("a bad one")
+            raise OptionError("a bad request")
         return {"latency_budget": fields.get("latency_budget"), "planner": fields.get("planner")}
 
 
@@ -45,7 +39,7 @@ def model(request, make_adaptive_checkpoint):
 
 @pytest.fixture
 def engine(model):
-    """``engine(slots)``: a queue with a running engine behind it, and its policy."""
+    """``engine(slots)``: the queue of a running engine, and its policy."""
     queues = []
 
     def start(slots=4):
@@ -61,41 +55,42 @@ def engine(model):
         assert worker.join(WAIT_S), "it ends once its queue is closed"
 
 
-def job_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> EngineRequest:
+def request_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> EngineRequest:
+    """A request whose ``done`` event is set at its end."""
     prompt = "<image>\n" * len(images) + f"A chat . USER: {words} ASSISTANT:"
-    job = EngineRequest(
-        GenerationRequest(prompt, tuple(images), SamplingParams(**sampling), tuple(stop), fields or {}, 10, prompt),
-        "id",
+    generation = GenerationRequest(
+        prompt, tuple(images), SamplingParams(**sampling), tuple(stop), fields or {}, 10, prompt
     )
-    job.done = threading.Event()
-    job.wake = lambda: job.outcome is not None and job.done.set()
-    return job
+    request = EngineRequest(generation, "id")
+    request.done = threading.Event()
+    request.wake = lambda: request.outcome is not None and request.done.set()
+    return request
 
 
-def outcome_of(job: EngineRequest):
-    assert job.done.wait(WAIT_S), "no outcome"
-    return job.outcome
+def outcome_of(request: EngineRequest):
+    assert request.done.wait(WAIT_S), "no outcome"
+    return request.outcome
 
 
-def alone(model, job: EngineRequest):
-    question = job.question
+def alone(model, request: EngineRequest):
+    """The answer of the same model without an engine."""
+    generation = request.generation
     return answer(
         model.model,
         model.tokenizer,
         model.image_processor,
-        question.prompt,
-        question.images,
-        sampling=question.sampling,
-        options=question.fields,
-        stop=question.stop,
+        generation.prompt,
+        generation.images,
+        sampling=generation.sampling,
+        options=generation.fields,
+        stop=generation.stop,
     )
 
 
-def test_each_gets_the_answer_that_it_gets_alone(model, engine, picture):
-    """Mixed budgets, planners, lengths, pictures and seeds, at random moments: greedy and drawn tokens, and plans."""
-    chance, image = random.Random(0), load_image(picture)
-    jobs = []
-    for number in range(40):
+def mixed_requests(image, count: int) -> list[EngineRequest]:
+    """Requests of mixed budgets, planners, lengths, images and seeds."""
+    chance, requests = random.Random(0), []
+    for number in range(count):
         words = " ".join(f"w{chance.randrange(1, 30)}" for _ in range(chance.randrange(1, 12)))
         fields = {
             "latency_budget": chance.choice([None, 0.5, 0.6, 0.75, 0.9, 1.0]),
@@ -103,109 +98,104 @@ def test_each_gets_the_answer_that_it_gets_alone(model, engine, picture):
         }
         seeded = {"temperature": 1.5, "seed": number} if number % 3 == 0 else {}
         images = [image] * (number % 2)
-        jobs.append(job_of(words, images, fields=fields, max_new_tokens=chance.randrange(1, 20), **seeded))
+        requests.append(request_of(words, images, fields=fields, max_new_tokens=chance.randrange(1, 20), **seeded))
+    return requests
+
+
+def test_batch_engine_mixed_requests_answer_as_alone(model, engine, picture):
+    """Greedy and sampled tokens, plans and finish reasons, whenever a request joins the batch."""
+    requests, progress = mixed_requests(load_image(picture), 40), threading.Semaphore(0)
     queue, policy = engine(5)
-    for job in jobs:
-        queue.put(job)
-        time.sleep(chance.choice([0, 0, 0.01, 0.03]))
-    batches = []
-    for job in jobs:
-        got, expected = outcome_of(job), alone(model, job)
+    pauses = random.Random(1)
+    for request in requests:
+        request.wake = lambda request=request: (progress.release(), request.outcome is not None and request.done.set())
+        queue.put(request)
+        for _ in range(pauses.choice([0, 0, 1, 3])):  # every request wakes three times or more
+            assert progress.acquire(timeout=WAIT_S)
+    batch_sizes = []
+    for request in requests:
+        got, expected = outcome_of(request), alone(model, request)
         assert isinstance(got, Finished), got
         assert got.answer.token_ids == expected.token_ids
         assert (got.answer.text, got.finish_reason) == (expected.text, "length")
         assert got.answer.facts["plan"] == expected.facts["plan"]
         assert len(got.answer.token_ms) == len(expected.token_ids) - 1
-        batches.append(got.batch)
-    assert max(batches) > 2 and max(policy.running) == 5, "they did share steps"
+        batch_sizes.append(got.mean_batch_size)
+    assert max(batch_sizes) > 2 and max(policy.running) == 5, "requests did share steps"
 
 
-def test_one_at_a_time_stays_narrow(model, engine, monkeypatch):
-    """A row that is alone decodes on its narrow layers: nothing is masked."""
+def test_batch_engine_single_sequence_decodes_on_narrow_layers(model, engine, monkeypatch):
     from ada.execution.maskable_layer import GatedLinear
 
     monkeypatch.setattr(GatedLinear, "forward", lambda *_: pytest.fail("masked"))
     queue, _ = engine()
-    job = job_of(fields={"latency_budget": 0.75}, max_new_tokens=4)
-    queue.put(job)
-    assert isinstance(outcome_of(job), Finished)
+    request = request_of(fields={"latency_budget": 0.75}, max_new_tokens=4)
+    queue.put(request)
+    assert isinstance(outcome_of(request), Finished)
 
 
-def test_a_stop_text_and_a_gone_client_end_their_own_row_only(model, engine):
+def test_batch_engine_stop_text_ends_its_own_sequence_only(model, engine):
+    text = alone(model, request_of(max_new_tokens=30)).text
+    stop = text.split()[3]
+    stopped, stays = request_of(stop=[stop], max_new_tokens=30), request_of(max_new_tokens=60)
     queue, _ = engine()
-    whole = alone(model, job_of(max_new_tokens=30)).text
-    stop = whole.split()[3]
-    stopped = job_of(stop=[stop], max_new_tokens=30)
-    stays, gone = job_of(max_new_tokens=200), job_of(max_new_tokens=200)
-    said = threading.Event()
-    gone.wake = lambda: (gone.tokens >= 3 and said.set(), gone.outcome is not None and gone.done.set())
-    for job in (stopped, stays, gone):
-        queue.put(job)
-    assert said.wait(WAIT_S)
-    gone.cancel("client_gone")
-    told = gone.tokens
-    aborted = outcome_of(gone)
-    assert aborted.finish_reason == "abort" and len(aborted.answer.token_ids) <= told + 2
+    for request in (stopped, stays):
+        queue.put(request)
     first = outcome_of(stopped)
-    assert first.finish_reason == "stop" and first.text.strip() == whole[: whole.find(stop)].strip()
+    assert first.finish_reason == "stop" and first.text.strip() == text[: text.find(stop)].strip()
+    assert len(outcome_of(stays).answer.token_ids) == 60
+
+
+def test_batch_engine_cancelled_request_ends_its_own_sequence_only(model, engine):
+    stays, cancelled = request_of(max_new_tokens=200), request_of(max_new_tokens=200)
+    emitted = threading.Event()
+    cancelled.wake = lambda: (
+        cancelled.tokens >= 3 and emitted.set(),
+        cancelled.outcome is not None and cancelled.done.set(),
+    )
+    queue, _ = engine()
+    for request in (stays, cancelled):
+        queue.put(request)
+    assert emitted.wait(WAIT_S)
+    cancelled.cancel("client_disconnected")
+    tokens = cancelled.tokens
+    outcome = outcome_of(cancelled)
+    assert outcome.finish_reason == "abort" and len(outcome.answer.token_ids) <= tokens + 2
     assert len(outcome_of(stays).answer.token_ids) == 200
 
 
-def test_a_bad_request_fails_alone_and_a_failed_step_is_told_to_all(model, engine, monkeypatch):
+def test_batch_engine_refused_grant_fails_its_own_request_only(model, engine):
+    bad, good = request_of(fields={"bad": True}, max_new_tokens=3), request_of(max_new_tokens=3)
     queue, _ = engine()
-    bad, good = job_of(fields={"bad": True}, max_new_tokens=3), job_of(max_new_tokens=3)
     queue.put(bad)
     queue.put(good)
     assert isinstance(outcome_of(bad), OptionError) and isinstance(outcome_of(good), Finished)
+
+
+def test_batch_engine_failed_step_fails_running_requests_and_the_engine_continues(model, engine, monkeypatch):
+    queue, _ = engine()
     with monkeypatch.context() as patch:
         patch.setattr(type(model.model), "forward", failing_decode(type(model.model).forward))
-        pair = [job_of(max_new_tokens=3), job_of(max_new_tokens=3)]
-        for job in pair:
-            queue.put(job)
-        assert [type(outcome_of(job)) for job in pair] == [MemoryError, MemoryError]
-    again = job_of(max_new_tokens=3)
+        pair = [request_of(max_new_tokens=3), request_of(max_new_tokens=3)]
+        for request in pair:
+            queue.put(request)
+        assert [type(outcome_of(request)) for request in pair] == [MemoryError, MemoryError]
+    again = request_of(max_new_tokens=3)
     queue.put(again)
-    assert isinstance(outcome_of(again), Finished), "it goes on"
+    assert isinstance(outcome_of(again), Finished)
 
 
 def failing_decode(forward):
     @functools.wraps(forward)
     def fail(self, *args, **kwargs):
         if kwargs.get("input_ids") is not None and kwargs["input_ids"].shape[1] == 1:
-            raise MemoryError("no room")
+            raise MemoryError("out of memory")
         return forward(self, *args, **kwargs)
 
     return fail
 
 
-def test_models_whose_answers_a_batch_would_change_are_refused(model, monkeypatch):
+def test_refuse_unbatchable_repetition_penalty_names_setting_and_flag(model, monkeypatch):
     monkeypatch.setattr(model.model.generation_config, "repetition_penalty", 1.2)
-    with pytest.raises(OptionError, match=r"repetition_penalty 1\.2.*--engine threads"):
+    with pytest.raises(OptionError, match=r"repetition_penalty to 1\.2.*--engine threads"):
         refuse_unbatchable(model.model)
-
-
-HEADS = st.one_of(st.none(), st.sets(st.integers(0, 3)).map(lambda kept: tuple(sorted(kept))))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_rows_come_out_of_a_batch_as_they_went_in(data):
-    """Whatever each row holds, and however long it is; a batch's own heads are one row's only where all agree."""
-    count = data.draw(st.integers(1, 4))
-    heads = [[None, *data.draw(st.lists(HEADS, min_size=2, max_size=2))] for _ in range(count)]
-    rows = []
-    for own in heads:
-        length = data.draw(st.integers(1, 5))
-        cache = DynamicCache()
-        for layer, kept in enumerate(own):
-            if kept != ():
-                shape = (1, 4 if kept is None else len(kept), length, 2)
-                cache.update(torch.randn(shape), torch.randn(shape), layer)
-        rows.append(take_row(cache, 0, length, own, own))
-    held = [layer[0] if len(set(layer)) == 1 else None for layer in zip(*heads, strict=True)]
-    batch = join_rows(rows, held, 4)
-    for place, row in enumerate(rows):
-        again = take_row(batch, place, row.length, held, row.heads)
-        for mine, other in zip(row.layers, again.layers, strict=True):
-            assert (mine is None) == (other is None)
-            assert mine is None or all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))

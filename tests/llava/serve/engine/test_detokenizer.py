@@ -1,4 +1,4 @@
-"""Text that grows token by token, against the tokenizer's own decoding of the whole."""
+"""Incremental detokenization, against the tokenizer's decoding of all tokens at once."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from llava.serve.engine.detokenizer import TextStream, cut_at_stop, possible_stop
+from llava.serve.engine.detokenizer import IncrementalDetokenizer, cut_at_stop, partial_stop_length
 
 WORDS = ["▁the", "▁cat", "s", "▁", ".", "é", "▁END", "EN", "D"]
 
@@ -15,7 +15,7 @@ WORDS = ["▁the", "▁cat", "s", "▁", ".", "é", "▁END", "EN", "D"]
 def tokenizer():
     """Words with sentencepiece's spaces, and single bytes."""
     vocabulary = {"<unk>": 0, "</s>": 1, **{f"<0x{byte:02X}>": 2 + byte for byte in range(256)}}
-    vocabulary |= {word: 258 + place for place, word in enumerate(WORDS)}
+    vocabulary |= {word: 258 + index for index, word in enumerate(WORDS)}
     bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
     bare.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -31,16 +31,16 @@ def ids_of(*pieces: str | bytes) -> list[int]:
 
 
 def run(tokenizer, ids, stops=()):
-    stream = TextStream(tokenizer, stops)
+    stream = IncrementalDetokenizer(tokenizer, stops)
     return stream, [stream.add(token_id) for token_id in ids]
 
 
-def test_spaces_and_characters_of_several_bytes(tokenizer) -> None:
+def test_add_shows_spaces_and_no_half_character(tokenizer) -> None:
     ids = ids_of("▁the", "▁cat", "s", "🐈".encode(), "▁", "é", ".")
     stream, shown = run(tokenizer, ids)
     assert shown[:3] == ["the", "the cat", "the cats"]
     assert shown[3:6] == ["the cats"] * 3, "no half character is shown"
-    assert shown[-1] == stream.finished() == "the cats🐈 é." == tokenizer.decode(ids)
+    assert shown[-1] == stream.finish() == "the cats🐈 é." == tokenizer.decode(ids)
 
 
 PIECES = st.one_of(st.sampled_from(WORDS), st.sampled_from(["é", "🐈", "a", "日本"]).map(str.encode))
@@ -48,28 +48,28 @@ PIECES = st.one_of(st.sampled_from(WORDS), st.sampled_from(["é", "🐈", "a", "
 
 @settings(deadline=None, max_examples=150)
 @given(pieces=st.lists(PIECES, min_size=1, max_size=25), ended=st.booleans())
-def test_what_was_shown_is_the_beginning_of_the_whole(tokenizer, pieces, ended) -> None:
+def test_add_shows_beginnings_of_the_final_text(tokenizer, pieces, ended) -> None:
     ids = ids_of(*pieces) + ([1] if ended else [])
     stream, shown = run(tokenizer, ids)
-    whole = tokenizer.decode(ids, skip_special_tokens=True)
-    assert stream.finished() == whole == shown[-1]
-    assert all(whole.startswith(text) for text in shown)
+    complete = tokenizer.decode(ids, skip_special_tokens=True)
+    assert stream.finish() == complete == shown[-1]
+    assert all(complete.startswith(text) for text in shown)
 
 
 @settings(deadline=None, max_examples=150)
 @given(
     pieces=st.lists(st.sampled_from(WORDS), min_size=1, max_size=20), stop=st.sampled_from(["END", " cats", "s.", " "])
 )
-def test_no_part_of_a_stop_text_is_shown(tokenizer, pieces, stop) -> None:
+def test_add_shows_no_part_of_a_stop_text(tokenizer, pieces, stop) -> None:
     ids = ids_of(*pieces)
     stream, shown = run(tokenizer, ids, [stop])
-    whole = tokenizer.decode(ids)
-    expected = whole.split(stop)[0]
-    assert stream.finished() == expected and stream.stopped == (stop in whole)
+    complete = tokenizer.decode(ids)
+    expected = complete.split(stop)[0]
+    assert stream.finish() == expected and stream.stopped == (stop in complete)
     assert all(expected.startswith(text) for text in shown)
 
 
-def test_ends_that_may_become_a_stop_text() -> None:
-    assert possible_stop("the EN", ["END", "N"]) == 2 and possible_stop("the E.", ["END"]) == 0
-    assert possible_stop("E", ["END"]) == 1 and possible_stop("", ["END"]) == 0
+def test_partial_stop_length_is_the_longest_possible_beginning() -> None:
+    assert partial_stop_length("the EN", ["END", "N"]) == 2 and partial_stop_length("the E.", ["END"]) == 0
+    assert partial_stop_length("E", ["END"]) == 1 and partial_stop_length("", ["END"]) == 0
     assert cut_at_stop("a END b", ["b", "END"]) == ("a ", True) and cut_at_stop("a", []) == ("a", False)

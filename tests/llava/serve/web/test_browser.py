@@ -1,7 +1,6 @@
 """The web demo in a headless Chromium: bundled model, real controller, worker and page."""
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,14 @@ pytestmark = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def address(root, start_program, tmp_path_factory):
-    """The demo's address."""
+    """The demo's address, and the folder of its votes."""
     votes = tmp_path_factory.mktemp("votes")
-    controller = start_program("llava.serve.controller", "--port", free_port())
-    start_program("llava.serve.model_worker", "--port", free_port(), "--controller-address", controller)
+    controller = start_program("llava.serve.controller")
+    start_program("llava.serve.model_worker", "--controller-address", controller)
     flags = ["--controller", controller, "--log-dir", votes]
-    return start_program("llava.serve.gradio_web_server", "--port", free_port(), *flags, health="/"), votes
+    return start_program("llava.serve.gradio_web_server", *flags), votes
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +47,9 @@ def open_page(browser, address: str, **viewport: int):
     return page
 
 
-def put(page, field: str, picture: Path, question: str) -> None:
+def put(page, field: str, image: Path, question: str) -> None:
     with page.expect_response(lambda reply: "/upload" in reply.url):
-        page.set_input_files(f"{field} input[type=file]", str(picture))
+        page.set_input_files(f"{field} input[type=file]", str(image))
     page.wait_for_selector(f"{field} img")
     page.fill(f"{field} textarea", question)
     page.locator(f"{field} textarea").press("Enter")
@@ -68,7 +61,7 @@ def choose(page, side: str, budget: str) -> None:
 
 
 def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
-    """Picture and text of a panel, once it shows another picture than before."""
+    """Plot and text of a panel, once it shows another plot than before."""
     page.wait_for_function(
         "([panel, old]) => { const i = document.querySelector(panel + ' img'); return i && i.src != old }",
         arg=[f"{side} .execution-plan", other_than],
@@ -77,18 +70,18 @@ def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
     return panel.locator("img").get_attribute("src"), panel.inner_text()
 
 
-def test_a_visit(browser, address, root) -> None:
-    """Drop a picture, ask, move the slider and see another plan, regenerate, vote, clear."""
+def test_chat_tab_asks_regenerates_votes_and_clears(browser, address, root) -> None:
+    """Add an image, ask, move the slider and see another plan, regenerate, vote, clear."""
     page = open_page(browser, address[0])
-    picture = root / "playground" / "shapes" / "demo.png"
-    put(page, "#question", picture, "What word is written in the picture?")
-    whole, told = plan_of(page, "")
-    assert "10 of 10" in told and "(100 %)" in told
+    image = root / "playground" / "shapes" / "demo.png"
+    put(page, "#question", image, "What word is written in the picture?")
+    dense_plan, text = plan_of(page, "")
+    assert "10 of 10" in text and "(100 %)" in text
     assert "sun" in page.inner_text("#conversation")
     choose(page, "", "0.6")
     page.click("#regenerate")
-    less, told = plan_of(page, "", whole)
-    assert less != whole and "48 of 80" in told and "not measured yet" not in told
+    plan, text = plan_of(page, "", dense_plan)
+    assert plan != dense_plan and "48 of 80" in text and "not measured yet" not in text
     page.get_by_role("button", name="Good answer").click()
     page.get_by_text("Thank you.").wait_for()
     assert len(list(address[1].glob("*-conv.json"))) == 1
@@ -101,26 +94,26 @@ def test_a_visit(browser, address, root) -> None:
     page.close()
 
 
-def test_two_budgets_side_by_side(browser, address, root) -> None:
+def test_compare_tab_two_budgets_show_two_plans(browser, address, root) -> None:
     page = open_page(browser, address[0])
     page.get_by_role("tab", name="Compare").click()
     choose(page, "#compare-right", "0.55")
     put(page, "#compare-question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
-    right, told_right = plan_of(page, "#compare-right")
-    left, told_left = plan_of(page, "#compare-left")
-    assert left != right and "80 of 80" in told_left and "44 of 80" in told_right
+    right, text_right = plan_of(page, "#compare-right")
+    left, text_left = plan_of(page, "#compare-left")
+    assert left != right and "80 of 80" in text_left and "44 of 80" in text_right
     page.close()
 
 
-def test_a_phone_sees_no_sideways_scrolling(browser, address) -> None:
+def test_page_on_a_phone_needs_no_sideways_scrolling(browser, address) -> None:
     page = open_page(browser, address[0], width=390, height=844)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
 
-def test_no_worker_is_told(browser, start_program) -> None:
-    controller = start_program("llava.serve.controller", "--port", free_port())
-    demo = start_program("llava.serve.gradio_web_server", "--port", free_port(), "--controller", controller, health="/")
+def test_page_without_a_worker_says_so(browser, start_program) -> None:
+    controller = start_program("llava.serve.controller")
+    demo = start_program("llava.serve.gradio_web_server", "--controller", controller)
     page = browser.new_page()
     page.set_default_timeout(WAIT_MS)
     page.goto(demo)

@@ -1,4 +1,4 @@
-"""Bad and hostile requests: the right status, a true message, and the next request is answered."""
+"""Bad and hostile requests to a worker: the right status, a message that names the error, and the worker goes on."""
 
 import base64
 import io
@@ -10,9 +10,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from llava.serve.controller import create_app as create_controller
-from llava.serve.middleware.body_limits import BodyLimits, check_depth
-from llava.serve.protocol.errors import RequestFailure
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.worker.request_limits import RequestLimits
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +22,7 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def picture(kind: str = "PNG", size=(8, 8), mode: str = "RGB", frames: int = 1) -> bytes:
+def image_bytes(kind: str = "PNG", size=(8, 8), mode: str = "RGB", frames: int = 1) -> bytes:
     buffer = io.BytesIO()
     images = [Image.new(mode, size, shade * 40) for shade in range(frames)]
     more = {"save_all": True, "append_images": images[1:]} if frames > 1 else {}
@@ -33,8 +31,8 @@ def picture(kind: str = "PNG", size=(8, 8), mode: str = "RGB", frames: int = 1) 
 
 
 def promising(width: int, height: int) -> bytes:
-    """A tiny PNG whose header promises a huge picture."""
-    data = bytearray(picture(mode="L", size=(1, 1)))
+    """A tiny PNG whose header promises a huge image."""
+    data = bytearray(image_bytes(mode="L", size=(1, 1)))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
     return bytes(data)
@@ -51,8 +49,8 @@ def noisy() -> bytes:
 
 
 NOISY = noisy()
-IMAGE, PNG = "<image>\nw5", encoded(picture())
-# name: (fields beside prompt, status, words of the message)
+IMAGE, PNG = "<image>\nw5", encoded(image_bytes())
+# name: (fields in addition to prompt, status, words of the message)
 FIELDS = {
     "no prompt": ({"prompt": None}, 422, ["prompt"]),
     "empty prompt": ({"prompt": ""}, 422, ["prompt"]),
@@ -62,7 +60,7 @@ FIELDS = {
     "half a surrogate pair": ({"prompt": "\ud800"}, 422, ["prompt"]),
     "prompt too long": ({"prompt": "w5 " * 2000}, 400, ["6,000 characters", "5,000"]),
     "prompt beyond the context": ({"prompt": "w5 " * 256}, 400, ["257 tokens", "255"]),
-    "pictures beyond the context": (
+    "images beyond the context": (
         {"prompt": "w5 " * 250 + "<image>" * 2, "images": [PNG] * 2},
         400,
         ["259"],
@@ -105,7 +103,7 @@ FIELDS = {
     "an image without a tag": ({"images": [PNG]}, 400, ["1 image", "0 <image>"]),
     "two tags and one image": ({"prompt": IMAGE * 2, "images": [PNG]}, 400, ["1 image", "2 <image>"]),
     "too many images": ({"prompt": "<image>" * 3, "images": [PNG] * 3}, 400, ["3 images", "2"]),
-    "images a text": ({"prompt": IMAGE, "images": encoded(picture())}, 422, ["images", "list"]),
+    "images a text": ({"prompt": IMAGE, "images": encoded(image_bytes())}, 422, ["images", "list"]),
     "an image null": ({"prompt": IMAGE, "images": [None]}, 422, ["images.0"]),
     "an image a number": ({"prompt": IMAGE, "images": [7]}, 422, ["images.0"]),
     "an image an address": ({"prompt": IMAGE, "images": ["http://169.254.169.254/latest"]}, 400, ["base64"]),
@@ -113,20 +111,20 @@ FIELDS = {
     "an empty image": ({"prompt": IMAGE, "images": [""]}, 400, ["image 1", "not an image"]),
     "an image of letters": ({"prompt": IMAGE, "images": ["not base64!"]}, 400, ["image 1", "base64"]),
     "an image of other letters": ({"prompt": IMAGE, "images": ["bildä"]}, 400, ["base64"]),
-    "base64 cut short": ({"prompt": IMAGE, "images": [encoded(picture())[:-3]]}, 400, ["base64"]),
-    "a picture cut short": ({"prompt": IMAGE, "images": [encoded(NOISY[: len(NOISY) // 2])]}, 400, ["cut short"]),
-    "noise for a picture": ({"prompt": IMAGE, "images": [encoded(NOISE)]}, 400, ["not an image"]),
-    "text for a picture": ({"prompt": IMAGE, "images": [encoded(b"<html></html>")]}, 400, ["not an image"]),
+    "base64 cut short": ({"prompt": IMAGE, "images": [encoded(image_bytes())[:-3]]}, 400, ["base64"]),
+    "a image cut short": ({"prompt": IMAGE, "images": [encoded(NOISY[: len(NOISY) // 2])]}, 400, ["cut short"]),
+    "noise for a image": ({"prompt": IMAGE, "images": [encoded(NOISE)]}, 400, ["not an image"]),
+    "text for a image": ({"prompt": IMAGE, "images": [encoded(b"<html></html>")]}, 400, ["not an image"]),
     "SVG": ({"prompt": IMAGE, "images": [encoded(SVG)]}, 400, ["not an image", "PNG"]),
-    "TIFF": ({"prompt": IMAGE, "images": [encoded(picture("TIFF"))]}, 400, ["not an image", "PNG"]),
-    "an EPS program": ({"prompt": IMAGE, "images": [encoded(picture("EPS"))]}, 400, ["not an image"]),
-    "an animated GIF": ({"prompt": IMAGE, "images": [encoded(picture("GIF", frames=3))]}, 400, ["animation"]),
-    "an animated WebP": ({"prompt": IMAGE, "images": [encoded(picture("WEBP", frames=3))]}, 400, ["animation"]),
-    "an animated PNG": ({"prompt": IMAGE, "images": [encoded(picture("PNG", frames=3))]}, 400, ["animation"]),
+    "TIFF": ({"prompt": IMAGE, "images": [encoded(image_bytes("TIFF"))]}, 400, ["not an image", "PNG"]),
+    "an EPS program": ({"prompt": IMAGE, "images": [encoded(image_bytes("EPS"))]}, 400, ["not an image"]),
+    "an animated GIF": ({"prompt": IMAGE, "images": [encoded(image_bytes("GIF", frames=3))]}, 400, ["animation"]),
+    "an animated WebP": ({"prompt": IMAGE, "images": [encoded(image_bytes("WEBP", frames=3))]}, 400, ["animation"]),
+    "an animated PNG": ({"prompt": IMAGE, "images": [encoded(image_bytes("PNG", frames=3))]}, 400, ["animation"]),
     "a bomb": ({"prompt": IMAGE, "images": [encoded(promising(60_000, 60_000))]}, 400, ["too large", "1,000,000"]),
-    "a small bomb": ({"prompt": IMAGE, "images": [encoded(picture(size=(1001, 1000)))]}, 400, ["1,001,000"]),
+    "a small bomb": ({"prompt": IMAGE, "images": [encoded(image_bytes(size=(1001, 1000)))]}, 400, ["1,001,000"]),
     "a large file": ({"prompt": IMAGE, "images": [encoded(NOISE * 25)]}, 400, ["60,000 bytes"]),
-    "the second of two": ({"prompt": IMAGE * 2, "images": [encoded(picture()), encoded(NOISE)]}, 400, ["image 2"]),
+    "the second of two": ({"prompt": IMAGE * 2, "images": [encoded(image_bytes()), encoded(NOISE)]}, 400, ["image 2"]),
 }
 # name: (bytes, headers, status, words)
 JSON = {"Content-Type": "application/json"}
@@ -163,11 +161,11 @@ async def answers(client) -> bool:
 
 def check(reply, status, words) -> None:
     assert reply.status_code in (status if isinstance(status, tuple) else (status,)), reply.text
-    said = reply.json()
-    assert said["error_code"] == 1 and said["request_id"] == reply.headers["X-Request-Id"]
+    failure = reply.json()
+    assert failure["error_code"] == 1 and failure["request_id"] == reply.headers["X-Request-Id"]
     for word in words:
-        assert word in said["text"], said["text"]
-    assert len(said["text"]) < 2000 and "Traceback" not in said["text"]
+        assert word in failure["text"], failure["text"]
+    assert len(failure["text"]) < 2000 and "Traceback" not in failure["text"]
 
 
 @pytest.fixture
@@ -176,7 +174,7 @@ def worker(make_service, client_of):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-async def test_fields(worker, name):
+async def test_worker_bad_field_is_refused_and_named(worker, name):
     fields, status, words = FIELDS[name]
     body = json.dumps({"prompt": "w5", "max_new_tokens": 1, **fields}).encode()
     async with worker as client:
@@ -185,7 +183,7 @@ async def test_fields(worker, name):
 
 
 @pytest.mark.parametrize("name", RAW)
-async def test_bodies(worker, name):
+async def test_worker_bad_body_is_refused(worker, name):
     body, headers, status, words = RAW[name]
     async with worker as client:
         check(await client.post("/worker_generate_stream", content=body, headers=headers), status, words)
@@ -201,7 +199,7 @@ async def test_bodies(worker, name):
         ("GET", "/x", 404),
     ],
 )
-async def test_paths_and_methods(worker, method, path, status):
+async def test_worker_unknown_path_or_method_is_refused(worker, method, path, status):
     async with worker as client:
         check(await client.request(method, path), status, [method])
         assert await answers(client)
@@ -209,12 +207,12 @@ async def test_paths_and_methods(worker, method, path, status):
 
 GOOD = {
     "control characters": {"prompt": "w5 \u0000\u0007\u001b[2J w6"},
-    "a picture in lines": {"prompt": IMAGE, "images": [base64.encodebytes(picture(size=(40, 40))).decode()]},
-    "a grey picture": {"prompt": IMAGE, "images": [encoded(picture(mode="L"))]},
-    "a still GIF": {"prompt": IMAGE, "images": [encoded(picture("GIF"))]},
-    "a see-through picture": {"prompt": IMAGE, "images": [encoded(picture(mode="RGBA"))]},
-    "one pixel": {"prompt": IMAGE, "images": [encoded(picture(size=(1, 1)))]},
-    "a thin picture": {"prompt": IMAGE, "images": [encoded(picture(size=(1, 3000)))]},
+    "a image in lines": {"prompt": IMAGE, "images": [base64.encodebytes(image_bytes(size=(40, 40))).decode()]},
+    "a grey image": {"prompt": IMAGE, "images": [encoded(image_bytes(mode="L"))]},
+    "a still GIF": {"prompt": IMAGE, "images": [encoded(image_bytes("GIF"))]},
+    "a see-through image": {"prompt": IMAGE, "images": [encoded(image_bytes(mode="RGBA"))]},
+    "one pixel": {"prompt": IMAGE, "images": [encoded(image_bytes(size=(1, 1)))]},
+    "a thin image": {"prompt": IMAGE, "images": [encoded(image_bytes(size=(1, 3000)))]},
     "unknown fields": {"prompt": "w5", "unheard": [1], "of": {"a": None}},
     "no images": {"prompt": "w5", "images": []},
     "empty stops": {"prompt": "w5", "stop": ["", ""]},
@@ -225,7 +223,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_odd_requests_that_are_fine(worker, name):
+async def test_worker_unusual_request_is_answered(worker, name):
     fields = dict(GOOD[name])
     async with worker as client:
         last = (await client.ask(**{"max_new_tokens": 1, **fields}))[-1]
@@ -233,86 +231,7 @@ async def test_odd_requests_that_are_fine(worker, name):
 
 
 @pytest.mark.parametrize("given", ["x" * 65, "a b", "a\tb", "é", ""])
-async def test_ids_that_cannot_be_logged_are_replaced(worker, given):
+async def test_worker_request_id_that_cannot_be_logged_is_replaced(worker, given):
     async with worker as client:
         reply = await client.get("/health", headers={"X-Request-Id": given.encode("latin-1")})
     assert reply.status_code == 200 and len(reply.headers["X-Request-Id"]) == 16
-
-
-LOCAL, FAR = "http://localhost:1", "http://10.1.2.3:80"
-CONTROLLER = {
-    "register without a name": ("/register_worker", {"check_heart_beat": True}, 422, ["worker_name"]),
-    "register a list": ("/register_worker", [], 422, ["body"]),
-    "register a path": ("/register_worker", {"worker_name": "/etc", "check_heart_beat": True}, 403, ["/etc"]),
-    "register a far address": (
-        "/register_worker",
-        {"worker_name": "http://10.1.2.3:80", "check_heart_beat": True},
-        403,
-        [],
-    ),
-    "a heart beat of a stranger": (
-        "/receive_heart_beat",
-        {"worker_name": "http://1.2.3.4", "queue_length": 1},
-        403,
-        [],
-    ),
-    "a queue below 0": (
-        "/receive_heart_beat",
-        {"worker_name": "http://localhost:1", "queue_length": -1},
-        422,
-        ["queue"],
-    ),
-    "a speed of 0": (
-        "/register_worker",
-        {
-            "worker_name": LOCAL,
-            "check_heart_beat": True,
-            "worker_status": {"model_names": ["m"], "speed": 0, "queue_length": 0},
-        },
-        422,
-        ["speed"],
-    ),
-    "a model that is no text": ("/get_worker_address", {"model": 5}, 422, ["model"]),
-    "no model": ("/worker_generate_stream", {"prompt": "w5"}, 422, ["model"]),
-    "a model with a line break": ("/worker_generate_stream", {"model": "a\nb"}, 422, ["model"]),
-    "nobody": ("/worker_generate_stream", {"model": "tiny"}, 503, ["no worker"]),
-    "deep": ("/worker_generate_stream", {"model": "m", "x": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}, 400, ["nested"]),
-    "a worker of nobody": ("/unregister_worker", {"worker_name": "x" * 400}, 422, ["worker_name"]),
-}
-
-
-@pytest.mark.parametrize("name", CONTROLLER)
-async def test_the_controller(name):
-    from httpx import ASGITransport, AsyncClient
-
-    path, body, status, words = CONTROLLER[name]
-    async with AsyncClient(transport=ASGITransport(create_controller()), base_url="http://controller") as client:
-        reply = await client.post(path, json=body)
-        assert reply.status_code == status, reply.text
-        assert all(word in reply.json()["text"] for word in words), reply.text
-        assert (await client.post("/list_models")).json() == {"models": []}
-
-
-def slow_depth(value) -> int:
-    if isinstance(value, (list, dict)):
-        return 1 + max((slow_depth(part) for part in (value.values() if isinstance(value, dict) else value)), default=0)
-    return 0
-
-
-def test_depth_against_walking_the_parsed_value() -> None:
-    rng = random.Random(1)
-
-    def value(depth: int):
-        kind = rng.randrange(5 if depth < 6 else 2)
-        if kind < 2:
-            return rng.choice([1, None, 'a"[', "\\", '\\"{', "]]]", "\\\\[", "é{"])
-        parts = [value(depth + 1) for _ in range(rng.randrange(3))]
-        return parts if kind == 2 else {rng.choice(['k"', "[", "\\"]) + str(n): part for n, part in enumerate(parts)}
-
-    for _ in range(500):
-        sample = value(0)
-        body, depth = json.dumps(sample).encode(), slow_depth(sample)
-        check_depth(body, depth)
-        if depth:
-            with pytest.raises(RequestFailure):
-                check_depth(body, depth - 1)

@@ -1,4 +1,4 @@
-"""Counted prompt positions against those that enter the decoder."""
+"""Requests that are checked: counted prompt positions against those that enter the decoder, image tags."""
 
 import pytest
 from PIL import Image
@@ -16,12 +16,12 @@ ANYRES = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[16, 32], [32
 
 
 def positions(loaded, images) -> int:
-    """Positions of the spliced sequence."""
+    """Length of the sequence that the decoder reads."""
     ids = tokenizer_image_token(PROMPT, loaded.tokenizer, return_tensors="pt")[None]
     pixels = process_images(images, loaded.image_processor, loaded.model.config)
     sizes = [image.size for image in images]
-    spliced = loaded.model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, pixels, sizes)
-    return spliced[4].shape[1]
+    merged = loaded.model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, pixels, sizes)
+    return merged[4].shape[1]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def positions(loaded, images) -> int:
     ],
     ids=["pad", "anyres", "spatial", "unpad"],
 )
-def test_counted_positions(make_checkpoint, changes, exact) -> None:
+def test_count_tokens_is_the_maximum_length_of_the_sequence(make_checkpoint, changes, exact) -> None:
     loaded = open_model({"model_path": str(make_checkpoint(**changes)), "model_name": "tiny", "device": "cpu"})
     for size in SIZES:
         images = [Image.new("RGB", size), Image.new("RGB", (16, 16))]
@@ -46,7 +46,7 @@ def test_counted_positions(make_checkpoint, changes, exact) -> None:
 
 
 @pytest.mark.parametrize("marks", [False, True])
-def test_pictures_stand_between_the_marks_that_the_model_knows(make_checkpoint, image_text, marks) -> None:
+def test_parse_request_adds_the_image_marks_that_the_model_knows(make_checkpoint, image_text, marks) -> None:
     folder = make_checkpoint(mm_use_im_start_end=marks)
     loaded = open_model({"model_path": str(folder), "model_name": "tiny", "device": "cpu"})
     body = GenerationBody(prompt="w5 <image>\nw6", images=[image_text])

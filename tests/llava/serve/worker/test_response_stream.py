@@ -13,7 +13,7 @@ from llava.serve.engine.request import GenerationRequest
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.worker.app import create_app
 from llava.serve.worker.request_limits import RequestLimits
-from llava.serve.worker.response_stream import AnswerStream
+from llava.serve.worker.response_stream import ResponseStream
 
 pytestmark = pytest.mark.anyio
 
@@ -87,9 +87,9 @@ async def test_client_that_disconnects_stops_its_generation(connect, worker, slo
         client.left.set()
         await client.task
         slow_engine.tokens.release(50)
-        [job] = slow_engine.jobs
-        await wait_until(lambda: job.outcome is not None)
-        assert job.tokens <= 3 + 2 and job.halt_reason == "client_gone"
+        [request] = slow_engine.requests
+        await wait_until(lambda: request.outcome is not None)
+        assert request.tokens <= 3 + 2 and request.cancel_reason == "client_disconnected"
         await wait_until(lambda: service.queue.load().running == 0)
         assert service.queue.load().seconds_per_request is None, "an aborted answer is not timed"
 
@@ -104,7 +104,7 @@ async def test_client_that_disconnects_in_the_queue_is_never_answered(connect, w
         await wait_until(lambda: service.queue.load().waiting == 0)
         slow_engine.tokens.release(2)
         await first.task
-        assert len(slow_engine.jobs) == 1
+        assert len(slow_engine.requests) == 1
 
 
 async def test_client_that_disconnects_at_once_frees_its_slot(connect, worker, slow_engine):
@@ -140,8 +140,8 @@ async def test_client_that_stops_reading_stops_its_generation(connect, worker, s
         slow_engine.tokens.release(2)
         await client.task
         slow_engine.tokens.release(10)
-        await wait_until(lambda: slow_engine.jobs and slow_engine.jobs[0].outcome is not None)
-        assert slow_engine.jobs[0].tokens <= 5
+        await wait_until(lambda: slow_engine.requests and slow_engine.requests[0].outcome is not None)
+        assert slow_engine.requests[0].tokens <= 5
     assert "left its answer unread for 0.2 s" in caplog.text
 
 
@@ -157,7 +157,7 @@ async def test_request_that_waits_too_long_gets_a_timeout(connect, worker, slow_
         slow_engine.tokens.release(1)
         await first.task
         assert first.parts()[-1]["error_code"] == 0, "the time in the queue does not count for one that has begun"
-        assert len(slow_engine.jobs) == 1
+        assert len(slow_engine.requests) == 1
 
 
 async def test_answer_that_takes_too_long_gets_a_timeout_and_stops(connect, worker, slow_engine):
@@ -169,8 +169,8 @@ async def test_answer_that_takes_too_long_gets_a_timeout_and_stops(connect, work
         said = client.parts()[-1]
         assert said["error_code"] == 1 and said["reason"] == "timeout" and "0.3 s" in said["text"]
         slow_engine.tokens.release(5)
-        await wait_until(lambda: slow_engine.jobs[0].outcome is not None)
-        assert slow_engine.jobs[0].tokens <= 4
+        await wait_until(lambda: slow_engine.requests[0].outcome is not None)
+        assert slow_engine.requests[0].tokens <= 4
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ async def test_request_that_starts_as_its_wait_ends_goes_on(make_service):
     service = make_service()
     limits = RequestLimits(queue_timeout_s=0.1, generation_timeout_s=0.4)
     question = GenerationRequest("w5", (), SamplingParams(), (), {}, 2, "w5")
-    stream = AnswerStream(question, "one", service.queue, limits, 1)
+    stream = ResponseStream(question, "one", service.queue, limits, 1)
     # As if the engine's call were still on its way when the time is up.
-    asyncio.get_running_loop().call_later(0.05, setattr, stream.job, "began", time.perf_counter() + 0.05)
+    asyncio.get_running_loop().call_later(0.05, setattr, stream.request, "began", time.perf_counter() + 0.05)
     [said] = [part async for part in stream.chunks(service.policy, service.metrics)]
     assert b"took more than 0.4 s" in said

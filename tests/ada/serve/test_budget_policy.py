@@ -1,0 +1,61 @@
+"""Latency budgets in a worker: what a request is granted, and what load changes."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from fixtures.serving import metric_samples
+
+from ada.serve.budget_policy import load_controller_from
+from ada.serve.load_controller import LoadController
+from llava.errors import OptionError
+
+
+@pytest.mark.anyio
+async def test_worker_smaller_budget_runs_less(make_service, client_of) -> None:
+    async with client_of(make_service()) as client:
+        plans = [(await client.ask(max_new_tokens=2, latency_budget=b))[-1]["latency_budget"] for b in (1, 0.5)]
+    assert [plan["heads"][0] for plan in plans] == [16, 8]
+    assert plans[0]["prefill_gflops"] > plans[1]["prefill_gflops"]
+
+
+@pytest.mark.anyio
+async def test_worker_budget_below_the_minimum_is_refused_where_it_is_strict(make_service, client_of) -> None:
+    async with client_of(make_service()) as client:
+        body = {"prompt": "w5", "latency_budget": 0.2, "max_new_tokens": 1}
+        adaptive = (await client.ask(**body))[-1]["latency_budget"]
+        assert adaptive["met"] is False and adaptive["granted"] == 0.5
+        strict = await client.post("/worker_generate_stream", json={**body, "latency_budget_policy": "strict"})
+    assert strict.status_code == 400 and "0.2" in strict.json()["text"] and "0.5" in strict.json()["text"]
+
+
+@pytest.mark.anyio
+async def test_worker_without_load_grants_what_is_requested(make_service, client_of) -> None:
+    async with client_of(make_service({"adaptive_budget": 0.5, "adaptive_patience": 1e6})) as client:
+        assert (await client.ask(max_new_tokens=2))[-1]["latency_budget"]["allowed"] is None
+
+
+@pytest.mark.anyio
+async def test_worker_under_load_lowers_budgets_but_not_strict_ones(make_service, client_of) -> None:
+    service = make_service({"adaptive_budget": 0.5, "adaptive_patience": 1e-6, "adaptive_recovery": 1e6})
+    async with client_of(service) as client:
+        fields = [{}, {"latency_budget": 0.9}, {"latency_budget": 0.9, "latency_budget_policy": "strict"}, {}]
+        answers = await asyncio.gather(*(client.ask(max_new_tokens=2, **more) for more in fields))
+        metrics = metric_samples((await client.get("/metrics")).text)
+    budgets = [parts[-1]["latency_budget"] for parts in answers]
+    assert [b["requested"] for b in budgets] == [None, 0.9, 0.9, None]
+    lowered = [b for b in budgets if b["load_multiplier"] < 1]
+    assert len(lowered) >= 2 and all(b["allowed"] == pytest.approx(0.5, abs=1e-3) for b in lowered)
+    assert budgets[2]["allowed"] == 0.9 and budgets[2]["granted"] == 0.875 and budgets[2]["load_multiplier"] == 1
+    assert metrics["adallava:budget_downgrades_total"] == len(lowered)
+
+
+def test_load_controller_from_model_without_budgets_is_a_user_error() -> None:
+    with pytest.raises(OptionError, match="--adaptive-budget needs a model"):
+        load_controller_from({"adaptive_budget": 0.5}, SimpleNamespace())
+
+
+def test_load_controller_from_flags_is_off_by_default_and_keeps_the_models_minimum(loaded) -> None:
+    assert load_controller_from({}, loaded.model) is None
+    flags = {"adaptive_budget": 0.1, "adaptive_patience": 3.0}
+    assert load_controller_from(flags, loaded.model) == LoadController(0.5, max_queue_wait_s=3.0)

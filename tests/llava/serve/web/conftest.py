@@ -1,0 +1,51 @@
+"""A demo page whose controller answers as the test says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from llava.errors import LlavaError
+from llava.serve.web.components import Page
+from llava.serve.web.vote_log import VoteLog
+
+
+class FakeClient:
+    """A controller's client that answers every request in two chunks. ``requests``: the bodies that it got."""
+
+    def __init__(self) -> None:
+        self.requests: list[Mapping[str, Any]] = []
+        self.failure: LlavaError | None = None
+
+    def conv_mode(self, model: str) -> str:
+        return "vicuna_v1"
+
+    def answer(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        self.requests.append(body)
+        yield {"text": f"{body['prompt']} sun"}
+        if self.failure is not None:
+            raise self.failure
+        yield {"text": f"{body['prompt']} sunny", "finish_reason": "stop"}
+
+
+class StrengthPart:
+    """A plug-in's part: a control ``strength``, and a panel that shows the number of replies in this session."""
+
+    def controls(self) -> Mapping[str, Any]:
+        return {"strength": gr.Slider(0, 1, 1)}
+
+    def panel(self) -> Sequence[Any]:
+        return [gr.HTML("start")]
+
+    def show(self, reply: Mapping[str, Any], memory: dict[str, Any]) -> Sequence[Any]:
+        if not reply:
+            return ["start"]
+        memory["replies"] = memory.get("replies", 0) + 1
+        return [f"reply {memory['replies']}"]
+
+
+@pytest.fixture
+def page(tmp_path) -> Page:
+    """A page with one plug-in part."""
+    return Page(FakeClient(), VoteLog(tmp_path / "votes"), [StrengthPart()])  # type: ignore[arg-type]
