@@ -1,4 +1,4 @@
-"""The one way of answering: prompt, pictures and settings in; text, timing and the plug-ins' facts out."""
+"""The one way of answering: prompt, images and settings in; text, timing and the plug-ins' metadata out."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class SamplingParams:
 class Answer:
     """A finished answer.
 
-    timing: milliseconds to the first token, tokens a second behind it, new tokens. facts: the plug-ins' on it.
-    token_ms: milliseconds that each token behind the first took. finish_reason: "stop" (the model, or a stop text,
+    timing: milliseconds to the first token, tokens a second after it, new tokens. metadata: the plug-ins' on it.
+    token_ms: milliseconds that each token after the first took. finish_reason: "stop" (the model, or a stop text,
     ended it), "length" (``max_new_tokens`` did) or "abort" (it was cancelled).
     """
 
     text: str
     token_ids: list[int]
     timing: dict[str, float]
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     token_ms: list[float] = field(default_factory=list)
     finish_reason: str = "stop"
 
@@ -147,17 +147,17 @@ def finished_answer(
     sampling: SamplingParams,
     stops: Sequence[str],
 ) -> Answer:
-    """The new tokens as an answer. output: what ``generate`` returned, for the plug-ins' facts."""
+    """The new tokens as an answer. output: what ``generate`` returned, for the plug-ins' metadata."""
     text = tokenizer.decode(new, skip_special_tokens=True).strip()
     ended = (bool(new) and new[-1] in end_ids(model)) or any(stop in text for stop in stops)
     for stop in stops:
         text = text.removesuffix(stop).strip()
     timing = clock.timing()
-    facts = merged(hooks().describe_generation(model=model, output=output, timing=timing))
+    metadata = merged(hooks().describe_generation(model=model, output=output, timing=timing))
     reason = "stop" if ended or len(new) < sampling.max_new_tokens else "length"
     if clock.cancelled is not None and clock.cancelled.is_set():
         reason = "abort"
-    return Answer(text, new, timing, facts, clock.token_ms(), reason)
+    return Answer(text, new, timing, metadata, clock.token_ms(), reason)
 
 
 def end_ids(model: Any) -> list[int]:
@@ -196,7 +196,7 @@ def with_image_tags(model: Any, text: str, count: int) -> str:
 
 
 def image_tag(model: Any) -> str:
-    """What stands for a picture in this model's prompts: ``<image>``, between marks where it was trained with them."""
+    """What stands for an image in this model's prompts: ``<image>``, between marks where it was trained with them."""
     if getattr(model.config, "mm_use_im_start_end", False):
         return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
     return DEFAULT_IMAGE_TOKEN

@@ -6,7 +6,7 @@ below under ``llava.hookspecs.hookimpl``. The shell works with none. ``ada.overl
 The way of a program: ``add_arguments`` -> parse -> ``model_classes`` (while loading) -> ``prepare_model``
 -> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``, or in the programs that
 answer files of questions ``describe_row``.
-The server's worker makes a ``serving_policy`` once, and asks it in front of and behind each request.
+The server's worker makes a ``serving_policy`` once, and asks it before and after each request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
 
 @hookspec
 def model_classes() -> Mapping[str, tuple[type, type]]:  # type: ignore[empty-body]
-    """``model_type`` of a config.json -> (config class, model class), beside the shell's own."""
+    """``model_type`` of a config.json -> (config class, model class), next to the shell's own."""
 
 
 @hookspec(firstresult=True)
@@ -58,7 +58,7 @@ def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, A
 
 @hookspec
 def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:  # type: ignore[empty-body]
-    """JSON-ready facts about a finished generation, for reports and replies.
+    """JSON-ready metadata about a finished generation, for reports and replies.
 
     ``output`` is what ``generate(..., return_dict_in_generate=True)`` returned; ``timing`` has
     ``time_to_first_token_ms``, ``tokens_per_second`` and ``new_tokens``. The key ``"summary"``, where given,
@@ -68,7 +68,7 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
 
 @hookspec
 def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # type: ignore[empty-body]
-    """JSON-ready facts about one row of a finished batch, of one row too: for the records of an answer file.
+    """JSON-ready metadata about one row of a finished batch, of one row too: for the records of an answer file.
 
     They state what the question costs when it is asked alone, whatever else was in the batch.
     """
@@ -117,7 +117,7 @@ def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
 
 @hookspec
 def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:  # type: ignore[empty-body]
-    """Learning rates of their own: a module's name, as a part of its parameters' names -> rate."""
+    """Separate learning rates: a module's name, as a part of its parameters' names -> rate."""
 
 
 @hookspec
@@ -130,7 +130,7 @@ def training_policy(model: Any, arguments: Mapping[type, Any]) -> Any:
 
 @hookspec
 def request_fields() -> Mapping[str, tuple[Any, Any]]:  # type: ignore[empty-body]
-    """Fields that a request to the server may have beside upstream's: name -> (type, pydantic ``FieldInfo``)."""
+    """Fields that a request to the server may have next to upstream's: name -> (type, pydantic ``FieldInfo``)."""
 
 
 @hookspec

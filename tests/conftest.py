@@ -42,8 +42,8 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory) -> Path:
-    """A picture file."""
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+def image_file(tmp_path_factory) -> Path:
+    """An image file."""
+    path = tmp_path_factory.mktemp("images") / "image.png"
     Image.effect_noise((20, 30), 90).convert("RGB").save(path)
     return path

@@ -97,29 +97,18 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         ``granted_units`` (B,) grants units directly, and ``noise`` is that of the draws; in training, where neither
         they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
         """
-        others: dict[str, Any] = {
-            "past_key_values": past_key_values,
-            "use_cache": use_cache,
-            "logits_to_keep": logits_to_keep,
-            **kwargs,
-        }
-        budgeted = self.training or latency_budget is not None or granted_units is not None
-        if execution is not None or not budgeted:
+        others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
+        others["logits_to_keep"] = logits_to_keep
+        prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
+        pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
+        if execution is not None or not (self.training or latency_budget is not None or granted_units is not None):
             return super().forward(
-                input_ids,
-                attention_mask,
-                position_ids,
-                inputs_embeds=inputs_embeds,
-                labels=labels,
-                images=images,
-                image_sizes=image_sizes,
-                execution=execution,
-                **others,
+                input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
         if inputs_embeds is not None:
-            batch = EmbeddedBatch(inputs_embeds, attention_mask, position_ids, labels)
+            batch = EmbeddedBatch(inputs_embeds, **prompt)
         elif input_ids is not None:
-            batch = self.embed(input_ids, attention_mask, position_ids, labels, images, image_sizes)
+            batch = self.embed(input_ids, **prompt, **pixels)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))

@@ -157,7 +157,7 @@ class BudgetPolicy(ServingPolicy):
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return ``latency_budget``: requested, allowed under load, granted on the model's grid, and what ran."""
-        metadata = finished.answer.facts
+        metadata = finished.answer.metadata
         if "plan" not in metadata:
             return {}
         requested: Budget | None = fields.get("latency_budget")

@@ -74,7 +74,7 @@ def eval_model(args: Any) -> Answer:
     )
     print(result.text)
     if options.get("report") == "json":
-        print(json.dumps({"answer": result.text, **result.timing, **result.facts}))
+        print(json.dumps({"answer": result.text, **result.timing, **result.metadata}))
     return result
 
 

@@ -64,7 +64,7 @@ class ChatSession:
             del self.conversation.messages[-2:]
             raise
         self.conversation.messages[-1][1] = result.text
-        self.last_metadata = result.facts
+        self.last_metadata = result.metadata
         return result
 
     def _stream(self, prompt: str, show: Callable[[str], None]) -> Answer:

@@ -98,7 +98,7 @@ def run_command(session: ChatSession, line: str) -> str:
 def report_line(answer: Answer) -> str:
     """Return the line after an answer: the plug-ins' summary, then the measured times."""
     timing = answer.timing
-    parts = [answer.facts["summary"]] if "summary" in answer.facts else []
+    parts = [answer.metadata["summary"]] if "summary" in answer.metadata else []
     parts.append(f"first token {timing['time_to_first_token_ms']:.0f} ms")
     if timing["tokens_per_second"]:
         parts.append(f"{timing['tokens_per_second']:.1f} tokens/s")
@@ -119,7 +119,7 @@ def ask(session: ChatSession, question: str, debug: bool = False) -> None:
     answer = session.ask(question, show)
     print(f"\n{report_line(answer)}", flush=True)
     if debug:
-        print({"prompt": session.last_prompt, **answer.facts}, flush=True)
+        print({"prompt": session.last_prompt, **answer.metadata}, flush=True)
 
 
 def chat(session: ChatSession, lines: Iterable[str], debug: bool) -> bool:

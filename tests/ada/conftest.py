@@ -73,7 +73,7 @@ class SlowAda:
         return (w["3.weight"] @ x + w["3.bias"])[None, None]
 
     def scores(self, embeds: torch.Tensor) -> list[float]:
-        """The scheduler's logits, read from the last position in front of layer P."""
+        """The scheduler's logits, read from the last position before layer P."""
         prefix = copy.copy(self.plain.model)
         prefix._modules = {**prefix._modules, "layers": prefix.layers[: self.P], "norm": nn.Identity()}
         prefix.config = copy.copy(prefix.config)
@@ -84,33 +84,33 @@ class SlowAda:
 
     def choose(self, scores: list[float], units: int) -> set[tuple[int, int, int]]:
         """Switches that are on: (layer, 0 for heads or 1 for neuron groups, index)."""
-        on = {(layer, sort, a) for layer in range(self.P) for sort in (0, 1) for a in range(self.A)}
+        on = {(layer, component, a) for layer in range(self.P) for component in (0, 1) for a in range(self.A)}
         if self.config.scheduler_type == "L":
             best = sorted(range(self.L - self.P), key=lambda n: -scores[n])[:units]
-            return on | {(self.P + n, sort, a) for n in best for sort in (0, 1) for a in range(self.A)}
+            return on | {(self.P + n, component, a) for n in best for component in (0, 1) for a in range(self.A)}
         score = {}
         for layer in range(self.P, self.L):
-            for sort in (0, 1):
+            for component in (0, 1):
                 for a in range(self.A):
-                    score[layer, sort, a] = scores[((layer - self.P) * 2 + sort) * self.A + a]
+                    score[layer, component, a] = scores[((layer - self.P) * 2 + component) * self.A + a]
         for _ in range(units):
             named = max((switch for switch in score if switch not in on), key=score.__getitem__)[0]
-            for sort in (0, 1):
-                off = [a for a in range(self.A) if (named, sort, a) not in on]
-                off.sort(key=lambda a: -score[named, sort, a])
-                on |= {(named, sort, a) for a in off[: self.config.scheduler_rank]}
+            for component in (0, 1):
+                off = [a for a in range(self.A) if (named, component, a) not in on]
+                off.sort(key=lambda a: -score[named, component, a])
+                on |= {(named, component, a) for a in off[: self.config.scheduler_rank]}
         return on
 
     def cut(self, on: set[tuple[int, int, int]]) -> LlamaForCausalLM:
         """The plain model with zeros where nothing runs."""
         cut = copy.deepcopy(self.plain)
         for index, layer in enumerate(cut.model.layers):
-            for sort, linear in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
+            for component, linear in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
                 size, longer = divmod(linear.in_features, self.A)
                 start = 0
                 for a in range(self.A):
                     end = start + size + (a < longer)
-                    if (index, sort, a) not in on:
+                    if (index, component, a) not in on:
                         linear.weight.data[:, start:end] = 0
                     start = end
         return cut

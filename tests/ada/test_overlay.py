@@ -37,11 +37,11 @@ def plain(make_llava) -> LlavaLlamaForCausalLM:
     """A plain LLaVA, as it is loaded from a checkpoint without a scheduler."""
     model = make_llava("H", layers=6, prefix=3)
     config = LlavaConfig(**{**model.config.to_dict(), "model_type": "llava_llama"})
-    twin = LlavaLlamaForCausalLM(config)
-    twin.get_vision_tower().load_model()
-    twin.load_state_dict(model.state_dict(), strict=False)
-    twin.generation_config.eos_token_id = None
-    return twin.eval()
+    copied = LlavaLlamaForCausalLM(config)
+    copied.get_vision_tower().load_model()
+    copied.load_state_dict(model.state_dict(), strict=False)
+    copied.generation_config.eos_token_id = None
+    return copied.eval()
 
 
 def test_flags_are_read() -> None:
@@ -59,7 +59,7 @@ def test_the_published_type_has_a_class() -> None:
     assert set(classes) == {"ada_llava_llama", "ada_llava_mistral", "ada_llava_qwen"}
 
 
-def test_a_plain_model_is_told_the_two_ways_on(plain) -> None:
+def test_a_plain_model_is_shown_the_two_ways_on(plain) -> None:
     for planner in (None, "learned"):
         with pytest.raises(OptionError, match=r"finetune_ada_heads\.sh, or pass --planner .*even\|last\|random"):
             overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "planner": planner})
@@ -90,8 +90,8 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         assert out.execution_plan.layers[-1].is_empty
     # Without a budget, or with all of it, it is the model that it was.
     for budget in (None, 1.0):
-        whole = plain.generate(PROMPT, images=pixels[:1], latency_budget=budget, planner=planner, **RETURN)
-        assert torch.equal(whole.sequences, expected)
+        full = plain.generate(PROMPT, images=pixels[:1], latency_budget=budget, planner=planner, **RETURN)
+        assert torch.equal(full.sequences, expected)
     with pytest.raises(OptionError, match="--planner is 'best'; expected one of learned"):
         plain.generate(PROMPT, images=pixels[:1], latency_budget=0.7, planner="best", **RETURN)
     with pytest.raises(OptionError, match="no scheduler"):
@@ -116,10 +116,10 @@ def test_other_models_cannot_be_adopted() -> None:
 def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
     model = make_llava("H")
     out = model.generate(PROMPT, images=pixels[:1], latency_budget=0.1, **RETURN)
-    facts = overlay.describe_generation(model=model, output=out, timing={})
-    assert json.loads(json.dumps(facts))["plan"] == out.execution_plan.to_json()
-    assert facts["prefill_gflops"] == pytest.approx(sum(facts["prefill_flops"].values()) / 1e9)
-    assert facts["requested"] == 0.1 and facts["granted"] == 0.4 and facts["budget_met"] is False
+    metadata = overlay.describe_generation(model=model, output=out, timing={})
+    assert json.loads(json.dumps(metadata))["plan"] == out.execution_plan.to_json()
+    assert metadata["prefill_gflops"] == pytest.approx(sum(metadata["prefill_flops"].values()) / 1e9)
+    assert metadata["requested"] == 0.1 and metadata["granted"] == 0.4 and metadata["budget_met"] is False
     for said in (
         "budget 0.1",
         "granted 0.4",
@@ -128,7 +128,7 @@ def test_a_generation_is_described_in_json(make_llava, pixels) -> None:
         "heads 16/40",
         "neurons 200/500",
     ):
-        assert said in facts["summary"]
+        assert said in metadata["summary"]
     assert overlay.describe_generation(model=model, output=SimpleNamespace(), timing={}) == {}
 
 
@@ -165,13 +165,13 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
             clock=TokenClock(),
             **RETURN,
         )
-        facts = overlay.describe_row(model=model, output=both, row=row)
-        assert facts == overlay.describe_row(model=model, output=alone, row=0)
-        told = overlay.describe_generation(model=model, output=alone, timing={"time_to_first_token_ms": 1.0})
+        metadata = overlay.describe_row(model=model, output=both, row=row)
+        assert metadata == overlay.describe_row(model=model, output=alone, row=0)
+        shown = overlay.describe_generation(model=model, output=alone, timing={"time_to_first_token_ms": 1.0})
         own = {"plan", "to_plan_ms", "plan_ms", "preprocess_ms", "before_ms", "summary", "measured_ms"}
-        assert all(facts[name] == told[name] for name in told.keys() - own)
-        assert facts["to_plan_ms"] is None and told["to_plan_ms"] > 0, "the batch's times are not the row's"
-        assert ExecutionPlan.from_json(facts["plan"]) == alone.execution_plan and facts["padding"] == 0
+        assert all(metadata[name] == shown[name] for name in shown.keys() - own)
+        assert metadata["to_plan_ms"] is None and shown["to_plan_ms"] > 0, "the batch's times are not the row's"
+        assert ExecutionPlan.from_json(metadata["plan"]) == alone.execution_plan and metadata["padding"] == 0
     assert overlay.describe_row(model=model, output=SimpleNamespace(), row=0) == {}
 
 

@@ -102,8 +102,8 @@ def run(root: Path, world: Path, case: str, rows: list[dict], out: Path) -> int:
     predictions = folder / "predictions.json"
     predictions.write_text(json.dumps([{"questionId": r["question_id"], "prediction": r["text"]} for r in rows]))
     program, *flags = PROGRAMS[case].split(" ")
-    places = {"d": folder, "a": answers, "o": out, "v": by_question, "p": predictions}
-    return main_of(root, program)([flag.format(**places) for flag in flags])
+    indices = {"d": folder, "a": answers, "o": out, "v": by_question, "p": predictions}
+    return main_of(root, program)([flag.format(**indices) for flag in flags])
 
 
 def changed(rows: list[dict], fault: str) -> list[dict]:
@@ -158,15 +158,15 @@ def test_conversions_as_programs(root, tmp_path, program: str) -> None:
 BUDGETS = ("0ms", "-5ms", "3 parsecs")
 
 
-def programs_that_answer(checkpoint: Path, picture: Path, folder: Path) -> dict[str, list[str]]:
+def programs_that_answer(checkpoint: Path, image_file: Path, folder: Path) -> dict[str, list[str]]:
     """Module -> flags with which it answers, all but the budget."""
-    (folder / "questions.jsonl").write_text(lines_of([{"question_id": 1, "image": picture.name, "text": "w5"}]))
+    (folder / "questions.jsonl").write_text(lines_of([{"question_id": 1, "image": image_file.name, "text": "w5"}]))
     model = ["--model-path", str(checkpoint), "--device", "cpu"]
     files = ["--question-file", str(folder / "questions.jsonl"), "--answers-file", str(folder / "answers.jsonl")]
-    asked = [*model, *files, "--image-folder", str(picture.parent)]
+    asked = [*model, *files, "--image-folder", str(image_file.parent)]
     return {
-        "llava.eval.run_llava": [*model, "--image-file", str(picture), "--query", "w5"],
-        "llava.serve.cli": [*model, "--image-file", str(picture)],
+        "llava.eval.run_llava": [*model, "--image-file", str(image_file), "--query", "w5"],
+        "llava.serve.cli": [*model, "--image-file", str(image_file)],
         "llava.eval.model_vqa": asked,
         "llava.eval.model_vqa_loader": asked,
         "llava.serve.model_worker": model,
@@ -185,8 +185,8 @@ def programs_that_answer(checkpoint: Path, picture: Path, folder: Path) -> dict[
         "ada.cost",
     ],
 )
-def test_budgets_that_are_no_time(adaptive_checkpoint, picture, tmp_path, capsys, module, budget) -> None:
-    flags = programs_that_answer(adaptive_checkpoint, picture, tmp_path)[module]
+def test_budgets_that_are_no_time(adaptive_checkpoint, image_file, tmp_path, capsys, module, budget) -> None:
+    flags = programs_that_answer(adaptive_checkpoint, image_file, tmp_path)[module]
     program = importlib.import_module("ada.cost.__main__" if module == "ada.cost" else module)
     try:
         code = program.main([*flags, "--latency-budget", budget])
@@ -224,19 +224,19 @@ def stored(adaptive_checkpoint, tmp_path, monkeypatch):
         ({"version": 99}, "has version 99"),
     ],
 )
-def test_profiles_of_other_surroundings(run_once, stored, adaptive_checkpoint, picture, changes, message) -> None:
+def test_profiles_of_other_surroundings(run_once, stored, adaptive_checkpoint, image_file, changes, message) -> None:
     path = stored(**changes)
     before = path.read_bytes()
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--device", "cpu", "--query", "w5")
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--device", "cpu", "--query", "w5")
     ran = run_once(*flags, "--latency-budget", "9s", "--no-auto-calibrate")
     assert ran.code == 2 and message in ran.err and "python -m ada.calibrate" in ran.err
     assert not ran.out and path.read_bytes() == before
 
 
-def test_a_time_for_batches_is_refused(adaptive_checkpoint, picture, tmp_path, capsys) -> None:
+def test_a_time_for_batches_is_refused(adaptive_checkpoint, image_file, tmp_path, capsys) -> None:
     from llava.eval import model_vqa
 
-    flags = programs_that_answer(adaptive_checkpoint, picture, tmp_path)["llava.eval.model_vqa"]
+    flags = programs_that_answer(adaptive_checkpoint, image_file, tmp_path)["llava.eval.model_vqa"]
     assert model_vqa.main([*flags, "--batch-size", "4", "--latency-budget", "9s"]) == 2
     assert "--batch-size is 4" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["questions.jsonl"]

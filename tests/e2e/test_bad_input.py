@@ -16,16 +16,16 @@ BUDGETS = ("0", "1.5", "nan", "fast", "-0.5", "inf", "", "0%", "120%")
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_budgets(run_cli, run_once, adaptive_checkpoint, picture, budget: str) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, f"--latency-budget={budget}")
+def test_budgets(run_cli, run_once, adaptive_checkpoint, image_file, budget: str) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, f"--latency-budget={budget}")
     for ran in (run_cli(*flags, typed=["w5"]), run_once(*flags, "--query", "w5")):
         assert ran.code == 2
         assert "--latency-budget" in ran.err and repr(budget) in ran.err and "(0, 1]" in ran.err
         assert "ASSISTANT" not in ran.out
 
 
-def test_a_strict_budget_below_the_least_names_the_least(run_once, adaptive_checkpoint, picture) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--query", "w5", "--max_new_tokens", 2)
+def test_a_strict_budget_below_the_least_names_the_least(run_once, adaptive_checkpoint, image_file) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--query", "w5", "--max_new_tokens", 2)
     loose = run_once(*flags, "--latency-budget", "0.2", "--report", "json")
     strict = run_once(*flags, "--latency-budget", "0.2", "--strict-latency-budget")
     assert loose.code == 0 and not json.loads(loose.out.splitlines()[-1])["budget_met"]
@@ -43,11 +43,11 @@ def png_of(pixels: int) -> bytes:
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "text", "empty", "folder", "huge"])
-def test_images(run_cli, run_once, adaptive_checkpoint, picture, tmp_path, fault: str) -> None:
+def test_images(run_cli, run_once, adaptive_checkpoint, image_file, tmp_path, fault: str) -> None:
     path = tmp_path / "bad.png"
-    whole = picture.read_bytes()
+    full = image_file.read_bytes()
     contents = {
-        "truncated": whole[: len(whole) // 2],
+        "truncated": full[: len(full) // 2],
         "text": b"not a picture",
         "empty": b"",
         "huge": png_of(100_000_000),
@@ -103,19 +103,28 @@ FAULTS = ("missing key", "wrong shape", "extra key", "truncated", "pickle", "no 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_checkpoints(run_cli, adaptive_checkpoint, picture, tmp_path, fault: str) -> None:
+def test_checkpoints(run_cli, adaptive_checkpoint, image_file, tmp_path, fault: str) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(adaptive_checkpoint, folder)
     witness = tmp_path / "witness"
     named = spoil(folder, fault, witness)
-    ran = run_cli("--model-path", folder, "--image-file", picture, typed=["w5"])
+    ran = run_cli("--model-path", folder, "--image-file", image_file, typed=["w5"])
     assert ran.code == 2 and named in ran.err, ran.err
     assert "ASSISTANT" not in ran.out and "Traceback" not in ran.err
     assert not witness.exists(), "code in a pickle never runs"
 
 
-def test_a_plain_llava_with_a_budget_names_the_two_ways_on(run_cli, tiny_checkpoint, picture) -> None:
-    flags = ("--model-path", tiny_checkpoint, "--image-file", picture, "--latency-budget", "0.5", "--max-new-tokens", 3)
+def test_a_plain_llava_with_a_budget_names_the_two_ways_on(run_cli, tiny_checkpoint, image_file) -> None:
+    flags = (
+        "--model-path",
+        tiny_checkpoint,
+        "--image-file",
+        image_file,
+        "--latency-budget",
+        "0.5",
+        "--max-new-tokens",
+        3,
+    )
     ran = run_cli(*flags, typed=["w5"])
     assert ran.code == 2
     assert "finetune_ada_heads.sh" in ran.err and "--planner even|last|random" in ran.err
@@ -133,8 +142,8 @@ def test_a_plain_llava_with_a_budget_names_the_two_ways_on(run_cli, tiny_checkpo
         (("--model-path", "nowhere/at/all"), "nowhere/at/all"),
     ],
 )
-def test_other_flags(run_cli, adaptive_checkpoint, picture, monkeypatch, flags, named: str) -> None:
+def test_other_flags(run_cli, adaptive_checkpoint, image_file, monkeypatch, flags, named: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = () if "--model-path" in flags else ("--model-path", adaptive_checkpoint)
-    ran = run_cli(*before, *flags, "--image-file", picture, typed=["w5"])
+    ran = run_cli(*before, *flags, "--image-file", image_file, typed=["w5"])
     assert ran.code == 2 and named in ran.err and "Traceback" not in ran.err

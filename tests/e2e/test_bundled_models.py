@@ -34,8 +34,8 @@ def test_they_name_no_place_of_the_machine_that_made_them(bundled: Path, name: s
 def test_moved_elsewhere_they_read_and_count(bundled: Path, tmp_path: Path, root: Path, name: str, flags) -> None:
     moved = tmp_path / "anywhere"
     shutil.copytree(bundled / name, moved)
-    picture = root / "playground" / "shapes" / "demo.png"
-    words = ["--model-path", str(moved), "--image-file", str(picture), "--device", "cpu"]
+    image_file = root / "playground" / "shapes" / "demo.png"
+    words = ["--model-path", str(moved), "--image-file", str(image_file), "--device", "cpu"]
     words += [word for budget in flags for word in ("--latency-budget", budget)]
     asked = "What word is written in the picture?\nAnswer the question using a single word or phrase."
     ran = subprocess.run(
@@ -69,8 +69,8 @@ def test_the_demo_answers_and_reports(root: Path) -> None:
 @pytest.mark.parametrize(("name", "masked"), [("shapes-H", True), ("shapes-L", False)])
 def test_quantised_they_answer_and_say_what_saves_no_time(root: Path, bundled: Path, name, masked, bits) -> None:
     """Of sizes that the library's packed 4-bit kernel for CPUs refuses."""
-    picture = root / "playground" / "shapes" / "demo.png"
-    words = ["--model-path", str(bundled / name), "--image-file", str(picture), "--latency-budget", "0.6"]
+    image_file = root / "playground" / "shapes" / "demo.png"
+    words = ["--model-path", str(bundled / name), "--image-file", str(image_file), "--latency-budget", "0.6"]
     ran = subprocess.run(
         [sys.executable, "-m", "llava.serve.cli", *words, "--device", "cpu", f"--load-{bits}"],
         input="What word is written in the picture?\n",

@@ -1,4 +1,4 @@
-"""The chat: answers, commands, report line, several pictures, interruption."""
+"""The chat: answers, commands, report line, several images, interruption."""
 
 import json
 import os
@@ -24,19 +24,19 @@ REPORT = re.compile(
 )
 
 
-def expected_answer(folder, picture, prompt: str, budget: float, tokens: int) -> str:
+def expected_answer(folder, image_file, prompt: str, budget: float, tokens: int) -> str:
     """The answer through ``generate`` alone."""
     tokenizer, model, processor, _ = load_pretrained_model(str(folder), None, "tiny", device="cpu")
     ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")[None]
-    pixels = process_images([load_image(str(picture))], processor, model.config).to(model.dtype)
+    pixels = process_images([load_image(str(image_file))], processor, model.config).to(model.dtype)
     new = model.generate(
         ids, images=pixels, latency_budget=budget, do_sample=False, max_new_tokens=tokens, pad_token_id=0
     )
     return tokenizer.decode(new[0], skip_special_tokens=True).strip()
 
 
-def test_two_turns_answer_as_generate_does(run_cli, adaptive_checkpoint, picture) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--max-new-tokens", 6)
+def test_two_turns_answer_as_generate_does(run_cli, adaptive_checkpoint, image_file) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--max-new-tokens", 6)
     ran = run_cli(*flags, "--latency-budget", "0.75", typed=["w5 w6", "", "w7"])
     assert ran.code == 0
     answers = re.findall(r"^ASSISTANT: (.*)$", ran.out, re.MULTILINE)
@@ -44,7 +44,7 @@ def test_two_turns_answer_as_generate_does(run_cli, adaptive_checkpoint, picture
     for turn, question in enumerate(("<image>\nw5 w6", "w7")):
         conversation.append_message(conversation.roles[0], question)
         conversation.append_message(conversation.roles[1], None)
-        expected = expected_answer(adaptive_checkpoint, picture, conversation.get_prompt(), 0.75, 6)
+        expected = expected_answer(adaptive_checkpoint, image_file, conversation.get_prompt(), 0.75, 6)
         assert answers[turn].strip() == expected and expected
         conversation.messages[-1][1] = expected
     reports = list(REPORT.finditer(ran.out))
@@ -52,9 +52,21 @@ def test_two_turns_answer_as_generate_does(run_cli, adaptive_checkpoint, picture
     assert reports[0]["requested"] == "0.75" and float(reports[0]["granted"]) == 0.75
 
 
-def test_commands_act_on_the_next_answer(run_cli, adaptive_checkpoint, picture) -> None:
-    typed = ["w5", "/plan", "/budget 50%", "/budget", "/reset", "w5", f"/image {picture}", "w5", "/help", "/quit", "w5"]
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--max-new-tokens", 3)
+def test_commands_act_on_the_next_answer(run_cli, adaptive_checkpoint, image_file) -> None:
+    typed = [
+        "w5",
+        "/plan",
+        "/budget 50%",
+        "/budget",
+        "/reset",
+        "w5",
+        f"/image {image_file}",
+        "w5",
+        "/help",
+        "/quit",
+        "w5",
+    ]
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--max-new-tokens", 3)
     ran = run_cli(*flags, "--latency-budget", "1", typed=typed)
     assert ran.code == 0, ran.err
     reports = [match["granted"] for match in REPORT.finditer(ran.out)]
@@ -65,8 +77,8 @@ def test_commands_act_on_the_next_answer(run_cli, adaptive_checkpoint, picture) 
         assert command in ran.out
 
 
-def test_a_wrong_command_is_named_and_the_chat_goes_on(run_cli, adaptive_checkpoint, picture) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--max-new-tokens", 3)
+def test_a_wrong_command_is_named_and_the_chat_goes_on(run_cli, adaptive_checkpoint, image_file) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--max-new-tokens", 3)
     ran = run_cli(*flags, typed=["/nope", "/budget 7", "/image missing.png", "/image", "w5"])
     assert ran.code == 2, "a pipe learns that something went wrong"
     assert len(REPORT.findall(ran.out)) == 1
@@ -74,32 +86,32 @@ def test_a_wrong_command_is_named_and_the_chat_goes_on(run_cli, adaptive_checkpo
         assert text in ran.err
 
 
-def test_several_pictures_at_once(run_cli, adaptive_checkpoint, picture) -> None:
+def test_several_images_at_once(run_cli, adaptive_checkpoint, image_file) -> None:
     flags = ("--model-path", adaptive_checkpoint, "--max-new-tokens", 3, "--debug", "--image-file")
-    one = run_cli(*flags, picture, typed=["w5"])
-    two = run_cli(*flags, picture, "--image-file", picture, typed=["w5"])
+    one = run_cli(*flags, image_file, typed=["w5"])
+    two = run_cli(*flags, image_file, "--image-file", image_file, typed=["w5"])
     counts = [ran.out.count("<image>") for ran in (one, two)]
     lengths = [int(re.search(r"'prompt_tokens': (\d+)", ran.out)[1]) for ran in (one, two)]
     assert counts == [1, 2]
     assert lengths[1] - lengths[0] == 4, "patches of the second picture"
 
 
-def test_run_llava_reports_json_on_its_last_line(run_once, run_cli, adaptive_checkpoint, picture) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--latency-budget", "0.75")
+def test_run_llava_reports_json_on_its_last_line(run_once, run_cli, adaptive_checkpoint, image_file) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--latency-budget", "0.75")
     ran = run_once(*flags, "--query", "w5 w6", "--max_new_tokens", 6, "--report", "json")
     chat = run_cli(*flags, "--max-new-tokens", 6, typed=["w5 w6"])
     *text, last = ran.out.strip().splitlines()
-    facts = json.loads(last)
-    assert "\n".join(text) == facts["answer"] == re.search(r"^ASSISTANT: (.*)$", chat.out, re.MULTILINE)[1].strip()
-    assert facts["requested"] == facts["granted"] == 0.75 and facts["budget_met"]
-    assert facts["new_tokens"] == 6 and facts["time_to_first_token_ms"] > 0 and facts["tokens_per_second"] > 0
-    assert sum(facts["prefill_flops"].values()) == pytest.approx(facts["prefill_gflops"] * 1e9)
-    heads = sum(len(layer["heads"]) for layer in facts["plan"]["layers"])
-    assert facts["heads"] == [heads, 16] == [12, 16]
-    assert facts["neurons"][0] / facts["neurons"][1] == pytest.approx(0.75)
+    metadata = json.loads(last)
+    assert "\n".join(text) == metadata["answer"] == re.search(r"^ASSISTANT: (.*)$", chat.out, re.MULTILINE)[1].strip()
+    assert metadata["requested"] == metadata["granted"] == 0.75 and metadata["budget_met"]
+    assert metadata["new_tokens"] == 6 and metadata["time_to_first_token_ms"] > 0 and metadata["tokens_per_second"] > 0
+    assert sum(metadata["prefill_flops"].values()) == pytest.approx(metadata["prefill_gflops"] * 1e9)
+    heads = sum(len(layer["heads"]) for layer in metadata["plan"]["layers"])
+    assert metadata["heads"] == [heads, 16] == [12, 16]
+    assert metadata["neurons"][0] / metadata["neurons"][1] == pytest.approx(0.75)
 
 
-def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, picture, capsys) -> None:
+def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, image_file, capsys) -> None:
     """Called from Python, with an object that holds upstream's fields and no more."""
     from llava.eval.run_llava import eval_model
 
@@ -109,7 +121,7 @@ def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, picture, caps
         "model_name": "tiny",
         "query": "w5",
         "conv_mode": None,
-        "image_file": str(picture),
+        "image_file": str(image_file),
         "sep": ",",
         "temperature": 0,
         "top_p": None,
@@ -120,8 +132,8 @@ def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, picture, caps
     assert capsys.readouterr().out.strip() == answer.text
 
 
-def test_sampling_is_repeatable_and_greedy_is_the_default(run_once, adaptive_checkpoint, picture) -> None:
-    flags = ("--model-path", adaptive_checkpoint, "--image-file", picture, "--query", "w5", "--max_new_tokens", 8)
+def test_sampling_is_repeatable_and_greedy_is_the_default(run_once, adaptive_checkpoint, image_file) -> None:
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--query", "w5", "--max_new_tokens", 8)
     torch.manual_seed(0)
     greedy = {run_once(*flags).out for _ in range(2)}
     sampled = []
@@ -131,9 +143,9 @@ def test_sampling_is_repeatable_and_greedy_is_the_default(run_once, adaptive_che
     assert len(greedy) == 1 and sampled[0] == sampled[1] != sampled[2]
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(adaptive_checkpoint, picture, root) -> None:
+def test_ctrl_c_stops_the_answer_and_not_the_program(adaptive_checkpoint, image_file, root) -> None:
     terminal, inside = pty.openpty()
-    flags = ["--model-path", str(adaptive_checkpoint), "--image-file", str(picture), "--max-new-tokens", "100000"]
+    flags = ["--model-path", str(adaptive_checkpoint), "--image-file", str(image_file), "--max-new-tokens", "100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "llava.serve.cli", *flags],
         stdin=inside,

@@ -66,7 +66,7 @@ def timeless(path: Path) -> list[dict]:
 
 
 def test_one_process_and_three_give_the_same_file(script, world) -> None:
-    """And a budget's answers go to files of their own."""
+    """And a budget's answers go to separate files."""
     for chunks, name in ((1, "one"), (3, "three")):
         ran = script("pope", CHUNKS=chunks, NAME=name, BUDGET="0.75")
         assert ran.returncode == 0 and re.search(SAYS["pope"], ran.stdout), ran.stderr + ran.stdout

@@ -79,12 +79,12 @@ def test_answers_are_those_of_one_question_at_a_time(flags, quiz, adaptive_check
         names = ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
         assert list(record) == names and record["model_id"] == "checkpoint"
         assert [record[name] for name in names[:3]] == [question["question_id"], question["text"], alone.text]
-        facts, plan = record["metadata"], ExecutionPlan.from_json(record["metadata"]["plan"])
-        assert plan == ExecutionPlan.from_json(alone.facts["plan"]) and facts["share"] == plan.share == 0.75
+        metadata, plan = record["metadata"], ExecutionPlan.from_json(record["metadata"]["plan"])
+        assert plan == ExecutionPlan.from_json(alone.metadata["plan"]) and metadata["share"] == plan.share == 0.75
         for name in ("prefill_flops", "decode_flops", "prompt_tokens", "granted", "layers", "heads", "summary"):
-            assert facts[name] == json.loads(json.dumps(alone.facts[name])), name
-        assert facts["new_tokens"] == alone.timing["new_tokens"] and facts["time_to_first_token_ms"] > 0
-        assert facts["settings"]["latency_budget"] == "0.75" and facts["batch_size"] <= batch
+            assert metadata[name] == json.loads(json.dumps(alone.metadata[name])), name
+        assert metadata["new_tokens"] == alone.timing["new_tokens"] and metadata["time_to_first_token_ms"] > 0
+        assert metadata["settings"]["latency_budget"] == "0.75" and metadata["batch_size"] <= batch
     assert len({record["text"] for record in found}) > 2, "answers that are all alike would hide a mistake"
     assert found[0]["text"] == found[-1]["text"] and len(found) == QUESTIONS
 
@@ -201,10 +201,10 @@ def test_records_of_another_process_are_not_written_twice(tmp_path) -> None:
 )
 def test_answers_of_two_runs_never_mix(flags, tmp_path, capsys, more, named) -> None:
     assert model_vqa.main(flags()) == 0
-    whole = (tmp_path / "answers.jsonl").read_bytes()
+    full = (tmp_path / "answers.jsonl").read_bytes()
     assert model_vqa.main(flags(*more)) == 2
     assert f"another {named}; remove it, or choose another --answers-file" in capsys.readouterr().err
-    assert (tmp_path / "answers.jsonl").read_bytes() == whole
+    assert (tmp_path / "answers.jsonl").read_bytes() == full
     (tmp_path / "answers.jsonl").rename(tmp_path / "answers.jsonl.part")
     assert model_vqa.main(flags(*more)) == 2 and not (tmp_path / "answers.jsonl").exists()
 
@@ -266,8 +266,8 @@ def test_science_questions_with_and_without_an_image_share_a_batch(flags, quiz, 
     for batch in (1, 4):
         out = f"{batch}.jsonl"
         assert model_vqa_science.main(flags(*more, "--batch-size", batch, out=out, questions="science.json")) == 0
-    alone, together = (records(tmp_path / f"{batch}.jsonl") for batch in (1, 4))
-    assert alone == together, "an answer's cost is that of the question asked alone"
+    alone, joint = (records(tmp_path / f"{batch}.jsonl") for batch in (1, 4))
+    assert alone == joint, "an answer's cost is that of the question asked alone"
     letters = "Answer with the option's letter from the given choices directly."
     assert [row["prompt"] for row in alone[1:3]] == [f"<image>\nw8 w9\n{letters}", f"w9 w9\n{letters}"]
     assert alone[2]["metadata"]["prompt_tokens"] < alone[1]["metadata"]["prompt_tokens"]
@@ -276,9 +276,9 @@ def test_science_questions_with_and_without_an_image_share_a_batch(flags, quiz, 
 def test_mmbench_rounds(flags, quiz, tmp_path) -> None:
     buffer = io.BytesIO()
     Image.open(quiz / "1.png").save(buffer, "png")
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    image_file = base64.b64encode(buffer.getvalue()).decode()
     lines = ["index\tquestion\thint\tA\tB\tC\tD\timage"]
-    lines += [f"3\tw5\tw6\tw7\tw8\tw9\t\t{picture}", f"4\tw5\t\tw7\tw8\t\t\t{picture}"]
+    lines += [f"3\tw5\tw6\tw7\tw8\tw9\t\t{image_file}", f"4\tw5\t\tw7\tw8\t\t\t{image_file}"]
     (quiz / "table.tsv").write_text("\n".join(lines) + "\n")
     assert model_vqa_mmbench.main(flags("--all-rounds", "--single-pred-prompt", questions="table.tsv")) == 0
     rows = records(tmp_path / "answers.jsonl")

@@ -1,4 +1,4 @@
-"""The README's Python example, run as it stands in a process of its own."""
+"""The README's Python example, run as it stands in its own process."""
 
 from __future__ import annotations
 

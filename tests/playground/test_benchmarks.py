@@ -1,4 +1,4 @@
-"""The benchmark files: readable by the programs, true to their pictures, and apart from training."""
+"""The benchmark files: readable by the programs, true to their images, and apart from training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from playground.shapes.questions import KINDS
 from playground.shapes.saving import save_image
 
 COUNT = 24
-FILES = {  # what the scripts name: questions, folder of pictures
+FILES = {  # what the scripts name: questions, folder of images
     "pope": ("llava_pope_test.jsonl", "val2014"),
     "MME": ("llava_mme.jsonl", "MME_Benchmark_release_version"),
     "textvqa": ("llava_textvqa_val_v051_ocr.jsonl", "train_images"),
@@ -52,7 +52,7 @@ FILES = {  # what the scripts name: questions, folder of pictures
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """``eval/``, and the scene behind every picture that is a file."""
+    """``eval/``, and the scene after every image that is a file."""
     folder, scenes = tmp_path_factory.mktemp("made"), {}
 
     def save(scene, path: Path) -> None:
@@ -218,8 +218,8 @@ def test_the_task_of_lmms_eval(made, monkeypatch):
     assert task["task"] == "shapes_questions" and task["generation_kwargs"]["until"] == []
     metrics = {metric["metric"] for metric in task["metric_list"]}
     for row in rows:
-        (picture,) = task["doc_to_visual"](row)
-        assert (picture.size, picture.mode) == ((96, 96), "RGB")
+        (image_file,) = task["doc_to_visual"](row)
+        assert (image_file.size, image_file.mode) == ((96, 96), "RGB")
         assert row[task["doc_to_text"]].endswith(("phrase.", "directly."))
         right = task["process_results"](row, [f"{row[task['doc_to_target']].upper()}."])
         assert right == {"accuracy": 1.0, f"accuracy_{row['category']}": 1.0} and right.keys() <= metrics
@@ -229,15 +229,15 @@ def test_the_task_of_lmms_eval(made, monkeypatch):
 def test_sorts_of_choices():
     from playground.shapes.questions import Question
 
-    def sort(text: str, *options: str) -> str:
+    def component(text: str, *options: str) -> str:
         lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
         return benchmarks_choice.topic_of(Question("choice", f"{text}\n{lines}", "A"))
 
-    assert sort("How many red stars are there?", *"0123") == "counting"
-    assert sort("What number is shown?", *"5678") == "reading"
-    assert sort("What does the text say?", "ant", "bag", "bed", "bee") == "reading"
-    assert sort("Which colour does the star have?", "red", "blue", "green", "black") == "colour"
-    assert sort("What shape is red?", "star", "circle", "cross", "square") == "shape"
+    assert component("How many red stars are there?", *"0123") == "counting"
+    assert component("What number is shown?", *"5678") == "reading"
+    assert component("What does the text say?", "ant", "bag", "bed", "bee") == "reading"
+    assert component("Which colour does the star have?", "red", "blue", "green", "black") == "colour"
+    assert component("What shape is red?", "star", "circle", "cross", "square") == "shape"
 
 
 def test_scenes_are_unique_and_not_in_training(tmp_path):

@@ -21,7 +21,7 @@ SETTINGS |= {"MODEL", "DATA", "IMAGES", "OUT", "TOWER", "PROJECTOR", "REPORT_TO"
 
 
 def run(script, *flags, path=None, **settings):
-    """The script in a process of its own, as in a shell that has none of its variables but these."""
+    """The script in its own process, as in a shell that has none of its variables but these."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     kept |= {"PATH": f"{path}:{kept['PATH']}"} if path else {}
     command = ["bash", script, *flags]
@@ -29,12 +29,12 @@ def run(script, *flags, path=None, **settings):
 
 
 def launched(recipe, *flags, **settings):
-    """The words of the line that a recipe would start: those of the launcher, and the flags behind the program."""
+    """The words of the line that a recipe would start: those of the launcher, and the flags after the program."""
     ran = run(f"scripts/v1_5/{recipe}.sh", *flags, DRY_RUN="1", **settings)
     assert ran.returncode == 0, ran.stderr
     words = shlex.split(ran.stdout)
-    place = words.index("llava/train/train_mem.py")
-    return words[:place], words[place + 1 :]
+    index = words.index("llava/train/train_mem.py")
+    return words[:index], words[index + 1 :]
 
 
 def value_of(flags, name):
@@ -69,9 +69,9 @@ def test_a_recipes_flags_parse(recipe, preset):
     launcher, flags = launched(recipe, "--seed", "7", PRESET=preset)
     assert launcher == (["python"] if preset else ["deepspeed"])
     if "--deepspeed" in flags:
-        place = flags.index("--deepspeed")
-        assert flags[place + 1] == ("scripts/zero2.json" if recipe == "pretrain" else "scripts/zero3.json")
-        del flags[place : place + 2]
+        index = flags.index("--deepspeed")
+        assert flags[index + 1] == ("scripts/zero2.json" if recipe == "pretrain" else "scripts/zero3.json")
+        del flags[index : index + 2]
     parsed = parse_arguments([*flags, "--use_cpu", "True", "--report_to", "none"])
     model, data, training = (parsed[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
     assert training.seed == 7

@@ -12,10 +12,9 @@ import sys
 from typing import Any
 
 from ada.bench.load.client import Load, Result, watched
-from ada.bench.load.command import ADAPTIVE, CLOSED_LOOP
 from ada.bench.load.figures import differing, draw, summary
 from ada.bench.load.servers import Servers, started
-from ada.bench.load.workload import LoadRequest, arrivals, image_variants, mixed
+from ada.bench.load.workload import ADAPTIVE, CLOSED_LOOP, LoadRequest, arrivals, image_variants, mixed
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.errors import OptionError
 from llava.mm_utils import load_image

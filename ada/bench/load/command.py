@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-CLOSED_LOOP, ADAPTIVE = "together", "adaptive"
+from ada.bench.load.workload import ADAPTIVE, CLOSED_LOOP
+
 IMAGE_FILE = Path(__file__).parents[3] / "playground" / "shapes" / "demo.png"
 
 

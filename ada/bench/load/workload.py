@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, stop_text
 
+CLOSED_LOOP, ADAPTIVE = "together", "adaptive"  # the parts of the benchmark, as its flag names them
+
 ABOUT_IMAGES = (
     "Describe the image.",
     "How many objects are there?",

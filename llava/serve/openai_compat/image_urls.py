@@ -14,7 +14,7 @@ from llava.serve.openai_compat.safe_fetch import PublicFetcher
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Images in requests."""
+    """Images in requests: how many, and where from."""
 
     max_images: int = flag(8, "maximum number of images in one request", metavar="COUNT")
     allow_image_urls: bool = flag(False, "fetch images from http(s) URLs of the public internet")

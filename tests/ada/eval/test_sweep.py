@@ -67,9 +67,9 @@ def test_sweep_answers_in_batches_as_one_question_at_a_time(kind, flags, quiz, c
         for question, batched in zip(questions, given, strict=True):
             single = ask(question["text"], quiz / "images" / question["image"], budget, planner)
             assert batched["text"] == single.text
-            assert ExecutionPlan.from_json(batched["plan"]) == ExecutionPlan.from_json(single.facts["plan"])
-            assert batched["share"] == ExecutionPlan.from_json(single.facts["plan"]).share
-            assert batched["prefill_gflops"] == pytest.approx(single.facts["prefill_gflops"], rel=1e-12)
+            assert ExecutionPlan.from_json(batched["plan"]) == ExecutionPlan.from_json(single.metadata["plan"])
+            assert batched["share"] == ExecutionPlan.from_json(single.metadata["plan"]).share
+            assert batched["prefill_gflops"] == pytest.approx(single.metadata["prefill_gflops"], rel=1e-12)
             right += is_right(single.text, question["answer"])
             texts.add(single.text)
         (row,) = [r for r in table(options)["rows"] if (r["planner"], r["budget"]) == (planner, budget)]
@@ -131,7 +131,7 @@ def test_sweep_counts_what_runs_over_the_plans_that_ran(flags, quiz, checkpoint_
     (run,) = json.loads((options.out / "plans.json").read_text())
     ask, counts = one_by_one(checkpoint_h), {"all": 0, "known": 0, "unknown": 0}
     for question in map(json.loads, (quiz / "questions.jsonl").read_text().splitlines()):
-        plan = ask(question["text"], quiz / "images" / question["image"], 0.7, "learned").facts["plan"]
+        plan = ask(question["text"], quiz / "images" / question["image"], 0.7, "learned").metadata["plan"]
         for kind in ("all", question["category"]):
             counts[kind] += ExecutionPlan.from_json(plan).gates()
     for kind, gates in counts.items():

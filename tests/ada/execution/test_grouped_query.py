@@ -44,9 +44,9 @@ def test_a_group_is_kept_or_dropped_with_all_its_query_heads(model, pixels) -> N
             shapes = [tuple(attention._modules[name].weight.shape) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
             query, key = kept * per_group * width, kept * width
             assert shapes == [(query, 64), (key, 64), (key, 64), (64, query)]
-            whole = model.model.layers[index].self_attn
+            full = model.model.layers[index].self_attn
             rows = [r for g in on.heads for r in range(g * per_group * width, (g + 1) * per_group * width)]
-            assert torch.equal(attention.q_proj.weight, whole.q_proj.weight[rows])
-            assert torch.equal(attention.o_proj.weight, whole.o_proj.weight[:, rows])
+            assert torch.equal(attention.q_proj.weight, full.q_proj.weight[rows])
+            assert torch.equal(attention.o_proj.weight, full.o_proj.weight[:, rows])
             assert cache.layers[index].keys.shape == (1, kept, begun.width + 1, width), "only what is kept is cached"
     assert partial > 0

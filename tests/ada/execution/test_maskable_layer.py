@@ -47,18 +47,18 @@ def test_without_a_plan_and_under_a_full_plan_it_is_bit_equal(make_decoder, atte
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("key_value_heads", [8, 2])
 def test_masked_narrow_and_zeroed_weights_agree(make_decoder, attention, bias, key_value_heads) -> None:
-    """Independent of both: a plain model whose switched-off columns are zero, with the biases of empty blocks gone."""
+    """Independent of both: a plain model whose switched-off columns are zero, with the biases of empty blocks over."""
     for seed in range(6):
         plain = make_decoder(heads=8, key_value_heads=key_value_heads, attention=attention, bias=bias)
         model = copy.deepcopy(plain)
         install(model.layers)
         gates = random_gates(seed, switches=key_value_heads)
         for layer, gate in zip(plain.layers[2:], gates[0], strict=True):
-            for linear, sort in ((layer.self_attn.o_proj, gate[0]), (layer.mlp.down_proj, gate[1])):
+            for linear, component in ((layer.self_attn.o_proj, gate[0]), (layer.mlp.down_proj, gate[1])):
                 bounds = group_bounds(linear.in_features, key_value_heads)
-                for (start, end), on in zip(bounds, sort, strict=True):
+                for (start, end), on in zip(bounds, component, strict=True):
                     linear.weight.data[:, start:end] *= on
-                if bias and not sort.any():
+                if bias and not component.any():
                     linear.bias.data.zero_()
         x = torch.randn(1, 9, 32)
         expected = plain(inputs_embeds=x).last_hidden_state
@@ -76,13 +76,13 @@ def test_cached_steps_agree_with_one_pass(make_decoder) -> None:
     for seed in range(4):
         gates = random_gates(seed)
         if seed == 3:
-            gates[:, 1] = 0  # a layer skipped whole keeps no keys and values
-        whole = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
+            gates[:, 1] = 0  # a layer skipped dense keeps no keys and values
+        dense = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
         run, cache = execution(gates, True), DynamicCache()
         steps = [model(inputs_embeds=x[:, :5], past_key_values=cache, use_cache=True, execution=run)]
         for t in range(5, 8):
             steps.append(model(inputs_embeds=x[:, t : t + 1], past_key_values=cache, use_cache=True, execution=run))
-        torch.testing.assert_close(torch.cat([s.last_hidden_state for s in steps], 1), whole, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.cat([s.last_hidden_state for s in steps], 1), dense, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -90,10 +90,10 @@ def test_rows_with_different_plans_equal_rows_alone(make_decoder) -> None:
     model = make_decoder()
     install(model.layers)
     x, gates = torch.randn(3, 6, 32), random_gates(5, rows=3)
-    together = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
+    joint = model(inputs_embeds=x, execution=execution(gates, True)).last_hidden_state
     for row in range(3):
         alone = model(inputs_embeds=x[row : row + 1], execution=execution(gates[row : row + 1], True))
-        torch.testing.assert_close(together[row : row + 1], alone.last_hidden_state, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(joint[row : row + 1], alone.last_hidden_state, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

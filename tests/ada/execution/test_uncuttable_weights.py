@@ -23,8 +23,8 @@ class QuantisedLinear(nn.Linear):
     def of(cls, linear: nn.Linear) -> QuantisedLinear:
         layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None)
         layer.scale = linear.weight.detach().abs().amax() / 127
-        whole = (linear.weight.detach() / layer.scale).round().to(torch.int8)
-        layer.weight = nn.Parameter(whole, requires_grad=False)
+        full = (linear.weight.detach() / layer.scale).round().to(torch.int8)
+        layer.weight = nn.Parameter(full, requires_grad=False)
         return layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -10,21 +10,21 @@ from ada.latency.calibrate import main as calibrate_main
 from ada.latency.device_profile import DeviceFingerprint
 
 
-def ask(root, checkpoint, picture, cache, *flags):
+def ask(root, checkpoint, image_file, cache, *flags):
     command = [sys.executable, "-m", "llava.eval.run_llava", "--model-path", str(checkpoint), "--query", "w5"]
-    command += ["--report", "json", "--image-file", str(picture), "--max_new_tokens", "3", "--device", "cpu", *flags]
+    command += ["--report", "json", "--image-file", str(image_file), "--max_new_tokens", "3", "--device", "cpu", *flags]
     env = {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
 
 
-def test_run_llava_calibrates_once_or_refuses(root, adaptive_checkpoint, picture, tmp_path) -> None:
-    refused = ask(root, adaptive_checkpoint, picture, tmp_path, "--latency-budget", "9s", "--no-auto-calibrate")
+def test_run_llava_calibrates_once_or_refuses(root, adaptive_checkpoint, image_file, tmp_path) -> None:
+    refused = ask(root, adaptive_checkpoint, image_file, tmp_path, "--latency-budget", "9s", "--no-auto-calibrate")
     assert refused.returncode == 2 and "there is no calibration" in refused.stderr, refused.stderr
     assert "python -m ada.calibrate" in refused.stderr and not list(tmp_path.rglob("*.json"))
-    first = ask(root, adaptive_checkpoint, picture, tmp_path, "--latency-budget", "9s")
+    first = ask(root, adaptive_checkpoint, image_file, tmp_path, "--latency-budget", "9s")
     assert first.returncode == 0 and "A short calibration runs first" in first.stderr, first.stderr
     assert len(list(tmp_path.rglob("*.json"))) == 1
-    again = ask(root, adaptive_checkpoint, picture, tmp_path, "--latency-budget", "9s", "--no-auto-calibrate")
+    again = ask(root, adaptive_checkpoint, image_file, tmp_path, "--latency-budget", "9s", "--no-auto-calibrate")
     assert again.returncode == 0 and "calibration" not in again.stderr, again.stderr
     metadata = json.loads(again.stdout.splitlines()[-1])
     assert metadata["requested_ms"] == 9000 and metadata["granted"] == 1 and 0 < metadata["ttft_p95_ms"] <= 9000

@@ -14,7 +14,7 @@ PROMPT = [1, 17, 33, IMAGE, 60, 70, 31, 7]
 
 @pytest.fixture(scope="session")
 def ids() -> Callable[..., torch.Tensor]:
-    """``ids(row, ...)``: token ids (B, t); of the usual prompt, with one picture, by default."""
+    """``ids(row, ...)``: token ids (B, t); of the usual prompt, with one image, by default."""
     return lambda *rows: torch.tensor(rows or [PROMPT])
 
 

@@ -16,7 +16,7 @@ KINDS = ("H", "L")
 
 
 def prompt_with_token(model, prompt: torch.Tensor, images: Any) -> torch.Tensor:
-    """Spliced embeddings with the latency token of a full budget behind them (1, T + 1, D)."""
+    """Spliced embeddings with the latency token of a full budget after them (1, T + 1, D)."""
     embeds = model.embed(prompt, images=images).embeds
     full = torch.tensor([model.units.tunable / (model.units.tunable + 1)])
     return torch.cat([embeds, model.scheduler.encode(full)], dim=1)
@@ -82,7 +82,7 @@ def switches(plan: ExecutionPlan) -> set[tuple[int, int, int]]:
 def test_plans_logits_and_tokens_are_those_of_the_slow_version(
     make_llava, slow_of, pixels, shape, ids, ask, close
 ) -> None:
-    """Another seed for each shape; prompts of several lengths, with no, one and three pictures."""
+    """Another seed for each shape; prompts of several lengths, with no, one and three images."""
     draw = random.Random(str(shape))
     model = make_llava(**shape, seed=draw.randrange(1000))
     slow, seen = slow_of(model), set()

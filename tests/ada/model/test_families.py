@@ -17,7 +17,7 @@ from llava.errors import OptionError
 from llava.model import LlavaMistralForCausalLM, LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model
 
-PROMPT = [1, 17, 33, -200, 60, 70, 31, 7]  # with its picture and the latency token, 12 positions
+PROMPT = [1, 17, 33, -200, 60, 70, 31, 7]  # with its image and the latency token, 12 positions
 # Sliding: every layer of Mistral's sees eight positions; the window is shorter than the prompt.
 FAMILIES = {
     "mistral": (AdaLlavaMistralForCausalLM, AdaLlavaMistralConfig, MistralForCausalLM, MistralConfig, {}),
@@ -196,7 +196,7 @@ def test_a_plain_llava_is_adopted(make, pixels, ids, plain_class) -> None:
     assert out.execution_plan.share <= 0.7
 
 
-def test_layers_of_a_kind_of_their_own_behind_the_prefix_are_refused(make) -> None:
+def test_layers_of_a_kind_after_the_prefix_are_refused(make) -> None:
     late = ["full_attention"] * 3 + ["sliding_attention"] * 2
     with pytest.raises(OptionError, match="sliding_attention is layer 3"):
         make("qwen2", layer_types=late, use_sliding_window=True, sliding_window=8)

@@ -27,7 +27,7 @@ def test_each_row_of_a_batch_has_its_own_budget_and_equals_itself_alone(model, p
         batch = torch.tensor([p + [0] * (width - len(p)) for p in prompts])
         if side == "left":
             mask, batch = mask.flip(1), torch.tensor([[0] * (width - len(p)) + p for p in prompts])
-        # The last row has no tag; a dummy picture stands for it, as in training.
+        # The last row has no tag; a dummy image stands for it, as in training.
         images = torch.cat([pixels, pixels[:1]])
         out = ask(model, batch, images=images, attention_mask=mask, latency_budget=budgets)
         for row, prompt in enumerate(prompts):
@@ -48,7 +48,7 @@ def test_a_padded_row_answers_as_an_unpadded_one(model, pixels, side, ids, ask, 
     mask = torch.cat([torch.zeros_like(p) if p is padding else torch.ones_like(p) for p in parts], dim=1)
     out = ask(model, torch.cat(parts, dim=1), images=pixels[:1], attention_mask=mask, latency_budget=0.75)
     assert out.execution_plan == alone.execution_plan and torch.equal(out.sequences, alone.sequences)
-    # The same through forward, where the token stands behind the row's last real position.
+    # The same through forward, where the token stands after the row's last real position.
     given = {"images": pixels[:1], "latency_budget": 0.75}
     logits = model(torch.cat(parts, dim=1), attention_mask=mask, **given).logits
     expected = model(ids(), **given).logits
@@ -82,15 +82,15 @@ def test_beams_samples_and_caches(model, pixels, ids, ask) -> None:
 
 
 def slow_beams(model, prompt, images, plan) -> torch.Tensor:
-    """Beam search on the plain model behind a copy whose switched-off columns are zero."""
-    twin = copy.deepcopy(model)
-    for layer, on in zip(twin.model.layers, plan.gates(), strict=True):
-        for sort, linear in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
+    """Beam search on the plain model after a copy whose switched-off columns are zero."""
+    copied = copy.deepcopy(model)
+    for layer, on in zip(copied.model.layers, plan.gates(), strict=True):
+        for component, linear in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
             size, longer = divmod(linear.in_features, plan.num_switches)
             sizes = torch.tensor([size + (a < longer) for a in range(plan.num_switches)])
-            linear.weight.data *= on[sort].repeat_interleave(sizes)
+            linear.weight.data *= on[component].repeat_interleave(sizes)
     sequence, _ = model.begin(model.embed(prompt, images=images), model.grant(0.7, 1))
-    return super(LlavaCausalLM, twin).generate(
+    return super(LlavaCausalLM, copied).generate(
         inputs_embeds=sequence.embeds, max_new_tokens=5, do_sample=False, num_beams=3, num_return_sequences=2
     )
 
@@ -99,13 +99,13 @@ def slow_beams(model, prompt, images, plan) -> torch.Tensor:
 def test_threads_answer_as_one_by_one(model, pixels, ids) -> None:
     jobs = [(ids([1, IMAGE, 10 + job]), 0.4 + 0.05 * job) for job in range(12)]
     alone = [model.generate(p, images=pixels[:1], latency_budget=b, max_new_tokens=6) for p, b in jobs]
-    together: list[Any] = [None] * len(jobs)
+    joint: list[Any] = [None] * len(jobs)
     model.narrow_cache.clear()
     model.narrow_cache.max_bytes, kept = 1, model.narrow_cache.max_bytes  # every thread throws out the others' layers
 
     def work(index: int) -> None:
         prompt, budget = jobs[index]
-        together[index] = model.generate(prompt, images=pixels[:1], latency_budget=budget, max_new_tokens=6)
+        joint[index] = model.generate(prompt, images=pixels[:1], latency_budget=budget, max_new_tokens=6)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(jobs))]
     for thread in threads:
@@ -113,7 +113,7 @@ def test_threads_answer_as_one_by_one(model, pixels, ids) -> None:
     for thread in threads:
         thread.join()
     model.narrow_cache.max_bytes = kept
-    assert [x.tolist() for x in together] == [x.tolist() for x in alone]
+    assert [x.tolist() for x in joint] == [x.tolist() for x in alone]
 
 
 def test_generating_in_training_mode_plans_as_in_evaluation(model, pixels, ids, ask) -> None:
@@ -126,7 +126,7 @@ def test_generating_in_training_mode_plans_as_in_evaluation(model, pixels, ids, 
     assert out.execution_plan == expected.execution_plan and torch.equal(out.sequences, expected.sequences)
 
 
-def test_inference_mode_leaves_nothing_behind_that_others_cannot_use(model_h, pixels, ids) -> None:
+def test_inference_mode_leaves_nothing_after_that_others_cannot_use(model_h, pixels, ids) -> None:
     model_h.narrow_cache.clear()
     kwargs = {"images": pixels[:1], "latency_budget": 0.7, "max_new_tokens": 3}
     with torch.inference_mode():
@@ -143,6 +143,6 @@ def test_inference_mode_leaves_nothing_behind_that_others_cannot_use(model_h, pi
 
 def test_a_copy_of_a_model_answers_the_same(model, pixels, ids, ask) -> None:
     expected = ask(model, ids(), images=pixels[:1], latency_budget=0.7)
-    twin = copy.deepcopy(model)
-    assert torch.equal(ask(twin, ids(), images=pixels[:1], latency_budget=0.7).sequences, expected.sequences)
-    assert twin.narrow_cache is not model.narrow_cache
+    copied = copy.deepcopy(model)
+    assert torch.equal(ask(copied, ids(), images=pixels[:1], latency_budget=0.7).sequences, expected.sequences)
+    assert copied.narrow_cache is not model.narrow_cache

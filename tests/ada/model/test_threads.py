@@ -65,7 +65,7 @@ def test_generate_in_ten_threads_gives_each_what_it_gets_alone(model: Any, pixel
     assert len({plan for _, plan, *_ in alone}) >= 6, "plans that could be mixed up"
     model.narrow_cache.clear()
     with ThreadPoolExecutor(10) as pool:
-        together = list(pool.map(lambda request: answer(model, pixels, request), requests))
-    assert together == alone
+        joint = list(pool.map(lambda request: answer(model, pixels, request), requests))
+    assert joint == alone
     after = {name: value for name, value in vars(model).items() if not name.startswith("_")}
     assert after == before, "a call keeps nothing on the model"

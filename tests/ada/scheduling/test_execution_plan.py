@@ -1,4 +1,4 @@
-"""The plan as data and as pictures."""
+"""The plan as data and as images."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_blocks_for_the_terminal() -> None:
     assert all(line[column] in ON + OFF and line[column - 1] == " " for line in lines[1:]), "columns stand in line"
 
 
-def test_the_picture_shows_each_switch_in_its_place(tmp_path) -> None:
+def test_the_image_shows_each_switch_in_its_place(tmp_path) -> None:
     path = tmp_path / "plan.png"
     figure(PLAN, "a title").savefig(path, dpi=150)
     pixels = Image.open(path).convert("RGB")
@@ -93,9 +93,9 @@ def test_the_picture_shows_each_switch_in_its_place(tmp_path) -> None:
     gap = max(range(len(row)), key=lambda i: next((n for n in range(len(row) - i) if row[i + n]), 0))
     length = next(n for n in range(len(row) - gap) if row[gap + n])
     panels = ((left, left + gap - 1), (left + gap + length, right))
-    for sort, (start, end) in enumerate(panels):
+    for component, (start, end) in enumerate(panels):
         for layer in range(4):
             for switch in range(4):
                 x = start + (end - start) * (2 * switch + 1) // 8
                 y = top + (bottom - top) * (2 * layer + 1) // 8
-                assert pixels.getpixel((x, y)) == (dark if PLAN.gates()[layer, sort, switch] else pale)
+                assert pixels.getpixel((x, y)) == (dark if PLAN.gates()[layer, component, switch] else pale)

@@ -11,8 +11,8 @@ from ada.scheduling.selection import select_layers, select_switches
 
 def test_a_batch_may_be_cut_anywhere():
     """Eight samples as one batch, in two processes, in passes of one: the same budgets and the same noise."""
-    whole = Draws(seed=3, step=7)
-    units, noise = whole.integers(0, 20, 8), whole.gumbel(8)
+    full = Draws(seed=3, step=7)
+    units, noise = full.integers(0, 20, 8), full.gumbel(8)
     first, second = noise((8, 5)), noise((8, 2, 3))
     for size in (4, 2, 1):
         for start in range(0, 8, size):
@@ -26,10 +26,10 @@ def test_a_batch_may_be_cut_anywhere():
 
 def test_every_seed_step_and_place_has_its_own():
     found = {
-        tuple(Draws(seed, step, place).gumbel(1)((1, 4)).flatten().tolist())
+        tuple(Draws(seed, step, index).gumbel(1)((1, 4)).flatten().tolist())
         for seed in (0, 1)
         for step in (0, 1, 11)
-        for place in (0, 1, 111)
+        for index in (0, 1, 111)
     }
     assert len(found) == 18
     assert torch.equal(Draws(0, 1).integers(0, 99, 3), Draws(0, 1).integers(0, 99, 3)), "asked again, drawn again"
@@ -62,8 +62,8 @@ def test_a_samples_choice_does_not_depend_on_its_batch(kind):
         more = () if kind == "L" else (2,)
         return (select_layers if kind == "L" else select_switches)(logits[rows], units[rows], *more, noise)
 
-    whole = choose(slice(0, 6))
-    assert torch.equal(torch.cat([choose(slice(row, row + 1)) for row in range(6)]), whole)
+    full = choose(slice(0, 6))
+    assert torch.equal(torch.cat([choose(slice(row, row + 1)) for row in range(6)]), full)
 
 
 @pytest.mark.parametrize("kind", ["L", "H"])

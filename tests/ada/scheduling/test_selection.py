@@ -24,16 +24,16 @@ def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, swit
         hard[masked.argmax()] = 1
         weight = (hard + soft - soft.detach()).view(layers, -1).sum(1)  # straight-through one-hot over layers
         layer = int(masked.argmax()) // (2 * a)
-        for sort in range(2):
-            off = on[layer, sort] == 0
-            noisy = (weight[:, None] * logits[:, sort]).sum(0) + switch_noise[unit][sort]
+        for component in range(2):
+            off = on[layer, component] == 0
+            noisy = (weight[:, None] * logits[:, component]).sum(0) + switch_noise[unit][component]
             soft = torch.softmax(torch.where(off, noisy / TEMPERATURE, -torch.inf), -1)
             order = torch.where(off, noisy.detach(), -torch.inf).argsort(descending=True)
             hard = torch.zeros(a)
             hard[order[:rank]] = 1
             piece = weight[:, None] * (hard + soft - soft.detach())
-            gates = gates + torch.nn.functional.pad(piece[:, None], (0, 0, sort, 1 - sort))
-            on[layer, sort] += hard
+            gates = gates + torch.nn.functional.pad(piece[:, None], (0, 0, component, 1 - component))
+            on[layer, component] += hard
     return gates
 
 
@@ -59,11 +59,11 @@ def test_switches_and_gradients_agree_with_the_slow_version(seed: int, layers: i
     noise = Recorded(seed)
     gates = select_switches(logits, units, rank, noise)
     weight = torch.randn_like(gates)
-    twin = logits.detach().requires_grad_()
+    copied = logits.detach().requires_grad_()
     slow = torch.stack(
         [
             slow_switches(
-                twin[row],
+                copied[row],
                 int(units[row]),
                 rank,
                 [x[row] for x in noise.drawn[0::2]],
@@ -77,7 +77,7 @@ def test_switches_and_gradients_agree_with_the_slow_version(seed: int, layers: i
     assert (gates.sum((1, 2, 3)) == 2 * rank * units).all()
     if int(units.max()):
         (gradient,) = torch.autograd.grad((gates * weight).sum(), logits)
-        (expected,) = torch.autograd.grad((slow * weight).sum(), twin)
+        (expected,) = torch.autograd.grad((slow * weight).sum(), copied)
         torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
 
 

@@ -35,7 +35,7 @@ def test_every_thousandth_is_within_budget_and_tight(grid: Units) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda g: f"{g.kind}-{g.num_layers}")
-def test_a_fraction_tells_its_units(grid: Units) -> None:
+def test_a_fraction_gives_its_units(grid: Units) -> None:
     assert [grid.tunable_of(grid.fraction(n)) for n in range(grid.tunable + 1)] == [*range(grid.tunable + 1)]
 
 

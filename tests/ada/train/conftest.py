@@ -12,7 +12,7 @@ IMAGE, IGNORE = -200, -100
 ROWS = [
     ([1, 17, IMAGE, 60, 61, 62, 30, 31], [IGNORE] * 5 + [62, 30, 31]),
     ([1, IMAGE, 5, 6, 7], [IGNORE, IGNORE, IGNORE, 6, 7]),
-    ([1, 40, 41, 42, 43, 44], [IGNORE, 40, 41, IGNORE, IGNORE, 44]),  # two answers: the token goes in front of the last
+    ([1, 40, 41, 42, 43, 44], [IGNORE, 40, 41, IGNORE, IGNORE, 44]),  # two answers: the token goes before the last
     ([1, IMAGE, 8, 9, 10, 11], [IGNORE] * 4 + [10, 11]),
 ]
 
@@ -41,7 +41,7 @@ class Noise:
 
 @pytest.fixture(scope="session")
 def samples() -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels of each sample. The third has no picture."""
+    """Token ids and labels of each sample. The third has no image."""
     return ROWS
 
 

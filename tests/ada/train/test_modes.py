@@ -69,8 +69,8 @@ def test_the_scheduler_learns_from_the_loss_alone(make_llava, pixels, batch) -> 
 
     @torch.no_grad()
     def loss() -> float:
-        twin = copy.deepcopy(model).eval()
-        return twin(**batch, images=pixels, latency_budget=0.7).loss.item()
+        copied = copy.deepcopy(model).eval()
+        return copied(**batch, images=pixels, latency_budget=0.7).loss.item()
 
     before = loss()
     torch.manual_seed(0)

@@ -29,9 +29,9 @@ def test_uniform_draws_are_even_over_the_range() -> None:
 
 def test_sandwich_draws_have_a_quarter_at_either_end() -> None:
     found = shares(Recipe((0.5, 1.0), sandwich=True))
-    least, *between, most = found.values()
+    minimum, *between, maximum = found.values()
     assert list(found) == list(range(12, 33))
-    assert (least, most) == pytest.approx((0.25 + 0.5 / 21,) * 2, abs=0.015)
+    assert (minimum, maximum) == pytest.approx((0.25 + 0.5 / 21,) * 2, abs=0.015)
     assert all(share == pytest.approx(0.5 / 21, abs=0.008) for share in between)
 
 

@@ -23,9 +23,9 @@ def slow_sample(model: Any, slow: Any, sample: Any, units: int, pixels: torch.Te
     if IMAGE in ids:
         at = ids.index(IMAGE)
         labels = labels[:at] + [IGNORE] * 4 + labels[at + 1 :]
-    place = max(i for i, label in enumerate(labels) if label == IGNORE) + 1
-    embeds = torch.cat([embeds[:, :place], slow.token(units), embeds[:, place:]], dim=1)
-    labels = [*labels[:place], IGNORE, *labels[place:]]
+    column = max(i for i, label in enumerate(labels) if label == IGNORE) + 1
+    embeds = torch.cat([embeds[:, :column], slow.token(units), embeds[:, column:]], dim=1)
+    labels = [*labels[:column], IGNORE, *labels[column:]]
     plain = slow.plain.model
     positions = torch.arange(embeds.shape[1])[None]
     rotary = plain.rotary_emb(embeds, positions)
@@ -33,7 +33,7 @@ def slow_sample(model: Any, slow: Any, sample: Any, units: int, pixels: torch.Te
     hidden, gates = embeds, None
     for index, layer in enumerate(plain.layers):
         if index == slow.P:
-            gates = slow_gates(model, hidden[0, place], units, noise)
+            gates = slow_gates(model, hidden[0, column], units, noise)
         heads, groups = (None, None) if gates is None else gates[index - slow.P]
         hidden = hidden + attention(layer, hidden, rotary, causal, heads, slow)
         hidden = hidden + mlp(layer, hidden, groups, slow)
@@ -43,7 +43,7 @@ def slow_sample(model: Any, slow: Any, sample: Any, units: int, pixels: torch.Te
 
 
 def attention(layer: Any, hidden: torch.Tensor, rotary: Any, causal: torch.Tensor, gate: Any, slow: Any) -> Any:
-    """Head by head, each key-value group's heads scaled by its gate in front of ``o_proj``."""
+    """Head by head, each key-value group's heads scaled by its gate before ``o_proj``."""
     module, x = layer.self_attn, layer.input_layernorm(hidden)[0]
     cos, sin = (part[0] for part in rotary)
     width, per_group = module.head_dim, slow.config.num_attention_heads // slow.A
@@ -65,7 +65,7 @@ def attention(layer: Any, hidden: torch.Tensor, rotary: Any, causal: torch.Tenso
 
 
 def mlp(layer: Any, hidden: torch.Tensor, gate: Any, slow: Any) -> torch.Tensor:
-    """Channel groups scaled in front of ``down_proj``."""
+    """Channel groups scaled before ``down_proj``."""
     x = layer.post_attention_layernorm(hidden)
     x = functional.silu(layer.mlp.gate_proj(x)) * layer.mlp.up_proj(x)
     if gate is not None:
@@ -94,17 +94,17 @@ def slow_gates(model: Any, state: torch.Tensor, units: int, noise: Any) -> list:
         soft = torch.softmax(noisy.flatten() / TEMPERATURE, 0).view(layers, -1).sum(1)
         weight = functional.one_hot(torch.tensor(named), layers) + soft - soft.detach()
         extra = noise((1, 2, a))[0]
-        for sort in (0, 1):
-            here = (weight[:, None] * scores[:, sort]).sum(0) + extra[sort]
-            off = torch.where(on[named, sort], -torch.inf, here)
+        for component in (0, 1):
+            here = (weight[:, None] * scores[:, component]).sum(0) + extra[component]
+            off = torch.where(on[named, component], -torch.inf, here)
             hard = torch.zeros(a)
             hard[off.topk(grid.rank).indices] = 1
             relaxed = torch.softmax(off / TEMPERATURE, 0)
             piece = hard + relaxed - relaxed.detach()
             for layer in range(layers):
-                gates[layer][sort] = gates[layer][sort] + weight[layer] * piece
+                gates[layer][component] = gates[layer][component] + weight[layer] * piece
             on = on.clone()  # autograd holds on to the old one
-            on[named, sort] |= hard.bool()
+            on[named, component] |= hard.bool()
     return [tuple(pair) for pair in gates]
 
 
@@ -130,17 +130,16 @@ def test_loss_gates_and_gradients_are_those_of_single_samples(
         out.loss.backward()
         slow = slow_of(model)
         slow.plain.train()
-        pictures = [pixels[:1], pixels[1:2], None, pixels[3:]]  # the third is a dummy
+        images = [pixels[:1], pixels[1:2], None, pixels[3:]]  # the third is a dummy
         alone = [
-            slow_sample(model, slow, samples[row], int(granted[row]), pictures[row], noise(seed, row))
-            for row in range(4)
+            slow_sample(model, slow, samples[row], int(granted[row]), images[row], noise(seed, row)) for row in range(4)
         ]
         loss = sum(summed for summed, _, _ in alone) / sum(count for _, count, _ in alone)
         torch.testing.assert_close(out.loss, loss, atol=1e-5, rtol=1e-5)
         for row, (_, _, gates) in enumerate(alone):
             expected = torch.stack([torch.stack(pair) for pair in gates])
             torch.testing.assert_close(out.gates[row], expected, atol=1e-6, rtol=0)
-        # The slow sample's scheduler and projector are the model's own; its decoder is a copy with grads of its own.
+        # The slow sample's scheduler and projector are the model's own; its decoder is a copy with its own gradients.
         ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad()
         loss.backward()

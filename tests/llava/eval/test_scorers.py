@@ -272,11 +272,11 @@ def test_mmbench_submission(root, tmp_path):
 def test_mme_conversion(tmp_path):
     for name, question in (("existence", "Is there a cat?"), ("artwork", "Is this by X?")):
         inside = name == "artwork"
-        pictures, texts = (tmp_path / name / part if inside else tmp_path / name for part in
+        images, texts = (tmp_path / name / part if inside else tmp_path / name for part in
                            ("images", "questions_answers_YN"))  # fmt: skip
-        pictures.mkdir(parents=True, exist_ok=True)
+        images.mkdir(parents=True, exist_ok=True)
         texts.mkdir(parents=True, exist_ok=True)
-        (pictures / "1.jpg").touch()
+        (images / "1.jpg").touch()
         pairs = ((question, "Yes"), ("Really?", "No"))
         lines = [f"{asked}  {submissions.YES_NO}\t{answer}\n" for asked, answer in pairs]
         (texts / "1.txt").write_text("".join(lines))

@@ -1,4 +1,4 @@
-"""LLaVA-1.6's crops from training to an answer under a budget, for every way of merging and extreme pictures."""
+"""LLaVA-1.6's crops from training to an answer under a budget, for every way of merging and extreme images."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
 
 POINTS = [[16, 32], [32, 16], [32, 32]]
-PICTURES = [(20, 30), (400, 3), (3, 400), (1, 1), (1000, 1000)]  # width, height
+IMAGES = [(20, 30), (400, 3), (3, 400), (1, 1), (1000, 1000)]  # width, height
 ADAPTIVE = {"scheduler_type": "H", "num_prefix_layers": 1, "scheduler_rank": 2}
 
 
@@ -19,7 +19,7 @@ def test_train_save_load_and_answer_under_a_budget(trained, make_checkpoint, tmp
     out = trained(tmp_path / "out", **flags, **ADAPTIVE, model_name_or_path=base)
     _, model, processor, _ = load_pretrained_model(str(out), None, "any", device="cpu")
     model.generation_config.eos_token_id = None
-    for size in PICTURES:
+    for size in IMAGES:
         pixels = process_images([Image.new("RGB", size, "red")], processor, model.config)
         found = model.generate(
             torch.tensor([[1, 5, -200, 7]]),

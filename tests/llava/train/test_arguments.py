@@ -94,7 +94,7 @@ def test_upstreams_own_lines_parse(line):
 
 @pytest.mark.parametrize("config", ["zero2", "zero3", "zero3_offload"])
 def test_deepspeed_lines_parse(root, monkeypatch, config):
-    """As upstream writes them, in the checkout, behind what its launcher adds."""
+    """As upstream writes them, in the checkout, after what its launcher adds."""
     pytest.importorskip("deepspeed")
     monkeypatch.chdir(root)
     flags = ["--local_rank=0", "--deepspeed", f"./scripts/{config}.json", *COMMON.split(), *LINES["finetune"].split()]
@@ -148,7 +148,7 @@ def test_translation(old, new):
 
 
 # Every flag of transformers 4.37's TrainingArguments that today's lacks.
-GONE = """
+REMOVED = """
     dispatch_batches evaluation_strategy fp16_backend fp16_opt_level fsdp_min_num_params half_precision_backend
     fsdp_transformer_layer_cls_to_wrap group_by_length include_inputs_for_metrics include_tokens_per_second adafactor
     jit_mode_eval logging_dir mp_parameters no_cuda overwrite_output_dir past_index per_gpu_eval_batch_size
@@ -158,7 +158,7 @@ GONE = """
 """.split()
 
 
-@pytest.mark.parametrize("name", GONE)
+@pytest.mark.parametrize("name", REMOVED)
 def test_no_flag_of_upstreams_time_is_unknown(name):
     """Each is translated, or named with what replaces it."""
     kept, notices = translate_flags([f"--{name}", "1"])

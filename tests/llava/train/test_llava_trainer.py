@@ -42,7 +42,7 @@ def test_the_optimizer_is_made_once(trainer):
 
 
 def test_samples_grouped_by_modality(trainer):
-    """A batch of the loader holds pictures or texts, not both: 8 records have one, 4 have none."""
+    """A batch of the loader holds images or texts, not both: 8 records have one, 4 have none."""
     runner = trainer(group_by_modality_length=True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     sampler = runner._get_train_sampler()
     assert isinstance(sampler, LengthGroupedSampler)

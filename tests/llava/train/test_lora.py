@@ -63,7 +63,7 @@ def test_what_is_left(adapter, tiny_checkpoint):
         assert len(saved) == 2 * 7 * 2  # two matrices for each of seven projections in two layers
         assert all(key.startswith("base_model.model.model.layers.") for key in saved)
         others = torch.load(folder / "non_lora_trainables.bin", weights_only=True)
-        parts = [f"mm_projector.{place}.{kind}" for place in (0, 2) for kind in ("weight", "bias")]
+        parts = [f"mm_projector.{index}.{kind}" for index in (0, 2) for kind in ("weight", "bias")]
         assert set(others) == {f"base_model.model.model.{part}" for part in parts}
     before = load_file(tiny_checkpoint / "model.safetensors")
     assert not torch.equal(others["base_model.model.model.mm_projector.0.bias"], before["model.mm_projector.0.bias"])
@@ -84,11 +84,11 @@ def test_peft_itself_reads_it(adapter, tiny_checkpoint):
 def test_merged_and_unmerged_answer_alike(adapter, tiny_checkpoint, merge, tmp_path):
     assert merge(adapter, tiny_checkpoint, tmp_path / "merged") == 0
     plain = answer(*opened(tiny_checkpoint)).logits
-    whole = answer(*opened(tmp_path / "merged")).logits
-    beside = answer(*opened(adapter, tiny_checkpoint, merge_lora=False)).logits
-    assert (whole - plain).abs().max() > 1e-3, "the adapter has learned something"
-    torch.testing.assert_close(beside, whole, atol=1e-4, rtol=0)
-    torch.testing.assert_close(answer(*opened(adapter, tiny_checkpoint)).logits, whole, atol=1e-4, rtol=0)
+    merged = answer(*opened(tmp_path / "merged")).logits
+    unmerged = answer(*opened(adapter, tiny_checkpoint, merge_lora=False)).logits
+    assert (merged - plain).abs().max() > 1e-3, "the adapter has learned something"
+    torch.testing.assert_close(unmerged, merged, atol=1e-4, rtol=0)
+    torch.testing.assert_close(answer(*opened(adapter, tiny_checkpoint)).logits, merged, atol=1e-4, rtol=0)
     assert merge(adapter, tiny_checkpoint, tmp_path / "merged") == 2, "the folder is in use"
     assert merge(tiny_checkpoint, tiny_checkpoint, tmp_path / "other") == 2, "nothing to merge"
 
@@ -182,7 +182,7 @@ def test_flags_that_do_not_go_together(flags_of, tmp_path, flags, complaint):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_base(trained, make_checkpoint, tmp_path, bits):
-    """QLoRA on the CPU; the adapter serves beside a quantised base, where layers are masked."""
+    """QLoRA on the CPU; the adapter serves next to a quantised base, where layers are masked."""
     pytest.importorskip("bitsandbytes")
     base = make_checkpoint(hidden_size=64, intermediate_size=128)  # the 4-bit CPU kernel wants multiples of 64
     out = trained(tmp_path / "out", **LORA, **SCHEDULER, bits=bits, bf16=True, model_name_or_path=base)

@@ -69,7 +69,7 @@ def test_stage_one_learns_the_projector(set_up, plain_base, tiny_checkpoint):
     model, _ = set_up(
         model_name_or_path=plain_base, vision_tower=tower, tune_mm_mlp_adapter=True, mm_projector_type="mlp2x_gelu"
     )
-    layers = [f"model.mm_projector.{place}.{kind}" for place in (0, 2) for kind in ("weight", "bias")]
+    layers = [f"model.mm_projector.{index}.{kind}" for index in (0, 2) for kind in ("weight", "bias")]
     assert learning(model) == set(layers)
 
 

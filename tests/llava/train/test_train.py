@@ -1,4 +1,4 @@
-"""Whole runs of the program on the tiny LLaVA: what they leave behind, and that a stopped one goes on exactly."""
+"""Whole runs of the program on the tiny LLaVA: what they leave after, and that a stopped one goes on exactly."""
 
 import json
 
@@ -12,7 +12,7 @@ from llava.errors import OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.llava_trainer import LLaVATrainer
 
-PROJECTOR = {f"model.mm_projector.{place}.{kind}" for place in (0, 2) for kind in ("weight", "bias")}
+PROJECTOR = {f"model.mm_projector.{index}.{kind}" for index in (0, 2) for kind in ("weight", "bias")}
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def stop_after(monkeypatch):
     def arrange(steps):
         context = monkeypatch.context()
         patch = context.__enter__()
-        whole, done = LLaVATrainer.training_step, []
+        original, done = LLaVATrainer.training_step, []
 
         def step(*args, **kwargs):
             done.append(1)
             if len(done) > steps:
                 context.__exit__(None, None, None)
                 raise KeyboardInterrupt
-            return whole(*args, **kwargs)
+            return original(*args, **kwargs)
 
         patch.setattr(LLaVATrainer, "training_step", step)
         return pytest.raises(KeyboardInterrupt)
@@ -60,7 +60,7 @@ def history(folder):
 
 
 def answer(folder, base=None, **options):
-    """A few tokens about a grey picture, by the checkpoint as any program opens it."""
+    """A few tokens about a grey image, by the checkpoint as any program opens it."""
     tokenizer, model, processor, _ = load_pretrained_model(str(folder), base and str(base), "any", device="cpu")
     side = processor.crop_size["height"]
     ids = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]])
@@ -148,7 +148,7 @@ RUNS = {
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_resumed_run_equals_an_uninterrupted_one(trained, stop_after, tmp_path, kind):
-    """Stopped in its second pass over the data, with a checkpoint of an earlier step behind it."""
+    """Stopped in its second pass over the data, with a checkpoint of an earlier step after it."""
     flags = {**RUNS[kind], "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     straight = trained(tmp_path / "straight", **flags)
     out = tmp_path / "stopped"

@@ -26,7 +26,7 @@ def spoiled(folder, name, **changes):
 
 
 def with_messages(toy_data, tmp_path, *texts):
-    """A training file of one conversation with the first picture."""
+    """A training file of one conversation with the first image."""
     messages = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps([{"id": "only", "image": "1.png", "conversations": messages}]))

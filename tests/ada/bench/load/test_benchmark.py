@@ -46,9 +46,9 @@ def servers_in_process(loaded, listen, monkeypatch):
     monkeypatch.setattr(benchmark, "started", started)
 
 
-def test_parts_count_every_request(servers_in_process, picture, tmp_path) -> None:
+def test_parts_count_every_request(servers_in_process, image_file, tmp_path) -> None:
     plot = tmp_path / "plot.png"
-    flags = ["--image-file", picture, "--requests", 12, "--at-once", 4, "--max-new-tokens", 4, "--plot", plot]
+    flags = ["--image-file", image_file, "--requests", 12, "--at-once", 4, "--max-new-tokens", 4, "--plot", plot]
     flags += ["--max-queue-length", 0, "--overload", 1000, "--worker-flags=--adaptive-patience 0.001"]
     bench = benchmark.Bench(make_parser().parse_args(["load", *map(str, flags)]))
     report = bench.closed_loop()
@@ -68,9 +68,9 @@ def test_parts_count_every_request(servers_in_process, picture, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_program_runs_both_parts_with_real_processes(root, adaptive_checkpoint, picture, tmp_path) -> None:
+def test_program_runs_both_parts_with_real_processes(root, adaptive_checkpoint, image_file, tmp_path) -> None:
     plot = tmp_path / "plot.png"
-    flags = ["--model-path", adaptive_checkpoint, "--image-file", picture, "--requests", 8, "--at-once", 4]
+    flags = ["--model-path", adaptive_checkpoint, "--image-file", image_file, "--requests", 8, "--at-once", 4]
     flags += ["--max-new-tokens", 4, "--max-queue-length", 0, "--overload", 50]
     flags += ["--worker-flags=--device cpu --limit-model-concurrency 1"]
     ran = subprocess.run(

@@ -13,11 +13,11 @@ from llava.files.jsonl import lines_of
 @pytest.fixture
 def bench(tmp_path):
     """LLaVA-Bench of three questions; its flags."""
-    sorts = ("conv", "detail", "conv")
+    categories = ("conv", "detail", "conv")
     files = {
         "question": [
-            {"question_id": n, "image": f"{n}.png", "text": f"what {n}?", "category": sort}
-            for n, sort in enumerate(sorts)
+            {"question_id": n, "image": f"{n}.png", "text": f"what {n}?", "category": component}
+            for n, component in enumerate(categories)
         ],
         "context": [{"id": n, "image": f"{n}.png", "caption": ["a scene", f"number {n}"]} for n in range(3)],
         "reference": [{"question_id": n, "text": f"true {n}"} for n in range(3)],
@@ -40,8 +40,10 @@ def test_reviews(judge, bench, tmp_path, capsys):
     path, key, body = judge.asked[0]
     assert (path, key, len(judge.asked)) == ("/v1/chat/completions", "Bearer key", 5)
     asked = body["messages"][1]["content"]
-    places = [asked.index(part) for part in ("[Context]\na scene\nnumber 0", "what 0?", "true 0", "said 0", "[System]")]
-    assert places == sorted(places)
+    indices = [
+        asked.index(part) for part in ("[Context]\na scene\nnumber 0", "what 0?", "true 0", "said 0", "[System]")
+    ]
+    assert indices == sorted(indices)
     assert summarize_gpt_review.main(["-f", str(tmp_path / "reviews.jsonl")]) == 0
     lines = capsys.readouterr().out.splitlines()
     # All: references 8, 6, 10, models 4, 6, 5. Conversations: 18 and 9.

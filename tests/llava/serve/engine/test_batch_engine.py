@@ -102,9 +102,9 @@ def mixed_requests(image, count: int) -> list[EngineRequest]:
     return requests
 
 
-def test_batch_engine_mixed_requests_answer_as_alone(model, engine, picture):
+def test_batch_engine_mixed_requests_answer_as_alone(model, engine, image_file):
     """Greedy and sampled tokens, plans and finish reasons, whenever a request joins the batch."""
-    requests, progress = mixed_requests(load_image(picture), 40), threading.Semaphore(0)
+    requests, progress = mixed_requests(load_image(image_file), 40), threading.Semaphore(0)
     queue, policy = engine(5)
     pauses = random.Random(1)
     for request in requests:
@@ -118,7 +118,7 @@ def test_batch_engine_mixed_requests_answer_as_alone(model, engine, picture):
         assert isinstance(got, Finished), got
         assert got.answer.token_ids == expected.token_ids
         assert (got.answer.text, got.finish_reason) == (expected.text, "length")
-        assert got.answer.facts["plan"] == expected.facts["plan"]
+        assert got.answer.metadata["plan"] == expected.metadata["plan"]
         assert len(got.answer.token_ms) == len(expected.token_ids) - 1
         batch_sizes.append(got.mean_batch_size)
     assert max(batch_sizes) > 2 and max(policy.running) == 5, "requests did share steps"

@@ -70,11 +70,11 @@ def test_openai_text_is_answered_as_without_a_server(client, alone, loaded) -> N
     assert got.id == f"chatcmpl-{got._request_id}" and got.model == "tiny"
 
 
-def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alone, picture, image_text) -> None:
+def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alone, image_file, image_text) -> None:
     chat = message("w5", f"data:image/png;base64,{image_text}")
     create = client.chat.completions.create
     got = create(model="tiny", messages=chat, temperature=0, max_tokens=6, extra_body={"latency_budget": 0.5})
-    assert got.choices[0].message.content == alone("<image>\nw5", picture, latency_budget=0.5)
+    assert got.choices[0].message.content == alone("<image>\nw5", image_file, latency_budget=0.5)
     budget = got.llava["latency_budget"]
     assert (budget["requested"], budget["granted"], budget["met"]) == (0.5, 0.5, True)
     assert "budget 0.5" in budget["summary"] and budget["heads"] == [8, 16]
@@ -83,7 +83,7 @@ def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alo
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_openai_stream_adds_up_to_the_answer(client, alone, picture, image_text, include_usage) -> None:
+def test_openai_stream_adds_up_to_the_answer(client, alone, image_file, image_text, include_usage) -> None:
     chat = message("w5 w7", f"data:image/png;base64,{image_text}")
     options = {"stream_options": {"include_usage": True}} if include_usage else {}
     stream = client.chat.completions.create(
@@ -96,7 +96,7 @@ def test_openai_stream_adds_up_to_the_answer(client, alone, picture, image_text,
         assert all(piece.usage is None for piece in pieces)
     deltas = [piece.choices[0].delta for piece in pieces]
     assert deltas[0].role == "assistant"
-    assert "".join(delta.content or "" for delta in deltas) == alone("<image>\nw5 w7", picture)
+    assert "".join(delta.content or "" for delta in deltas) == alone("<image>\nw5 w7", image_file)
     ends = [piece.choices[0].finish_reason for piece in pieces]
     assert ends[-1] == "length" and set(ends[:-1]) == {None}
     assert pieces[-1].llava["latency_budget"]["granted"] == 1 and len({piece.id for piece in pieces}) == 1
@@ -165,13 +165,13 @@ def curl(*arguments) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
-def test_curl_reads_completion_stream_models_and_metrics(served, alone, picture) -> None:
+def test_curl_reads_completion_stream_models_and_metrics(served, alone, image_file) -> None:
     json_header = ["-H", "Content-Type: application/json"]
-    url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    url = f"data:image/png;base64,{base64.b64encode(image_file.read_bytes()).decode()}"
     body = {"model": "tiny", "messages": message("w5", url), "temperature": 0, "max_tokens": 4}
     chat = f"{served.api.address}/v1/chat/completions"
     completion = json.loads(curl(chat, *json_header, "-d", json.dumps(body)))
-    expected = alone("<image>\nw5", picture, tokens=4)
+    expected = alone("<image>\nw5", image_file, tokens=4)
     assert completion["choices"][0]["message"]["content"] == expected
     events = curl(chat, *json_header, "-d", json.dumps({**body, "stream": True})).split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]

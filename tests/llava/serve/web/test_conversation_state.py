@@ -14,16 +14,16 @@ SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
 
 
 @pytest.fixture
-def chat(picture) -> WebChat:
+def chat(image_file) -> WebChat:
     """Two turns, the second without an answer."""
     chat = WebChat("some-llava", "vicuna_v1")
-    chat.ask("What is this? ", [str(picture)])
+    chat.ask("What is this? ", [str(image_file)])
     chat.turns[-1].answer = "A test."
     chat.ask("And now?", [])
     return chat
 
 
-def test_web_chat_request_holds_all_turns_and_images(chat, picture) -> None:
+def test_web_chat_request_holds_all_turns_and_images(chat, image_file) -> None:
     body = chat.request(SAMPLING, {"latency_budget": 0.5})
     system, _, turns = body["prompt"].partition(" USER: ")
     assert turns == f"{DEFAULT_IMAGE_TOKEN}\nWhat is this? ASSISTANT: A test.</s>USER: And now? ASSISTANT:"
@@ -32,7 +32,7 @@ def test_web_chat_request_holds_all_turns_and_images(chat, picture) -> None:
     assert (body["temperature"], body["max_new_tokens"], body["latency_budget"]) == (0.0, 7, 0.5)
     (sent,) = body["images"]
     shown = Image.open(io.BytesIO(base64.b64decode(sent)))
-    assert shown.tobytes() == Image.open(picture).convert("RGB").tobytes()
+    assert shown.tobytes() == Image.open(image_file).convert("RGB").tobytes()
 
 
 def test_web_chat_ask_again_makes_the_same_request(chat) -> None:

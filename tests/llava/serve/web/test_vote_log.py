@@ -12,10 +12,10 @@ from llava.serve.web.vote_log import VoteLog
 
 
 @pytest.fixture
-def chat(picture) -> WebChat:
+def chat(image_file) -> WebChat:
     """An answered question about an image, and one without an answer."""
     chat = WebChat("some-llava", "vicuna_v1")
-    chat.ask("What is this? ", [str(picture)])
+    chat.ask("What is this? ", [str(image_file)])
     chat.turns[-1].answer = "A test."
     chat.ask("And now?", [])
     return chat

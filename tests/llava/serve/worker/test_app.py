@@ -31,7 +31,7 @@ def alone(loaded, prompt, paths=(), tokens=6, **options) -> str:
 
 
 async def test_generate_stream_chunks_grow_from_the_prompt_to_the_complete_answer(
-    loaded, make_service, client_of, picture, image_text
+    loaded, make_service, client_of, image_file, image_text
 ):
     async with client_of(make_service()) as client:
         parts = await client.ask(prompt=PROMPT, images=[image_text], max_new_tokens=6, latency_budget="75%")
@@ -40,7 +40,7 @@ async def test_generate_stream_chunks_grow_from_the_prompt_to_the_complete_answe
     assert all(text.startswith(PROMPT) for text in texts)
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert all(set(part) == {"text", "error_code"} for part in parts[:-1]), "figures come with the last only"
-    expected = alone(loaded, PROMPT, [picture], latency_budget=0.75)
+    expected = alone(loaded, PROMPT, [image_file], latency_budget=0.75)
     assert expected and texts[-1][len(PROMPT) :].strip() == expected
 
 

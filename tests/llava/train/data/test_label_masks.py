@@ -18,7 +18,7 @@ WORDS = ["S", "USER", "ASSISTANT", ":", "a", "b", "c", "d", "e", "[", "INST", "]
 
 
 def toy_tokenizer(kind, knows_end=True, length=64):
-    """words: one token a word, spaces lost; glued: a space belongs to the word behind it; letters: one token each."""
+    """words: one token a word, spaces lost; glued: a space belongs to the word after it; letters: one token each."""
     pieces = {
         "words": (WORDS, pre_tokenizers.Whitespace()),
         "glued": ([*WORDS, *(f" {word}" for word in WORDS)], pre_tokenizers.Split(Regex(r" ?\w+|[^\w\s]"), "isolated")),
@@ -86,9 +86,9 @@ def test_plain_template_trains_on_all_after_the_image():
 
 def test_text_is_cut_at_the_model_length():
     messages = conversation("a b", "c", "d", "e a")
-    whole = labelled(messages, toy_tokenizer("words"))
+    full = labelled(messages, toy_tokenizer("words"))
     for length in range(4, 18):
-        assert labelled(messages, toy_tokenizer("words", length=length)) == tuple(part[:length] for part in whole)
+        assert labelled(messages, toy_tokenizer("words", length=length)) == tuple(part[:length] for part in full)
 
 
 texts = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4).map(" ".join)
@@ -168,7 +168,7 @@ def test_template_names():
 
 @pytest.mark.parametrize("has_image", [False, True])
 def test_text_after_the_limit_is_cut_off_unchecked(has_image):
-    """16 tokens fit; the third round has no answer, which is an error only in front of the limit."""
+    """16 tokens fit; the third round has no answer, which is an error only before the limit."""
     first = "<image>\na" if has_image else "a"
     rounds = conversation(first, "b", "c", "d", "e", "")
     found, learned = labelled(rounds, toy_tokenizer("words", length=16), has_image=has_image)

@@ -31,9 +31,9 @@ def test_by_length(lengths, batch, seed):
     assert sorted(order) == list(range(len(lengths)))
     if len(lengths) > 50 * batch:
         return
-    whole = [[lengths[i] for i in piece] for piece in pieces(order, batch) if len(piece) == batch]
-    whole.sort(key=lambda piece: (min(piece), max(piece)))
-    assert all(max(a) <= min(b) for a, b in pairwise(whole))
+    full = [[lengths[i] for i in piece] for piece in pieces(order, batch) if len(piece) == batch]
+    full.sort(key=lambda piece: (min(piece), max(piece)))
+    assert all(max(a) <= min(b) for a, b in pairwise(full))
 
 
 @quick
@@ -41,9 +41,9 @@ def test_by_length(lengths, batch, seed):
 def test_by_modality(lengths, batch, seed):
     order = grouped_by_modality(lengths, batch, generator(seed))
     assert sorted(order) == list(range(len(lengths)))
-    with_picture = sum(length > 0 for length in lengths)
-    whole = with_picture // batch + (len(lengths) - with_picture) // batch
-    for piece in pieces(order, batch)[:whole]:
+    with_image = sum(length > 0 for length in lengths)
+    full = with_image // batch + (len(lengths) - with_image) // batch
+    for piece in pieces(order, batch)[:full]:
         assert len({lengths[index] > 0 for index in piece}) == 1
 
 
