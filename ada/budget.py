@@ -99,7 +99,8 @@ def budget_flag(text: str) -> Budget:
     try:
         return read_budget(text)
     except OptionError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        # argparse names the flag itself
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--latency-budget is ")) from None
 
 
 def budgets_of_rows(budgets: object, rows: int) -> Sequence[Budget | None]:

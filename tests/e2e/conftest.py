@@ -16,13 +16,21 @@ from llava.serve import cli
 Run = Callable[..., SimpleNamespace]
 
 
+def exit_code(main: Callable, flags: tuple) -> int:
+    """What the program ends with; argparse leaves by SystemExit."""
+    try:
+        return main([str(flag) for flag in flags])
+    except SystemExit as end:
+        return end.code
+
+
 @pytest.fixture
 def run_cli(monkeypatch, capsys) -> Run:
     """``run_cli(*flags, typed=[...])`` -> code, out, err of the chat in this process, fed by a pipe."""
 
     def run(*flags: object, typed: list[str]) -> SimpleNamespace:
         monkeypatch.setattr(sys, "stdin", StringIO("".join(f"{line}\n" for line in typed)))
-        code = cli.main([str(flag) for flag in flags])
+        code = exit_code(cli.main, flags)
         said = capsys.readouterr()
         return SimpleNamespace(code=code, out=said.out, err=said.err)
 
@@ -34,7 +42,7 @@ def run_once(capsys) -> Run:
     """``run_once(*flags)`` -> code, out, err of ``run_llava`` in this process."""
 
     def run(*flags: object) -> SimpleNamespace:
-        code = run_llava.main([str(flag) for flag in flags])
+        code = exit_code(run_llava.main, flags)
         said = capsys.readouterr()
         return SimpleNamespace(code=code, out=said.out, err=said.err)
 

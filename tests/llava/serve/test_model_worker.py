@@ -46,4 +46,4 @@ def test_main_bad_value_is_a_user_error_that_names_the_flag(adaptive_checkpoint,
 def test_parse_arguments_malformed_budget_is_a_usage_error_that_names_the_flag(capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(["--latency-budget", "fast"])
-    assert "--latency-budget is 'fast'" in capsys.readouterr().err.splitlines()[-1]
+    assert "argument --latency-budget: 'fast'" in capsys.readouterr().err.splitlines()[-1]
