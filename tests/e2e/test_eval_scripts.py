@@ -78,7 +78,7 @@ def test_one_process_and_three_give_the_same_file(script, world) -> None:
 
 def test_a_failed_process_leaves_no_answers(script, world) -> None:
     ran = script("textvqa", CHUNKS=2, NAME="bad", BUDGET="2")
-    assert ran.returncode == 2 and "nothing is merged" in ran.stderr and "--latency-budget is '2'" in ran.stderr
+    assert ran.returncode == 2 and "nothing is merged" in ran.stderr and "argument --latency-budget: '2'" in ran.stderr
     assert not (world / "textvqa" / "answers" / "bad.jsonl").exists() and "Accuracy" not in ran.stdout
     ran = script("textvqa", CHUNKS="none")
     assert ran.returncode == 2 and "CHUNKS is 'none'" in ran.stderr
