@@ -176,8 +176,9 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
 
 
 def test_chat_commands(make_llava, plain) -> None:
+    calibrated = {"ttft_predictor": object()}  # no need to calibrate for a time
     session = SimpleNamespace(
-        model=make_llava("H"), options={"latency_budget": None, "planner": None}, last_metadata=None
+        model=make_llava("H"), options={"latency_budget": None, "planner": None, **calibrated}, last_metadata=None
     )
 
     def say(command: str, argument: str = "") -> str | None:

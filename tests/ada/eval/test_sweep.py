@@ -14,6 +14,8 @@ from ada.eval.sweep import main, parse_arguments, sweep
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import LlavaError
 
+pytestmark = pytest.mark.integration  # they run sweeps
+
 BUDGETS = ["--budgets", "1", "0.7", "0.3"]
 
 

@@ -12,6 +12,8 @@ from llava.errors import OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.train import make_trainer, parse_arguments
 
+pytestmark = pytest.mark.integration  # they train
+
 BAND = re.compile(r"loss_budget_(\d\.\d\d)_(\d\.\d\d)")  # a band of one budget alone ends where it begins
 
 
