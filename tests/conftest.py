@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytest_plugins = [
-    "fixtures.marks",
-    "fixtures.tiny_models",
-    "fixtures.judge",
-    "fixtures.serving",
-    "fixtures.servers",
-    "fixtures.training",
-]
+PLUGINS = ("marks", "tiny_models", "judge", "serving", "servers", "training")  # of tests/fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the shared fixtures, but not where pytest-xdist only hands out tests: their imports take seconds."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        for name in PLUGINS:
+            config.pluginmanager.import_plugin(f"fixtures.{name}")
 
 
 @pytest.fixture(scope="session", autouse=True)
