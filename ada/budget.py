@@ -7,7 +7,7 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llava.errors import OptionError
 
@@ -20,6 +20,7 @@ class LatencyBudget:
     """The fraction of the language model's full prefill compute that an answer may use, in (0, 1]."""
 
     fraction: float
+    text: str | None = field(default=None, compare=False, repr=False)  # as the user wrote it
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fraction) and 0 < self.fraction <= 1):
@@ -44,10 +45,10 @@ class LatencyBudget:
             raise OptionError(f"--latency-budget is {value!r}; expected {_RANGE}") from None
         if not (math.isfinite(fraction) and 0 < fraction <= 1):
             raise OptionError(f"--latency-budget is {value!r}; expected {_RANGE}")
-        return cls(fraction)
+        return cls(fraction, text)
 
     def __str__(self) -> str:
-        return repr(self.fraction)
+        return self.text or repr(self.fraction)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class TimeBudget:
     """Milliseconds to the first token on this device, vision tower included, by the device's calibration."""
 
     milliseconds: float
+    text: str | None = field(default=None, compare=False, repr=False)  # as the user wrote it
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
@@ -67,7 +69,7 @@ class TimeBudget:
         return TimeBudget(max(1.0, self.milliseconds - milliseconds))
 
     def __str__(self) -> str:
-        return f"{self.milliseconds:g}ms"
+        return self.text or f"{self.milliseconds:g}ms"
 
 
 Budget = LatencyBudget | TimeBudget
@@ -89,7 +91,7 @@ def read_budget(value: object) -> Budget:
         except OptionError as error:
             raise OptionError(f"{error}, or a time such as 850ms or 1.2s") from None
     try:
-        return TimeBudget(float(found[1]) * (1000 if found[2] == "s" else 1))
+        return TimeBudget(float(found[1]) * (1000 if found[2] == "s" else 1), found[0])
     except ValueError:
         raise OptionError(f"--latency-budget is {value!r}; expected a time such as 850ms or 1.2s") from None
 

@@ -79,7 +79,7 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
     plan = output.execution_plan
     if isinstance(report, list):
         report, plan = report[row], plan[row]
-    report = asked_alone(model, report, plan)
+    report = asked_alone(model, report, plan, output.ttft_predictor)
     return {**report.to_json(), "share": plan.share, "plan": plan.to_short_json(), "summary": report.summary()}
 
 

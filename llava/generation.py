@@ -1,4 +1,4 @@
-"""The one way of answering: prompt, images and settings in; text, timing and the plug-ins' metadata out."""
+"""Answers one prompt: prompt, images and settings in; text, timing and the plug-ins' metadata out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.plugins import hooks, merged
 from llava.seeded_sampler import SeededSampler
-from llava.token_clock import TokenClock as TokenClock
+from llava.token_clock import TokenClock
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are chosen; a temperature of 0 is greedy. Above 0, the same ``seed`` draws the same tokens again."""
+    """Settings of how tokens are chosen.
+
+    A temperature of 0 is greedy; above 0, the same ``seed`` draws the same tokens again.
+    """
 
     temperature: float = 0.0
     top_p: float | None = None
@@ -37,8 +40,9 @@ class SamplingParams:
     seed: int | None = None
 
     def keywords(self, top_k: int | None = None) -> dict[str, Any]:
-        """For ``generate``. top_k: the model's own, for seeded draws. Raises ``OptionError`` for values out of range,
-        and for a seed with beams.
+        """Return the keyword arguments of ``generate``.
+
+        top_k: the model's own, for seeded draws. Raises OptionError for values out of range, and for a seed with beams.
         """
         if self.temperature < 0:
             raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
@@ -66,7 +70,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer.
+    """What a prompt was answered with.
 
     timing: milliseconds to the first token, tokens a second after it, new tokens. metadata: the plug-ins' on it.
     token_ms: milliseconds that each token after the first took. finish_reason: "stop" (the model, or a stop text,
@@ -122,7 +126,7 @@ def generation_inputs(
     images: Sequence[Image.Image],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Keywords of ``generate`` for one prompt: token ids (1, t), pixels, and what plug-ins make of ``options``."""
+    """Return keyword arguments of ``generate`` for one prompt: token ids (1, t), pixels, and the plug-ins' own."""
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
     pixels = None
     if images:
@@ -147,7 +151,7 @@ def finished_answer(
     sampling: SamplingParams,
     stops: Sequence[str],
 ) -> Answer:
-    """The new tokens as an answer. output: what ``generate`` returned, for the plug-ins' metadata."""
+    """Make an answer of the new tokens. output: what ``generate`` returned, for the plug-ins' metadata."""
     text = tokenizer.decode(new, skip_special_tokens=True).strip()
     ended = (bool(new) and new[-1] in end_ids(model)) or any(stop in text for stop in stops)
     for stop in stops:
@@ -161,7 +165,7 @@ def finished_answer(
 
 
 def end_ids(model: Any) -> list[int]:
-    """Ids of the tokens with which the model ends an answer."""
+    """Return the ids of the tokens with which the model ends an answer."""
     ids = model.generation_config.eos_token_id
     return ids if isinstance(ids, list) else [ids]
 
@@ -173,10 +177,10 @@ def _moved(pixels: Any, model: Any) -> Any:
 
 
 def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:
-    """The template to prompt with: ``--conv-mode``, else what the model says that it was trained with (``conv_mode`` in
-    its config), else what upstream takes for a model of this name.
+    """Return the template to prompt with.
 
-    Raises ``OptionError`` for a mode that does not exist.
+    That is ``--conv-mode``, else what the model was trained with (``conv_mode`` in its config), else what upstream
+    takes for a model of this name. Raises OptionError for a mode that does not exist.
     """
     trained_with = getattr(model.config, "conv_mode", None)
     for origin, mode in (("--conv-mode", conv_mode), ("conv_mode in the checkpoint's config.json", trained_with)):
@@ -188,7 +192,7 @@ def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conv
 
 
 def with_image_tags(model: Any, text: str, count: int) -> str:
-    """A question with ``count`` image tags in front, or in place of ``<image-placeholder>``."""
+    """Return a question with ``count`` image tags before it, or in place of ``<image-placeholder>``."""
     tag = image_tag(model)
     if IMAGE_PLACEHOLDER in text:
         return text.replace(IMAGE_PLACEHOLDER, tag)
@@ -196,7 +200,7 @@ def with_image_tags(model: Any, text: str, count: int) -> str:
 
 
 def image_tag(model: Any) -> str:
-    """What stands for an image in this model's prompts: ``<image>``, between marks where it was trained with them."""
+    """Return an image's tag in this model's prompts: ``<image>``, between marks where it was trained with them."""
     if getattr(model.config, "mm_use_im_start_end", False):
         return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
     return DEFAULT_IMAGE_TOKEN

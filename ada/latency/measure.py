@@ -172,10 +172,7 @@ def spreads(fitted: LatencyModel, measured: Sequence[MeasuredWorkload], units: U
     runs = [(fitted.prefill(one.workload, units), run) for one in measured for run in one.runs]
     ratios = [run.ttft_ms / expected.ttft_ms for expected, run in runs]
     rest_ratios = [rest_ratio(expected, run) for expected, run in runs if is_remainder_significant(expected)]
-    spread, rest_spread = (
-        float(np.percentile(kept, 100 * TARGET_QUANTILE)) for kept in (ratios, rest_ratios or ratios)
-    )
-    return spread, rest_spread
+    return _high_quantile(ratios), _high_quantile(rest_ratios or ratios)
 
 
 def _high_quantile(ratios: Sequence[float]) -> float:

@@ -45,6 +45,10 @@ class RowCost:
         """Return the same row as if it were asked alone: without padding."""
         return replace(self, prompt_tokens=self.prompt_tokens - self.padding, padding=0)
 
+    def workload(self, num_units: int) -> Workload:
+        """Return what a time is predicted for, under ``num_units`` tunable units."""
+        return Workload(self.prompt_tokens, num_units, self.num_images)
+
     def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
         """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""
         tower = model.get_vision_tower() if self.num_images else None
@@ -132,7 +136,7 @@ def describe(
     elapsed: Elapsed = NO_TIME_ELAPSED,
     scored: int = 1,
 ) -> None:
-    """Set ``execution_plan`` and ``report`` on ``output``; lists of them where the batch has several rows.
+    """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
     scored: positions of each row that got logits; the others as ``report`` takes them.
     """
@@ -141,6 +145,7 @@ def describe(
     padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
     costs = [RowCost(batch.width, *each, scored) for each in zip(padding, batch.images_per_row, strict=True)]
     reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
+    output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 
 
@@ -164,7 +169,7 @@ def report(
     fraction = units.fraction(granted)
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time_ms = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(predictor, Workload(cost.alone().prompt_tokens, granted, cost.num_images), elapsed)
+    times = _times(predictor, cost.workload(granted), elapsed)
     met = (share is None or fraction <= share) and (time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms)
     return BudgetReport(
         requested=share,
@@ -188,7 +193,9 @@ def report(
     )
 
 
-def asked_alone(model: AdaptiveModel, batched: BudgetReport, plan: ExecutionPlan) -> BudgetReport:
+def asked_alone(
+    model: AdaptiveModel, batched: BudgetReport, plan: ExecutionPlan, predictor: TTFTPredictor | None = None
+) -> BudgetReport:
     """Return the report on a row of a batch as if its question had been asked alone.
 
     That is without padding, without layers that were masked only because other rows have other plans, and without the
@@ -211,10 +218,11 @@ def asked_alone(model: AdaptiveModel, batched: BudgetReport, plan: ExecutionPlan
         padding=0,
         preprocess_ms=0.0,
         to_plan_ms=None,
+        **_times(predictor, cost.workload(model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
     )
 
 
-def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed) -> dict[str, float | None]:
+def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed) -> dict[str, Any]:
     """The report's milliseconds on a calibrated device; None where there is no calibration."""
     if predictor is None:
         return {"ttft_p50_ms": None, "ttft_p95_ms": None, "min_ttft_ms": None}

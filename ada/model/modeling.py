@@ -93,7 +93,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
 
         ``latency_budget``, ``planner``, ``ttft_predictor``: as ``generate`` takes them. The logits then have one more
         position, the latency token's, and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the
-        widened ``labels`` (B, T + 1) and, without gradients, ``execution_plan`` and ``report`` as ``generate``'s.
+        widened ``labels`` (B, T + 1) and, outside training mode, ``execution_plan`` and ``report`` as ``generate``'s.
         ``granted_units`` (B,) grants units directly, and ``noise`` is that of the draws; in training, where neither
         they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
         """
@@ -120,7 +120,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
-        if not execution.train:
+        if not self.training:
             describe(outputs, self, budgets, execution, batch, ttft_predictor, scored=outputs.logits.shape[1])
         return outputs
 
@@ -130,6 +130,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         inputs: torch.Tensor | None = None,
         images: Any = None,
         image_sizes: Any = None,
+        *,
         clock: TokenClock | None = None,
         latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
         planner: str | None = None,
@@ -153,7 +154,7 @@ class AdaLlavaCausalLM(LlavaCausalLM):
             inputs,
             images,
             image_sizes,
-            TokenClock() if clock is None and ttft_predictor is not None else clock,
+            clock=TokenClock() if clock is None and ttft_predictor is not None else clock,
             latency_budget=latency_budget,
             planner=planner,
             strict_latency_budget=strict_latency_budget,

@@ -35,4 +35,4 @@ class Scheduler(nn.Module):
         Returns logits in float32: (B, N) for L; (B, N, 2, A) for H, heads then neuron groups.
         """
         logits: torch.Tensor = self.mlp_head(hidden).float()
-        return logits.view(-1, *self.logits_shape)
+        return logits.view(len(hidden), *self.logits_shape)

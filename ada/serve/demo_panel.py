@@ -75,8 +75,8 @@ def _granted(report: Mapping[str, Any]) -> str:
     text = f"{report['granted']:.3g}" + ("" if report["met"] else ", this model's minimum")
     if report["load_multiplier"] < 1:
         text += f", lowered to {report['allowed']:.3g} while requests wait"
-    if report.get("predicted_ms") is not None:
-        text += f", predicted {report['predicted_ms']:.0f} ms"
+    if report.get("ttft_p95_ms") is not None:
+        text += f", predicted {report['ttft_p95_ms']:.0f} ms"
     return text
 
 

@@ -14,14 +14,16 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in ``path``'s folder, with its suffix; rename it to ``path`` when the block succeeds.
+def atomic_path(path: Path, keep_suffix: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in ``path``'s folder; rename it to ``path`` when the block succeeds.
 
     The folder is created where it is missing. Where the block raises, the temporary file is removed and ``path`` keeps
     what it had. Processes and threads that write the same path do not share a temporary file; the last rename wins.
+    keep_suffix: the temporary name ends as ``path`` does, for writers that go by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.part{path.suffix}")
+    suffix = path.suffix if keep_suffix else ""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part{suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -31,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` atomically; text as UTF-8, line ends as they are."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, keep_suffix=False) as temporary:  # no glob for such files may find it
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
 
 

@@ -92,7 +92,7 @@ def load_pretrained_model(
     config = make_config(config_class, folder, fields)
     task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not quantised)
     model = placed(_load(task).eval(), device, keywords)
-    return task.tokenizer, model, _load_tower(model, folder), context_length(model)
+    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model)
 
 
 def context_length(model: LlavaModel) -> int:
@@ -213,12 +213,15 @@ def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
-def _load_tower(model: PreTrainedModel, folder: CheckpointFolder) -> ImageProcessor | None:
-    """Read the vision tower's weights, and return its image processor; None for a model without a tower."""
+def _load_tower(model: PreTrainedModel, *folders: CheckpointFolder) -> ImageProcessor | None:
+    """Read the vision tower's weights, and return its image processor; None for a model without a tower.
+
+    folders: those that are read already; the tower's own is one of them, or is opened.
+    """
     tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
     if tower is None:
         return None
-    tower.load_model(checkpoint=folder)
+    tower.load_model(checkpoint=next((one for one in folders if one.path == tower.checkpoint_folder), None))
     tower.to(device=model.device, dtype=model.get_input_embeddings().weight.dtype)
     processor: ImageProcessor = tower.image_processor
     return processor

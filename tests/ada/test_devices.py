@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers.utils import is_flash_attn_2_available
 
-from llava.generation import TokenClock
+from llava.token_clock import TokenClock
 
 IMAGE = -200  # the image tag's id
 PROMPT = torch.tensor([[1, IMAGE, 5, 6, 7, 8, 9, 10, 11, 12]])

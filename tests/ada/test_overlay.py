@@ -185,8 +185,8 @@ def test_chat_commands(make_llava, plain) -> None:
         return overlay.chat_command(command=command, argument=argument, session=session)
 
     assert say("budget") == "budget: none" and say("plan") == "no plan yet: ask something first"
-    assert say("budget", "50%") == "budget: 0.5" and session.options["latency_budget"] == LatencyBudget(0.5)
-    assert say("budget", "1.2s") == "budget: 1200ms" and session.options["latency_budget"] == TimeBudget(1200)
+    assert say("budget", "50%") == "budget: 50%" and session.options["latency_budget"] == LatencyBudget(0.5)
+    assert say("budget", "1.2s") == "budget: 1.2s" and session.options["latency_budget"] == TimeBudget(1200)
     assert say("budget", "0.99999999") == "budget: 0.99999999", "no digit is lost"
     with pytest.raises(OptionError, match="'fast'"):
         say("budget", "fast")

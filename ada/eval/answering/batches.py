@@ -14,8 +14,9 @@ from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
 from llava.eval.answering import batched_generation as batches
-from llava.generation import SamplingParams, TokenClock
+from llava.generation import SamplingParams
 from llava.model.loaded_model import open_model
+from llava.token_clock import TokenClock
 
 
 @dataclass(frozen=True)

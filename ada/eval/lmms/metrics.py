@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Metrics = Mapping[str, float]
-REPORT_FIELDS = ("granted", "share", "budget_met", "prefill_gflops", "decode_gflops_per_token", "predicted_ms")
+REPORT_FIELDS = ("granted", "share", "budget_met", "prefill_gflops", "decode_gflops_per_token", "ttft_p95_ms")
 
 
 def metrics_of(metadata: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,8 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, groups_by_length
 from llava.eval.answering.runner import row_metadata
-from llava.generation import TokenClock, image_tag
+from llava.generation import image_tag
+from llava.token_clock import TokenClock
 
 REPEAT = 1_000_003  # between the seeds of a question's first and second draw: above the numbers of questions
 

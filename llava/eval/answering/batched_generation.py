@@ -12,9 +12,10 @@ from PIL import Image
 from transformers import StoppingCriteriaList
 
 from llava.conversation import Conversation
-from llava.generation import SamplingParams, TokenClock, stop_text, with_image_tags
+from llava.generation import SamplingParams, stop_text, with_image_tags
 from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
+from llava.token_clock import TokenClock
 
 Ids = Sequence[int]
 

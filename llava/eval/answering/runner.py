@@ -22,10 +22,10 @@ from llava.eval.answering.resume import existing_answers
 from llava.eval.answering.settings import RunSettings, recorded_settings
 from llava.files.jsonl import Record, RecordFile
 from llava.flags import from_flags
-from llava.generation import TokenClock
 from llava.mm_utils import get_model_name_from_path
 from llava.model.loaded_model import chosen_path, open_model
 from llava.plugins import hooks, merged
+from llava.token_clock import TokenClock
 from llava.utils import progress_only_on_terminals
 
 

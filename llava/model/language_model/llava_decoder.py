@@ -131,6 +131,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         inputs: torch.Tensor | None = None,
         images: Images | None = None,
         image_sizes: ImageSizes | None = None,
+        *,
         clock: TokenClock | None = None,
         **kwargs: Any,
     ) -> Any:

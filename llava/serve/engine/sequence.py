@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from llava.generation import SamplingParams, TokenClock, end_ids, finished_answer, generation_inputs
+from llava.generation import SamplingParams, end_ids, finished_answer, generation_inputs
 from llava.kv_cache import DecodingBatch, RowCache, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.plugins import hooks
 from llava.protocols import LlavaModel
 from llava.serve.engine.detokenizer import IncrementalDetokenizer
 from llava.serve.engine.request import EngineRequest, Finished
+from llava.token_clock import TokenClock
 
 NUM_SEEDS = 2**63
 

@@ -190,3 +190,16 @@ def test_quantised_base(trained, make_checkpoint, tmp_path, bits):
     found = answer(model, processor, latency_budget=0.75)
     assert found.logits.isfinite().all() and found.report.masked_layers > 0
     assert type(model.scheduler.mlp_head) is torch.nn.Linear, "the scheduler is never quantised"
+
+
+def test_adapter_over_a_base_that_holds_its_vision_tower_opens(trained, root, tmp_path):
+    """The bundled base has its tower's weights among its own."""
+    base = root / "ada" / "checkpoints" / "shapes-base"
+    flags = {"lora_enable": True, "lora_r": 2, "max_steps": 1, "model_max_length": 512}
+    adapter = trained(tmp_path / "llava-lora", model_name_or_path=base, **flags)
+    _, model, _, _ = load_pretrained_model(str(adapter), str(base), "llava-lora", device="cpu")
+    held = load_file(base / "model.safetensors")
+    name = "embeddings.patch_embedding.weight"
+    (key,) = [key for key in held if key.endswith(name)]
+    (weight,) = [value for key, value in model.get_vision_tower().state_dict().items() if key.endswith(name)]
+    assert torch.equal(weight.to(held[key].dtype), held[key])
