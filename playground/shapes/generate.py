@@ -6,11 +6,12 @@ python -m playground.shapes.generate --out playground/data/shapes --seed 0 --sce
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from playground.shapes.saving import save_image
 from playground.shapes.scene import Item, Scene, Split, sample_scene, scene_rng
 
 Look = frozenset[Item]  # what two scenes that look the same have in common
+TrainingRecords = tuple[Look, Record, Record, Record, Record]
+
+SHARED_SCENES = 2000  # from so many on, processes share the work; starting them takes seconds
 
 MAX_SHAPES = (2, 4, 6)  # in a training image, in turn: easy images teach what hard ones only hint at
 WRITTEN = 0.6  # share of the training images with a word, and with a digit: there are many to learn
@@ -70,8 +74,13 @@ def generate(out: Path, seed: int, scenes: int, test_questions: int) -> None:
     """Write ``texts.json``, ``captions.json``, ``conversations.json``, ``short.json`` and ``images/`` to train on,
     ``validation.jsonl`` and ``test.jsonl`` with their images; each file is written atomically.
     """
-    with multiprocessing.Pool() as pool:
-        made = pool.imap(functools.partial(training_records, out, seed), range(scenes), chunksize=100)
+    make = functools.partial(training_records, out, seed)
+    with contextlib.ExitStack() as stack:
+        made: Iterable[TrainingRecords] = map(make, range(scenes))
+        if scenes >= SHARED_SCENES:
+            # Not by fork, which may inherit locks that threads of this process hold, and then waits for ever.
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+            made = pool.imap(make, range(scenes), chunksize=100)
         looks, *files = zip(*tqdm(made, desc="training scenes", total=scenes), strict=True)
     for name, records in zip(("captions", "conversations", "texts", "short"), files, strict=True):
         atomic_write(out / f"{name}.json", json.dumps(records, indent=0))
@@ -92,7 +101,7 @@ def training_scene(seed: int, index: int) -> tuple[random.Random, Scene]:
     return rng, sample_scene(rng, "train", MAX_SHAPES[index % len(MAX_SHAPES)], WRITTEN)
 
 
-def training_records(out: Path, seed: int, index: int) -> tuple[Look, Record, Record, Record, Record]:
+def training_records(out: Path, seed: int, index: int) -> TrainingRecords:
     """Draw a training scene; return its look, and its records for stage 1, stage 2, the language stage and budgets."""
     rng, scene = training_scene(seed, index)
     name = training_name(index)
