@@ -123,9 +123,8 @@ def _signatures(packages: Sequence[Source], product: Sequence[Source]) -> list[F
 
 
 def _unformatted(root: Path) -> list[Finding]:
-    shown = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "--check", "--output-format", "concise", "."], cwd=root, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "ruff", "format", "--check", "--output-format", "concise", "."]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True)
     names = re.findall(r"^(.+?):\d+:\d+: unformatted", shown.stdout, re.MULTILINE)
     if shown.returncode and not names:
         raise SystemExit(f"ruff format: {shown.stderr.strip()}")
