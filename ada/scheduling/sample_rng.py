@@ -39,13 +39,13 @@ class Draws:
         drawn = [torch.randint(low, high + 1, (1,), generator=own) for own in self._generators("integers", rows)]
         return torch.cat(drawn)
 
-    def gumbel(self, rows: int, device: torch.device | str = "cpu") -> Noise:
-        """Return Gumbel noise; a row's draws do not depend on the other rows."""
+    def gumbel(self, rows: int) -> Noise:
+        """Return Gumbel noise on the CPU; a row's draws do not depend on the other rows."""
         generators = self._generators("gumbel", rows)
 
         def draw(shape: tuple[int, ...]) -> torch.Tensor:
             uniform = torch.stack([torch.rand(shape[1:], generator=own) for own in generators])
-            return gumbel_of(uniform).to(device)
+            return gumbel_of(uniform)
 
         return draw
 
