@@ -167,7 +167,7 @@ class LlavaModel(Protocol):
         """Return the ``VisionTower``; None for a language model without one."""
 
     def max_image_tokens(self, size: tuple[int, int]) -> int:
-        """Return the maximum of decoder positions that an image of (width, height) takes."""
+        """Return how many decoder positions an image of (width, height) takes."""
 
     def get_input_embeddings(self) -> Any:
         """Return the module that turns token ids into embeddings."""

@@ -28,11 +28,10 @@ from llava.model.placement import (
     quantisation,
     usable_device,
 )
+from llava.model.sequence_length import context_length
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 
 log = logging.getLogger(__name__)
-
-DEFAULT_CONTEXT = 2048  # tokens
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,7 @@ def load_pretrained_model(
     config = make_config(config_class, folder, fields)
     task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not quantised)
     model = placed(_load(task).eval(), device, keywords)
-    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model)
-
-
-def context_length(model: LlavaModel) -> int:
-    """Return how many tokens a prompt and its answer may have in all."""
-    return getattr(model.config, "max_sequence_length", None) or DEFAULT_CONTEXT
+    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model.config)
 
 
 def in_projector_file(key: str) -> bool:

@@ -21,7 +21,7 @@ from llava.model.checkpoint.weights_io import load_exactly, read_weights, report
 from llava.model.checkpoint.zero3 import gathered_parameters
 from llava.model.embedding_rows import copy_new_rows, fill_new_rows
 from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
-from llava.model.multimodal.anyres_merge import merge_crops
+from llava.model.multimodal.anyres_merge import merge_crops, padding_of
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -114,19 +114,19 @@ class LlavaMetaForCausalLM:
         return projected
 
     def max_image_tokens(self, size: tuple[int, int]) -> int:
-        """Return how many decoder positions an image of (width, height) takes, at most.
+        """Return how many decoder positions an image of (width, height) takes.
 
-        It is exact but for "spatial_unpad", where the rows of patches that hold only padding are left out. Raises
-        ImageError for a model without a vision tower.
+        Raises ImageError for a model without a vision tower.
         """
         tower, config = self._tower(), self.config
         if getattr(config, "image_aspect_ratio", None) != "anyres":
             return tower.num_image_tokens
         across, down = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.config.image_size)
-        newlines = 0
-        if "unpad" in (getattr(config, "mm_patch_merge_type", None) or "flat"):
-            newlines = max(1, down * tower.num_patches_per_side)  # one after each row of patches
-        return tower.num_image_tokens * (1 + across * down) + newlines
+        if "unpad" not in (getattr(config, "mm_patch_merge_type", None) or "flat"):
+            return tower.num_image_tokens * (1 + across * down)
+        rows, columns = down * tower.num_patches_per_side, across * tower.num_patches_per_side
+        above, left = padding_of(rows, columns, size)
+        return tower.num_image_tokens + (rows - 2 * above) * (columns - 2 * left + 1)  # a newline ends each row
 
     def _tower(self) -> CLIPVisionTower:
         tower = self.get_vision_tower()
@@ -185,7 +185,8 @@ class LlavaMetaForCausalLM:
         """Merge token ids (B, t) and images: (None, position_ids, attention_mask, past_key_values, embeds, labels).
 
         Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
-        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
+        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back. Rows
+        with labels, which are training's, are cut at ``tokenizer_model_max_length``; others never are.
         """
         as_given = input_ids, position_ids, attention_mask, past_key_values, None, labels
         single = input_ids.shape[1] == 1
@@ -202,7 +203,8 @@ class LlavaMetaForCausalLM:
             labels,
             self.image_features(images, image_sizes),
             self.get_model().embed_tokens,
-            max_length=getattr(self.config, "tokenizer_model_max_length", None),
+            # Where training cuts its samples. A prompt to answer has no labels, and is never cut.
+            max_length=None if labels is None else getattr(self.config, "tokenizer_model_max_length", None),
             padding_side=getattr(self.config, "tokenizer_padding_side", "right"),
         )
         mask: torch.Tensor | None = spliced.attention_mask

@@ -60,10 +60,14 @@ def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.T
 
     original_size: (width, height). The padding's width is rounded down, so a line that is partly padding stays.
     """
-    width, height = original_size
     rows, columns = tensor.shape[1:]
+    above, left = padding_of(rows, columns, original_size)
+    return tensor[:, above : rows - above, left : columns - left]
+
+
+def padding_of(rows: int, columns: int, original_size: tuple[int, int]) -> tuple[int, int]:
+    """Return how many rows above and below, and columns left and right, hold only the padding of a fitted image."""
+    width, height = original_size
     if width / height > columns / rows:  # fitted in width: padding above and below
-        border = (rows - int(height * (columns / width))) // 2
-        return tensor[:, border : rows - border]
-    border = (columns - int(width * (rows / height))) // 2
-    return tensor[:, :, border : columns - border]
+        return (rows - int(height * (columns / width))) // 2, 0
+    return 0, (columns - int(width * (rows / height))) // 2

@@ -10,6 +10,7 @@ from llava.files.images import load_image, load_image_from_base64
 from llava.generation import SamplingParams, image_tag
 from llava.mm_utils import tokenizer_image_token
 from llava.model.loaded_model import LoadedModel
+from llava.model.sequence_length import check_prompt_length, prompt_length
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
@@ -49,12 +50,8 @@ def parse_request(
 
 def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: RequestLimits) -> None:
     """Raise OptionError for a prompt that is longer than the limits or leaves no position for an answer."""
-    max_tokens = min(limits.max_prompt_tokens or loaded.context_length, loaded.context_length - 1)
-    if prompt_tokens > max_tokens:
-        raise OptionError(
-            f"the prompt has {prompt_tokens:,} tokens, image tokens included; the maximum is {max_tokens:,}. Ask a "
-            "shorter question, or start a new conversation"
-        )
+    longest = loaded.context_length - 1
+    check_prompt_length(prompt_tokens, min(limits.max_prompt_tokens or longest, longest))
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
@@ -108,6 +105,6 @@ def _read_image(text: str, number: int, limits: RequestLimits) -> Image.Image:
 
 
 def count_tokens(prompt: str, images: tuple[Image.Image, ...], loaded: LoadedModel) -> int:
-    """Return the positions that a prompt takes in the sequence; for an image, the maximum that it may take."""
-    ids: list[int] = tokenizer_image_token(prompt, loaded.tokenizer)
-    return len(ids) - len(images) + sum(loaded.image_positions(image.size) for image in images)
+    """Return the positions that a prompt takes in the sequence, with its images."""
+    ids = tokenizer_image_token(prompt, loaded.tokenizer)
+    return prompt_length(ids, [image.size for image in images], loaded.model)
