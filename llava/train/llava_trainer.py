@@ -18,6 +18,7 @@ from llava.model.checkpoint.lora import is_adapter
 from llava.train.data.samplers import LengthGroupedSampler
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.policy import TrainingPolicy
+from llava.train.runtime.checkpoint_folders import remove_old
 from llava.train.runtime.distributed import gather_metrics
 from llava.train.runtime.label_watch import LabelWatch
 from llava.train.runtime.resume import restore_param_group_settings
@@ -124,6 +125,19 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
             logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, and remove old ones of this run.
+
+        transformers would count every folder ``checkpoint-*``, and remove a user's copy with them.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            remove_old(self._get_output_dir(trial=None), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save a checkpoint's weights: in stage 1 the projector alone.
