@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
+from llava.model.checkpoint.byte_order_mark import read_without_marks
 from llava.model.checkpoint.weights_io import CheckpointWeights, Tensors, first_line, listed, read_json, read_weights
 from llava.model.checkpoint.zero3 import gathered_parameters
 
@@ -72,7 +73,7 @@ def apply_adapter(model: PreTrainedModel, folder: Path, merge: bool) -> Any:
     found = adapter_keys(folder)
     read_json(folder / CONFIG_FILE)
     try:
-        wrapped = peft.PeftModel.from_pretrained(model, folder)
+        wrapped = read_without_marks(folder, lambda readable: peft.PeftModel.from_pretrained(model, readable))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit the base model: {first_line(error)}; is it the model that the "
