@@ -99,6 +99,8 @@ def load_tokenizer(folder: str | Path, **kwargs: Any) -> Any:
     path = Path(folder) if Path(folder).is_dir() else _fetched(str(folder), kwargs.get("cache_dir"))
     tokenizer = read_without_marks(path, lambda readable: _load(readable, folder, **kwargs))
     tokenizer.name_or_path = str(path)
+    # Of texts beyond the length that training cut samples at, which generation does not; who reads on checks lengths.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if getattr(tokenizer, "vocab_file", None):
         tokenizer.vocab_file = str(path / Path(tokenizer.vocab_file).name)
     return tokenizer
