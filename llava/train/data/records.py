@@ -30,7 +30,7 @@ def read_records(path: str) -> list[Record]:
 def sample_name(record: object, index: int) -> str:
     """Return how messages name a record: its index in the file, and its id where it has one."""
     if isinstance(record, dict) and "id" in record:
-        return f"{index} (id {record['id']!r})"
+        return f"{index} (id {_shown(record['id'])})"
     return str(index)
 
 
@@ -39,6 +39,7 @@ def form_faults(record: object) -> Iterator[str]:
     if not isinstance(record, dict):
         yield f"{_shown(record)} is not an object with a list 'conversations'"
         return
+    yield from image_faults(record)
     yield from _media_faults(record)
     yield from message_faults(record)
 
@@ -55,7 +56,9 @@ def message_faults(record: Record) -> Iterator[str]:
             continue
         for key in ("from", "value"):
             if not isinstance(message.get(key), str):
-                yield (f"message {number} is not an object with the texts 'from' and 'value': {_found(message, key)}")
+                yield f"message {number} is not an object with the texts 'from' and 'value': {_found(message, key)}"
+            elif not _is_text(message[key]):
+                yield f"message {number} holds half of a surrogate pair, which is no character, in {key!r}"
 
 
 def usable(record: Any, index: int) -> Record:
@@ -65,10 +68,19 @@ def usable(record: Any, index: int) -> Record:
     return record  # type: ignore[no-any-return]
 
 
+def image_faults(record: Record) -> Iterator[str]:
+    """Yield a description of what is wrong with the form of a record's field "image", if anything is."""
+    if "image" not in record:
+        return
+    image = record["image"]
+    if not isinstance(image, str):
+        several = isinstance(image, list) and len(image) > 1
+        yield f"'image' is {_shown(image)}, expected a path" + (": a record has one image" if several else "")
+    elif "\0" in image or not _is_text(image):
+        yield f"'image' is {_shown(image)}, which no path can hold"
+
+
 def _media_faults(record: Record) -> Iterator[str]:
-    if "image" in record and not isinstance(record["image"], str):
-        several = isinstance(record["image"], list) and len(record["image"]) > 1
-        yield f"'image' is {_shown(record['image'])}, expected a path" + (": a record has one image" if several else "")
     unseen = _MEDIA if "image" in record else _SOURCE
     for key, value in record.items():
         if key != "image" and unseen.fullmatch(key) and isinstance(value, (str, list, dict)) and value:
@@ -82,6 +94,14 @@ def _found(fields: Record, key: str) -> str:
     return f"{key!r} is {_shown(fields[key])}" if key in fields else f"it has no {key!r}"
 
 
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = ascii(value) if isinstance(value, str) and not _is_text(value) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

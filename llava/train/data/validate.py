@@ -14,7 +14,7 @@ from llava.errors import DataError, ImageError
 from llava.files.images import check_image
 from llava.train.data.length_check import LengthCheck
 from llava.train.data.preprocessing import Message, round_marks
-from llava.train.data.records import Record, form_faults, message_faults, read_records, sample_name
+from llava.train.data.records import Record, form_faults, image_faults, message_faults, read_records, sample_name
 
 
 def check_data(
@@ -59,7 +59,7 @@ def record_faults(record: object, image_folder: str | None, template: Conversati
         yield from _turn_faults(record["conversations"])
         yield from _text_faults(record["conversations"], template)
         yield from _tag_faults(record, template)
-    if isinstance(record.get("image"), str):
+    if isinstance(record.get("image"), str) and not any(image_faults(record)):
         yield from _image_faults(record["image"], image_folder)
 
 
@@ -108,3 +108,5 @@ def _image_faults(image: str, image_folder: str | None) -> Iterator[str]:
         check_image(Path(image_folder or "") / image)
     except ImageError as error:
         yield str(error)
+    except OSError as error:  # a name that is too long, a disk that fails
+        yield f"'image' cannot be opened: {error.strerror}"

@@ -67,6 +67,11 @@ FAULTY = {
         {"conversations": [{"from": "human", "value": None}, {"from": None, "value": "b"}]},
         ["message 1 .*: 'value' is None", "message 2 .*: 'from' is None"],
     ),
+    "half a character": ({"conversations": turns("a \ud83d", "b")}, ["message 1 holds half of a surrogate pair"]),
+    "null byte": ({"image": "a\0b", "conversations": SEEN}, [r"'image' is 'a\\x00b', which no path can hold"]),
+    "half a path": ({"image": "\ud83d", "conversations": SEEN}, ["which no path can hold"]),
+    "long path": ({"image": "a" * 5000, "conversations": SEEN}, ["too long"]),
+    "long text": ({"image": {"a": "b" * 5000}, "conversations": SEEN}, ["'image' is .*bbb[.]{3}, expected a path"]),
     "several": ({"image": "none.jpg", "conversations": turns("a", "", "b")}, ["empty", "no answer", "<image>", "none"]),
 }
 GOOD = [
