@@ -48,7 +48,7 @@ class PromptSettings(Protocol):
 
 
 def get_question_text(problem: Problem) -> str:
-    """Return the question."""
+    """Return the text of the question."""
     return str(problem["question"])
 
 
