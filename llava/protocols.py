@@ -71,11 +71,12 @@ class VisionArguments(Protocol):
 
 
 class ImageProcessor(Protocol):
-    """Turns images into pixels (N, 3, S, S), with the vision tower's size, mean and deviation."""
+    """Turns images into pixels (N, 3, S, S), with the vision tower's size, mean and deviation, and a way to resample."""
 
     image_mean: Sequence[float]
     crop_size: Mapping[str, int]
     size: Mapping[str, int]
+    resample: Any
 
     def __call__(self, images: Image.Image | Sequence[Image.Image], return_tensors: str) -> Mapping[str, Any]:
         """Return ``pixel_values``: (N, 3, S, S)."""
