@@ -71,7 +71,7 @@ class VisionArguments(Protocol):
 
 
 class ImageProcessor(Protocol):
-    """Turns images into pixels (N, 3, S, S), with the vision tower's size, mean and deviation, and a way to resample."""
+    """Turns images into pixels (N, 3, S, S), with the vision tower's size, mean and deviation."""
 
     image_mean: Sequence[float]
     crop_size: Mapping[str, int]

@@ -64,11 +64,13 @@ def _int32_to_8_bits(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(
-            f"{name} holds integers from {low} to {high}; expected 0 to 255, or 0 to 65535. Save it with 8 bits a channel"
+            f"{name} holds integers from {low} to {high}; expected 0 to 255, or 0 to 65535. Save it with 8 bits a "
+            "channel"
         )
     if high <= 255 and image.format not in SIXTEEN_BIT_FILES:
         return values.astype(np.uint8)
-    return _TO_8_BITS[values]
+    scaled: np.ndarray[Any, Any] = _TO_8_BITS[values]
+    return scaled
 
 
 def _float_to_8_bits(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
@@ -76,8 +78,8 @@ def _float_to_8_bits(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # NaN is refused, too
         raise ImageError(
-            f"{name} holds floating-point values from {low:g} to {high:g}; expected 0 (black) to 1 (white). Scale them, "
-            "or save it with 8 bits a channel"
+            f"{name} holds floating-point values from {low:g} to {high:g}; expected 0 (black) to 1 (white). Scale "
+            "them, or save it with 8 bits a channel"
         )
     scaled: np.ndarray[Any, Any] = np.rint(values * 255).astype(np.uint8)
     return scaled

@@ -71,14 +71,16 @@ def open_image(
     """
     if isinstance(source, Image.Image):
         name = name or "the given image"
-        decoded = _decoded(source, 1, name, limits)
+        check_cost(source, 1, limits.max_pixels, name)
+        decoded = _decoded(source, name)
     else:
         name = name or ("the image" if isinstance(source, bytes) else repr(str(source)))
         data = source if isinstance(source, bytes) else _read(str(source), limits)
-        decoded = _opened(data, name, limits)
+        decoded = _decoded(_inspected(data, name, limits)[0], name)
     orientation = orientation_of(decoded)
     image = to_rgb(decoded, name)
-    return OpenedImage(turned(image, orientation) if turn_by_exif else image, orientation, turn_by_exif)
+    turn = turn_by_exif and orientation != UPRIGHT
+    return OpenedImage(turned(image, orientation) if turn else image, orientation, turn)
 
 
 def load_image(
@@ -94,7 +96,8 @@ def load_image_from_base64(image: str | bytes, max_pixels: int = MAX_PIXELS) -> 
     Raises ImageError where there is no image, or a larger one, before any pixel is decoded.
     """
     limits = replace(ANY_FILE, max_pixels=max_pixels)
-    return _opened(decode_base64(image, limits), "the request's image", limits)
+    name = "the request's image"
+    return _decoded(_inspected(decode_base64(image, limits), name, limits)[0], name)
 
 
 def decode_base64(text: str | bytes, limits: ImageLimits) -> bytes:
@@ -173,7 +176,14 @@ def _header(file: BinaryIO, limits: ImageLimits) -> Image.Image:
         return Image.open(file, formats=available)
 
 
-def _opened(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
+def stated_cost(data: bytes, limits: ImageLimits) -> int:
+    """Return the pixels that decoding a file goes over, its scans counted, by its header. Raises ImageError."""
+    image, scans = _inspected(data, "the image", limits)
+    return image.width * image.height * scans
+
+
+def _inspected(data: bytes, name: str, limits: ImageLimits) -> tuple[Image.Image, int]:
+    """Open an image that is within the limits, not yet decoded; return it and its scans. Raises ImageError."""
     scans = check_structure(data, name)
     try:
         image = _header(io.BytesIO(data), limits)
@@ -188,11 +198,11 @@ def _opened(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
         raise ImageError(f"{name} is cut short or damaged: {error}") from error
     if animated:
         raise ImageError(f"{name} is an animation; expected a still image")
-    return _decoded(image, scans, name, limits)
-
-
-def _decoded(image: Image.Image, scans: int, name: str, limits: ImageLimits) -> Image.Image:
     check_cost(image, scans, limits.max_pixels, name)
+    return image, scans
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
     except DAMAGED as error:

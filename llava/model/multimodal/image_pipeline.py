@@ -61,13 +61,13 @@ class ImagePipeline:
         """Turn N images into one tensor (N, ...) of what ``pixels`` gives, or a list where crops differ in number."""
         return _stacked([self.pixels(image) for image in images])
 
-    def prepare(self, images: Iterable[Image.Image], notes: Sequence[str] = ()) -> PreparedImages:
+    def prepare(self, images: Iterable[Image.Image]) -> PreparedImages:
         """Turn images into pixels, one at a time, so that an iterator's images need not all be in memory."""
         pixels, sizes = [], []
         for image in images:
             pixels.append(self.pixels(image))
             sizes.append(image.size)
-        return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes), tuple(notes))
+        return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes))
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class PreparedImages:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def to(self, *target: torch.device | torch.dtype) -> PreparedImages:
-        """Return them with pixels on another device, or of another dtype."""
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> PreparedImages:
+        """Return them with pixels on another device, or of another dtype; None keeps what they have."""
         if self.pixels is None:
             return self
         if isinstance(self.pixels, list):
-            return replace(self, pixels=[image.to(*target) for image in self.pixels])
-        return replace(self, pixels=self.pixels.to(*target))
+            return replace(self, pixels=[image.to(device, dtype) for image in self.pixels])
+        return replace(self, pixels=self.pixels.to(device, dtype))
 
 
 def _stacked(pixels: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
@@ -103,7 +103,7 @@ def padded_square(image: Image.Image, colour: tuple[int, ...], processor: ImageP
     """Centre an image in a square of its longer side, for the processor to resize.
 
     Where that square would be much larger than the image, or have more than ``MAX_PIXELS``, the longer side is resized
-    to the processor's before the shorter one is padded and resized: the same pixels, up to rounding, without the square.
+    to the processor's before the shorter one is padded and resized: the same pixels, up to rounding, in less memory.
     """
     long, pixels = max(image.size), image.width * image.height
     if long * long <= min(MAX_PIXELS, max(SMALL_SQUARE, MAX_PADDING * pixels)):
@@ -117,9 +117,9 @@ def padded_square(image: Image.Image, colour: tuple[int, ...], processor: ImageP
 
 
 def centre_square(image: Image.Image, processor: ImageProcessor) -> Image.Image:
-    """Resize only the middle of an image more than ``CROPPED_ASPECT`` times as long as wide, for the processor to crop.
+    """Resize the middle only of an image ``CROPPED_ASPECT`` times as long as wide, for the processor to crop.
 
-    The processor alone would enlarge all of it first: 1 by 16,000 pixels to 336 by 5.4 million. The pixels are the same.
+    The processor alone would enlarge all of it first: 1 by 16,000 pixels to 336 by 5.4 million. The result is the same.
     """
     long, short = max(image.size), min(image.size)
     if long <= CROPPED_ASPECT * short:

@@ -40,6 +40,7 @@ def create_app(
         async with alongside or contextlib.nullcontext():
             yield
         service.queue.close()
+        service.images.close()
 
     app = FastAPI(title="LLaVA model worker", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(LimitedBodies, limits=limits or BodyLimits())
