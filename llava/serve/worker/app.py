@@ -59,6 +59,7 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
         """Answer a question about images."""
         stream = await service.accept(body, request_id_of(request) or "")
+        release_body(request)
 
         async def close() -> None:
             await service.close(stream)
@@ -69,6 +70,12 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     async def worker_get_status() -> WorkerStatus:
         """Return models, speed and queue length, as the controller needs them."""
         return service.status()
+
+
+def release_body(request: Request) -> None:
+    """Drop the body that starlette keeps with a request until its reply has ended: the images of all that wait."""
+    for kept in ("_body", "_json"):
+        vars(request).pop(kept, None)
 
 
 def _add_monitoring_routes(app: FastAPI, service: WorkerService) -> None:
