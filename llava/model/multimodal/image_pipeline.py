@@ -67,6 +67,7 @@ class ImagePipeline:
         for image in images:
             pixels.append(self.pixels(image))
             sizes.append(image.size)
+            del image  # before the next one is opened
         return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes))
 
 
