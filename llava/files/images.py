@@ -53,6 +53,14 @@ class OpenedImage:
     orientation: int = UPRIGHT
     was_turned: bool = False
 
+    def note(self, name: str) -> str | None:
+        """Return what is to be said about an image that was turned, or that a viewer would turn; None for others."""
+        if self.orientation == UPRIGHT:
+            return None
+        if self.was_turned:
+            return f"{name} was turned upright, as its EXIF orientation {self.orientation} says"
+        return f"{name} is read as it is stored, although its EXIF orientation is {self.orientation}"
+
 
 ANY_FILE = ImageLimits()
 
@@ -84,7 +92,7 @@ def open_image(
 
 
 def load_image(
-    source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS, *, turn_by_exif: bool = False
+    source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS, *, turn_by_exif: bool = False
 ) -> Image.Image:
     """Load an RGB image as ``open_image`` does."""
     return open_image(source, replace(ANY_FILE, max_pixels=max_pixels), turn_by_exif=turn_by_exif).image
@@ -100,7 +108,7 @@ def load_image_from_base64(image: str | bytes, max_pixels: int = MAX_PIXELS) -> 
     return _decoded(_inspected(decode_base64(image, limits), name, limits)[0], name)
 
 
-def decode_base64(text: str | bytes, limits: ImageLimits) -> bytes:
+def decode_base64(text: str | bytes, limits: ImageLimits = ANY_FILE) -> bytes:
     """Return the file that a base64 text holds. Raises ImageError where it is not base64, or too large."""
     if len(text) * 3 // 4 > limits.max_bytes + 2:
         raise ImageError(f"the image of a request has more than {limits.max_bytes:,} bytes; make it smaller")
