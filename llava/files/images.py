@@ -121,21 +121,25 @@ def decode_base64(text: str | bytes, limits: ImageLimits = ANY_FILE) -> bytes:
 
 def check_image(path: str | Path, limits: ImageLimits = ANY_FILE) -> None:
     """Raise the ImageError that ``open_image`` would, if any, without decoding files that are plainly complete."""
-    with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
+    with contextlib.suppress(ImageError, *DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
         image = _header(file, limits)
-        small = image.width * image.height <= limits.max_pixels
-        if small and image.mode in EIGHT_BIT and _plainly_complete(image, file):
+        if image.mode in EIGHT_BIT and _plainly_complete(image, file, limits):
             return
     open_image(path, limits)
 
 
-def _plainly_complete(image: Image.Image, file: BinaryIO) -> bool:
-    """Return whether a PNG's checksums are right, or a JPEG of one scan has its end; False for others."""
+def _plainly_complete(image: Image.Image, file: BinaryIO, limits: ImageLimits) -> bool:
+    """Return whether a PNG's checksums are right, or a JPEG has its end; False for other formats, and costly files."""
+    if image.format not in ("PNG", "JPEG"):
+        return False
+    scans = 1
+    if image.info.get("progressive"):
+        file.seek(0)
+        scans = check_structure(file.read(limits.max_bytes), "it")
+    check_cost(image, scans, limits.max_pixels, "it")
     if image.format == "PNG":
         image.verify()  # raises where it is not
         return True
-    if image.format != "JPEG" or image.info.get("progressive"):
-        return False
     file.seek(-2, io.SEEK_END)
     return file.read() == b"\xff\xd9"
 
