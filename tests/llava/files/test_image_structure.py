@@ -84,6 +84,15 @@ def test_open_image_counts_scans_by_pixels(monkeypatch):
         open_image(data)
 
 
+def png(before=b"", after=b"") -> bytes:
+    """A PNG of 8 by 8 pixels, with chunks before its pixels, and many times others after them."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    return data[:start] + before + data[start:end] + after * 30_000 + data[end:]
+
+
 COMMENT = b"\x21\xfe\x01a\0"
 HOSTILE = {
     "many comments": gif(before=COMMENT * 250_000),
@@ -92,13 +101,16 @@ HOSTILE = {
     "an application's blocks": gif(before=b"\x21\xff\x0bNETSCAPE2.0" + b"\x01\x84" * 600_000 + b"\0"),
     "plain text": gif(before=b"\x21\x01\x01a\0" * 250_000),
     "blocks of one byte": gif(blocks=b"\x01\x84" * 600_000),
+    "chunks of a PNG": png(b"\0\0\0\5tEXta\0b\0\0\x12\x34\x56\x78" * 30_000),
+    "chunks after a PNG's pixels": png(after=bytes(4) + b"abCd" + bytes(4)),
+    "fill bytes of a JPEG": jpeg()[:2] + b"\xff" * 100_000 + jpeg()[2:],
     "segments of a JPEG": jpeg()[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg()[2:],
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_open_image_refuses_endless_blocks(name):
-    with pytest.raises(ImageError, match=r"a (GIF|JPEG) "):
+    with pytest.raises(ImageError, match=r"a (GIF|JPEG|PNG) "):
         open_image(HOSTILE[name])
 
 
