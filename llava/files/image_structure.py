@@ -42,6 +42,8 @@ def check_cost(image: Image.Image, scans: int, max_pixels: int, name: str) -> No
     """Raise ImageError where an opened image, not yet decoded, has too many pixels for the way it is coded."""
     width, height = image.size
     pixels = width * height
+    if pixels == 0:
+        raise ImageError(f"{name} has {width} x {height} pixels; expected 1 or more along each side")
     if pixels > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} = {pixels:,} pixels; at most {max_pixels:,} are read. Make it smaller"

@@ -25,10 +25,11 @@ from llava.files.image_structure import check_cost, check_structure
 MIB = 1 << 20
 MAX_PIXELS = 50_000_000
 DOWNLOAD_SECONDS = 30
+MAX_SHOWN = 200  # characters of a name in a message
 REQUEST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Pillow's names of the formats that servers read."""
 # Formats that Pillow decodes itself, in C: others take long, or start programs such as Ghostscript.
-FILE_FORMATS = (*REQUEST_FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX", "ICO", "PSD", "SGI")
+FILE_FORMATS = (*REQUEST_FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX", "ICO", "PSD", "SGI", "HEIF")
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,16 @@ def _read(name: str, limits: ImageLimits) -> bytes:
     """Read the file at a path or an http(s) address. Raises ImageError."""
     if name.startswith(("http://", "https://")):
         return _download(name, limits)
-    if Path(name).is_dir():
-        raise ImageError(f"{name!r} is a folder; expected an image file")
     try:
         with open(name, "rb") as file:
             data = file.read(limits.max_bytes + 1)
     except FileNotFoundError as error:
         raise ImageError(f"there is no image at {name!r}; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name!r} is a folder; expected an image file") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise ImageError(f"cannot open the image {name!r}: {getattr(error, 'strerror', None) or error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"cannot open the image {name[:MAX_SHOWN]!r}: {reason}") from error
     if len(data) > limits.max_bytes:
         raise ImageError(f"{name!r} has more than {limits.max_bytes:,} bytes; make it smaller")
     return data
