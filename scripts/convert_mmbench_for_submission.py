@@ -13,7 +13,7 @@ from pathlib import Path
 
 import openpyxl
 
-from llava.eval.scoring.mmbench_table import read_table
+from llava.eval.eval_mmbench.table import read_table
 from llava.eval.scoring.submissions import mmbench_table
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import read_records
