@@ -110,16 +110,25 @@ def read_records(path: Path, flag: str) -> list[Record]:
 
 
 def read_json(path: Path, flag: str) -> Any:
-    """Read the JSON file that ``flag`` names. Raises ``DataError`` where it is not JSON."""
+    """Read the JSON file that ``flag`` names. Raises ``DataError`` where it is not JSON, or a name is there twice."""
     return parse_json(read_text(path, flag), f"{flag} {path}")
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Parse JSON. Raises ``DataError``, which begins with ``what``, for text that is not JSON or cannot be written
-    again: half of a surrogate pair is no character.
+    """Parse JSON. Raises ``DataError``, which begins with ``what``, for text that is not JSON, for an object with the
+    same name twice, and for what cannot be written again: half of a surrogate pair is no character.
     """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Record:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in found if names.count(name) > 1)
+            raise DataError(f"{what} holds {twice!r} twice in an object; is it two runs in one file?")
+        return found
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
