@@ -183,6 +183,25 @@ CASES = [
         "--annotation-file {d}/t.tsv --result-dir {d} --upload-dir {d}/up --experiment e",
     ),
     Case(
+        "convert_sqa_to_llava",
+        {
+            "pid_splits.json": {"test": ["0", 1]},
+            "problems.json": {
+                str(n): {
+                    "question": "q",
+                    "choices": ["x", "y"],
+                    "answer": n,
+                    "hint": "",
+                    "lecture": "",
+                    "solution": "",
+                    "image": None,
+                }
+                for n in range(2)
+            },
+        },
+        "convert_to_llava --base-dir {d} --split test",
+    ),
+    Case(
         "convert_answer_to_mme",
         {
             "answers/e.jsonl": [
