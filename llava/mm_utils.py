@@ -104,9 +104,11 @@ class KeywordsStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, output_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs: Any) -> bool:
         """Return whether each row of ``output_ids`` (B, t) ends in a keyword."""
-        return all(self._ends(row) for row in output_ids)
+        return all(self.call_for_batch(row[None], scores, **kwargs) for row in output_ids)
 
-    def _ends(self, row: torch.Tensor) -> bool:
+    def call_for_batch(self, output_ids: torch.Tensor, scores: torch.Tensor | None, **kwargs: Any) -> bool:
+        """Return whether the one row of ``output_ids`` (1, t) ends in a keyword."""
+        (row,) = output_ids
         new = len(row) - self.start_len
         if new < 0:  # the model was given embeddings: the row holds new tokens only
             new = len(row)

@@ -134,6 +134,10 @@ class VisionTower(Protocol):
         """Layers up to the one whose output is used."""
 
     @property
+    def crops_per_image(self) -> int:
+        """Crops of its own size that it reads for one of its inputs."""
+
+    @property
     def num_patches(self) -> int:
         """Patches of one crop."""
 

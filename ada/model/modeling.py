@@ -78,8 +78,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         images: Any = None,
         image_sizes: Any = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
         planner: str | None = None,
@@ -98,7 +101,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
-        others["logits_to_keep"] = logits_to_keep
+        others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        others |= {"return_dict": return_dict, "logits_to_keep": logits_to_keep}
         prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         if execution is not None or not (self.training or latency_budget is not None or granted_units is not None):

@@ -22,6 +22,7 @@ from llava.model.checkpoint.zero3 import gathered_parameters
 from llava.model.embedding_rows import copy_new_rows, fill_new_rows
 from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
 from llava.model.multimodal.anyres_merge import merge_crops
+from llava.model.multimodal.anyres_merge import unpad_image as unpad_image
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower

@@ -71,8 +71,11 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         images: Images | None = None,
         image_sizes: ImageSizes | None = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
@@ -86,6 +89,12 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
                 )
             )
+        wanted = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+            "return_dict": return_dict,
+        }
+        kwargs.update({name: value for name, value in wanted.items() if value is not None})
         if isinstance(logits_to_keep, int) and logits_to_keep == 1:
             # As an index: transformers slices otherwise, and on a slice of one position torch's CPU product first
             # copies the whole output matrix, which at 7B takes as long as two decoder layers of a prefill.
