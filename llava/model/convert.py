@@ -99,8 +99,8 @@ def to_hub(folder: CheckpointFolder, target: Path) -> None:
     config = make_config(family.config_class, folder, fields)
     if getattr(config, "s2", False):
         raise CheckpointError(
-            f"{folder.config_file} has s2: its vision tower reads images at several scales, which transformers' classes "
-            "do not"
+            f"{folder.config_file} has s2: its vision tower reads images at several scales, which "
+            "transformers' classes do not"
         )
     tower = CLIPVisionTower(config.mm_vision_tower, args=config, delay_load=True)
     _ = tower.layers_run  # an error here, where there is no such layer

@@ -125,14 +125,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
 
         images, image_sizes: as ``forward`` takes them. Raises ImageError where tags and images do not fit.
         """
-        seen = images if self.get_vision_tower() else None
-        num_images = images_per_row(input_ids, attention_mask, seen)
-        _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
+        _, position_ids, mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
             input_ids, position_ids, attention_mask, None, labels, images, image_sizes
         )
         if embeds is None:  # text only
             embeds = self.get_input_embeddings()(input_ids)
-        return EmbeddedBatch(embeds, attention_mask, position_ids, labels, num_images)
+        seen = images if self.get_vision_tower() else None
+        return EmbeddedBatch(embeds, mask, position_ids, labels, images_per_row(input_ids, attention_mask, seen))
 
     @torch.no_grad()
     def generate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,26 +18,10 @@ from llava.model.multimodal_encoder.tower_files import SAVED_FOLDER as SAVED_FOL
 from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, from_folder
 from llava.model.multimodal_encoder.tower_files import read_tower as read_tower
 from llava.model.multimodal_encoder.tower_files import resolve_tower as resolve_tower
+from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 from llava.protocols import TowerSettings
 
 IN_CHECKPOINT = "model.vision_tower."  # how the tower's tensors are named in a LLaVA checkpoint
-
-
-class VisionModelHolder(nn.Module):
-    """Holds transformers' vision model under the name ``vision_model``.
-
-    transformers 5 dropped that level from its own module tree; LLaVA's checkpoints have it in every key. With the
-    holder the keys in memory and on disk are upstream's, whoever writes them.
-    """
-
-    def __init__(self, vision_model: CLIPVisionModel) -> None:
-        super().__init__()
-        self.vision_model = vision_model
-        self.config = vision_model.config
-
-    def forward(self, pixels: torch.Tensor, **kwargs: Any) -> Any:
-        """Run transformers' vision model."""
-        return self.vision_model(pixels, **kwargs)
 
 
 class CLIPVisionTower(nn.Module):

@@ -40,8 +40,8 @@ def scaled_crops(pixels: torch.Tensor, scale: int, side: int) -> torch.Tensor:
     The crops at one place, in reading order, stand together: those of all images, then the next place's.
     """
     resized = functional.interpolate(pixels.float(), size=scale, mode="bicubic").to(pixels.dtype)
-    per_side = scale // side
-    grid = resized.unflatten(3, (per_side, side)).unflatten(2, (per_side, side))  # (N, 3, n, side, n, side)
+    (num_images, channels), per_side = resized.shape[:2], scale // side
+    grid = resized.view(num_images, channels, per_side, side, per_side, side)
     return grid.permute(2, 4, 0, 1, 3, 5).flatten(0, 2)
 
 

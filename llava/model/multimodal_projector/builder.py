@@ -35,7 +35,7 @@ class SimpleResBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn features (..., channels) into features of the same shape, with the normalised ones as the residual."""
-        normalised = self.pre_norm(x)
+        normalised: torch.Tensor = self.pre_norm(x)
         mapped: torch.Tensor = self.proj(normalised)
         return normalised + mapped
 

@@ -84,7 +84,7 @@ def test_processor_makes_pixels_of_the_largest_scale(settings, image_file):
 
 @pytest.mark.parametrize("setting", ["", "16,24", "0,16", "16,16", "16;32", "sixteen", [], -16, [16, None]])
 def test_scales_that_cannot_be_cut_into_crops_raise(setting):
-    with pytest.raises(CheckpointError, match="s2_scales is .*each a multiple of the smallest"):
+    with pytest.raises(CheckpointError, match=r"s2_scales is .*each a multiple of the smallest"):
         scales_of(setting)
 
 
@@ -93,7 +93,7 @@ def test_default_scales_are_upstreams():
 
 
 def test_scales_of_another_tower_raise(settings):
-    with pytest.raises(CheckpointError, match="s2_scales begins with 32, .*images of 16 pixels"):
+    with pytest.raises(CheckpointError, match=r"s2_scales begins with 32, .*images of 16 pixels"):
         build_vision_tower(settings(s2_scales="32,64"))
 
 
@@ -106,7 +106,7 @@ def test_checkpoint_with_scales_answers_and_is_saved_with_them(make_checkpoint, 
     from PIL import Image
 
     folder = make_checkpoint(s2=True, s2_scales="16,32", mm_hidden_size=48)
-    tokenizer, model, processor, _ = load_pretrained_model(str(folder), None, "tiny", device="cpu")
+    _, model, processor, _ = load_pretrained_model(str(folder), None, "tiny", device="cpu")
     pixels = processor(Image.open(image_file), return_tensors="pt")["pixel_values"]
     assert pixels.shape[-1] == 32
     ids = torch.tensor([[1, 5, -200, 6]])
