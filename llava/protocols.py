@@ -135,7 +135,7 @@ class VisionTower(Protocol):
 
     @property
     def crops_per_image(self) -> int:
-        """Crops of its own size that it reads for one of its inputs."""
+        """Crops of the tower's image size that it reads for one of its inputs."""
 
     @property
     def num_patches(self) -> int:

@@ -224,7 +224,9 @@ class LlavaMetaForCausalLM:
             self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
         new = 0
         if model_args.mm_use_im_start_end:
-            new = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            known = len(tokenizer)
+            tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            new = len(tokenizer) - known  # add_tokens also counts a known token that becomes special
             self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
         inputs = self.get_input_embeddings().weight  # type: ignore[attr-defined]
         outputs = self.get_output_embeddings().weight  # type: ignore[attr-defined]

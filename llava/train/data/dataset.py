@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
+from llava import conversation
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import load_image
@@ -35,6 +36,16 @@ class SampleSettings:
     image_aspect_ratio: str = "square"
     image_grid_pinpoints: Sequence[Sequence[int]] | None = None
     mm_use_im_start_end: bool = False
+
+    @classmethod
+    def of(cls, data_args: object) -> SampleSettings:
+        """Return the settings that ``data_args`` has as attributes, as upstream's training sets them there."""
+        if isinstance(data_args, cls):
+            return data_args
+        given = {field.name: getattr(data_args, field.name) for field in fields(cls) if hasattr(data_args, field.name)}
+        if not getattr(data_args, "is_multimodal", True):
+            given["image_processor"] = None
+        return cls(**given)
 
     @property
     def is_multimodal(self) -> bool:
@@ -65,13 +76,17 @@ def sample_name(record: object, index: int) -> str:
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
     """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W), "image_size": (width, height)}``.
 
-    A text-only record of a multimodal model gets a black image that no tag refers to, so that every process of a
-    distributed run passes through the vision tower.
+    data_args: ``SampleSettings``, or upstream's ``DataArguments``. template: by default the one that
+    ``llava.conversation`` has as its default. A text-only record of a multimodal model gets a black image that no tag
+    refers to, so that every process of a distributed run passes through the vision tower.
     """
 
-    def __init__(self, data_path: str, tokenizer: Tokenizer, data_args: SampleSettings, template: Conversation) -> None:
+    def __init__(
+        self, data_path: str, tokenizer: Tokenizer, data_args: object, template: Conversation | None = None
+    ) -> None:
         self.list_data_dict = read_records(data_path)
-        self.tokenizer, self.data_args, self.template = tokenizer, data_args, template
+        self.tokenizer, self.data_args = tokenizer, SampleSettings.of(data_args)
+        self.template = template or conversation.default_conversation
 
     def __len__(self) -> int:
         return len(self.list_data_dict)
@@ -86,8 +101,8 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         """Approximate lengths of the samples, in words; negative for records without an image."""
         return [_words(r) if "image" in r else -_words(r) for r in self.list_data_dict]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.list_data_dict[index]
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = self.list_data_dict[i]
         source, args = record["conversations"], self.data_args
         sample: dict[str, Any] = {}
         if "image" in record:
@@ -99,7 +114,7 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             crop = args.image_processor.crop_size
             sample["image"] = torch.zeros(3, crop["height"], crop["width"])
             sample["image_size"] = crop["width"], crop["height"]
-        texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, index))
+        texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, i))
         return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
 
 
