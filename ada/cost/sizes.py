@@ -82,7 +82,11 @@ def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
     folder = open_checkpoint(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
-    kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
+    kinds |= {
+        family.decoder_type: ADAPTIVE[family.config_class.model_type]
+        for family in FAMILIES
+        if family.config_class.model_type in ADAPTIVE
+    }
     config_class = kinds.get(fields.get("model_type", ""))
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")

@@ -170,6 +170,10 @@ def _family(folder: CheckpointFolder) -> Family:
     kind, classes = folder.fields.get("model_type"), llava_classes()
     for family in FAMILIES:
         if kind in classes and classes[kind][0] is family.config_class:
+            if not family.in_hub_layout:
+                raise CheckpointError(
+                    f"{folder.config_file} has model_type {kind!r}, which is not written in transformers' layout"
+                )
             return family
     reason = hooks().check_convertible(fields=folder.fields)
     hint = f"; {reason}" if reason else ""

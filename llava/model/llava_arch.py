@@ -111,7 +111,8 @@ class LlavaMetaForCausalLM:
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Encode pixels (N, 3, S, S) as features in the language model's space (N, P, D)."""
         features = self._loaded_tower()(images)
-        projected: torch.Tensor = self.get_model().mm_projector(features.to(self.get_model().embed_tokens.weight.dtype))
+        dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
+        projected: torch.Tensor = self.get_model().mm_projector(features.to(dtype))
         return projected
 
     def max_image_tokens(self, size: tuple[int, int]) -> int:

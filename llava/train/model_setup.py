@@ -23,7 +23,7 @@ from llava.train.arguments import ModelArguments, TrainingArguments
 from llava.train.lora import add_adapters, check_flags, is_adapted, quantized_loading
 from llava.train.vision_settings import Arguments, VisionSettings
 
-_SHELL_MODULES = ("model.", "lm_head.")
+_SHELL_MODULES = ("model.", "transformer.", "lm_head.")
 
 
 def make_model(arguments: Arguments) -> PreTrainedModel:
@@ -152,7 +152,7 @@ def set_trainable_parameters(model: PreTrainedModel, arguments: Arguments) -> No
     """Freeze what the flags name; in stage 1 all but the projector. The vision tower was frozen when it was read."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     if model_args.freeze_backbone:
-        model.model.requires_grad_(False)
+        model.get_model().requires_grad_(False)
     projector = getattr(model.get_model(), "mm_projector", None)
     if model_args.tune_mm_mlp_adapter:
         if projector is None:

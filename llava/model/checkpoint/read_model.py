@@ -22,7 +22,8 @@ def read_fields(folder: CheckpointFolder) -> dict[str, Any]:
     """Return a checkpoint's config.json; of one in transformers' own layout, what LLaVA's would hold."""
     if not folder.hub_layout:
         return copy.deepcopy(folder.fields)
-    return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
+    families = {f.decoder_type: f.config_class.model_type for f in FAMILIES if f.in_hub_layout}
+    return hf_layout.llava_fields(folder, families)
 
 
 def make_config(config_class: type[PretrainedConfig], folder: CheckpointFolder, fields: dict[str, Any]) -> Any:

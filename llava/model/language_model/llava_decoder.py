@@ -57,7 +57,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
     def build(self, decoder: nn.Module) -> None:
         """Complete a model that has nothing but its config yet: decoder and output layer."""
         config = self.config
-        self.model: Any = decoder
+        setattr(self, self.base_model_prefix, decoder)  # the name that its tensors have in checkpoints
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()

@@ -21,7 +21,7 @@ from llava.model.multimodal_encoder.tower_files import resolve_tower as resolve_
 from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 from llava.protocols import TowerSettings
 
-IN_CHECKPOINT = "model.vision_tower."  # how the tower's tensors are named in a LLaVA checkpoint
+IN_CHECKPOINT = ("model.vision_tower.", "transformer.vision_tower.")  # how its tensors' names begin in a LLaVA's; MPT's
 
 
 class CLIPVisionTower(nn.Module):
@@ -87,7 +87,7 @@ class CLIPVisionTower(nn.Module):
         if not own:
             return None
         holder = VisionModelHolder(CLIPVisionModel(self.config))
-        prefix = f"{IN_CHECKPOINT}vision_tower."
+        prefix = "{}.vision_tower.vision_tower.".format(own[0].partition(".")[0])
         load_exactly(holder, weights.read(own, strip=prefix), str(checkpoint.path), prefix)
         return holder
 
