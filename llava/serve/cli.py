@@ -13,7 +13,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from PIL import Image
+
 from llava.errors import LlavaError, OptionError
+from llava.files import images
 from llava.generation import Answer, SamplingParams
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks, merged
@@ -31,8 +34,13 @@ COMMANDS = {
 }
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse LLaVA's flags and those of plug-ins."""
+def load_image(image_file: str) -> Image.Image:
+    """Open an image by path or http(s) address, as RGB. Raises ImageError where it cannot be used."""
+    return images.load_image(image_file)
+
+
+def parse_arguments(arguments: list[str] | None = None, given: argparse.Namespace | None = None) -> argparse.Namespace:
+    """Parse LLaVA's flags and those of plug-ins; ``given`` values take the place of their defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.serve.cli",
         description=__doc__,
@@ -57,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
     parser.add_argument("--debug", action="store_true", help="print the prompt and the metadata of each answer")
     hooks().add_arguments(parser=parser, program="cli")
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, given)
 
 
 def open_session(args: argparse.Namespace) -> ChatSession:
@@ -154,11 +162,19 @@ def typed_lines(role: str) -> Iterable[str]:
             return
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; return the exit code: 2 for a user error."""
-    args = parse_arguments(arguments)
+def main(args: argparse.Namespace | list[str] | None = None) -> int:
+    """Run the program; return the exit code: 2 for a user error.
+
+    args: the command line, or, as upstream's scripts give them, some flags parsed; the others have their defaults.
+    """
+    if isinstance(args, argparse.Namespace):
+        if isinstance(getattr(args, "image_file", None), str):
+            args.image_file = [args.image_file]
+        parsed = parse_arguments([], args)
+    else:
+        parsed = parse_arguments(args)
     progress_only_on_terminals()
-    return run_program(lambda: run_chat(args))
+    return run_program(lambda: run_chat(parsed))
 
 
 def run_chat(args: argparse.Namespace) -> int:

@@ -62,3 +62,26 @@ def test_get_images_limits_both_sides(size, expected):
     assert image.size == expected
     (text,) = conversation.get_images()
     assert Image.open(io.BytesIO(base64.b64decode(text))).size == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("Default", (40, 30)), ("Crop", (40, 30)), ("Resize", (336, 336)), ("Pad", (40, 40))]
+)
+def test_process_image_makes_one_image_as_get_images_does(mode, size):
+    conversation = conv_templates["v1"].copy()
+    image = conversation.process_image(IMAGE, mode, return_pil=True)
+    assert image.size == size
+    opened = Image.open(io.BytesIO(base64.b64decode(conversation.process_image(IMAGE, mode, image_format="JPEG"))))
+    assert (opened.format, opened.size) == ("JPEG", size)
+    conversation.append_message("USER", ("what?", IMAGE, mode))
+    assert conversation.get_images() == [conversation.process_image(IMAGE, mode)]
+
+
+def test_process_image_takes_other_limits_and_refuses_other_modes():
+    conversation = conv_templates["v1"]
+    assert conversation.process_image(Image.new("RGB", (200, 100)), "Default", True, max_len=80, min_len=20).size == (
+        40,
+        20,
+    )
+    with pytest.raises(ValueError, match="image process mode is 'Squash'"):
+        conversation.process_image(IMAGE, "Squash")
