@@ -30,7 +30,7 @@ FAMILIES = (
     Family("mistral", LlavaMistralConfig, LlavaMistralForCausalLM),
     Family("qwen2", LlavaQwenConfig, LlavaQwenForCausalLM),
 )
-BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, all of them on Llama
+BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, on Llama, and again of some of LLaVA-NeXT's
 
 
 def llava_classes() -> ModelClasses:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from llava.errors import CheckpointError
@@ -46,6 +46,12 @@ class CLIPVisionTower(nn.Module):
     ``mm_vision_select_feature``: "patch" (without the class token) or "cls_patch".
     """
 
+    # transformers' classes of this kind of tower. The processor is always PIL's: the torchvision backend gives other
+    # pixels than LLaVA was trained on.
+    config_class: ClassVar[Any] = CLIPVisionConfig
+    model_class: ClassVar[Any] = CLIPVisionModel
+    processor_class: ClassVar[Any] = CLIPImageProcessorPil
+
     def __init__(self, vision_tower: str, args: TowerSettings, delay_load: bool = False) -> None:
         super().__init__()
         self.is_loaded = False
@@ -70,9 +76,8 @@ class CLIPVisionTower(nn.Module):
     @property
     def image_processor(self) -> CLIPImageProcessorPil:
         """The processor that makes the tower's pixels, read from the tower's folder."""
-        # Always PIL's: the torchvision backend gives other pixels than LLaVA was trained on.
         if self._processor is None:
-            self._processor = _from_folder(CLIPImageProcessorPil, self.location)
+            self._processor = _from_folder(self.processor_class, self.location)
         return self._processor
 
     def load_model(
@@ -88,7 +93,7 @@ class CLIPVisionTower(nn.Module):
             checkpoint = CheckpointFolder.open(self.checkpoint_folder, needs_config=False)
         holder = self._from_checkpoint(checkpoint) if checkpoint is not None else None
         if holder is None:
-            holder = VisionModelHolder(read_tower(self.location))
+            holder = VisionModelHolder(self._used(read_tower(self.location, self.model_class)))
         if device_map is not None:
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
@@ -100,10 +105,19 @@ class CLIPVisionTower(nn.Module):
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if not own:
             return None
-        holder = VisionModelHolder(CLIPVisionModel(self.config))
         prefix = f"{IN_CHECKPOINT}vision_tower."
-        load_exactly(holder, weights.read(own, strip=prefix), str(checkpoint.path), prefix)
+        tensors = weights.read(own, strip=prefix)
+        model = self.model_class(self.config)
+        complete = VisionModelHolder(model).state_dict().keys()
+        holder = VisionModelHolder(self._used(model))
+        unused = complete - holder.state_dict().keys()
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+        load_exactly(holder, tensors, str(checkpoint.path), prefix)
         return holder
+
+    def _used(self, model: Any) -> Any:
+        """Return the vision model without the parts that this kind of tower leaves out; CLIP's is complete."""
+        return model
 
     def describe(self, config: CLIPVisionConfig, processor: CLIPImageProcessorPil) -> None:
         """Set config and processor, where no folder holds them by themselves."""
@@ -141,10 +155,16 @@ class CLIPVisionTower(nn.Module):
         # around it is asked for hidden states or attentions, transformers hooks the tower a second time, and every
         # state is listed twice.
         vision = self.vision_tower.vision_model
-        hidden = vision.pre_layrnorm(vision.embeddings(pixels.to(self.device, self.dtype)))
+        hidden = self._embedded(pixels.to(self.device, self.dtype))
         for layer in vision.encoder.layers[: self.layers_run]:
             hidden = layer(hidden, None)
         return self._patches(hidden).to(pixels.dtype)
+
+    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the input of the first layer (N, 1 + patches, C)."""
+        vision = self.vision_tower.vision_model
+        embedded: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels))
+        return embedded
 
     def _patches(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden[:, 1:] if self.select_feature == "patch" else hidden
@@ -172,7 +192,7 @@ class CLIPVisionTower(nn.Module):
         if self.is_loaded:
             return self.vision_tower.config
         if self._cfg_only is None:
-            self._cfg_only = _from_folder(CLIPVisionConfig, self.location)
+            self._cfg_only = _from_folder(self.config_class, self.location)
         return self._cfg_only
 
     @property
@@ -224,25 +244,23 @@ def folder_of_checkpoint(args: object) -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
-    """Read the tower of a folder or hub name.
+def read_tower(location: str, model_class: Any = CLIPVisionModel, **kwargs: Any) -> Any:
+    """Read the tower of a folder or hub name; ``model_class`` is transformers' for it.
 
     Raises CheckpointError where a tensor is missing or of another shape: transformers would fill in random ones.
     """
-    model, found = _from_folder(
-        CLIPVisionModel, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-    )
+    model, found = _from_folder(model_class, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
     return model
 
 
-def _from_folder(kind: type[PreTrainedModel], location: str, **kwargs: Any) -> Any:
+def _from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
     """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
     try:
         with quiet_loading():
             return kind.from_pretrained(location, **kwargs)
     except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
-            "to the checkpoint or absolute, or a hub name that can be reached"
+            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP or SigLIP folder, "
+            "relative to the checkpoint or absolute, or a hub name that can be reached"
         ) from error

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import load_image
-from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.multimodal.image_pipeline import ImagePipeline, crop_side
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 
@@ -96,9 +96,9 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
         elif args.image_processor is not None:
-            crop = args.image_processor.crop_size
-            sample["image"] = torch.zeros(3, crop["height"], crop["width"])
-            sample["image_size"] = crop["width"], crop["height"]
+            side = crop_side(args.image_processor)
+            sample["image"] = torch.zeros(3, side, side)
+            sample["image_size"] = side, side
         texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, index))
         return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
 
