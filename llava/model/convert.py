@@ -2,8 +2,8 @@
 
     python -m llava.model.convert SOURCE TARGET
 
-LLaVA's layout becomes ``LlavaForConditionalGeneration``'s, or ``LlavaNextForConditionalGeneration``'s for a LLaVA-1.6, or
-``LlavaOnevisionForConditionalGeneration``'s for a LLaVA-OneVision; each of these becomes LLaVA's. No tensor changes:
+LLaVA's layout becomes ``LlavaForConditionalGeneration``'s, or for a LLaVA-1.6 ``LlavaNextForConditionalGeneration``'s,
+or for a LLaVA-OneVision ``LlavaOnevisionForConditionalGeneration``'s; each of these becomes LLaVA's. No tensor changes:
 there and back again, all are bit-equal.
 """
 

@@ -7,12 +7,21 @@ LLaVA-OneVision ``LlavaOnevisionForConditionalGeneration``.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, CLIPVisionConfig
+from transformers import (
+    AutoConfig,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlavaImageProcessorPil,
+    LlavaNextImageProcessorPil,
+    LlavaOnevisionImageProcessorPil,
+    SiglipImageProcessorPil,
+)
 from transformers import LlavaConfig as HubLlavaConfig
 from transformers import LlavaNextConfig as HubLlavaNextConfig
 from transformers import LlavaOnevisionConfig as HubLlavaOnevisionConfig
@@ -26,6 +35,16 @@ from llava.model.multimodal.aspect_ratio import cuts_crops, max_crops
 from llava.model.multimodal_encoder.builder import tower_class
 
 HUB_CONFIGS = {kind.model_type: kind for kind in (HubLlavaConfig, HubLlavaNextConfig, HubLlavaOnevisionConfig)}
+PROCESSORS: dict[str, Any] = {
+    kind.__name__.removesuffix("Pil"): kind
+    for kind in (
+        CLIPImageProcessorPil,
+        LlavaImageProcessorPil,
+        LlavaNextImageProcessorPil,
+        LlavaOnevisionImageProcessorPil,
+        SiglipImageProcessorPil,
+    )
+}
 _CROP_FIELDS = ("do_center_crop", "crop_size")
 _PROCESSOR_FIELDS = (
     "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std",
@@ -117,8 +136,14 @@ def image_processor(folder: CheckpointFolder) -> Any:
 
 
 def _hub_processor(folder: Path) -> Any:
+    """Read the folder's own image processor, as PIL's; transformers' Auto class of some releases needs torchvision."""
     try:
-        return AutoImageProcessor.from_pretrained(folder, backend="pil")
+        fields, _ = PROCESSORS["CLIPImageProcessor"].get_image_processor_dict(folder)
+        stated = str(fields.get("image_processor_type") or fields.get("feature_extractor_type"))
+        name = re.sub("(Fast|Pil)$", "", stated.replace("FeatureExtractor", "ImageProcessor"))
+        if name not in PROCESSORS:
+            raise ValueError(f"its type is {stated}; expected one of {', '.join(PROCESSORS)}")
+        return PROCESSORS[name].from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"there is no usable image processor in {folder}: {error}") from error
 
@@ -129,7 +154,8 @@ def make_hub_config(
     """Make transformers' config of a LLaVA whose own config.json has ``fields``.
 
     decoder_type: ``model_type`` of its language model alone. vision: the tower's config, and the layer of it that is
-    used. tokens: ids of the tokens ``image`` and, for a class that takes them, ``video``. Raises CheckpointError for what that class cannot do.
+    used. tokens: ids of the tokens ``image`` and, for a class that takes them, ``video``. Raises CheckpointError for
+    what that class cannot do.
     """
     vision_config, feature_layer = vision
     decoder = type(AutoConfig.for_model(decoder_type))

@@ -67,7 +67,9 @@ def hub_vision(tower: CLIPVisionTower, names: Iterable[str]) -> tuple[VisionConf
     vision = copy.deepcopy(tower.config)
     # No fewer than are used, nor more than the tower has: a checkpoint with others is in error.
     vision.num_hidden_layers = max(used, min(max(numbers, default=-1) + 1, vision.num_hidden_layers))
-    vision.vision_use_head = any(name.startswith(f"{TOWER}head.") for name in names)
+    has_head = any(name.startswith(f"{TOWER}head.") for name in names)
+    if has_head != getattr(vision, "vision_use_head", True):  # not a field of every release
+        vision.vision_use_head = has_head
     return vision, used - vision.num_hidden_layers - 1
 
 

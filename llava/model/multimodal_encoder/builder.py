@@ -36,7 +36,7 @@ def build_vision_tower(config: TowerSettings, **kwargs: Any) -> CLIPVisionTower:
 
 
 def tower_class(model_type: str, name: str = "vision_config") -> type[CLIPVisionTower]:
-    """Return the class of a tower whose own config, which ``name`` names, has ``model_type``. Raises CheckpointError."""
+    """Return the class of a tower of this ``model_type``. name: of the tower, for the CheckpointError of another."""
     if model_type not in TOWERS:
         raise CheckpointError(
             f"the vision tower {name!r} has model_type {model_type!r}; expected one of {', '.join(TOWERS)}"

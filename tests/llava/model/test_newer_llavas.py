@@ -187,7 +187,7 @@ def tensors(folder):
 
 
 def test_convert_there_and_back_keeps_every_bit(made, ours, tmp_path):
-    folder, model, _ = made
+    _, model, _ = made
     convert(str(ours), tmp_path / "hub")
     again = type(model).from_pretrained(tmp_path / "hub").eval()
     before, after = model.state_dict(), again.state_dict()
