@@ -46,6 +46,12 @@ class LlavaMetaModel:
         return getattr(self, "vision_tower", None)
 
     def _make_projector(self) -> None:
+        """Add what turns image features into the decoder's space. Raises CheckpointError for what is not supported."""
+        resampler = getattr(self.config, "mm_resampler_type", None)
+        if resampler:
+            raise CheckpointError(
+                f"mm_resampler_type is {resampler!r}, which is not supported; expected none, as of models for images"
+            )
         self.mm_projector = build_vision_projector(self.config)
         if "unpad" in (getattr(self.config, "mm_patch_merge_type", None) or "flat"):
             size = self.config.hidden_size
