@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import load_image
+from llava.model.multimodal.anyres_grid import GridPinpoints
 from llava.model.multimodal.image_pipeline import ImagePipeline, crop_side
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
@@ -27,13 +28,13 @@ IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by 
 class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
-    image_grid_pinpoints: with the aspect ratio ``anyres``, sizes [width, height] in pixels.
+    image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, sizes as ``grid_resolutions`` reads them.
     """
 
     image_folder: str | None = None
     image_processor: ImageProcessor | None = None
     image_aspect_ratio: str = "square"
-    image_grid_pinpoints: Sequence[Sequence[int]] | None = None
+    image_grid_pinpoints: GridPinpoints = None
     mm_use_im_start_end: bool = False
 
     @property
