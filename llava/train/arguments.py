@@ -63,8 +63,8 @@ class DataArguments:
     image_folder: str | None = HfArg(default=None, help="folder that the records' image paths are relative to")
     image_aspect_ratio: str = HfArg(
         default="square",
-        help="how an image becomes square: square (crop), pad, anyres (an overview and a grid of tiles), or anyres_max_N "
-        "(as anyres, with the features of at most about N tiles)",
+        help="how an image becomes square: square (crop), pad, anyres (an overview and a grid of tiles), or "
+        "anyres_max_N (as anyres, with the features of about N tiles at most)",
     )
     image_grid_pinpoints: str | None = HfArg(
         default=None,

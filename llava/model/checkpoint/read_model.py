@@ -15,6 +15,7 @@ from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import listed, report_misfits, settings_of
 from llava.model.families import BEFORE_1_5, FAMILIES
 from llava.model.multimodal_encoder.builder import tower_class
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +94,18 @@ def _complete_from_hub_layout(model: PreTrainedModel, folder: CheckpointFolder) 
     if generation.is_file():
         with settings_of(generation):
             model.generation_config = GenerationConfig.from_pretrained(folder.path)
-    config, hub_config = model.config, hf_layout.hub_config(folder)
-    vision, layer = hub_config.vision_config, hub_config.vision_feature_layer
+    model.get_model().vision_tower = hub_tower(folder, model.config)
+
+
+def hub_tower(folder: CheckpointFolder, config: Any) -> CLIPVisionTower:
+    """Make the vision tower of a folder in transformers' layout, as that describes it; its weights are not read.
+
+    config: what ``make_config`` made of the folder.
+    """
+    described = hf_layout.hub_config(folder)
+    vision, layer = described.vision_config, described.vision_feature_layer
     tower = tower_class(vision.model_type)(config.mm_vision_tower, args=config, delay_load=True)
-    described = hf_vision.llava_vision_config(vision, layer, tower.select_layer)
     tower.checkpoint_folder = folder.path
-    tower.describe(described, hf_layout.image_processor(folder))
-    model.get_model().vision_tower = tower
+    own = hf_vision.llava_vision_config(vision, layer, tower.select_layer)
+    tower.describe(own, hf_layout.image_processor(folder))
+    return tower

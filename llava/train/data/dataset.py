@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by 
 class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
-    image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, sizes as ``grid_resolutions`` reads them.
+    image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, what ``grid_resolutions`` reads.
     """
 
     image_folder: str | None = None

@@ -5,118 +5,23 @@ import json
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    CLIPVisionConfig,
-    LlavaForConditionalGeneration,
-    LlavaImageProcessorPil,
-    LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessorPil,
-    LlavaNextProcessor,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessorPil,
-    LlavaProcessor,
-    MistralConfig,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
-from transformers import LlavaConfig as HubLlavaConfig
-from transformers import LlavaNextConfig as HubLlavaNextConfig
-from transformers import LlavaOnevisionConfig as HubLlavaOnevisionConfig
+from transformers import LlavaOnevisionImageProcessorPil
 
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files
 from llava.model.convert import convert
+from tests.fixtures.hub_llavas import IMAGE, MODELS, write_hub_llava
 
-SIDE, IMAGE, VIDEO, WORDS = 16, 60, 61, (5, 17, 33)
-POINTS = [[SIDE * down, SIDE * across] for down in range(1, 5) for across in range(1, 5)]  # height, width
+WORDS = (5, 17, 33)
 SIZES = [(16, 16), (64, 64), (30, 20), (90, 20), (10, 90), (61, 47)]  # width, height
-TEXT = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-    "max_position_embeddings": 512,
-}
-VISION = {
-    "image_size": SIDE,
-    "patch_size": 4,
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-}
-QWEN2 = Qwen2Config(**TEXT, tie_word_embeddings=True, rope_theta=1000000.0)
-MISTRAL = MistralConfig(**TEXT, sliding_window=None)
-CLIP = CLIPVisionConfig(**VISION)
-SIGLIP = SiglipVisionConfig(**VISION, vision_use_head=False)  # all of its layers are used, as llava-hf's
-WITH_HEAD = SiglipVisionConfig(**VISION)
-LAST = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
-BEFORE_LAST = {"vision_feature_layer": -2, "vision_feature_select_strategy": "full"}
-# The config's class, decoder, tower, and further settings.
-MODELS = {
-    "onevision-9": (HubLlavaOnevisionConfig, QWEN2, SIGLIP, {**LAST, "vision_aspect_ratio": "anyres_max_9"}),
-    "onevision-4": (HubLlavaOnevisionConfig, QWEN2, SIGLIP, {**LAST, "vision_aspect_ratio": "anyres_max_4"}),
-    "onevision-1": (HubLlavaOnevisionConfig, QWEN2, WITH_HEAD, {**BEFORE_LAST, "vision_aspect_ratio": "anyres_max_1"}),
-    "onevision-clip": (HubLlavaOnevisionConfig, QWEN2, CLIP, {"vision_feature_select_strategy": "default"}),
-    "next-qwen2": (HubLlavaNextConfig, QWEN2, CLIP, {}),
-    "next-mistral": (HubLlavaNextConfig, MISTRAL, CLIP, {}),
-    "next-siglip": (HubLlavaNextConfig, QWEN2, SIGLIP, LAST),
-    "1.5-siglip": (HubLlavaConfig, QWEN2, WITH_HEAD, {**BEFORE_LAST, "vision_feature_layer": 2}),
-}
-CLASSES = {
-    HubLlavaOnevisionConfig: LlavaOnevisionForConditionalGeneration,
-    HubLlavaNextConfig: LlavaNextForConditionalGeneration,
-    HubLlavaConfig: LlavaForConditionalGeneration,
-}
-
-
-def processor_settings(vision):
-    if vision is CLIP:
-        size = {"height": SIDE, "width": SIDE}
-        return {"size": {"shortest_edge": SIDE}, "crop_size": size, "do_center_crop": True}
-    half = [0.5, 0.5, 0.5]
-    size = {"height": SIDE, "width": SIDE}
-    return {"size": size, "crop_size": size, "do_center_crop": False, "image_mean": half, "image_std": half}
-
-
-def write_processor(kind, vision, tokenizer, folder):
-    """transformers' image processor with the model's settings, in its files."""
-    settings = processor_settings(vision)
-    named = {"tokenizer": tokenizer, "patch_size": 4, "vision_feature_select_strategy": "full"}
-    if kind is HubLlavaOnevisionConfig:  # the processor itself needs torchvision
-        images = LlavaOnevisionImageProcessorPil(**settings, image_grid_pinpoints=POINTS)
-        images.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    elif kind is HubLlavaNextConfig:
-        images = LlavaNextImageProcessorPil(**settings, image_grid_pinpoints=POINTS)
-        LlavaNextProcessor(image_processor=images, **named).save_pretrained(folder)
-    else:
-        images = LlavaImageProcessorPil(**settings, do_pad=True)
-        LlavaProcessor(image_processor=images, **named).save_pretrained(folder)
-    return images
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def made(request, tiny_tokenizer, tmp_path_factory):
+def made(request, tmp_path_factory):
     """A folder that transformers wrote, its model, and its image processor."""
-    kind, text, vision, settings = MODELS[request.param]
     folder = tmp_path_factory.mktemp("hub") / "model"
-    grid = {} if kind is HubLlavaConfig else {"image_grid_pinpoints": POINTS}
-    video = {"video_token_index": VIDEO} if kind is HubLlavaOnevisionConfig else {}
-    config = kind(text_config=text, vision_config=vision, image_token_index=IMAGE, **grid, **video, **settings)
-    torch.manual_seed(5)
-    model = CLASSES[kind](config).eval()
-    for name, parameter in model.named_parameters():
-        if "vision_tower" in name:  # far from the small values that training starts with
-            torch.nn.init.normal_(parameter, std=0.15)
-    model.save_pretrained(folder)
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<image>", "<video>"], special_tokens=True)
-    return folder, model, write_processor(kind, vision, tokenizer, folder)
+    return folder, *write_hub_llava(request.param, folder)
 
 
 @pytest.fixture(scope="module")
