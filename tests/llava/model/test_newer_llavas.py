@@ -1,13 +1,17 @@
 """SigLIP towers, LLaVA-NeXT and LLaVA-OneVision: as transformers computes them, in either layout, there and back."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
-from transformers import LlavaOnevisionImageProcessorPil
+from safetensors.torch import load_file, save_file
+from transformers import LlavaForConditionalGeneration, LlavaOnevisionImageProcessorPil
 
+from llava.errors import CheckpointError
 from llava.mm_utils import process_images
+from llava.model import LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files
 from llava.model.convert import convert
@@ -105,3 +109,70 @@ def test_convert_there_and_back_keeps_every_bit(made, ours, tmp_path):
     image = noise((61, 47))
     expected, found = (answered(*opened(path), [image])[0] for path in (ours, tmp_path / "hub"))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def onevision(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onevision") / "hub"
+    write_hub_llava("onevision-4", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy 'default'.* expected full"),
+        ({"vision_aspect_ratio": "anyres"}, "vision_aspect_ratio 'anyres'.* expected anyres_max_N"),
+        ({"vision_aspect_ratio": "pad"}, "vision_aspect_ratio 'pad'.* expected anyres_max_N"),
+        ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer \[-2, -1\].* expected one layer"),
+        ({"vision_config": {"model_type": "dinov2"}}, "vision_config.model_type 'dinov2'.* clip.* or siglip"),
+    ],
+    ids=str,
+)
+def test_convert_what_llava_cannot_hold_raises(onevision, tmp_path, changes, message):
+    """SigLIP has no class token to leave out; transformers' OneVision always has a limit."""
+    folder = shutil.copytree(onevision, tmp_path / "hub")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, **changes}))
+    for attempt in (opened, lambda path: convert(str(path), tmp_path / "llava")):
+        with pytest.raises(CheckpointError, match=message):
+            attempt(folder)
+
+
+@pytest.mark.parametrize("change", ["missing", "left over"])
+def test_convert_a_siglip_tower_that_its_config_does_not_describe_raises(onevision, tmp_path, change):
+    folder = shutil.copytree(onevision, tmp_path / "hub")
+    path, layer = folder / "model.safetensors", "vision_tower.encoder.layers."
+    found = load_file(path)
+    if change == "missing":
+        found = {name: tensor for name, tensor in found.items() if not name.startswith(f"{layer}1.")}
+    else:
+        found[f"{layer}7.layer_norm1.bias"] = torch.zeros(24)
+    save_file(found, path, {"format": "pt"})
+    for attempt in (opened, lambda path: convert(str(path), tmp_path / "llava")):
+        with pytest.raises(CheckpointError, match=rf"{change}: .*layers\.[17]\."):
+            attempt(folder)
+
+
+def test_convert_takes_a_siglip_tower_that_is_outside_the_checkpoint(onevision, make_checkpoint, tmp_path):
+    """All of it: its last layer and its head, too."""
+    source = make_checkpoint(LlavaQwenForCausalLM, siglip=True, num_key_value_heads=2, image_aspect_ratio="pad")
+    tower = load_file(source / "tower" / "model.safetensors")
+    inside = load_file(source / "model.safetensors")
+    shutil.rmtree(source / "vision_tower")
+    outside = {name: tensor for name, tensor in inside.items() if "vision_tower" not in name}
+    save_file(outside, source / "model.safetensors", {"format": "pt"})
+    convert(str(source), tmp_path / "hub")
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path / "hub").eval()
+    read = model.model.vision_tower.state_dict()
+    assert set(read) == set(tower) and all(torch.equal(read[name], tower[name]) for name in tower)
+    assert (model.config.vision_feature_layer, model.config.vision_feature_select_strategy) == (-2, "full")
+    own, processor = opened(source)
+    image = noise((20, 30))
+    found, counts = answered(own, processor, [image])
+    inputs = {"pixel_values": process_images([image], processor, own.config)}
+    token = model.config.image_token_index
+    ids = torch.tensor([[1, *[token] * counts[0], 7, *WORDS]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, **inputs).logits
+    torch.testing.assert_close(found, expected[..., : found.shape[-1]], atol=1e-5, rtol=0)
