@@ -21,6 +21,7 @@ class SeparatorStyle(Enum):
     MPT = auto()
     PLAIN = auto()
     LLAMA_2 = auto()
+    CHATML = auto()  # LLaVA-NeXT's for Qwen: as MPT, with a line end after each role and each message
 
 
 @dataclass
@@ -140,6 +141,12 @@ def _write_mpt(conversation: Conversation, turns: Turns) -> str:
     return text + "".join(role if m is None else f"{role}{m}{conversation.sep}" for role, m in turns)
 
 
+def _write_chatml(conversation: Conversation, turns: Turns) -> str:
+    end = f"{conversation.sep}\n"
+    text = f"{conversation.system}{end}" if conversation.system else ""
+    return text + "".join(f"{role}\n" if m is None else f"{role}\n{m}{end}" for role, m in turns)
+
+
 def _write_plain(conversation: Conversation, turns: Turns) -> str:
     separators = (conversation.sep, conversation.sep2 or "")
     return conversation.system + "".join(m + separators[i % 2] for i, (_, m) in enumerate(turns) if m is not None)
@@ -167,6 +174,7 @@ _WRITERS = {
     SeparatorStyle.MPT: _write_mpt,
     SeparatorStyle.PLAIN: _write_plain,
     SeparatorStyle.LLAMA_2: _write_llama_2,
+    SeparatorStyle.CHATML: _write_chatml,
 }
 
 

@@ -41,7 +41,7 @@ __all__ = [
 def process_images(
     images: Sequence[Image.Image], image_processor: ImageProcessor | None, model_cfg: object
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Turn images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` cuts unequal numbers of crops.
+    """Turn one prompt's images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where their crops differ in number.
 
     ``model_cfg.image_aspect_ratio`` decides, as ``ImagePipeline`` says.
     """

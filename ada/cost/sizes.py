@@ -16,7 +16,7 @@ from ada.protocols import AdaptiveConfig
 from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.folder import open_checkpoint
-from llava.model.checkpoint.read_model import read_fields
+from llava.model.checkpoint.read_model import hub_tower, read_fields
 from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -94,5 +94,5 @@ def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
     config._name_or_path = str(folder.path)
     if not getattr(config, "mm_vision_tower", None):
         return config, None, 0
-    tower = build_vision_tower(config, delay_load=True)
+    tower = hub_tower(folder, config) if folder.hub_layout else build_vision_tower(config, delay_load=True)
     return config, tower.config, tower.layers_run

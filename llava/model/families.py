@@ -36,7 +36,7 @@ FAMILIES = (
     Family("qwen2", LlavaQwenConfig, LlavaQwenForCausalLM),
     Family("mpt", LlavaMptConfig, LlavaMptForCausalLM, in_hub_layout=False),
 )
-BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, all of them on Llama
+BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, on Llama, and again of some of LLaVA-NeXT's
 
 
 def llava_classes() -> ModelClasses:

@@ -45,7 +45,11 @@ def answer_loss(
     labels[:, :known] = IGNORE_INDEX
     sizes = [image.size for image in images] or None
     output = model(
-        ids, labels=labels, images=answerer.pixels(images), image_sizes=sizes, **_forward_keywords(model, keywords)
+        ids,
+        labels=labels,
+        images=answerer.pixels(images, [full]),
+        image_sizes=sizes,
+        **_forward_keywords(model, keywords),
     )
     if keywords.get("strict_latency_budget") and not output.report.budget_met:
         raise OptionError(f"--latency-budget is below what this model can reach: {output.report.summary()}")

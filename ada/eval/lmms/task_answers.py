@@ -113,6 +113,6 @@ def _answer_batch(answerer: Answerer, batch: Sequence[TaskQuestion], keywords: M
         prompts.append(answerer.ids(prompt_of(answerer, question.context, len(own), question.title)))
         images += own
     how, sizes = batch[0].generation, [image.size for image in images] or None
-    found = answerer.answer(prompts, answerer.pixels(images), sizes, how.sampling, keywords, clock, how.stops)
+    found = answerer.answer(prompts, answerer.pixels(images, prompts), sizes, how.sampling, keywords, clock, how.stops)
     seconds = (time.perf_counter() - started) / len(batch)
     return [TaskAnswer(text, row_metadata(answerer, found, row), seconds) for row, text in enumerate(found.texts)]

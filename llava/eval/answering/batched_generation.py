@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from transformers import StoppingCriteriaList
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.generation import SamplingParams, stop_text, with_image_tags
-from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
+from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 from llava.token_clock import TokenClock
 
@@ -79,11 +81,15 @@ class Answerer:
         ids: list[int] = tokenizer_image_token(prompt, self.tokenizer)
         return ids
 
-    def pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor] | None:
-        """Return the vision tower's input, one tensor an image; None without images."""
+    def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> list[torch.Tensor] | None:
+        """Return the vision tower's input, one tensor an image; None without images.
+
+        prompts: token ids of the batch's prompts, whose image tags stand for the images, in their order.
+        """
         if not images:
             return None
-        pixels = process_images(list(images), self.image_processor, self.model.config)
+        tags = [sum(token == IMAGE_TOKEN_INDEX for token in prompt) for prompt in prompts]
+        pixels = ImagePipeline(self.image_processor, self.model.config).batch(images, tags)
         return [image.to(self.model.device, self.model.dtype) for image in pixels]
 
     def answer(

@@ -6,6 +6,7 @@ A family is a module next to this one: a config, a decoder and a model class, an
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,9 +147,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         """Continue the prompts ``inputs`` (B, t); what is returned holds the new tokens only.
 
         Rows may be padded on either side, as ``attention_mask`` (B, t) says; they are padded on the left for
-        generation. clock: stamps every token. Other keywords are transformers'. Raises OptionError for
-        ``inputs_embeds``, which are made here.
+        generation. clock: stamps every token. ``modalities`` may say, as for LLaVA-NeXT, that each tag is an "image".
+        Other keywords are transformers'. Raises OptionError for ``inputs_embeds``, which are made here, and for videos.
         """
+        _refuse_videos(kwargs.pop("modalities", None))
         if clock is not None:
             clock.called = time.perf_counter()
         if kwargs.pop("inputs_embeds", None) is not None:
@@ -203,6 +205,16 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if image_sizes is not None:
             step["image_sizes"] = image_sizes
         return step
+
+
+def _refuse_videos(modalities: Sequence[str] | None) -> None:
+    """Raise OptionError unless every one of LLaVA-NeXT's ``modalities`` is one that can be answered."""
+    others = sorted(set(modalities or ()) - {"image", "text"})
+    if others:
+        raise OptionError(
+            f"modalities has {', '.join(map(repr, others))}; expected 'image' for each image. Videos are not "
+            "supported; give some of the video's frames as images"
+        )
 
 
 def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -32,6 +33,12 @@ class CLIPVisionTower(nn.Module):
     ``mm_vision_select_feature``: "patch" (without the class token) or "cls_patch".
     """
 
+    # transformers' classes of this kind of tower. The processor is always PIL's: the torchvision backend gives other
+    # pixels than LLaVA was trained on.
+    config_class: ClassVar[Any] = CLIPVisionConfig
+    model_class: ClassVar[Any] = CLIPVisionModel
+    processor_class: ClassVar[Any] = CLIPImageProcessorPil
+
     def __init__(self, vision_tower: str, args: TowerSettings, delay_load: bool = False) -> None:
         super().__init__()
         self.is_loaded = False
@@ -56,9 +63,8 @@ class CLIPVisionTower(nn.Module):
     @property
     def image_processor(self) -> CLIPImageProcessorPil:
         """The processor that makes the tower's pixels, read from the tower's folder."""
-        # Always PIL's: the torchvision backend gives other pixels than LLaVA was trained on.
         if self._processor is None:
-            self._processor = from_folder(CLIPImageProcessorPil, self.location)
+            self._processor = from_folder(self.processor_class, self.location)
         return self._processor
 
     def load_model(
@@ -74,7 +80,7 @@ class CLIPVisionTower(nn.Module):
             checkpoint = CheckpointFolder.open(self.checkpoint_folder, needs_config=False)
         holder = self._from_checkpoint(checkpoint) if checkpoint is not None else None
         if holder is None:
-            holder = VisionModelHolder(read_tower(self.location))
+            holder = VisionModelHolder(self._used(read_tower(self.location, self.model_class)))
         if device_map is not None:
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
@@ -86,10 +92,19 @@ class CLIPVisionTower(nn.Module):
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if not own:
             return None
-        holder = VisionModelHolder(CLIPVisionModel(self.config))
         prefix = "{}.vision_tower.vision_tower.".format(own[0].partition(".")[0])
-        load_exactly(holder, weights.read(own, strip=prefix), str(checkpoint.path), prefix)
+        tensors = weights.read(own, strip=prefix)
+        model = self.model_class(self.config)
+        complete = VisionModelHolder(model).state_dict().keys()
+        holder = VisionModelHolder(self._used(model))
+        unused = complete - holder.state_dict().keys()
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+        load_exactly(holder, tensors, str(checkpoint.path), prefix)
         return holder
+
+    def _used(self, model: Any) -> Any:
+        """Return the vision model without the parts that this kind of tower leaves out; CLIP's is complete."""
+        return model
 
     def describe(self, config: CLIPVisionConfig, processor: CLIPImageProcessorPil) -> None:
         """Set config and processor, where no folder holds them by themselves."""
@@ -124,8 +139,15 @@ class CLIPVisionTower(nn.Module):
         return self._features(images)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        outputs = TowerOutputs(self.vision_tower.vision_model, pixels.to(self.device, self.dtype))
+        embedded = self._embedded(pixels.to(self.device, self.dtype))
+        outputs = TowerOutputs(embedded, self.vision_tower.vision_model.encoder.layers)
         return self.feature_select(outputs).to(pixels.dtype)
+
+    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the input of the first layer (N, 1 + patches, C)."""
+        vision = self.vision_tower.vision_model
+        embedded: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels))
+        return embedded
 
     @property
     def dummy_feature(self) -> torch.Tensor:
@@ -150,7 +172,7 @@ class CLIPVisionTower(nn.Module):
         if self.is_loaded:
             return self.vision_tower.config
         if self._cfg_only is None:
-            self._cfg_only = from_folder(CLIPVisionConfig, self.location)
+            self._cfg_only = from_folder(self.config_class, self.location)
         return self._cfg_only
 
     @property

@@ -38,8 +38,7 @@ class HiddenStates(Sequence[torch.Tensor]):
 
 
 class TowerOutputs:
-    """What ``feature_select`` reads of a CLIP vision model's run on pixels (N, 3, S, S): ``hidden_states``."""
+    """What ``feature_select`` reads of a vision model's run: ``hidden_states``, of which the first is ``embedded``."""
 
-    def __init__(self, vision_model: Any, pixels: torch.Tensor) -> None:
-        first = vision_model.pre_layrnorm(vision_model.embeddings(pixels))
-        self.hidden_states: Sequence[torch.Tensor] = HiddenStates(first, vision_model.encoder.layers)
+    def __init__(self, embedded: torch.Tensor, layers: Sequence[Any]) -> None:
+        self.hidden_states: Sequence[torch.Tensor] = HiddenStates(embedded, layers)

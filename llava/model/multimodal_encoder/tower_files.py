@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import CLIPVisionModel, PreTrainedModel
+from transformers import CLIPVisionModel
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.quiet import quiet_loading
@@ -43,25 +43,23 @@ def folder_of_checkpoint(args: object) -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
-    """Read the tower of a folder or hub name.
+def read_tower(location: str, model_class: Any = CLIPVisionModel, **kwargs: Any) -> Any:
+    """Read the tower of a folder or hub name; ``model_class`` is transformers' for it.
 
     Raises CheckpointError where a tensor is missing or of another shape: transformers would fill in random ones.
     """
-    model, found = from_folder(
-        CLIPVisionModel, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-    )
+    model, found = from_folder(model_class, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
     return model
 
 
-def from_folder(kind: type[PreTrainedModel], location: str, **kwargs: Any) -> Any:
+def from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
     """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
     try:
         with quiet_loading():
             return kind.from_pretrained(location, **kwargs)
     except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
-            "to the checkpoint or absolute, or a hub name that can be reached"
+            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP or SigLIP folder, "
+            "relative to the checkpoint or absolute, or a hub name that can be reached"
         ) from error

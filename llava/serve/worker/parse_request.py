@@ -110,4 +110,4 @@ def _read_image(text: str, number: int, limits: RequestLimits) -> Image.Image:
 def count_tokens(prompt: str, images: tuple[Image.Image, ...], loaded: LoadedModel) -> int:
     """Return the positions that a prompt takes in the sequence; for an image, the maximum that it may take."""
     ids: list[int] = tokenizer_image_token(prompt, loaded.tokenizer)
-    return len(ids) - len(images) + sum(loaded.image_positions(image.size) for image in images)
+    return len(ids) - len(images) + sum(loaded.image_positions(image.size, len(images)) for image in images)

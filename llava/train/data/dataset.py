@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from llava import conversation
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.mm_utils import load_image
-from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.multimodal.anyres_grid import GridPinpoints
+from llava.model.multimodal.image_pipeline import ImagePipeline, crop_side
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 
@@ -28,13 +28,13 @@ IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by 
 class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
-    image_grid_pinpoints: with the aspect ratio ``anyres``, sizes [width, height] in pixels.
+    image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, what ``grid_resolutions`` reads.
     """
 
     image_folder: str | None = None
     image_processor: ImageProcessor | None = None
     image_aspect_ratio: str = "square"
-    image_grid_pinpoints: Sequence[Sequence[int]] | None = None
+    image_grid_pinpoints: GridPinpoints = None
     mm_use_im_start_end: bool = False
 
     @classmethod
@@ -111,9 +111,9 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
         elif args.image_processor is not None:
-            crop = args.image_processor.crop_size
-            sample["image"] = torch.zeros(3, crop["height"], crop["width"])
-            sample["image_size"] = crop["width"], crop["height"]
+            side = crop_side(args.image_processor)
+            sample["image"] = torch.zeros(3, side, side)
+            sample["image_size"] = side, side
         texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, i))
         return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
 
