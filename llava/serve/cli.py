@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
+from llava import mm_utils
 from llava.errors import LlavaError, OptionError
-from llava.files import images
 from llava.generation import Answer, SamplingParams
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks, merged
@@ -32,11 +33,6 @@ COMMANDS = {
     "/help": "list the commands",
     "/quit": "end the chat, as Ctrl-D does",
 }
-
-
-def load_image(image_file: str) -> Image.Image:
-    """Open an image by path or http(s) address, as RGB. Raises ImageError where it cannot be used."""
-    return images.load_image(image_file)
 
 
 def parse_arguments(arguments: list[str] | None = None, given: argparse.Namespace | None = None) -> argparse.Namespace:
@@ -85,7 +81,7 @@ def open_session(args: argparse.Namespace) -> ChatSession:
 def run_command(session: ChatSession, line: str) -> str:
     """Run ``/command argument`` and return what to print. Raises ``LlavaError``."""
     command, _, argument = line[1:].partition(" ")
-    argument = argument.strip()
+    argument = unquoted(argument.strip())
     if command == "image":
         if not argument:
             raise OptionError("/image needs a path: /image PATH")
@@ -101,6 +97,22 @@ def run_command(session: ChatSession, line: str) -> str:
     if reply is None:
         raise OptionError(f"/{command} is not a command; /help lists them")
     return reply
+
+
+def load_image(image_file: str) -> Image.Image:
+    """Load an RGB image from a path or an http(s) address. Raises ``ImageError``."""
+    return mm_utils.load_image(image_file)
+
+
+def unquoted(argument: str) -> str:
+    """Return a command's argument without the quotes, or the backslashes, that a shell would need around its spaces."""
+    if argument[:1] not in ("'", '"') and "\\ " not in argument:
+        return argument
+    try:
+        words = shlex.split(argument)
+    except ValueError:  # a quote that is not closed: part of a file's name
+        return argument
+    return words[0] if len(words) == 1 else argument
 
 
 def report_line(answer: Answer) -> str:

@@ -225,7 +225,7 @@ def test_answers_to_other_questions_are_refused(flags, quiz, tmp_path, capsys) -
         ("", "is empty"),
         ("{\n", "line 1 is not JSON"),
         ("[1]\n", "expected a JSON object"),
-        ('{"question_id": 1, "image": "0.png"}\n', "question 1, lacks 'text'"),
+        ('{"question_id": 1, "image": "0.png"}\n', "question 1 lacks 'text'"),
         ('{"question_id": 1, "image": "lost.png", "text": "w5"}\n', "no image 'lost.png'"),
     ],
 )

@@ -22,7 +22,7 @@ def gqa(folder: Path) -> QuestionSet:
     truths = read_json(folder / "data" / "testdev_balanced_questions.json", "GQA's")
 
     def item(question: Question) -> Item:
-        own = truths[question.question_id]
+        own = truths[str(question.question_id)]
         answer, kind = own["answer"], own["types"]["structural"]
         return Item(question, kind, answer, lambda r: gqa_predictions([r])[0]["prediction"] == answer)
 
@@ -52,7 +52,7 @@ def vqav2(folder: Path) -> QuestionSet:
     asked = read_records(file, "VQAv2's")
 
     def item(question: Question) -> Item:
-        own = known[question.question_id]
+        own = known[str(question.question_id)]
         return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
 
     def score(records: Sequence[Record]) -> Figures:
@@ -68,10 +68,10 @@ def vizwiz(folder: Path) -> QuestionSet:
     known = by_id(annotations, "image", "VizWiz's annotations")
     file = folder / "llava_test.jsonl"
     asked = read_records(file, "VizWiz's")
-    image_names = {line["question_id"]: line["image"] for line in asked}
+    image_names = {str(line["question_id"]): str(line["image"]) for line in asked}
 
     def item(question: Question) -> Item:
-        own = known[image_names[question.question_id]]
+        own = known[image_names[str(question.question_id)]]
         return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
 
     def score(records: Sequence[Record]) -> Figures:
@@ -84,10 +84,10 @@ def vizwiz(folder: Path) -> QuestionSet:
 def textvqa(folder: Path) -> QuestionSet:
     """Read TextVQA: questions about text in the image, of one kind."""
     annotations = read_json(folder / "TextVQA_0.5.1_val.json", "TextVQA's")["data"]
-    people = {(own["image_id"], own["question"].lower()): own["answers"] for own in annotations}
+    people = {(str(own["image_id"]), own["question"].lower()): own["answers"] for own in annotations}
 
     def item(question: Question) -> Item:
-        return _by_people(question, "reading", people[question.question_id, prompt_processor(question.prompt)])
+        return _by_people(question, "reading", people[str(question.question_id), prompt_processor(question.prompt)])
 
     def score(records: Sequence[Record]) -> Figures:
         marks = predictions(annotations, records)

@@ -20,6 +20,7 @@ from llava.eval.answering.batched_generation import Answerer, BatchAnswers, grou
 from llava.eval.answering.questions import Question, get_chunk
 from llava.eval.answering.resume import existing_answers
 from llava.eval.answering.settings import RunSettings, recorded_settings
+from llava.eval.answering.text_only import TextOnlyModel
 from llava.files.jsonl import Record, RecordFile
 from llava.flags import from_flags
 from llava.mm_utils import get_model_name_from_path
@@ -98,7 +99,8 @@ def load_answerer(
     """
     flags = {"model_path": model_path, "model_base": model_base, "device": device, "conv_mode": conv_mode}
     loaded = open_model({**(options or {}), **flags}, **loading)
-    return Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
+    model: Any = loaded.model if hasattr(loaded.model, "get_vision_tower") else TextOnlyModel(loaded.model)
+    return Answerer(model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
 
 
 def _answer_batches(
@@ -131,7 +133,7 @@ def _record(
     seal = json.dumps([model_id, question.fields, settings], sort_keys=True, default=str)
     return {
         **question.fields,
-        "text": text,
+        question.answer_field: text,
         **question.after,
         "answer_id": uuid.uuid5(uuid.NAMESPACE_OID, seal).hex,
         "model_id": model_id,
