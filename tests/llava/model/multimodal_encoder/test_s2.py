@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionModel, SiglipVisionConfig
 
 from llava.errors import CheckpointError
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
+from llava.model.convert import convert
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
 from llava.model.multimodal_encoder.multiscale import scales_of
@@ -117,3 +118,17 @@ def test_checkpoint_with_scales_answers_and_is_saved_with_them(make_checkpoint, 
     again.get_vision_tower().load_model()
     assert isinstance(again.get_vision_tower(), CLIPVisionTowerS2)
     torch.testing.assert_close(again(ids, images=pixels).logits, logits)
+
+
+def test_scales_of_a_tower_that_is_not_clip_raise(settings, tmp_path):
+    SiglipVisionConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    ).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"s2 needs a CLIP vision tower; .* is a SigLipVisionTower"):
+        build_vision_tower(settings(mm_vision_tower=str(tmp_path)), delay_load=True)
+
+
+def test_layout_of_transformers_raises(make_checkpoint, tmp_path):
+    folder = make_checkpoint(s2=True, s2_scales="16,32", mm_hidden_size=48)
+    with pytest.raises(CheckpointError, match=r"has s2: its vision tower reads images at several scales"):
+        convert(str(folder), tmp_path / "hub")
