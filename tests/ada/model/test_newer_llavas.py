@@ -94,7 +94,7 @@ def test_operations_are_those_that_torch_counts(checkpoint) -> None:
                 return_dict_in_generate=True,
             )
         assert out.report.num_images == len(pixels[0])
-        assert sum(out.report.prefill_flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-4)
+        assert sum(out.report.prefill_flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 def test_cost_of_a_checkpoint_in_either_layout(checkpoint) -> None:
@@ -103,7 +103,7 @@ def test_cost_of_a_checkpoint_in_either_layout(checkpoint) -> None:
     found = report(parse_arguments(arguments))
     with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter, torch.no_grad():
         theirs.model.vision_tower(torch.zeros(1, 3, 16, 16))
-    assert found["prefill"]["vision_tower"]["flops"] == pytest.approx(counter.get_total_flops(), rel=1e-4)
+    assert found["prefill"]["vision_tower"]["flops"] == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 def test_a_scheduler_is_saved_read_and_not_convertible(checkpoint, tmp_path) -> None:
