@@ -48,6 +48,33 @@ def test_script_trains_and_saves_a_checkpoint_that_opens(parts, tmp_path):
     assert changed and not any("vision_tower" in name for name in changed)
 
 
+def test_script_of_lora_saves_an_adapter_that_opens(parts, tiny_checkpoint, tmp_path):
+    """peft's own wrapper, and the three files that upstream's ``train`` writes."""
+    peft = pytest.importorskip("peft")
+    model, tokenizer, data_args, training_args = parts
+    tower = model.get_model().vision_tower
+    names = upstream.find_all_linear_names(model)
+    assert names == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    del model.get_model().vision_tower  # as in upstream's order: adapters first, then the vision modules
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=names, task_type="CAUSAL_LM"))
+    model.get_model().vision_tower = tower
+    for parameter in model.get_model().mm_projector.parameters():
+        parameter.requires_grad = True
+    trainer = trainer_of((adapted, tokenizer, data_args, training_args))
+    trainer.train()
+    folder = tmp_path / "llava-lora"
+    state = upstream.get_peft_state_maybe_zero_3(adapted.named_parameters(), training_args.lora_bias)
+    others = upstream.get_peft_state_non_lora_maybe_zero_3(adapted.named_parameters())
+    model.config.save_pretrained(folder)
+    adapted.save_pretrained(folder, state_dict=state)
+    torch.save(others, folder / "non_lora_trainables.bin")
+    assert all("mm_projector" in name for name in others) and len(others) == 4
+    _, opened, _, _ = load_pretrained_model(str(folder), str(tiny_checkpoint), "llava-lora", device="cpu")
+    batch = next(iter(trainer.get_train_dataloader()))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "images")}
+    torch.testing.assert_close(opened(**inputs).logits, adapted.eval()(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
 def test_script_of_stage_1_saves_the_projector_alone(parts, tmp_path):
     parts[3].tune_mm_mlp_adapter = True  # as upstream copies it from the model's arguments
     trainer = trainer_of(parts)

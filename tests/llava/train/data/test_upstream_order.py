@@ -27,6 +27,7 @@ def generator(seed=0):
     ("indices", "lengths", "chunks"),
     [
         ([0, 1, 2, 3], [9, 5, 4, 1], [[0, 3], [1, 2]]),  # 9, 5 | 5 + 4 = 9 is full; 1 goes to the other
+        ([0, 1, 2, 3], [9, 1, 1, 1], [[0, 3], [1, 2]]),  # 1 + 1 is full, although it is shorter than 9
         ([3, 2, 1, 0], [9, 5, 4, 1], [[3, 1], [2, 0]]),
         ([0, 1, 2, 3, 4], [9, 5, 4, 1, 1], [[0, 2, 4], [1, 3]]),  # uneven: every second one
         ([4, 7], {4: 1, 7: 1}, [[4], [7]]),
