@@ -83,7 +83,7 @@ def run_command(session: ChatSession, line: str) -> str:
     command, _, argument = line[1:].partition(" ")
     argument = unquoted(argument.strip())
     if command == "image":
-        if not argument:
+        if not argument.strip():
             raise OptionError("/image needs a path: /image PATH")
         session.open_images([argument])
         return f"image: {argument}"

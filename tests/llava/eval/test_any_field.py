@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import copy
 import importlib
 import importlib.util
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.odd_values import JSON, VALUES, by_line, paths_of, with_value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,14 +20,6 @@ from PIL import Image
 from llava.eval.answering import runner
 from llava.eval.scoring.llm_judge import Judge
 from llava.files.jsonl import lines_of
-
-REMOVED = object()  # the field is taken out
-VALUES = [REMOVED, None, True, 0, -1, 7, 1.5, 10**400, "", "x", "<image>", "\0", [], [None], ["x"], {}, {"x": None}]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=6,
-)
 
 ANSWER = {"question_id": "0", "prompt": "What?\nAnswer.", "text": "Yes", "answer_id": "a"}
 SQA = {"problems.json": {"0": {"choices": ["x", "y"], "answer": 1}}, "pid_splits.json": {"test": ["0"]}}
@@ -192,6 +183,25 @@ CASES = [
         "--annotation-file {d}/t.tsv --result-dir {d} --upload-dir {d}/up --experiment e",
     ),
     Case(
+        "convert_sqa_to_llava",
+        {
+            "pid_splits.json": {"test": ["0", 1]},
+            "problems.json": {
+                str(n): {
+                    "question": "q",
+                    "choices": ["x", "y"],
+                    "answer": n,
+                    "hint": "",
+                    "lecture": "",
+                    "solution": "",
+                    "image": None,
+                }
+                for n in range(2)
+            },
+        },
+        "convert_to_llava --base-dir {d} --split test",
+    ),
+    Case(
         "convert_answer_to_mme",
         {
             "answers/e.jsonl": [
@@ -236,37 +246,6 @@ def main_of(root: Path, program: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
-
-
-def paths_of(name: str, content: Any) -> list[tuple]:
-    """Where a file's content can be changed: () is all of it, in a file that is not read line by line."""
-    return [*([] if by_line(name) else [()]), *paths(content)]
-
-
-def by_line(name: str) -> bool:
-    return name.endswith((".jsonl", ".part"))
-
-
-def paths(tree: Any, at: tuple = ()) -> Iterator[tuple]:
-    """Where a JSON value has values inside, each as keys and indices from the top."""
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in inner:
-        yield (*at, key)
-        yield from paths(value, (*at, key))
-
-
-def with_value(tree: Any, at: tuple, value: Any) -> Any:
-    if not at:
-        return None if value is REMOVED else value
-    changed = copy.deepcopy(tree)
-    inside = changed
-    for key in at[:-1]:
-        inside = inside[key]
-    if value is REMOVED:
-        del inside[at[-1]]
-    else:
-        inside[at[-1]] = value
-    return changed
 
 
 def run(main: Any, case: Case, folder: Path, name: str = "", content: Any = None) -> int:

@@ -137,7 +137,7 @@ def test_reply_without_a_text_is_asked_for_again_and_named(judge, bench, tmp_pat
 def test_reply_that_is_no_json_is_a_user_error(judge, bench, capsys, body):
     judge.replies = [body]
     assert eval_gpt_review_bench.main(bench) == 2
-    assert "gives no reply" in capsys.readouterr().err or body == b"9" * 5000
+    assert "gives no reply" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("marks", ["8", "8 6 4", "nan 6", "inf inf", "-1 6", "eight six", ""])
@@ -152,7 +152,7 @@ def test_server_that_does_not_answer_in_time_is_a_user_error(judge, bench, monke
     monkeypatch.setattr(llm_judge, "MAX_TRIES", 0)
     judge.replies = [0.5]  # seconds until it would answer
     assert eval_gpt_review_bench.main(bench) == 2
-    assert "gives no reply" in capsys.readouterr().err and "Traceback" not in capsys.readouterr().err
+    assert "gives no reply" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
