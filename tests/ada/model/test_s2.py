@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from ada.cost.estimate import estimate
+from ada.cost.hardware import HARDWARE
+from ada.cost.plans import plan_of_budget
 from ada.cost.sizes import sizes_of
 from ada.latency.device_profile import DeviceFingerprint
 
@@ -37,3 +40,9 @@ def test_sizes_of_a_checkpoint_have_its_crops(make_checkpoint) -> None:
     assert (plain.crops_per_image, scaled.crops_per_image) == (1, 1 + 4 + 9)
     assert plain.image_tokens == scaled.image_tokens
     assert scaled.projector[0].in_features == 72
+    costs = [
+        estimate(sizes, plan_of_budget(sizes.units, "1.0", None), HARDWARE["A100-80G"], prompt_tokens=20, gen_tokens=2)
+        for sizes in (plain, scaled)
+    ]
+    flops = [found.prefill["vision_tower"].flops for found in costs]
+    assert flops[1] == (1 + 4 + 9) * flops[0] > 0
