@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -22,6 +22,7 @@ from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
+from llava.model.sequence_length import answer_limit, context_length, prompt_length
 from llava.plugins import hooks, merged
 from llava.seeded_sampler import SeededSampler
 from llava.token_clock import TokenClock
@@ -102,12 +103,16 @@ def answer(
     """Answer a prompt whose image tags stand for ``images``.
 
     options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer. Time
-    to the first token runs from here on: pixels, vision tower and prefill.
+    to the first token runs from here on: pixels, vision tower and prefill. The answer ends where the model's context
+    does. Raises OptionError for a prompt that leaves no position for it.
     """
     clock = TokenClock(cancelled)
     sampling = sampling or SamplingParams()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
     keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
+    length = prompt_length(keywords["inputs"][0].tolist(), keywords["image_sizes"] or [], model)
+    limit = answer_limit(length, context_length(model.config), sampling.max_new_tokens)
+    sampling = replace(sampling, max_new_tokens=limit)
     criteria = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
     output = model.generate(
         streamer=streamer,

@@ -31,7 +31,7 @@ def read_accuracies(path: Path) -> Accuracies:
     Raises ``CheckpointError`` where the file is none of a sweep, and ``OptionError`` for a label without a seed.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))["rows"]
         cells = [(row["model"], row["budget"], 100 * next(iter(row["sets"].values()))["accuracy"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise CheckpointError(f"{path} is not the sweep.json of python -m ada.eval.sweep: {error!r}") from error
