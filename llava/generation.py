@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -20,7 +20,9 @@ from llava.constants import (
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
-from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
+from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
+from llava.model.sequence_length import answer_limit, context_length, prompt_length
 from llava.plugins import hooks, merged
 from llava.seeded_sampler import SeededSampler
 from llava.token_clock import TokenClock
@@ -90,7 +92,7 @@ def answer(
     tokenizer: Any,
     image_processor: Any,
     prompt: str,
-    images: Sequence[Image.Image] = (),
+    images: Sequence[Image.Image] | PreparedImages = (),
     *,
     sampling: SamplingParams | None = None,
     options: Mapping[str, Any] | None = None,
@@ -101,12 +103,16 @@ def answer(
     """Answer a prompt whose image tags stand for ``images``.
 
     options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer. Time
-    to the first token runs from here on: pixels, vision tower and prefill.
+    to the first token runs from here on: pixels, vision tower and prefill. The answer ends where the model's context
+    does. Raises OptionError for a prompt that leaves no position for it.
     """
     clock = TokenClock(cancelled)
     sampling = sampling or SamplingParams()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
     keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
+    length = prompt_length(keywords["inputs"][0].tolist(), keywords["image_sizes"] or [], model)
+    limit = answer_limit(length, context_length(model.config), sampling.max_new_tokens)
+    sampling = replace(sampling, max_new_tokens=limit)
     criteria = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
     output = model.generate(
         streamer=streamer,
@@ -123,18 +129,20 @@ def generation_inputs(
     tokenizer: Any,
     image_processor: Any,
     prompt: str,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image] | PreparedImages,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return keyword arguments of ``generate`` for one prompt: token ids (1, t), pixels, and the plug-ins' own."""
+    """Return keyword arguments of ``generate`` for one prompt: token ids (1, t), pixels, and the plug-ins' own.
+
+    images: one for each image tag of the prompt; as pixels where they were prepared before.
+    """
+    if not isinstance(images, PreparedImages):
+        images = ImagePipeline(image_processor, model.config).prepare(images, len(images))
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
-    pixels = None
-    if images:
-        pixels = _moved(process_images(list(images), image_processor, model.config), model)
     return {
         "inputs": ids,
-        "images": pixels,
-        "image_sizes": [image.size for image in images] if images else None,
+        "images": images.to(model.device, model.dtype).pixels,
+        "image_sizes": list(images.sizes) or None,
         "return_dict_in_generate": True,
         "use_cache": True,
         "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
@@ -168,12 +176,6 @@ def end_ids(model: Any) -> list[int]:
     """Return the ids of the tokens with which the model ends an answer."""
     ids = model.generation_config.eos_token_id
     return ids if isinstance(ids, list) else [ids]
-
-
-def _moved(pixels: Any, model: Any) -> Any:
-    if isinstance(pixels, list):
-        return [image.to(model.device, model.dtype) for image in pixels]
-    return pixels.to(model.device, model.dtype)
 
 
 def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:

@@ -119,7 +119,7 @@ def load_profile(path: Path, here: DeviceFingerprint) -> Profile:
     """
     again = "calibrate again: python -m ada.calibrate"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise OptionError(f"{path} cannot be read as a calibration profile ({error}); {again}") from error
     try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ada.budget import Budget, BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
@@ -19,6 +17,7 @@ from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
+from ada.model.budgeted_output import BudgetedOutput
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_named
@@ -35,18 +34,6 @@ from llava.token_clock import TokenClock
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
 # keeps many plans.
 MIN_CACHE_BYTES = 256 << 20
-
-
-@dataclass
-class BudgetedOutput(CausalLMOutputWithPast):  # type: ignore[misc]
-    """What a forward under budgets returns in addition to logits and loss.
-
-    Fields, not loose attributes: accelerate, and torch's data parallelism, rebuild an output from its fields.
-    """
-
-    granted_units: torch.Tensor | None = None  # (B,)
-    gates: torch.Tensor | None = None  # (B, N, 2, A)
-    labels: torch.Tensor | None = None  # (B, T + 1)
 
 
 class AdaLlavaCausalLM(LlavaCausalLM):

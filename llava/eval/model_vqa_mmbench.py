@@ -14,7 +14,7 @@ from llava.eval.answering import runner
 from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, question_text, split_list
 from llava.eval.answering.settings import make_parser
 from llava.eval.eval_mmbench.table import OPTIONS, Row, get_options, is_none, options_of, read_table
-from llava.files.images import load_image_from_base64
+from llava.files.images import decode_base64, open_image
 from llava.program import run_program
 
 __all__ = [
@@ -71,7 +71,7 @@ def _rounds(row: Row, rounds: int, request: str, where: str) -> Iterator[Questio
 
 
 def _open_image(text: str) -> Image.Image:
-    return load_image_from_base64(text).convert("RGB")
+    return open_image(decode_base64(text)).image
 
 
 def eval_model(args: argparse.Namespace) -> None:

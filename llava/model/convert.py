@@ -32,6 +32,7 @@ from llava.model.checkpoint.checkpoint_tools import (
 from llava.model.checkpoint.folder import CheckpointFolder, open_checkpoint
 from llava.model.checkpoint.hf_names import TOWER, hub_name
 from llava.model.checkpoint.hf_processor import save_processor, tokenizer_with_tags
+from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.read_model import make_config, read_fields, with_family
 from llava.model.checkpoint.weights_io import Tensors, read_json, report_misfits, settings_of
 from llava.model.families import FAMILIES, Family, llava_classes
@@ -44,6 +45,7 @@ from llava.plugins import hooks
 KEPT_FOLDER = "llava"
 
 
+@quiet_loading()
 def convert(source: str, target: Path) -> None:
     """Write ``source`` (a folder or hub name) to the new folder ``target`` in the other layout.
 

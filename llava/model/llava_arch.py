@@ -195,7 +195,8 @@ class LlavaMetaForCausalLM:
         """Merge token ids (B, t) and images: (None, position_ids, attention_mask, past_key_values, embeds, labels).
 
         Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
-        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
+        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back. Rows
+        with labels, which are training's, are cut at ``tokenizer_model_max_length``; others never are.
         """
         as_given = input_ids, position_ids, attention_mask, past_key_values, None, labels
         single = input_ids.shape[1] == 1
@@ -212,7 +213,8 @@ class LlavaMetaForCausalLM:
             labels,
             self.image_features(images, image_sizes),
             self.get_model().embed_tokens,
-            max_length=getattr(self.config, "tokenizer_model_max_length", None),
+            # Where training cuts its samples. A prompt to answer has no labels, and is never cut.
+            max_length=None if labels is None else getattr(self.config, "tokenizer_model_max_length", None),
             padding_side=getattr(self.config, "tokenizer_padding_side", "right"),
         )
         mask: torch.Tensor | None = spliced.attention_mask

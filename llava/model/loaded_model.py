@@ -68,13 +68,12 @@ def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
         path, options.get("model_base"), name, **{"device": pick_device(options.get("device")), **flags, **loading}
     )
     added = merged(hooks().prepare_model(model=model, options=options))
-    maximum = getattr(model.config, "max_position_embeddings", None) or context_length
     return LoadedModel(
         name,
         model,
         tokenizer,
         image_processor,
-        min(context_length, maximum),
+        context_length,
         conversation_for(model, name, options.get("conv_mode")),
         getattr(model.config, "conv_mode", None),
         added,

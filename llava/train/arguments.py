@@ -71,6 +71,7 @@ class DataArguments:
         help="with anyres: sizes in pixels that an image may take, [[width, height], ...], or in tiles, "
         "(1x1),...,(6x6)",
     )
+    exif_orientation: bool = HfArg(default=False, help="turn images upright as their EXIF orientation says")
     check_data: bool = HfArg(default=True, help="check every record before the first step")
     check_data_only: bool = HfArg(default=False, help="check every record, report the faults, and stop")
 
@@ -85,7 +86,9 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
     )
     remove_unused_columns: bool = HfArg(default=False, help="must stay False: the collator needs all columns")
     freeze_mm_mlp_adapter: bool = HfArg(default=False, help="do not train the projector")
-    model_max_length: int = HfArg(default=512, help="longest sequence, in tokens; what exceeds it is cut off")
+    model_max_length: int = HfArg(
+        default=512, help="longest sample, in tokens, image positions included; the rest is not trained on"
+    )
     mm_projector_lr: float | None = HfArg(
         default=None, help="learning rate of the projector (default: --learning_rate)"
     )

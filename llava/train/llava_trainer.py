@@ -25,7 +25,9 @@ from llava.train.data.upstream_order import (
 )
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.policy import TrainingPolicy
+from llava.train.runtime.checkpoint_folders import remove_old
 from llava.train.runtime.distributed import gather_metrics
+from llava.train.runtime.label_watch import LabelWatch
 from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
 from llava.train.runtime.weight_states import get_mm_adapter_state_maybe_zero_3, maybe_zero_3
@@ -68,6 +70,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         self.projector_only = projector_only
         self.learning_rates = learning_rates  # by a module's name
         self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
+        self.labels = LabelWatch(getattr(self.args, "model_max_length", None))
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
@@ -111,6 +114,11 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         if checkpoint is not None and self.is_deepspeed_enabled:
             restore_param_group_settings(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Return a step's batches, and the number of their trained tokens, which is never 0."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        return batches, self.labels.count(batches, items, self.state.global_step) if batches else items
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run the trainer's step on the batch and what plug-ins add to it."""
         step, done = self.state.global_step, self._pass[1] if self._pass[0] == self.state.global_step else 0
@@ -145,6 +153,19 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
             logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, and remove old ones of this run.
+
+        transformers would count every folder ``checkpoint-*``, and remove a user's copy with them.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            remove_old(self._get_output_dir(trial=None), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save a checkpoint's weights: in stage 1 the projector alone.

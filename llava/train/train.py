@@ -26,6 +26,7 @@ from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.model_setup import add_vision, make_model, make_tokenizer, set_trainable_parameters
 from llava.train.policy import Policies
+from llava.train.preflight import image_counter, length_check
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
@@ -54,13 +55,15 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     check_logs(training_args.report_to)
     init_distributed(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
-        count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
+        lengths = length_check(arguments)
+        count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version), lengths)
         log.info("%d records, none with a fault", count)
     if data_args.check_data_only:
         return
     checkpoint = last_checkpoint(training_args)
     trainer = make_trainer(arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.labels.require_any()
     trainer.save_state()
     trainer.save_result(training_args.output_dir)
     destroy_distributed()
@@ -81,12 +84,14 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
     _log_trainable_parameters(model)
-    samples = _sample_settings(model, vision, data_args.image_folder)
+    samples, counter = _sample_settings(model, vision, data_args), image_counter(arguments)
     return LLaVATrainer(
         model=model,
         args=training_args,
         processing_class=tokenizer,
-        train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, samples, template),
+        train_dataset=LazySupervisedDataset(
+            data_args.data_path, tokenizer, samples, template, None if counter is None else counter.max_image_tokens
+        ),
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
         learning_rates=_learning_rates(arguments),
@@ -96,16 +101,17 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
 
 
 def _sample_settings(
-    model: transformers.PreTrainedModel, vision: VisionSettings | None, image_folder: str | None
+    model: transformers.PreTrainedModel, vision: VisionSettings | None, data_args: DataArguments
 ) -> SampleSettings:
     if vision is None:
-        return SampleSettings(image_folder)
+        return SampleSettings(data_args.image_folder)
     return SampleSettings(
-        image_folder,
+        data_args.image_folder,
         model.get_vision_tower().image_processor,
         vision.image_aspect_ratio,
         vision.image_grid_pinpoints,
         vision.mm_use_im_start_end,
+        data_args.exif_orientation,
     )
 
 

@@ -102,3 +102,16 @@ def test_qwen_prompts_are_those_that_llava_next_trained_with(mode):
         "image?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert stop_text(conversation) == "<|im_end|>"
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 16_000), (1500, 700)])
+def test_get_images_pads_thin_images_without_their_square(size, monkeypatch):
+    made, new = [], Image.new
+    image = new("RGB", size, "white")
+    monkeypatch.setattr(Image, "new", lambda mode, size, *colour: made.append(size) or new(mode, size, *colour))
+    conversation = conv_templates["v1"].copy()
+    conversation.append_message("USER", ("what?", image, "Pad"))
+    (padded,) = conversation.get_images(return_pil=True)
+    assert padded.size == (672, 672) and max(map(max, made)) <= 2688
+    assert padded.getpixel((0, 0)) == padded.getpixel((671, 671)) == (122, 116, 104)
+    assert padded.getpixel((336, 336)) != (122, 116, 104)

@@ -16,6 +16,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, groups_by_length
 from llava.eval.answering.runner import row_metadata
+from llava.files.images import load_image
 from llava.generation import image_tag
 from llava.token_clock import TokenClock
 
@@ -58,7 +59,7 @@ def images_of(visuals: Iterable[object] | None, title: str) -> list[Image.Image]
             continue
         if not isinstance(visual, Image.Image):
             raise DataError(f"{title} shows a {type(visual).__name__}; ada_llava reads images only")
-        images.append(visual.convert("RGB"))
+        images.append(load_image(visual))
     return images
 
 
@@ -100,6 +101,7 @@ def _groups(answerer: Answerer, questions: Sequence[TaskQuestion], size: int) ->
         alike[question.generation].append(position)
     for positions in alike.values():
         prompts = [answerer.ids(answerer.prompt(questions[position].context, 0)) for position in positions]
+        answerer.check_lengths(prompts, [questions[position].title for position in positions])
         for group in groups_by_length(prompts, size):
             yield [positions[i] for i in group]
 
@@ -113,6 +115,7 @@ def _answer_batch(answerer: Answerer, batch: Sequence[TaskQuestion], keywords: M
         prompts.append(answerer.ids(prompt_of(answerer, question.context, len(own), question.title)))
         images += own
     how, sizes = batch[0].generation, [image.size for image in images] or None
-    found = answerer.answer(prompts, answerer.pixels(images, prompts), sizes, how.sampling, keywords, clock, how.stops)
+    titles, pixels = [question.title for question in batch], answerer.pixels(images, prompts)
+    found = answerer.answer(prompts, pixels, sizes, how.sampling, keywords, clock, how.stops, titles)
     seconds = (time.perf_counter() - started) / len(batch)
     return [TaskAnswer(text, row_metadata(answerer, found, row), seconds) for row, text in enumerate(found.texts)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from llava.conversation import Conversation
 from llava.generation import SamplingParams, stop_text, with_image_tags
 from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
 from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.sequence_length import answer_limit, check_prompt_length, context_length, prompt_length
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 from llava.token_clock import TokenClock
 
@@ -66,7 +68,7 @@ class Answerer:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
-        self.template = template
+        self.template, self.context_length = template, context_length(model.config)
         self.options = options or {}  # what plug-ins add to the program's options, for the hook generation_options
 
     def prompt(self, text: str, num_images: int, answer: str | None = None) -> str:
@@ -80,6 +82,34 @@ class Answerer:
         """Return a prompt's token ids; an image tag is one id, ``IMAGE_TOKEN_INDEX``."""
         ids: list[int] = tokenizer_image_token(prompt, self.tokenizer)
         return ids
+
+    def check_lengths(self, prompts: Sequence[Ids], titles: Sequence[str]) -> None:
+        """Check prompts before their images are opened: an image takes as many positions as one crop, or more.
+
+        titles: of the questions, for messages. Raises OptionError for a prompt that leaves no position for an answer.
+        """
+        tower, maximum = self.model.get_vision_tower() if self.image_processor else None, self.context_length - 1
+        crop = 0 if tower is None else tower.num_image_tokens
+        for ids, title in zip(prompts, titles, strict=True):
+            check_prompt_length(len(ids) + ids.count(IMAGE_TOKEN_INDEX) * (crop - 1), maximum, title)
+
+    def answer_limits(
+        self,
+        prompts: Sequence[Ids],
+        sizes: Sequence[tuple[int, int]] | None,
+        wanted: int,
+        titles: Sequence[str] | None = None,
+    ) -> list[int]:
+        """Return how many tokens each prompt's answer may have: ``wanted``, or what the context leaves for it.
+
+        sizes, titles: as ``answer`` takes them. Raises OptionError for a prompt that leaves no position for an answer.
+        """
+        waiting = iter(sizes or ())
+        limits = []
+        for ids, title in zip(prompts, titles or ["the prompt"] * len(prompts), strict=True):
+            own = list(islice(waiting, ids.count(IMAGE_TOKEN_INDEX)))
+            limits.append(answer_limit(prompt_length(ids, own, self.model), self.context_length, wanted, title))
+        return limits
 
     def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> list[torch.Tensor] | None:
         """Return the vision tower's input, one tensor an image; None without images.
@@ -101,13 +131,17 @@ class Answerer:
         keywords: Mapping[str, Any],
         clock: TokenClock | None = None,
         stops: Sequence[str] = (),
+        titles: Sequence[str] | None = None,
     ) -> BatchAnswers:
         """Answer a batch of prompts; answers are in the prompts' order.
 
         pixels, sizes: of the images, (width, height), in the order of the image tags over all prompts. keywords: the
-        plug-ins', for ``generate``. stops: texts that end an answer, in addition to the template's.
+        plug-ins', for ``generate``. stops: texts that end an answer, in addition to the template's. titles: of the
+        questions, for messages. Raises OptionError for a prompt that leaves no position for an answer.
         """
         clock = clock or TokenClock(None)
+        limits = self.answer_limits(prompts, sizes, sampling.max_new_tokens, titles)
+        sampling = replace(sampling, max_new_tokens=max(limits))
         ids, mask = (tensor.to(self.model.device) for tensor in pad_left(prompts))
         stops = [text for text in (stop_text(self.template), *stops) if text]
         criteria = [KeywordsStoppingCriteria(stops, self.tokenizer, ids)] if stops else []
@@ -125,17 +159,19 @@ class Answerer:
             **sampling.keywords(),
             **keywords,
         )
+        # Each to its limit, so that an answer does not depend on the others of its batch.
+        rows = [row[:limit] for row, limit in zip(output.sequences.tolist(), limits, strict=True)]
         return BatchAnswers(
-            self._texts(output.sequences, stops),
-            [self._length(row) for row in output.sequences.tolist()],
+            self._texts(rows, stops),
+            [self._length(row) for row in rows],
             (mask == 0).sum(dim=1).tolist(),
             output,
             clock.timing(),
         )
 
-    def _texts(self, sequences: torch.Tensor, stops: Sequence[str]) -> list[str]:
+    def _texts(self, rows: Sequence[list[int]], stops: Sequence[str]) -> list[str]:
         """Decode the rows, each up to the first of ``stops``."""
-        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [functools.reduce(lambda text, stop: text.partition(stop)[0], stops, text).strip() for text in texts]
 
     def _length(self, row: list[int]) -> int:

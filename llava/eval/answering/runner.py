@@ -113,13 +113,15 @@ def _answer_batches(
     """Yield, batch by batch, the indices of its questions and their answers. keywords: of ``generate``."""
     asked = [questions[index] for index in waiting]
     prompts = [answerer.ids(answerer.prompt(question.text, question.open_image is not None)) for question in asked]
+    titles = [f"question {question.question_id!r}" for question in asked]
+    answerer.check_lengths(prompts, titles)
     for group in groups_by_length(prompts, settings.batch_size):
         clock = TokenClock(None)  # opening the images counts
         images = [open_image() for open_image in (asked[i].open_image for i in group) if open_image is not None]
         torch.manual_seed(settings.seed + waiting[group[0]])  # by the index in the file: the same in any chunk or run
-        batch = [prompts[i] for i in group]
+        batch, own = [prompts[i] for i in group], [titles[i] for i in group]
         pixels, sizes = answerer.pixels(images, batch), [image.size for image in images] or None
-        answers = answerer.answer(batch, pixels, sizes, settings.sampling, keywords, clock)
+        answers = answerer.answer(batch, pixels, sizes, settings.sampling, keywords, clock, titles=own)
         yield [waiting[i] for i in group], answers
 
 

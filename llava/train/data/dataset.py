@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import torch
 from torch.utils.data import Dataset
 
 from llava import conversation
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
-from llava.errors import DataError
 from llava.mm_utils import load_image
 from llava.model.multimodal.anyres_grid import GridPinpoints
 from llava.model.multimodal.image_pipeline import ImagePipeline, crop_side
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
+from llava.train.data.records import Record, read_records, sample_name, usable
+from llava.train.data.sample_length import ImagePositions, count_labels, ids_within
 
-Record = dict[str, Any]
+log = logging.getLogger("llava.train")
 
 IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by length
 
@@ -29,6 +32,7 @@ class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
     image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, what ``grid_resolutions`` reads.
+    exif_orientation: whether images are turned upright; else they are read as they are stored.
     """
 
     image_folder: str | None = None
@@ -36,6 +40,7 @@ class SampleSettings:
     image_aspect_ratio: str = "square"
     image_grid_pinpoints: GridPinpoints = None
     mm_use_im_start_end: bool = False
+    exif_orientation: bool = False
 
     @classmethod
     def of(cls, data_args: object) -> SampleSettings:
@@ -53,40 +58,29 @@ class SampleSettings:
         return self.image_processor is not None
 
 
-def read_records(path: str) -> list[Record]:
-    """Read the records of a training file. Raises ``DataError`` where it is missing, not JSON, or not a list."""
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"--data_path {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not JSON, or not text at all
-        raise DataError(f"--data_path {path} is not JSON: {error}") from error
-    if not isinstance(records, list) or not records:
-        raise DataError(f"--data_path {path} holds no records; expected a JSON list of conversations")
-    return records
-
-
-def sample_name(record: object, index: int) -> str:
-    """Return how messages name a record: its index in the file, and its id where it has one."""
-    if isinstance(record, dict) and "id" in record:
-        return f"{index} (id {record['id']!r})"
-    return str(index)
-
-
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
     """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W), "image_size": (width, height)}``.
 
     data_args: ``SampleSettings``, or upstream's ``DataArguments``. template: by default the one that
     ``llava.conversation`` has as its default. A text-only record of a multimodal model gets a black image that no tag
-    refers to, so that every process of a distributed run passes through the vision tower.
+    refers to, so that every process of a distributed run passes through the vision tower. image_positions: what an
+    image takes of the tokenizer's maximum length, beyond which ids and labels are cut off; without it only the text
+    counts here. Raises ``DataError``, naming the record, for one that no sample can be made of.
     """
 
     def __init__(
-        self, data_path: str, tokenizer: Tokenizer, data_args: object, template: Conversation | None = None
+        self,
+        data_path: str,
+        tokenizer: Tokenizer,
+        data_args: object,
+        template: Conversation | None = None,
+        image_positions: ImagePositions | None = None,
     ) -> None:
         self.list_data_dict = read_records(data_path)
         self.tokenizer, self.data_args = tokenizer, SampleSettings.of(data_args)
         self.template = template or conversation.default_conversation
+        self.image_positions = image_positions
+        self._has_warned = False
 
     def __len__(self) -> int:
         return len(self.list_data_dict)
@@ -94,19 +88,25 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
     @property
     def lengths(self) -> list[int]:
         """Approximate lengths of the samples, in words."""
-        return [_words(r) + (IMAGE_WORDS if "image" in r else 0) for r in self.list_data_dict]
+        return [words + (IMAGE_WORDS if "image" in r else 0) for words, r in self._words()]
 
     @property
     def modality_lengths(self) -> list[int]:
         """Approximate lengths of the samples, in words; negative for records without an image."""
-        return [_words(r) if "image" in r else -_words(r) for r in self.list_data_dict]
+        return [words if "image" in r else -words for words, r in self._words()]
+
+    def _words(self) -> Iterator[tuple[int, Record]]:
+        for index, found in enumerate(self.list_data_dict):
+            record = usable(found, index)
+            yield sum(len(message["value"].split()) for message in record["conversations"]), record
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        record = self.list_data_dict[i]
+        record = usable(self.list_data_dict[i], i)
         source, args = record["conversations"], self.data_args
         sample: dict[str, Any] = {}
         if "image" in record:
-            image = load_image(str(Path(args.image_folder or "") / record["image"]))
+            turn = getattr(args, "exif_orientation", False)  # upstream's arguments have none
+            image = load_image(str(Path(args.image_folder or "") / record["image"]), turn_by_exif=turn)
             sample["image"] = ImagePipeline(args.image_processor, args).pixels(image)
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
@@ -114,9 +114,30 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             side = crop_side(args.image_processor)
             sample["image"] = torch.zeros(3, side, side)
             sample["image_size"] = side, side
-        texts = preprocess([source], self.tokenizer, "image" in record, self.template, sample_name(record, i))
-        return {"input_ids": texts["input_ids"][0], "labels": texts["labels"][0], **sample}
+        name = sample_name(record, i)
+        texts = preprocess([source], self.tokenizer, "image" in record, self.template, name)
+        ids, labels = texts["input_ids"][0], texts["labels"][0]
+        end = self._end(ids, sample["image_size"] if "image" in record else None)
+        self._warn_of_lost_labels(name, labels, end)
+        return {"input_ids": ids[:end], "labels": labels[:end], **sample}
 
+    def _end(self, ids: torch.Tensor, image_size: tuple[int, int] | None) -> int:
+        """Return how many ids are within the maximum length, which the tokenizer has cut a text without image at."""
+        tags = int((ids == IMAGE_TOKEN_INDEX).sum())
+        if image_size is None or self.image_positions is None or tags != 1:  # other numbers of tags the model refuses
+            return len(ids)
+        return ids_within(ids, [self.image_positions(image_size)], self.tokenizer.model_max_length)
 
-def _words(record: Record) -> int:
-    return sum(len(message["value"].split()) for message in record["conversations"])
+    def _warn_of_lost_labels(self, name: str, labels: torch.Tensor, end: int) -> None:
+        """Warn of the first record of this process that is cut; the check of the data counts them all."""
+        kept, total = count_labels(labels[:end]), count_labels(labels)
+        if not self._has_warned and (kept < total or not kept):
+            self._has_warned = True
+            log.warning(
+                "record %s is longer than --model_max_length %d: %d of its answers' %d tokens are trained on. Others "
+                "are not reported one by one; --check_data_only True counts them",
+                name,
+                self.tokenizer.model_max_length,
+                kept,
+                total,
+            )

@@ -24,7 +24,7 @@ PUBLISHED = {  # of lmms-lab's LLaVA-OneVision: fields that no other checkpoint 
     "model_type": "llava",
     "architectures": ["LlavaQwenForCausalLM"],
     "image_aspect_ratio": "anyres_max_4",
-    "image_grid_pinpoints": "(1x1),...,(4x4)",
+    "image_grid_pinpoints": "(1x1),...,(4x3)",  # across and down
     "mm_patch_merge_type": "spatial_unpad",
     "mm_newline_position": "one_token",
     "mm_resampler_type": None,
@@ -77,7 +77,7 @@ def by_hand(folder):
         **{name: text[name] for name in sizes}, num_key_value_heads=2, rope_theta=1000000.0, tie_word_embeddings=True
     )
     tower = siglip_config().to_dict()
-    points = [[SIDE * down, SIDE * across] for across in range(1, 5) for down in range(1, 5)]  # height, width
+    points = [[SIDE * down, SIDE * across] for across in range(1, 5) for down in range(1, 4)]  # height, width
     config = LlavaOnevisionConfig(
         text_config=decoder,
         vision_config=SiglipVisionConfig(**{**tower, "num_hidden_layers": 2, "vision_use_head": False}),

@@ -118,6 +118,22 @@ def onevision(tmp_path_factory):
     return folder
 
 
+def test_converted_onevision_is_laid_out_as_llava_nexts(onevision, tmp_path):
+    """Whose tower counts one layer more than it holds, and takes the last that it holds."""
+    convert(str(onevision), tmp_path / "llava")
+    fields, tower = (
+        json.loads((tmp_path / "llava" / name).read_text()) for name in ("config.json", "vision_tower/config.json")
+    )
+    assert (fields["model_type"], fields["architectures"]) == ("llava_qwen", ["LlavaQwenForCausalLM"])
+    assert (fields["mm_vision_select_layer"], fields["mm_vision_select_feature"]) == (-2, "patch")
+    assert (fields["image_aspect_ratio"], fields["mm_patch_merge_type"]) == ("anyres_max_4", "spatial_unpad")
+    assert fields["image_grid_pinpoints"][1] == [32, 16], "width, height"
+    assert tower["num_hidden_layers"] == 4
+    prefix = "model.vision_tower.vision_tower.vision_model.encoder.layers."
+    held = {name.split(".")[6] for name in tensors(tmp_path / "llava") if name.startswith(prefix)}
+    assert held == {"0", "1", "2"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

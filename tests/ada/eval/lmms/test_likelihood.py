@@ -56,5 +56,25 @@ def test_answer_loss_refuses_empty_answers_and_budgets_not_met(answerer, questio
     with pytest.raises(DataError, match="question 3 of quiz has an empty answer"):
         answer_loss(answerer, "w3", " ", images, {}, "question 3 of quiz")
     strict = {"latency_budget": 0.1, "planner": None, "strict_latency_budget": True}
-    with pytest.raises(OptionError, match="--latency-budget is below what this model can reach"):
+    with pytest.raises(OptionError, match=r"the minimum reachable budget is 0\.3334"):
         answer_loss(answerer, "w3", "w4", images, strict, "")
+
+
+@pytest.mark.parametrize("budget", [None, 0.75])
+@pytest.mark.parametrize("cut_off", [5, 9, 30])
+def test_answer_loss_does_not_depend_on_where_training_cut_samples(
+    answerer, questions, generate_keywords, monkeypatch, budget, cut_off
+) -> None:
+    question, keywords = questions[0], generate_keywords(budget)
+    images = images_of(question.visuals(), "")
+    monkeypatch.setattr(answerer.model.config, "tokenizer_model_max_length", None, raising=False)
+    expected = answer_loss(answerer, question.context, "w4 w5", images, keywords, "")
+    monkeypatch.setattr(answerer.model.config, "tokenizer_model_max_length", cut_off)
+    assert answer_loss(answerer, question.context, "w4 w5", images, keywords, "") == expected
+
+
+def test_answer_loss_names_a_question_that_is_too_long_with_its_answer(answerer, questions) -> None:
+    images = images_of(questions[0].visuals(), "")
+    maximum = answerer.context_length
+    with pytest.raises(OptionError, match=rf"question 3 of quiz, with its answer, has .* the maximum is {maximum:,}"):
+        answer_loss(answerer, "w3 " * maximum, "w4", images, {}, "question 3 of quiz")

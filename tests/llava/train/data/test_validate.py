@@ -48,6 +48,30 @@ FAULTY = {
     "folder": ({"image": "", "conversations": SEEN}, ["is a folder"]),
     "too large": ({"image": "huge.png", "conversations": SEEN}, ["huge.png.* 100,000,000 pixels"]),
     "no path": ({"image": ["good.png"], "conversations": SEEN}, ["expected a path"]),
+    "images key": ({"images": ["a.png"], "conversations": turns("a", "b")}, ["'images' is .*would not be seen"]),
+    "video key": ({"video": "a.mp4", "conversations": turns("<video> a", "b")}, ["'video' is 'a.mp4', which would"]),
+    "image_url key": ({"image_url": "http://a/b.png", "conversations": turns("a", "b")}, ["'image_url' is"]),
+    "Image key": ({"Image": "a.png", "conversations": turns("a", "b")}, ["'Image' is"]),
+    "audio next to image": (
+        {"image": "good.png", "audio": "a.wav", "conversations": SEEN},
+        ["'audio' is 'a.wav', which would not be seen"],
+    ),
+    "no image": ({"image": None, "conversations": SEEN}, ["'image' is None, expected a path"]),
+    "image by number": ({"image": 7, "conversations": SEEN}, ["'image' is 7, expected a path"]),
+    "two images": ({"image": ["a.png", "b.png"], "conversations": SEEN}, ["a record has one image"]),
+    "null turns": ({"conversations": None}, ["list 'conversations': 'conversations' is None"]),
+    "no conversations": ({"text": "a"}, ["list 'conversations': it has no 'conversations'"]),
+    "turns as text": ({"conversations": "a"}, ["'conversations' is 'a'"]),
+    "null message": ({"conversations": [None, *turns("a", "b")[1:]]}, ["message 1 .*but None"]),
+    "null text": (
+        {"conversations": [{"from": "human", "value": None}, {"from": None, "value": "b"}]},
+        ["message 1 .*: 'value' is None", "message 2 .*: 'from' is None"],
+    ),
+    "half a character": ({"conversations": turns("a \ud83d", "b")}, ["message 1 holds half of a surrogate pair"]),
+    "null byte": ({"image": "a\0b", "conversations": SEEN}, [r"'image' is 'a\\x00b', which no path can hold"]),
+    "half a path": ({"image": "\ud83d", "conversations": SEEN}, ["which no path can hold"]),
+    "long path": ({"image": "a" * 5000, "conversations": SEEN}, ["too long"]),
+    "long text": ({"image": {"a": "b" * 5000}, "conversations": SEEN}, ["'image' is .*bbb[.]{3}, expected a path"]),
     "several": ({"image": "none.jpg", "conversations": turns("a", "", "b")}, ["empty", "no answer", "<image>", "none"]),
 }
 GOOD = [
@@ -55,6 +79,12 @@ GOOD = [
     {"id": "two", "image": "good.jpg", "conversations": turns("a <image>", "b", "c", "d")},
     {"id": "three", "conversations": [{"from": "gpt", "value": "Welcome"}, *turns("a", "b")]},
     {"conversations": turns("a", "b")},
+]
+# What only describes a record, and what is empty, is no fault.
+DESCRIBED = [
+    {"id": None, "image": "good.png", "image_id": 3, "image_url": "http://a/b.png", "conversations": SEEN},
+    {"image_id": "b", "images": [], "video": None, "audio": "", "video_fps": 2.5, "conversations": turns("a", "b")},
+    {"images": 0, "media_type": "text", "model": "x", "conversations": turns("<video> is an HTML tag", "b")},
 ]
 
 
@@ -90,6 +120,10 @@ def faults_of(path, images, version="v1"):
 @pytest.mark.parametrize("version", ["v1", "llava_llama_2", "llava_v0"])
 def test_good_data(written, images, version):
     assert check_data(written(GOOD), str(images), template_of(version)) == 4
+
+
+def test_fields_that_describe_a_record_are_no_fault(written, images):
+    assert check_data(written(DESCRIBED), str(images), template_of("v1")) == 3
 
 
 @pytest.mark.parametrize("fault", FAULTY)
