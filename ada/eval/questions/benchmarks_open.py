@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
+from llava.errors import DataError
 from llava.eval import model_vqa
 from llava.eval.answering.questions import Question
 from llava.eval.eval_gqa import gqa_scores
 from llava.eval.eval_textvqa import predictions, prompt_processor
 from llava.eval.eval_vqa import vqa_scores
-from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.m4c_evaluator import NUM_PEOPLE, TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import by_id
 from llava.eval.scoring.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
+from llava.files.fields import list_of
 from llava.files.jsonl import Record, read_json, read_records
 
 
@@ -34,7 +36,13 @@ def gqa(folder: Path) -> QuestionSet:
 
 
 def _by_people(question: Question, kind: str, people: Sequence[str]) -> Item:
-    """Make an item that is right where enough of ten people gave the answer for the full score."""
+    """Make an item that is right where enough of ten people gave the answer for the full score.
+
+    Raises ``DataError`` unless these are ten texts.
+    """
+    people = list_of(people, str, f"the answers to question {question.question_id}")
+    if len(people) != NUM_PEOPLE:
+        raise DataError(f"question {question.question_id} has {len(people)} people's answers; expected {NUM_PEOPLE}")
 
     def mark(record: Record) -> bool:
         entry = {"pred_answer": record["text"], "gt_answers": people}

@@ -47,7 +47,10 @@ def _key(fields: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def _check_settings(path: str, record: Record, settings: Mapping[str, Any]) -> None:
-    recorded = (record.get("metadata") or {}).get("settings", {})
+    metadata = record.get("metadata")
+    recorded = metadata.get("settings") if isinstance(metadata, dict) else None
+    if not isinstance(recorded, dict):
+        raise OptionError(f"{path} holds answers that do not say which settings they were made with; {REMEDY}")
     if recorded != settings:
         changed = sorted(name for name in {*recorded, *settings} if recorded.get(name) != settings.get(name))
         raise OptionError(f"{path} holds answers with another {', '.join(changed)}; {REMEDY}")

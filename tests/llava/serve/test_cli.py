@@ -35,7 +35,7 @@ def test_quotes_around_an_argument_are_taken_off(typed, path):
 @pytest.mark.parametrize("typed", ['"my file.png"', "'my file.png'", "my file.png", r"my\ file.png"])
 def test_image_command_opens_the_path_without_quotes(typed):
     opened = []
-    session = SimpleNamespace(open_images=opened.extend)
+    session = SimpleNamespace(open_images=lambda paths: opened.extend(paths) or [])
     assert cli.run_command(session, f"/image {typed}") == "image: my file.png"
     assert opened == ["my file.png"]
 

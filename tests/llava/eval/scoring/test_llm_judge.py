@@ -155,6 +155,14 @@ def test_server_that_does_not_answer_in_time_is_a_user_error(judge, bench, monke
     assert "gives no reply" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_status_that_stays_is_a_user_error(judge, bench, monkeypatch, capsys, status):
+    monkeypatch.setattr(llm_judge, "MAX_TRIES", 1)
+    judge.replies = [status]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert f"too many {status}" in capsys.readouterr().err and len(judge.asked) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("OPENAI_BASE_URL", "http://[::1"), ("OPENAI_BASE_URL", "nowhere"), ("OPENAI_API_KEY", "ключ")]
 )
