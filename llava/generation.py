@@ -137,7 +137,7 @@ def generation_inputs(
     images: one for each image tag of the prompt; as pixels where they were prepared before.
     """
     if not isinstance(images, PreparedImages):
-        images = ImagePipeline(image_processor, model.config).prepare(images)
+        images = ImagePipeline(image_processor, model.config).prepare(images, len(images))
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
     return {
         "inputs": ids,

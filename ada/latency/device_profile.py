@@ -57,6 +57,8 @@ class DeviceFingerprint:
                 parts["weight_bits"] = bits
         if tower is not None:
             parts |= {"vision": [tower.config.hidden_size, tower.config.image_size, tower.layers_run]}
+            if tower.crops_per_image > 1:
+                parts["vision"].append(tower.crops_per_image)
         return cls(
             json.dumps(parts, sort_keys=True),
             _device_name(model.device),

@@ -109,14 +109,16 @@ def read_records(path: Path, flag: str) -> list[Record]:
     return records
 
 
-def read_json(path: Path, flag: str) -> Any:
-    """Read the JSON file that ``flag`` names. Raises ``DataError`` where it is not JSON, or a name is there twice."""
-    return parse_json(read_text(path, flag), f"{flag} {path}")
+def read_json(path: Path, flag: str, any_text: bool = False) -> Any:
+    """Read the JSON file that ``flag`` names. Raises ``DataError`` as ``parse_json`` does."""
+    return parse_json(read_text(path, flag), f"{flag} {path}", any_text)
 
 
-def parse_json(text: str, what: str) -> Any:
+def parse_json(text: str, what: str, any_text: bool = False) -> Any:
     """Parse JSON. Raises ``DataError``, which begins with ``what``, for text that is not JSON, for an object with the
     same name twice, and for what cannot be written again: half of a surrogate pair is no character.
+
+    any_text: take such halves, for a caller that names the record they are in.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> Record:
@@ -129,7 +131,7 @@ def parse_json(text: str, what: str) -> Any:
 
     try:
         value = json.loads(text, object_pairs_hook=unique)
-        if "\\ud" in text.lower():
+        if not any_text and "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(f"{what} holds {error.object[error.start]!a}, half of a surrogate pair") from error

@@ -156,7 +156,8 @@ def _load_lora(task: Loading) -> Any:
     in_full = trained_in_full(task.folder.path)
     model = _read(task, lambda key: key in in_full or in_projector_file(key))
     _add_image_tokens(model, task.tokenizer)
-    if any(IN_CHECKPOINT in key for key in (*in_full, *adapter_keys(task.folder.path))):
+    names = (*in_full, *adapter_keys(task.folder.path))
+    if any(prefix in name for name in names for prefix in IN_CHECKPOINT):
         _read_tower(model, task.folder, task.base)
     fill(model, in_full, str(task.folder.path))
     _fill_from_projector_file(model, task.folder)

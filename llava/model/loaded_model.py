@@ -40,9 +40,9 @@ class LoadedModel:
         """Whether the model has a vision tower."""
         return self.image_processor is not None
 
-    def image_positions(self, size: tuple[int, int]) -> int:
-        """Return how many positions of the decoder an image of (width, height) takes."""
-        return self.model.max_image_tokens(size)
+    def image_positions(self, size: tuple[int, int], num_images: int = 1) -> int:
+        """Return how many positions of the decoder one of a prompt's images, of (width, height), takes."""
+        return self.model.max_image_tokens(size, num_images)
 
 
 def chosen_path(model_path: str | None) -> str:

@@ -47,7 +47,7 @@ def prompt_length(ids: Sequence[int], image_sizes: Sequence[tuple[int, int]], mo
     images that the model cannot see.
     """
     text = sum(token != IMAGE_TOKEN_INDEX for token in ids)
-    return text + sum(model.max_image_tokens(size) for size in image_sizes)
+    return text + sum(model.max_image_tokens(size, len(image_sizes)) for size in image_sizes)
 
 
 def check_prompt_length(length: int, maximum: int, prompt: str = "the prompt") -> None:

@@ -35,8 +35,8 @@ COMMANDS = {
 }
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse LLaVA's flags and those of plug-ins."""
+def parse_arguments(arguments: list[str] | None = None, given: argparse.Namespace | None = None) -> argparse.Namespace:
+    """Parse LLaVA's flags and those of plug-ins; ``given`` values take the place of their defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.serve.cli",
         description=__doc__,
@@ -64,7 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
     parser.add_argument("--debug", action="store_true", help="print the prompt and the metadata of each answer")
     hooks().add_arguments(parser=parser, program="cli")
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, given)
 
 
 def open_session(args: argparse.Namespace) -> ChatSession:
@@ -178,10 +178,18 @@ def typed_lines(role: str) -> Iterable[str]:
 
 
 def main(args: argparse.Namespace | list[str] | None = None) -> int:
-    """Run the program on its arguments, or on parsed ones; return the exit code: 2 for a user error."""
-    args = args if isinstance(args, argparse.Namespace) else parse_arguments(args)
+    """Run the program; return the exit code: 2 for a user error.
+
+    args: the command line, or, as upstream's scripts give them, some flags parsed; the others have their defaults.
+    """
+    if isinstance(args, argparse.Namespace):
+        if isinstance(getattr(args, "image_file", None), str):
+            args.image_file = [args.image_file]
+        parsed = parse_arguments([], args)
+    else:
+        parsed = parse_arguments(args)
     progress_only_on_terminals()
-    return run_program(lambda: run_chat(args))
+    return run_program(lambda: run_chat(parsed))
 
 
 def run_chat(args: argparse.Namespace) -> int:

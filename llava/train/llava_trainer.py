@@ -15,7 +15,14 @@ from transformers import Trainer
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.lora import is_adapter
-from llava.train.data.samplers import LengthGroupedSampler
+from llava.protocols import Tokenizer
+from llava.train.data.samplers import ModalityGroupedSampler
+from llava.train.data.upstream_order import (
+    LengthGroupedSampler,
+    get_length_grouped_indices,
+    get_modality_length_grouped_indices,
+    split_to_even_chunks,
+)
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.policy import TrainingPolicy
 from llava.train.runtime.checkpoint_folders import remove_old
@@ -23,24 +30,45 @@ from llava.train.runtime.distributed import gather_metrics
 from llava.train.runtime.label_watch import LabelWatch
 from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
+from llava.train.runtime.weight_states import get_mm_adapter_state_maybe_zero_3, maybe_zero_3
+
+__all__ = [
+    "LLaVATrainer",
+    "LengthGroupedSampler",
+    "get_length_grouped_indices",
+    "get_mm_adapter_state_maybe_zero_3",
+    "get_modality_length_grouped_indices",
+    "maybe_zero_3",
+    "split_to_even_chunks",
+]
 
 
 class LLaVATrainer(Trainer):  # type: ignore[misc]
-    """Trains a LLaVA, or (``projector_only``) its projector."""
+    """Trains a LLaVA, or (``projector_only``) its projector.
+
+    Without ``projector_only`` and ``learning_rates`` the arguments' ``tune_mm_mlp_adapter`` and ``mm_projector_lr``
+    count, as upstream. tokenizer: another name of ``processing_class``.
+    """
 
     optimizer: Any  # torch's, or a launcher's wrapper of it
 
     def __init__(
         self,
         *args: Any,
-        projector_only: bool = False,
+        projector_only: bool | None = None,
         learning_rates: Mapping[str, float] | None = None,
         policy: TrainingPolicy | None = None,
+        tokenizer: Tokenizer | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **({} if tokenizer is None else {"processing_class": tokenizer}), **kwargs)
+        if projector_only is None:
+            projector_only = bool(getattr(self.args, "tune_mm_mlp_adapter", False))
+        if learning_rates is None:
+            rate = getattr(self.args, "mm_projector_lr", None)
+            learning_rates = {} if rate is None else {"mm_projector": rate}
         self.projector_only = projector_only
-        self.learning_rates = learning_rates or {}  # by a module's name
+        self.learning_rates = learning_rates  # by a module's name
         self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
         self.labels = LabelWatch(getattr(self.args, "model_max_length", None))
         self._figures: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +80,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
             default: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return default
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
+        return ModalityGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer: weight decay on matrices only, and ``learning_rates`` for their modules."""

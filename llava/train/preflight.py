@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
-from llava.model.checkpoint import hf_layout
 from llava.model.checkpoint.folder import open_checkpoint
-from llava.model.checkpoint.read_model import read_fields
+from llava.model.checkpoint.read_model import hub_tower, read_fields
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.multimodal.aspect_ratio import cuts_crops
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.data.length_check import ImageTags, LengthCheck
@@ -42,7 +42,7 @@ class ImageCounter(LlavaMetaForCausalLM):
     @property
     def needs_sizes(self) -> bool:
         """Whether an image's positions depend on its size."""
-        return (self.settings.image_aspect_ratio or "").startswith("anyres")
+        return cuts_crops(self.settings)
 
 
 def image_counter(arguments: Arguments) -> ImageCounter | None:
@@ -58,9 +58,8 @@ def image_counter(arguments: Arguments) -> ImageCounter | None:
         return None
     own = settings.vision_tower == getattr(config, "mm_vision_tower", None)
     described: Any = config if own else settings
-    tower = build_vision_tower(described, delay_load=True)
-    if own and folder.hub_layout:
-        tower.describe(hf_layout.hub_config(folder).vision_config, hf_layout.image_processor(folder))
+    in_hub_layout = own and folder.hub_layout
+    tower = hub_tower(folder, config) if in_hub_layout else build_vision_tower(described, delay_load=True)
     tower.select_feature = settings.mm_vision_select_feature
     return ImageCounter(settings, tower)
 

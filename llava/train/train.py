@@ -31,9 +31,13 @@ from llava.train.runtime.distributed import destroy_distributed, init_distribute
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
 from llava.train.runtime.trainable_parameters import trainable_by_part
+from llava.train.upstream_names import *  # noqa: F403 - names that others import from here
 from llava.train.vision_settings import Arguments, VisionSettings
 
 log = logging.getLogger("llava.train")
+
+local_rank: int | None = None  # this process's number on its machine, -1 or 0 in the first; ``train`` sets it
+IS_TOKENIZER_GREATER_THAN_0_14 = True  # upstream's name; transformers 5 needs a later release of tokenizers
 
 
 def train(attn_implementation: str | None = None, flags: Sequence[str] | None = None) -> None:
@@ -45,6 +49,8 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     model_args, data_args, training_args = (
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
+    global local_rank
+    local_rank = training_args.local_rank
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     check_logs(training_args.report_to)
     init_distributed(training_args)
@@ -139,6 +145,12 @@ def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
     for notice in notices:
         log.warning(notice)
     return {type(instance): instance for instance in instances}
+
+
+def rank0_print(*args: object) -> None:
+    """Print in the first process of a machine only, once ``train`` has set ``local_rank``."""
+    if local_rank in (0, -1):
+        print(*args)
 
 
 def main(attn_implementation: str | None = None) -> int:

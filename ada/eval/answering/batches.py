@@ -81,7 +81,7 @@ class Answerer:
     def read_images(self, batch: Batch) -> BatchImages:
         """Read a batch's images; every run uses the same pixels."""
         images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
-        return BatchImages(self.asked.pixels(images), [image.size for image in images] or None)
+        return BatchImages(self.asked.pixels(images, batch.prompts), [image.size for image in images] or None)
 
     def answer(
         self, batch: Batch, images: BatchImages, planner: str, budget: LatencyBudget, seed: int
@@ -109,7 +109,7 @@ class Answerer:
             torch.manual_seed(seed + batch.number)
             keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
             clocks.append(TokenClock(None))
-            pixels = self.asked.pixels(images)
+            pixels = self.asked.pixels(images, batch.prompts)
             self.asked.answer(batch.prompts, pixels, sizes, SamplingParams(max_new_tokens=length), keywords, clocks[-1])
         first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
         return GivenTimes(batch.positions[0], first, clocks[0].token_ms(), again)

@@ -45,7 +45,7 @@ def answer_loss(
     sizes = [image.size for image in images]
     check_prompt_length(prompt_length(full, sizes, model), answerer.context_length, f"{title}, with its answer,")
     ids, expected = torch.tensor([full], device=model.device), torch.tensor(full[known:], device=model.device)
-    batch = model.embed(ids, images=answerer.pixels(images), image_sizes=sizes or None)
+    batch = model.embed(ids, images=answerer.pixels(images, [full]), image_sizes=sizes or None)
     labels = torch.full_like(batch.embeds[:, :, 0], IGNORE_INDEX, dtype=torch.long)
     labels[:, -len(expected) :] = expected
     output = model(inputs_embeds=batch.embeds, labels=labels, **_forward_keywords(model, keywords, batch, expected))

@@ -115,7 +115,7 @@ def _answer_batch(answerer: Answerer, batch: Sequence[TaskQuestion], keywords: M
         prompts.append(answerer.ids(prompt_of(answerer, question.context, len(own), question.title)))
         images += own
     how, sizes = batch[0].generation, [image.size for image in images] or None
-    titles, pixels = [question.title for question in batch], answerer.pixels(images)
+    titles, pixels = [question.title for question in batch], answerer.pixels(images, prompts)
     found = answerer.answer(prompts, pixels, sizes, how.sampling, keywords, clock, how.stops, titles)
     seconds = (time.perf_counter() - started) / len(batch)
     return [TaskAnswer(text, row_metadata(answerer, found, row), seconds) for row, text in enumerate(found.texts)]

@@ -15,7 +15,8 @@ from transformers import StoppingCriteriaList
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.generation import SamplingParams, stop_text, with_image_tags
-from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
+from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.model.sequence_length import answer_limit, check_prompt_length, context_length, prompt_length
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 from llava.token_clock import TokenClock
@@ -110,11 +111,15 @@ class Answerer:
             limits.append(answer_limit(prompt_length(ids, own, self.model), self.context_length, wanted, title))
         return limits
 
-    def pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor] | None:
-        """Return the vision tower's input, one tensor an image; None without images."""
+    def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> list[torch.Tensor] | None:
+        """Return the vision tower's input, one tensor an image; None without images.
+
+        prompts: token ids of the batch's prompts, whose image tags stand for the images, in their order.
+        """
         if not images:
             return None
-        pixels = process_images(list(images), self.image_processor, self.model.config)
+        tags = [sum(token == IMAGE_TOKEN_INDEX for token in prompt) for prompt in prompts]
+        pixels = ImagePipeline(self.image_processor, self.model.config).batch(images, tags)
         return [image.to(self.model.device, self.model.dtype) for image in pixels]
 
     def answer(

@@ -119,8 +119,8 @@ def _answer_batches(
         clock = TokenClock(None)  # opening the images counts
         images = [open_image() for open_image in (asked[i].open_image for i in group) if open_image is not None]
         torch.manual_seed(settings.seed + waiting[group[0]])  # by the index in the file: the same in any chunk or run
-        pixels, sizes = answerer.pixels(images), [image.size for image in images] or None
         batch, own = [prompts[i] for i in group], [titles[i] for i in group]
+        pixels, sizes = answerer.pixels(images, batch), [image.size for image in images] or None
         answers = answerer.answer(batch, pixels, sizes, settings.sampling, keywords, clock, titles=own)
         yield [waiting[i] for i in group], answers
 

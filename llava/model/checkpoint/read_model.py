@@ -10,12 +10,14 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from llava.model.checkpoint import hf_layout
+from llava.model.checkpoint import hf_layout, hf_vision
 from llava.model.checkpoint.byte_order_mark import has_mark, read_without_marks
 from llava.model.checkpoint.folder import CONFIG_FILE, CheckpointFolder
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import listed, read_json, report_misfits, settings_of
-from llava.model.families import FAMILIES
+from llava.model.families import BEFORE_1_5, FAMILIES
+from llava.model.multimodal_encoder.builder import tower_class
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,23 @@ GENERATION_FILE = "generation_config.json"
 def read_fields(folder: CheckpointFolder) -> dict[str, Any]:
     """Return a checkpoint's config.json; of one in transformers' own layout, what LLaVA's would hold."""
     if not folder.hub_layout:
-        return copy.deepcopy(folder.fields)
-    return hf_layout.llava_fields(folder, {f.decoder_type: f.config_class.model_type for f in FAMILIES})
+        return with_family(copy.deepcopy(folder.fields))
+    families = {f.decoder_type: f.config_class.model_type for f in FAMILIES if f.in_hub_layout}
+    return hf_layout.llava_fields(folder, families)
+
+
+def with_family(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return config.json's fields with the family's ``model_type``.
+
+    Where they have that of the first LLaVAs, as LLaVA-OneVision's do, ``architectures`` names the family.
+    """
+    if fields.get("model_type") != BEFORE_1_5:
+        return fields
+    named = fields.get("architectures") or ()
+    for family in FAMILIES:
+        if family.model_class.__name__ in named:
+            return {**fields, "model_type": family.config_class.model_type}
+    return fields
 
 
 def make_config(config_class: type[PretrainedConfig], folder: CheckpointFolder, fields: dict[str, Any]) -> Any:
@@ -76,7 +93,7 @@ def read_model(
         with settings_of(generation):
             model.generation_config = _generation_config(folder)
     if folder.hub_layout:
-        _describe_tower(model, folder)
+        model.get_model().vision_tower = hub_tower(folder, model.config)
     fresh = [key for key in found["missing_keys"] if may_miss and may_miss(key)]
     if fresh:
         log.info("not in %s: %s", folder.path, listed(sorted(fresh)))
@@ -97,8 +114,15 @@ def _generation_config(folder: CheckpointFolder) -> GenerationConfig:
     return read_without_marks(folder.path, read)
 
 
-def _describe_tower(model: PreTrainedModel, folder: CheckpointFolder) -> None:
-    """Set the tower's settings, which ``from_pretrained`` finds in a folder in LLaVA's layout."""
-    vision, tower = hf_layout.hub_config(folder).vision_config, model.get_vision_tower()
+def hub_tower(folder: CheckpointFolder, config: Any) -> CLIPVisionTower:
+    """Make the vision tower of a folder in transformers' layout, as that describes it; its weights are not read.
+
+    config: what ``make_config`` made of the folder.
+    """
+    described = hf_layout.hub_config(folder)
+    vision, layer = described.vision_config, described.vision_feature_layer
+    tower = tower_class(vision.model_type)(config.mm_vision_tower, args=config, delay_load=True)
     tower.checkpoint_folder = folder.path
-    tower.describe(vision, hf_layout.image_processor(folder))
+    own = hf_vision.llava_vision_config(vision, layer, tower.select_layer)
+    tower.describe(own, hf_layout.image_processor(folder))
+    return tower

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
+from llava import conversation
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.mm_utils import load_image
-from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.multimodal.anyres_grid import GridPinpoints
+from llava.model.multimodal.image_pipeline import ImagePipeline, crop_side
 from llava.protocols import ImageProcessor, Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 from llava.train.data.records import Record, read_records, sample_name, usable
@@ -29,16 +31,26 @@ IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by 
 class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
-    image_grid_pinpoints: with the aspect ratio ``anyres``, sizes [width, height] in pixels. exif_orientation: whether
-    images are turned upright; else they are read as they are stored.
+    image_grid_pinpoints: with the aspect ratio ``anyres`` or ``anyres_max_N``, what ``grid_resolutions`` reads.
+    exif_orientation: whether images are turned upright; else they are read as they are stored.
     """
 
     image_folder: str | None = None
     image_processor: ImageProcessor | None = None
     image_aspect_ratio: str = "square"
-    image_grid_pinpoints: Sequence[Sequence[int]] | None = None
+    image_grid_pinpoints: GridPinpoints = None
     mm_use_im_start_end: bool = False
     exif_orientation: bool = False
+
+    @classmethod
+    def of(cls, data_args: object) -> SampleSettings:
+        """Return the settings that ``data_args`` has as attributes, as upstream's training sets them there."""
+        if isinstance(data_args, cls):
+            return data_args
+        given = {field.name: getattr(data_args, field.name) for field in fields(cls) if hasattr(data_args, field.name)}
+        if not getattr(data_args, "is_multimodal", True):
+            given["image_processor"] = None
+        return cls(**given)
 
     @property
     def is_multimodal(self) -> bool:
@@ -49,22 +61,24 @@ class SampleSettings:
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
     """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W), "image_size": (width, height)}``.
 
-    A text-only record of a multimodal model gets a black image that no tag refers to, so that every process of a
-    distributed run passes through the vision tower. image_positions: what an image takes of the tokenizer's maximum
-    length, beyond which ids and labels are cut off; without it only the text counts here. Raises ``DataError``, naming
-    the record, for one that no sample can be made of.
+    data_args: ``SampleSettings``, or upstream's ``DataArguments``. template: by default the one that
+    ``llava.conversation`` has as its default. A text-only record of a multimodal model gets a black image that no tag
+    refers to, so that every process of a distributed run passes through the vision tower. image_positions: what an
+    image takes of the tokenizer's maximum length, beyond which ids and labels are cut off; without it only the text
+    counts here. Raises ``DataError``, naming the record, for one that no sample can be made of.
     """
 
     def __init__(
         self,
         data_path: str,
         tokenizer: Tokenizer,
-        data_args: SampleSettings,
-        template: Conversation,
+        data_args: object,
+        template: Conversation | None = None,
         image_positions: ImagePositions | None = None,
     ) -> None:
         self.list_data_dict = read_records(data_path)
-        self.tokenizer, self.data_args, self.template = tokenizer, data_args, template
+        self.tokenizer, self.data_args = tokenizer, SampleSettings.of(data_args)
+        self.template = template or conversation.default_conversation
         self.image_positions = image_positions
         self._has_warned = False
 
@@ -86,8 +100,8 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             record = usable(found, index)
             yield sum(len(message["value"].split()) for message in record["conversations"]), record
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = usable(self.list_data_dict[index], index)
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = usable(self.list_data_dict[i], i)
         source, args = record["conversations"], self.data_args
         sample: dict[str, Any] = {}
         if "image" in record:
@@ -97,10 +111,10 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)
         elif args.image_processor is not None:
-            crop = args.image_processor.crop_size
-            sample["image"] = torch.zeros(3, crop["height"], crop["width"])
-            sample["image_size"] = crop["width"], crop["height"]
-        name = sample_name(record, index)
+            side = crop_side(args.image_processor)
+            sample["image"] = torch.zeros(3, side, side)
+            sample["image_size"] = side, side
+        name = sample_name(record, i)
         texts = preprocess([source], self.tokenizer, "image" in record, self.template, name)
         ids, labels = texts["input_ids"][0], texts["labels"][0]
         end = self._end(ids, sample["image_size"] if "image" in record else None)

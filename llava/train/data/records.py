@@ -21,7 +21,7 @@ _SOURCE = re.compile(rf"{_MEDIUM}s?[_-]?(url|uri|path|file|filename|name|data|ba
 
 def read_records(path: str) -> list[Record]:
     """Read the records of a training file. Raises ``DataError`` where it is missing, not JSON, or not a list."""
-    records = read_json(Path(path), "--data_path")
+    records = read_json(Path(path), "--data_path", any_text=True)
     if not isinstance(records, list) or not records:
         raise DataError(f"--data_path {path} holds no records; expected a JSON list of conversations")
     return records

@@ -7,6 +7,7 @@ import torch
 
 from ada.eval.lmms.likelihood import answer_loss
 from ada.eval.lmms.task_answers import answers, images_of, prompt_of
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import DataError, OptionError
 
 
@@ -19,7 +20,7 @@ def test_answer_loss_is_that_of_generations_steps(answerer, questions, generate_
         images = images_of(question.visuals(), "")
         output = answerer.model.generate(
             torch.tensor([answerer.ids(prompt_of(answerer, question.context, 1, ""))]),
-            images=answerer.pixels(images),
+            images=answerer.pixels(images, [[IMAGE_TOKEN_INDEX]]),
             max_new_tokens=4,
             do_sample=False,
             suppress_tokens=[0, 1, end],

@@ -1,18 +1,26 @@
-"""Answers at the end of the context, in batches and alone; questions that are too long are named."""
+"""Answers in batches and alone, at the end of the context too; questions that are too long are named."""
 
 import json
 
 import pytest
+import torch
 from PIL import Image
 
-from llava.errors import OptionError
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import ImageError, OptionError
 from llava.eval import model_vqa, model_vqa_science
+from llava.eval.answering.batched_generation import Answerer
 from llava.eval.answering.runner import load_answerer
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import tokenizer_image_token
+from llava.model.loaded_model import open_model
+from tests.fixtures.hub_llavas import write_hub_llava
 
 ANYRES = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[16, 32], [64, 16]]}
 IMAGE = Image.new("RGB", (16, 16), (120, 30, 200))
+TAG = IMAGE_TOKEN_INDEX
+PROMPTS = [[1, TAG, 7, 5], [1, 5, 9], [1, TAG, 8, TAG, 7, 5], [1, TAG, 5, 33, 17]]
+SIZES = [(64, 64), (30, 20), (90, 20), (10, 90)]  # width, height
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def test_answers_of_a_batch_end_each_at_its_own_end_of_the_context(answerer, len
     ids = [tokenizer_image_token(prompt, answerer.tokenizer) for prompt in prompts]
     images = [IMAGE] * len(lengths)
     sampling = SamplingParams(max_new_tokens=8)
-    found = answerer.answer(ids, answerer.pixels(images), [image.size for image in images], sampling, {})
+    found = answerer.answer(ids, answerer.pixels(images, ids), [image.size for image in images], sampling, {})
     assert found.new_tokens == [min(8, 64 - length) for length in lengths]
     for prompt, text in zip(prompts, found.texts, strict=True):
         alone = answer(answerer.model, answerer.tokenizer, answerer.image_processor, prompt, [IMAGE], sampling=sampling)
@@ -94,3 +102,39 @@ def test_question_without_image_that_is_too_long_ends_the_run_by_name(flags, cap
     record = {"id": "s1", "conversations": [{"from": "human", "value": "w5 " * 90}]}
     assert model_vqa_science.main(flags([record])) == 2
     assert "question 's1' has 9" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module", params=["onevision-4", "next-qwen2"])
+def cropping(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    write_hub_llava(request.param, folder)
+    loaded = open_model({"model_path": str(folder), "device": "cpu"})
+    loaded.model.generation_config.eos_token_id = None
+    return Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [Image.effect_noise(size, 90).convert("RGB") for size in SIZES]
+
+
+def logits(cropping, prompts, images):
+    """The first token's logits of each prompt (B, V)."""
+    sizes = [image.size for image in images] or None
+    keywords = {"output_logits": True}
+    pixels = cropping.pixels(images, prompts)
+    answers = cropping.answer(prompts, pixels, sizes, SamplingParams(max_new_tokens=1), keywords)
+    return answers.output.logits[0]
+
+
+def test_a_batch_is_answered_as_its_prompts_alone(cropping, images):
+    batch = logits(cropping, PROMPTS, images)
+    waiting = list(images)
+    for row, prompt in enumerate(PROMPTS):
+        own = [waiting.pop(0) for _ in range(prompt.count(TAG))]
+        torch.testing.assert_close(batch[row], logits(cropping, [prompt], own)[0], atol=1e-5, rtol=0)
+
+
+def test_pixels_of_more_images_than_tags_raises(cropping, images):
+    with pytest.raises(ImageError, match=r"1 image tag\(s\) in the prompts, but 4 image\(s\) given"):
+        cropping.pixels(images, [PROMPTS[0]])
