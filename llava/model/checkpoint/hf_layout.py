@@ -30,6 +30,7 @@ from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder
 from llava.model.checkpoint.hf_vision import SIGLIP, is_siglip, llava_select_layer, select_strategy
 from llava.model.checkpoint.weights_io import settings_of
+from llava.model.language_model.llava_decoder import with_old_names
 from llava.model.multimodal.anyres_grid import grid_resolutions
 from llava.model.multimodal.aspect_ratio import cuts_crops, max_crops
 from llava.model.multimodal_encoder.builder import tower_class
@@ -76,8 +77,8 @@ def llava_fields(folder: CheckpointFolder, families: Mapping[str, str]) -> dict[
     for name in ("_name_or_path", "architectures", "transformers_version"):
         fields.pop(name, None)
     fields["tie_word_embeddings"] = config.tie_word_embeddings
-    fields["dtype"] = fields["torch_dtype"] = str(config.dtype or text.dtype or "float32").removeprefix("torch.")
-    return {**fields, **_aspect_fields(config, folder)}
+    fields["dtype"] = str(config.dtype or text.dtype or "float32").removeprefix("torch.")
+    return {**with_old_names(fields), **_aspect_fields(config, folder)}
 
 
 def _vision_fields(config: Any) -> dict[str, Any]:

@@ -33,15 +33,20 @@ class LlavaFields(PreTrainedConfig):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what transformers 5 writes, and the keys that older releases, and upstream with them, look for."""
-        written: dict[str, Any] = super().to_dict()
-        rope = written.get("rope_parameters") or {}
-        if "rope_theta" in rope:
-            written["rope_theta"] = rope["rope_theta"]
-            scaled = rope.get("rope_type", "default") != "default"
-            written["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
-        if written.get("dtype") is not None:
-            written["torch_dtype"] = written["dtype"]
-        return written
+        return with_old_names(super().to_dict())
+
+
+def with_old_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers 5 writes of a decoder's config, and the keys that older releases look for."""
+    rope = fields.get("rope_parameters") or {}
+    added: dict[str, Any] = {}
+    if "rope_theta" in rope:
+        scaled = rope.get("rope_type", "default") != "default"
+        added["rope_theta"] = rope["rope_theta"]
+        added["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
+    if fields.get("dtype") is not None:
+        added["torch_dtype"] = fields["dtype"]
+    return {**fields, **added}
 
 
 class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc]

@@ -128,6 +128,7 @@ def test_converted_onevision_is_laid_out_as_llava_nexts(onevision, tmp_path):
     assert (fields["mm_vision_select_layer"], fields["mm_vision_select_feature"]) == (-2, "patch")
     assert (fields["image_aspect_ratio"], fields["mm_patch_merge_type"]) == ("anyres_max_4", "spatial_unpad")
     assert fields["image_grid_pinpoints"][1] == [32, 16], "width, height"
+    assert (fields["rope_theta"], fields["rope_scaling"]) == (1000000.0, None), "as its release of transformers reads"
     assert tower["num_hidden_layers"] == 4
     prefix = "model.vision_tower.vision_tower.vision_model.encoder.layers."
     held = {name.split(".")[6] for name in tensors(tmp_path / "llava") if name.startswith(prefix)}
