@@ -11,6 +11,7 @@ from llava.errors import ImageError
 MAX_SCANS = 100  # of a JPEG; encoders write about 10
 MAX_SCANNED_PIXELS = 1_000_000_000  # pixels times scans: about a second of decoding
 MAX_SEGMENTS = 10_000  # of a JPEG, and chunks of a PNG, which may have one more for each kibibyte
+MAX_PACKED_TEXTS = 32  # of a PNG; some hundred bytes of each become a megabyte
 MAX_FILL_BYTES = 1 << 16  # in a row in a JPEG; Pillow reads them one by one
 MAX_EXTENSION_BYTES = 1 << 20  # of a GIF's comments and the like; Pillow's time grows with their square
 MIN_BLOCK_BYTES = 64  # mean size of a GIF's blocks; encoders fill them to 255
@@ -79,11 +80,14 @@ def count_scans(data: bytes, name: str = "the image") -> int:
 
 
 def _walk_png(data: bytes, name: str) -> None:
-    """Walk over a PNG's chunks. Raises ImageError for too many."""
-    position, maximum = 8, MAX_SEGMENTS + len(data) // 1024
+    """Walk over a PNG's chunks. Raises ImageError for too many, or too many compressed texts."""
+    position, maximum, texts = 8, MAX_SEGMENTS + len(data) // 1024, 0
     for _ in range(maximum):
         if position >= len(data):
             return
+        texts += data[position + 4 : position + 8] in (b"zTXt", b"iTXt", b"iCCP")
+        if texts > MAX_PACKED_TEXTS:
+            raise ImageError(f"{name} is a PNG of more than {MAX_PACKED_TEXTS} compressed texts; save it anew")
         position += 12 + int.from_bytes(data[position : position + 4], "big")  # length, kind, content, checksum
     raise ImageError(f"{name} is a PNG of more than {maximum:,} chunks; save it anew")
 

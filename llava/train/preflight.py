@@ -86,4 +86,5 @@ def length_check(arguments: Arguments) -> LengthCheck | None:
     template, limit = template_of(model_args.version), training_args.model_max_length
     if counter is None:
         return LengthCheck(tokenizer, template, limit, tags, None)
-    return LengthCheck(tokenizer, template, limit, tags, counter.max_image_tokens, counter.needs_sizes)
+    turn = arguments[DataArguments].exif_orientation
+    return LengthCheck(tokenizer, template, limit, tags, counter.max_image_tokens, counter.needs_sizes, turn)

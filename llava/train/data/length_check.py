@@ -10,6 +10,7 @@ from PIL import Image
 
 from llava.conversation import Conversation
 from llava.errors import DataError
+from llava.files.image_modes import orientation_of
 from llava.protocols import Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 from llava.train.data.records import Record
@@ -18,6 +19,7 @@ from llava.train.data.token_estimate import TokenEstimate
 
 log = logging.getLogger("llava.train")
 
+FIRST_ON_ITS_SIDE = 5  # of EXIF's eight orientations: from here on width and height are exchanged
 SHOWN = 10  # records that a message names before it counts the rest
 
 
@@ -43,6 +45,7 @@ class LengthCheck:
     tags: ImageTags
     image_positions: ImagePositions | None
     needs_sizes: bool = False
+    exif_orientation: bool = False  # whether images are turned upright
     checked: int = 0
     longest: int = 0  # positions of the longest record
     kept: int = 0  # trained tokens of the cut records within the limit
@@ -102,9 +105,14 @@ class LengthCheck:
             return []
         size = (1, 1)
         if self.needs_sizes:
-            with Image.open(Path(image_folder or "") / record["image"]) as image:
-                size = image.size
+            size = self._size(Path(image_folder or "") / record["image"])
         return [self.image_positions(size)]
+
+    def _size(self, path: Path) -> tuple[int, int]:
+        """Return (width, height) as training sees them, by the file's header."""
+        with Image.open(path) as image:
+            on_its_side = self.exif_orientation and orientation_of(image) >= FIRST_ON_ITS_SIDE
+            return (image.height, image.width) if on_its_side else image.size
 
 
 def _listed(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ def png(before=b"", after=b"") -> bytes:
     return data[:start] + before + data[start:end] + after * 30_000 + data[end:]
 
 
+def packed_text() -> bytes:
+    """A PNG's chunk of a kilobyte that holds a megabyte of text."""
+    content = b"zTXtkey\0\0" + zlib.compress(bytes(1_000_000), 9)
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
 COMMENT = b"\x21\xfe\x01a\0"
 HOSTILE = {
     "many comments": gif(before=COMMENT * 250_000),
@@ -103,6 +110,7 @@ HOSTILE = {
     "blocks of one byte": gif(blocks=b"\x01\x84" * 600_000),
     "chunks of a PNG": png(b"\0\0\0\5tEXta\0b\0\0\x12\x34\x56\x78" * 30_000),
     "chunks after a PNG's pixels": png(after=bytes(4) + b"abCd" + bytes(4)),
+    "packed texts of a PNG": png(packed_text() * 40),
     "fill bytes of a JPEG": jpeg()[:2] + b"\xff" * 100_000 + jpeg()[2:],
     "segments of a JPEG": jpeg()[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg()[2:],
 }
@@ -126,6 +134,7 @@ def test_check_structure_ordinary_files_pass(tmp_path):
     ):
         assert check_structure(data, "it") in (0, 1)
     assert open_image(tmp_path / "a.gif").image.size == (300, 200)
+    assert open_image(png(packed_text() * 4)).image.size == (8, 8)
 
 
 @pytest.mark.parametrize(("size", "wrong"), [((25_000, 251), "run-length"), ((1, 70_000), "65,535"), ((8, 8), None)])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from llava.conversation import conv_templates
 from llava.errors import DataError
+from llava.files.images import load_image
 from llava.train.data.length_check import ImageTags, LengthCheck
 from llava.train.data.preprocessing import preprocess
 from llava.train.data.sample_length import count_labels, starts_of
@@ -82,6 +83,18 @@ def test_report_of_records_that_fit_says_nothing(uncut, caplog):
     check = checked(uncut, [record(2, 3), record(2, 3, "a.png")], 512)
     check.report()
     assert not caplog.records and not check.cut
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_add_reads_the_size_that_training_turns_an_image_to(uncut, tmp_path, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (64, 16)).save(tmp_path / "a.jpg", exif=exif)
+    seen = []
+    check = LengthCheck(uncut, V1, 9, ImageTags(True), lambda size: seen.append(size) or 4, True, turn)
+    check.add(record(2, 3, "a.jpg"), "0", str(tmp_path))
+    assert seen == [load_image(str(tmp_path / "a.jpg"), turn_by_exif=turn).size]
 
 
 @pytest.mark.parametrize("aspect", [(64, 16), (16, 16), (16, 64)])
