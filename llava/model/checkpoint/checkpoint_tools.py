@@ -49,6 +49,8 @@ def copy_tower(fields: dict[str, Any], source: Path, target: Path) -> None:
 def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> None:
     """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, tower excepted."""
     config_class, model_class = known_classes()[fields["model_type"]]
+    if fields.get("mm_vision_tower"):  # the tower itself is not looked for, in no folder and not on the hub
+        fields = {**fields, "mm_vision_tower": SAVED_FOLDER}
     with settings_of(folder / "config.json"), torch.device("meta"):
         model = model_class(config_class.from_dict(fields))
         expected = model.state_dict()

@@ -58,8 +58,17 @@ def _model_type(name: str, config: TowerSettings) -> str:
     language model's part alone never does, and only then is its absence an error.
     """
     try:
-        with quiet_loading():
-            fields, _ = PretrainedConfig.get_config_dict(resolve_tower(name, folder_of_checkpoint(config)))
+        fields = _config_fields(resolve_tower(name, folder_of_checkpoint(config)))
     except (CheckpointError, OSError):
         return "clip_vision_model"
     return fields.get("model_type") or "clip_vision_model"
+
+
+def _config_fields(location: str) -> dict[str, Any]:
+    """Read the config.json of a folder or hub name; the hub is asked only for one that was never read before."""
+    with quiet_loading():
+        try:
+            fields, _ = PretrainedConfig.get_config_dict(location, local_files_only=True)
+        except OSError:
+            fields, _ = PretrainedConfig.get_config_dict(location)
+    return dict(fields)

@@ -1,6 +1,7 @@
 """The SigLIP tower: chosen by what its config says, its features, and what of it a checkpoint holds."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, Sig
 
 from llava.errors import CheckpointError
 from llava.model import LlavaQwenForCausalLM
+from llava.model.consolidate import consolidate_ckpt
+from llava.model.multimodal_encoder import builder
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
@@ -109,3 +112,28 @@ def test_tower_asked_for_a_layer_that_it_did_not_read_raises(folder, pixels, mak
     tower.select_layer = -1
     with pytest.raises(CheckpointError, match="mm_vision_select_layer is -1; the tower was read with its first 2"):
         tower(pixels)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_hub_is_asked_only_for_a_tower_that_was_never_read(monkeypatch, make_config, is_cached):
+    asked = []
+
+    def get_config_dict(location, local_files_only=False):
+        asked.append((location, local_files_only))
+        if local_files_only and not is_cached:
+            raise OSError("not in the cache")
+        return {"model_type": "siglip"}, {}
+
+    monkeypatch.setattr(builder.PretrainedConfig, "get_config_dict", get_config_dict)
+    tower = build_vision_tower(make_config(mm_vision_tower="google/siglip"), delay_load=True)
+    assert type(tower) is SigLipVisionTower
+    assert asked == [("google/siglip", True), ("google/siglip", False)][: 1 if is_cached else 2]
+
+
+def test_consolidate_does_not_look_for_the_tower(checkpoint, tmp_path, monkeypatch):
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    path = source / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mm_vision_tower": "google/siglip"}))
+    monkeypatch.setattr(builder.PretrainedConfig, "get_config_dict", lambda *_, **__: pytest.fail("asked the hub"))
+    consolidate_ckpt(str(source), str(tmp_path / "new"))
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["mm_vision_tower"] == "google/siglip"

@@ -31,8 +31,9 @@ def positions(loaded, images) -> int:
         ANYRES,
         {**ANYRES, "mm_patch_merge_type": "spatial"},
         {**ANYRES, "mm_patch_merge_type": "spatial_unpad"},
+        {**ANYRES, "mm_patch_merge_type": "spatial_unpad", "image_aspect_ratio": "anyres_max_1"},
     ],
-    ids=["pad", "anyres", "spatial", "unpad"],
+    ids=["pad", "anyres", "spatial", "unpad", "onevision"],
 )
 def test_count_tokens_is_the_length_of_the_sequence(make_checkpoint, changes) -> None:
     loaded = open_model({"model_path": str(make_checkpoint(**changes)), "model_name": "tiny", "device": "cpu"})
