@@ -7,7 +7,7 @@ from typing import Protocol
 
 from llava.generation import answer
 from llava.model.loaded_model import LoadedModel
-from llava.serve.engine.detokenizer import IncrementalDetokenizer, TokenStreamer
+from llava.serve.engine.detokenizer import TokenWatcher, detokenizer_of
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import RequestQueue
@@ -73,13 +73,11 @@ class ThreadsEngine:
     def _answer(self, request: EngineRequest) -> Finished:
         loaded, generation = self.loaded, request.generation
         options = self.policy.grant(generation.fields, self.queue.load(request))
-        text = IncrementalDetokenizer(loaded.tokenizer, generation.stop)
+        text = detokenizer_of(loaded.tokenizer, generation)
 
-        def on_token(token_id: int) -> None:
-            shown = text.add(token_id)
-            if text.stopped:
-                request.cancel(STOP)
-            request.emit(shown, len(text.ids))
+        def on_token(token_id: int) -> bool:
+            request.emit(text.add(token_id), len(text.ids))
+            return text.stopped
 
         result = answer(
             loaded.model,
@@ -89,9 +87,10 @@ class ThreadsEngine:
             generation.images,
             sampling=generation.sampling,
             options=options,
-            stop=generation.stop,
-            streamer=TokenStreamer(on_token),
+            stop_ids=text.stop_ids,
+            criteria=[TokenWatcher(on_token)],
             cancelled=request.cancelled_event,
         )
-        stopped = result.finish_reason == ABORT and request.cancel_reason == STOP
-        return Finished(result, text.finish(), STOP if stopped else result.finish_reason, options)
+        complete = text.finish()
+        reason = STOP if text.stopped and result.finish_reason != ABORT else result.finish_reason
+        return Finished(result, complete, reason, options)

@@ -19,7 +19,8 @@ WORKER_UNREACHABLE = 3  # the controller cannot reach the worker, or lost it in 
 END = b"\0"
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, Field(max_length=300, pattern=PRINTABLE)]
-Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+MAX_COUNT = 1_000_000_000
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Body(BaseModel):
@@ -90,6 +91,25 @@ class GenerationBody(Body):
     seed: int | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="repeats the same draws, where the temperature is above 0"
     )
+    top_k: int | None = Field(
+        default=None, ge=-1, le=MAX_COUNT, description="keeps this many of the most probable tokens; 0 or -1 keeps all"
+    )
+    min_p: float = Field(
+        default=0.0, ge=0, le=1, description="keeps tokens of at least this share of the best one's probability"
+    )
+    repetition_penalty: float | None = Field(
+        default=None, ge=0.01, le=100, description="above 1: tokens of prompt and answer become less probable"
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="subtracted from a token's logit for each time it is in the answer"
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="subtracted from the logit of every token that is in the answer"
+    )
+    min_tokens: int = Field(
+        default=0, ge=0, le=MAX_COUNT, description="before this many tokens nothing ends the answer"
+    )
+    ignore_eos: bool = Field(default=False, description="the model's end token does not end the answer")
 
 
 class Failure(BaseModel):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
+
 from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -18,6 +21,7 @@ from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, Re
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
+NUM_SEEDS = 2**63
 
 
 def parse_request(
@@ -58,10 +62,26 @@ def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: Request
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
-    """Return how tokens are chosen. Temperatures near 0, and a ``top_p`` of 0, are greedy."""
-    if body.temperature <= MAX_GREEDY_TEMPERATURE or body.top_p == 0:
-        return SamplingParams(max_new_tokens=max_new_tokens)
-    return SamplingParams(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
+    """Return how tokens are chosen. Temperatures near 0, and a ``top_p`` of 0, are greedy.
+
+    Draws always have a seed: one that the client gave, or a random one, so that all engines draw alike and no request
+    disturbs another's. Raises OptionError where the answer cannot have ``min_tokens``.
+    """
+    sampling = SamplingParams(
+        max_new_tokens=max_new_tokens,
+        top_k=max(body.top_k, 0) if body.top_k is not None else None,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        frequency_penalty=body.frequency_penalty,
+        presence_penalty=body.presence_penalty,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+    )
+    if body.temperature > MAX_GREEDY_TEMPERATURE and body.top_p > 0:
+        seed = secrets.randbelow(NUM_SEEDS) if body.seed is None else body.seed
+        sampling = replace(sampling, temperature=body.temperature, top_p=body.top_p, seed=seed)
+    sampling.check()
+    return sampling
 
 
 def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
