@@ -29,9 +29,11 @@ from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
 from llava.serve.openai_compat.request import generation_body
 from llava.serve.openai_compat.response import ChatAnswer
 from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
+from llava.serve.openai_compat.templates import template_unknown
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
 from llava.serve.protocol.http_client import new_client
+from llava.serve.protocol.schemas import OTHER_TEMPLATE
 
 HEALTH = "/health"
 COMPLETIONS: dict[int | str, dict[str, Any]] = {
@@ -42,6 +44,7 @@ COMPLETIONS: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {}},
     },
 }
+TEMPLATE_TRIES = 3  # how often a chat is rendered where its worker turns out to have another template
 T = TypeVar("T")
 
 
@@ -98,7 +101,7 @@ def _add_model_routes(app: FastAPI, api: ChatApi) -> None:
         """List the models that can be asked."""
         return ModelList(data=await api.models())
 
-    @app.get("/v1/models/{model}", responses=REPLIES)
+    @app.get("/v1/models/{model:path}", responses=REPLIES)
     async def one_model(model: str) -> Model:
         """Return one model, by its name."""
         for found in await api.models():
@@ -122,13 +125,7 @@ def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
 
 
 async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
-    request_id = request_id_of(request) or ""
-
-    async def open_answer() -> tuple[ChatAnswer, httpx.Response]:
-        fields = await generation_body(body, request.headers, api.controller, api.images)
-        return ChatAnswer(request_id, body.model, fields["prompt"]), await api.controller.open(fields, request_id)
-
-    answer, reply = await _while_connected(request, open_answer())
+    answer, reply = await _while_connected(request, _open_answer(api, body, request))
     chunks = api.controller.chunks(reply)
     if body.stream:
         options = body.stream_options
@@ -138,6 +135,22 @@ async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
     finally:
         await reply.aclose()
     return Response(completion.model_dump_json(), media_type="application/json")
+
+
+async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[ChatAnswer, httpx.Response]:
+    """Send a chat to a worker; where that has another template, render the chat by the worker's template instead."""
+    request_id = request_id_of(request) or ""
+    for _ in range(TEMPLATE_TRIES):
+        fields = await generation_body(body, request.headers, api.controller, api.images)
+        try:
+            reply = await api.controller.open(fields, request_id)
+        except RequestFailure as failure:
+            if failure.reason != OTHER_TEMPLATE:
+                raise
+            api.controller.templates.forget(body.model)
+            continue
+        return ChatAnswer(request_id, body.model, fields["prompt"]), reply
+    raise template_unknown(body.model, "its workers name different ones")
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -14,8 +14,7 @@ from starlette.exceptions import HTTPException
 
 from llava.errors import LlavaError
 from llava.serve.protocol.schemas import NO_WORKER, WORKER_FAILED, Failure, chunk
-
-MAX_REPORTED = 5  # problems of one body that a message lists
+from llava.serve.protocol.validation import describe_problems
 
 
 @dataclass
@@ -120,28 +119,16 @@ def request_id_of(request: Request) -> str | None:
 
 
 def validation_failure(error: RequestValidationError) -> RequestFailure:
-    """Return the failure for a body that does not fit its schema: 400 where it is not JSON, else 422.
-
-    The values are not quoted: they may be very large, or not text at all.
-    """
+    """Return the failure for a body that does not fit its schema: 400 where it is not JSON, else 422."""
     problems = error.errors()
     broken = next((problem for problem in problems if problem["type"] == "json_invalid"), None)
     if broken is not None:
         why = broken.get("ctx", {}).get("error", broken["msg"])
-        return RequestFailure(400, "bad_request", f"the body is not JSON: {why}", param=_field_at_fault(error))
-    messages = []
-    for problem in problems[:MAX_REPORTED]:
-        path = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
-        messages.append(f"{path or 'the body'}: {problem['msg'][:300]}")
+        return RequestFailure(400, "bad_request", f"the body is not JSON: {why}")
+    message, field_at_fault = describe_problems(problems, error.body)
     if any(tuple(problem["loc"]) == ("body",) for problem in problems):
-        messages.append("send a JSON object, with the header Content-Type: application/json")
-    return RequestFailure(422, "bad_request", "; ".join(messages), param=_field_at_fault(error))
-
-
-def _field_at_fault(error: RequestValidationError) -> str | None:
-    """Return the first field of the body with a problem; None where the problem is not in a field."""
-    path = next((problem["loc"][1:] for problem in error.errors() if len(problem["loc"]) > 1), ())
-    return str(path[0])[:100] if path and isinstance(path[0], str) else None
+        message += "; send a JSON object, with the header Content-Type: application/json"
+    return RequestFailure(422, "bad_request", message, param=field_at_fault)
 
 
 def install(app: FastAPI, error_format: ErrorFormat = RequestFailure.response) -> None:

@@ -15,6 +15,7 @@ OK = 0
 WORKER_FAILED = 1  # the worker refused the request, or failed while it answered
 NO_WORKER = 2  # no worker is registered for this model
 WORKER_UNREACHABLE = 3  # the controller cannot reach the worker, or lost it in the middle of an answer
+OTHER_TEMPLATE = "other_template"  # reason of a worker that has another prompt template than the request's
 
 END = b"\0"
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -81,6 +82,9 @@ class GenerationBody(Body):
 
     model: Name = Field(default="", description="name of the model; must be the worker's where it is given")
     prompt: str = Field(min_length=1)
+    conv_mode: Name | None = Field(
+        default=None, description="template of the prompt; a worker whose ``/ready`` names another refuses the request"
+    )
     images: list[str] | None = Field(default=None, description="base64 of PNG, JPEG, WebP, BMP or still GIF files")
     temperature: float = Field(default=1.0, ge=0, le=100, description="up to 0.001 is greedy")
     top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps only the most probable token")

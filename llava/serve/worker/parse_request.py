@@ -16,7 +16,7 @@ from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
-from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -35,6 +35,7 @@ def parse_request(
         raise RequestFailure(
             404, "no_such_model", f"this worker serves model {loaded.name!r}, not {body.model[:100]!r}"
         )
+    check_template(body.conv_mode, loaded)
     if len(body.prompt) > limits.max_prompt_characters:
         raise OptionError(
             f"the prompt has {len(body.prompt):,} characters; the maximum is {limits.max_prompt_characters:,}"
@@ -49,6 +50,13 @@ def parse_request(
     max_new_tokens = min(body.max_new_tokens, limits.max_output_tokens, loaded.context_length - prompt_tokens)
     sampling = read_sampling(body, max_new_tokens)
     return GenerationRequest(prompt, images, sampling, stops, fields, prompt_tokens, echo=body.prompt)
+
+
+def check_template(conv_mode: str | None, loaded: LoadedModel) -> None:
+    """Raise RequestFailure for a prompt of another template than the model's; None: the client does not say which."""
+    if conv_mode is not None and conv_mode != (loaded.conv_mode or ""):
+        message = f"the prompt is rendered by the template {conv_mode!r}; this worker's is {loaded.conv_mode or ''!r}"
+        raise RequestFailure(409, OTHER_TEMPLATE, message)
 
 
 def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: RequestLimits) -> None:
