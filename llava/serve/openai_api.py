@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from llava.flags import add_dataclass_flags, from_flags
 from llava.program import run_program
-from llava.serve.middleware import api_keys
+from llava.serve.middleware import api_keys, cors
 from llava.serve.middleware.api_keys import ApiKeys
 from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
 from llava.serve.middleware.closing_stream import ClosingStream
@@ -55,6 +55,7 @@ class ChatApi:
     controller: ControllerClient
     images: ImageUrls = field(default_factory=ImageUrls)
     keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     limits: BodyLimits = field(default_factory=BodyLimits)
     started: int = field(default_factory=lambda: int(time.time()))
 
@@ -89,6 +90,7 @@ def create_app(api: ChatApi) -> FastAPI:
     app.add_middleware(LimitedBodies, limits=api.limits, error_format=error_response)
     app.add_middleware(ApiKeys, keys=api.keys, error_format=error_response, open_paths=(HEALTH,))
     app.add_middleware(RequestIds, quiet=(HEALTH,), error_format=error_response)
+    cors.add_cors(app, api.cors_origins)
     errors.install(app, error_response)
     _add_model_routes(app, api)
     _add_chat_route(app, api)
@@ -188,6 +190,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="maximum wait for the next piece of an answer, in seconds",
     )
     api_keys.add_flag(parser)
+    cors.add_flag(parser)
     add_dataclass_flags(parser, ImageOptions)
     add_dataclass_flags(parser, BodyLimits)
     return parser.parse_args(arguments)
@@ -206,6 +209,7 @@ def serve(args: argparse.Namespace) -> None:
         ControllerClient(args.controller_address.rstrip("/"), new_client(), args.worker_timeout),
         from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
+        cors.origins_of(args),
         from_flags(BodyLimits, args),
     )
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):

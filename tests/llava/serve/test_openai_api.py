@@ -132,7 +132,7 @@ WRONG = [None, "Bearer wrong", "first", "Basic first", "Bearer first,second"]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("authorization", ["Bearer first", "Bearer second"])
+@pytest.mark.parametrize("authorization", ["Bearer first", "Bearer second", "bearer first", "BEARER  second"])
 async def test_right_key_is_accepted(authorization) -> None:
     async with guarded(authorization) as client:
         assert (await client.get("/v1/models")).status_code == 200
