@@ -87,9 +87,9 @@ def _describe(path: Path, problems: Sequence[Mapping[str, Any]], body: object) -
     for part in path:
         body = body[part]  # type: ignore[index]
     # A value of the right type says more than the types that it does not have.
-    telling = [problem for problem in problems if problem["type"] not in OF_TYPE] or problems
-    expected = list(dict.fromkeys(_expected(problem) for problem in telling))
-    value = _value(body, is_name=any(problem["type"] in NAMES for problem in telling))
+    informative = [problem for problem in problems if problem["type"] not in OF_TYPE] or problems
+    expected = list(dict.fromkeys(_expected(problem) for problem in informative))
+    value = _value(body, is_name=any(problem["type"] in NAMES for problem in informative))
     return f"{name}{value}: expected {' or '.join(expected)}"
 
 

@@ -1,4 +1,4 @@
-"""What a client is told about a body that does not fit: fields by where they are, and what was expected there."""
+"""The message about a body that does not fit: fields by where they are, and what was expected there."""
 
 import json
 
