@@ -20,7 +20,8 @@ from llava.constants import (
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
-from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
+from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
 from llava.plugins import hooks, merged
 from llava.sampling import SamplingParams as SamplingParams
 from llava.token_clock import TokenClock
@@ -48,7 +49,7 @@ def answer(
     tokenizer: Any,
     image_processor: Any,
     prompt: str,
-    images: Sequence[Image.Image] = (),
+    images: Sequence[Image.Image] | PreparedImages = (),
     *,
     sampling: SamplingParams | None = None,
     options: Mapping[str, Any] | None = None,
@@ -84,18 +85,20 @@ def generation_inputs(
     tokenizer: Any,
     image_processor: Any,
     prompt: str,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image] | PreparedImages,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return keyword arguments of ``generate`` for one prompt: token ids (1, t), pixels, and the plug-ins' own."""
+    """Return keyword arguments of ``generate`` for one prompt: token ids (1, t), pixels, and the plug-ins' own.
+
+    images: one for each image tag of the prompt; as pixels where they were prepared before.
+    """
+    if not isinstance(images, PreparedImages):
+        images = ImagePipeline(image_processor, model.config).prepare(images)
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
-    pixels = None
-    if images:
-        pixels = _moved(process_images(list(images), image_processor, model.config), model)
     return {
         "inputs": ids,
-        "images": pixels,
-        "image_sizes": [image.size for image in images] if images else None,
+        "images": images.to(model.device, model.dtype).pixels,
+        "image_sizes": list(images.sizes) or None,
         "return_dict_in_generate": True,
         "use_cache": True,
         "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
@@ -130,12 +133,6 @@ def end_ids(model: Any) -> list[int]:
     """Return the ids of the tokens with which the model ends an answer; none where it names none."""
     ids = model.generation_config.eos_token_id
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def _moved(pixels: Any, model: Any) -> Any:
-    if isinstance(pixels, list):
-        return [image.to(model.device, model.dtype) for image in pixels]
-    return pixels.to(model.device, model.dtype)
 
 
 def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:

@@ -76,6 +76,7 @@ class ImageProcessor(Protocol):
     image_mean: Sequence[float]
     crop_size: Mapping[str, int]
     size: Mapping[str, int]
+    resample: Any
 
     def __call__(self, images: Image.Image | Sequence[Image.Image], return_tensors: str) -> Mapping[str, Any]:
         """Return ``pixel_values``: (N, 3, S, S)."""

@@ -1,4 +1,7 @@
-"""Reads images from files, addresses and requests, and refuses those that cannot be used."""
+"""Reads images from files, addresses and requests within limits of bytes, pixels and decoding time.
+
+Every program reads images here: the limits are checked before a pixel is decoded, and the errors name them.
+"""
 
 from __future__ import annotations
 
@@ -6,136 +9,202 @@ import base64
 import binascii
 import contextlib
 import io
-import struct
+import time
 import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import requests
 from PIL import Image, UnidentifiedImageError
 
 from llava.errors import ImageError
+from llava.files.image_modes import DAMAGED, EIGHT_BIT, UPRIGHT, orientation_of, to_rgb, turned
+from llava.files.image_structure import check_cost, check_structure
 
+MIB = 1 << 20
 MAX_PIXELS = 50_000_000
 DOWNLOAD_SECONDS = 30
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow's formats raise on bad files
+REQUEST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""Pillow's names of the formats that servers read."""
+# Formats that Pillow decodes itself, in C: others take long, or start programs such as Ghostscript.
+FILE_FORMATS = (*REQUEST_FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX", "ICO", "PSD", "SGI")
 
 
-def load_image(source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Load an RGB image from a path, an http(s) address, or an open image; EXIF does not rotate it, as upstream.
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is read of an image.
 
-    Raises ImageError where it is missing, cut short, not an image, or of more than ``max_pixels``; the size is taken
-    from the file's header, before any pixel is decoded.
+    max_bytes: of its file. max_pixels: width times height. formats: Pillow's names. still: refuse animations, of which
+    the first frame is read otherwise, and base64 with characters that do not belong there.
+    """
+
+    max_bytes: int = 512 * MIB
+    max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] = FILE_FORMATS
+    still: bool = False
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An RGB image. orientation: EXIF's of its file, 1 to 8. was_turned: whether it was turned by it."""
+
+    image: Image.Image
+    orientation: int = UPRIGHT
+    was_turned: bool = False
+
+
+ANY_FILE = ImageLimits()
+
+
+def open_image(
+    source: str | Path | bytes | Image.Image,
+    limits: ImageLimits = ANY_FILE,
+    *,
+    turn_by_exif: bool = False,
+    name: str | None = None,
+) -> OpenedImage:
+    """Open an image from a path, an http(s) address, a file's bytes, or Pillow's image.
+
+    turn_by_exif: show it as its camera was held; upstream reads what is stored. name: what messages call it. Raises
+    ImageError where it is missing, cut short, not an image, or beyond the limits.
     """
     if isinstance(source, Image.Image):
-        return _decoded(source, "the given image", max_pixels)
-    name = str(source)
-    if name.startswith(("http://", "https://")):
-        return _opened(io.BytesIO(_download(name)), name, max_pixels)
-    if Path(name).is_dir():
-        raise ImageError(f"{name!r} is a folder; expected an image file")
+        name = name or "the given image"
+        check_cost(source, 1, limits.max_pixels, name)
+        decoded = _decoded(source, name)
+    else:
+        name = name or ("the image" if isinstance(source, bytes) else repr(str(source)))
+        data = source if isinstance(source, bytes) else _read(str(source), limits)
+        decoded = _decoded(_inspected(data, name, limits)[0], name)
+    orientation = orientation_of(decoded)
+    image = to_rgb(decoded, name)
+    turn = turn_by_exif and orientation != UPRIGHT
+    return OpenedImage(turned(image, orientation) if turn else image, orientation, turn)
+
+
+def load_image(
+    source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS, *, turn_by_exif: bool = False
+) -> Image.Image:
+    """Load an RGB image as ``open_image`` does."""
+    return open_image(source, replace(ANY_FILE, max_pixels=max_pixels), turn_by_exif=turn_by_exif).image
+
+
+def load_image_from_base64(image: str | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open the image in a base64 text, as requests and MMBench's tables carry it; it keeps its mode.
+
+    Raises ImageError where there is no image, or a larger one, before any pixel is decoded.
+    """
+    limits = replace(ANY_FILE, max_pixels=max_pixels)
+    name = "the request's image"
+    return _decoded(_inspected(decode_base64(image, limits), name, limits)[0], name)
+
+
+def decode_base64(text: str | bytes, limits: ImageLimits) -> bytes:
+    """Return the file that a base64 text holds. Raises ImageError where it is not base64, or too large."""
+    if len(text) * 3 // 4 > limits.max_bytes + 2:
+        raise ImageError(f"the image of a request has more than {limits.max_bytes:,} bytes; make it smaller")
     try:
-        with open(name, "rb") as file:
-            return _opened(file, name, max_pixels)
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image at {name!r}; check the path") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise ImageError(f"cannot open the image {name!r}: {error.strerror}") from error
+        packed = text if isinstance(text, bytes) else text.encode("ascii")
+        return base64.b64decode(b"".join(packed.split()), validate=limits.still)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"the image of a request is not base64: {error}") from error
 
 
-def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise the ImageError that ``load_image`` would, if any, without decoding files that are plainly complete."""
+def check_image(path: str | Path, limits: ImageLimits = ANY_FILE) -> None:
+    """Raise the ImageError that ``open_image`` would, if any, without decoding files that are plainly complete."""
     with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
-        image = _header(file)
-        if image.width * image.height <= max_pixels and _plainly_complete(image, file):
+        image = _header(file, limits)
+        small = image.width * image.height <= limits.max_pixels
+        if small and image.mode in EIGHT_BIT and _plainly_complete(image, file):
             return
-    load_image(path, max_pixels)
+    open_image(path, limits)
 
 
 def _plainly_complete(image: Image.Image, file: BinaryIO) -> bool:
-    """Return whether a PNG's checksums are right, or a JPEG has its end; False for other formats."""
+    """Return whether a PNG's checksums are right, or a JPEG of one scan has its end; False for others."""
     if image.format == "PNG":
         image.verify()  # raises where it is not
         return True
-    if image.format != "JPEG":
+    if image.format != "JPEG" or image.info.get("progressive"):
         return False
     file.seek(-2, io.SEEK_END)
     return file.read() == b"\xff\xd9"
 
 
-def load_image_from_base64(
-    image: str | bytes,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int | None = None,
-    formats: tuple[str, ...] | None = None,
-    strict: bool = False,
-) -> Image.Image:
-    """Open the image in a base64 text, as requests carry it; it keeps its mode.
-
-    max_bytes: of its file. formats: Pillow's names of those that are read. strict: refuse animations, and characters
-    that are not base64. Raises ImageError where there is no image, or one beyond these limits,
-    before any pixel is decoded.
-    """
-    if max_bytes is not None and len(image) * 3 // 4 > max_bytes + 2:
-        raise ImageError(f"the image of a request has more than {max_bytes:,} bytes; make it smaller")
+def _read(name: str, limits: ImageLimits) -> bytes:
+    """Read the file at a path or an http(s) address. Raises ImageError."""
+    if name.startswith(("http://", "https://")):
+        return _download(name, limits)
+    if Path(name).is_dir():
+        raise ImageError(f"{name!r} is a folder; expected an image file")
     try:
-        text = image if isinstance(image, bytes) else image.encode("ascii")
-        data = base64.b64decode(b"".join(text.split()), validate=strict)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the image of a request is not base64: {error}") from error
-    return _opened(io.BytesIO(data), "the request's image", max_pixels, None, formats, strict)
+        with open(name, "rb") as file:
+            data = file.read(limits.max_bytes + 1)
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image at {name!r}; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ImageError(f"cannot open the image {name!r}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"{name!r} has more than {limits.max_bytes:,} bytes; make it smaller")
+    return data
 
 
-def _download(address: str) -> bytes:
+def _download(address: str, limits: ImageLimits) -> bytes:
+    data, end = bytearray(), time.monotonic() + DOWNLOAD_SECONDS
     try:
-        response = requests.get(address, timeout=DOWNLOAD_SECONDS)
-        response.raise_for_status()
+        with requests.get(address, timeout=DOWNLOAD_SECONDS, stream=True) as response:
+            response.raise_for_status()
+            for piece in response.iter_content(MIB):
+                data += piece
+                if len(data) > limits.max_bytes:
+                    raise ImageError(f"{address!r} has more than {limits.max_bytes:,} bytes; give a smaller image")
+                if time.monotonic() > end:
+                    raise ImageError(f"{address!r} did not arrive within {DOWNLOAD_SECONDS} s")
     except requests.RequestException as error:
         raise ImageError(f"cannot fetch the image {address!r}: {error}") from error
-    return response.content
+    return bytes(data)
 
 
-def _header(file: IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+def _header(file: BinaryIO, limits: ImageLimits) -> Image.Image:
     """Open an image: its format and size are known, its pixels not yet decoded."""
     with warnings.catch_warnings():
         # Pillow's own guard; the one here names its limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=formats)
+        Image.init()
+        available = [name for name in limits.formats if name in Image.OPEN]  # Pillow may be built without some
+        return Image.open(file, formats=available)
 
 
-def _opened(
-    file: IO[bytes],
-    name: str,
-    max_pixels: int,
-    mode: str | None = "RGB",
-    formats: tuple[str, ...] | None = None,
-    strict: bool = False,
-) -> Image.Image:
-    expected = "PNG, JPEG or the like" if formats is None else f"one of {', '.join(formats)}"
+def stated_cost(data: bytes, limits: ImageLimits) -> int:
+    """Return the pixels that decoding a file goes over, its scans counted, by its header. Raises ImageError."""
+    image, scans = _inspected(data, "the image", limits)
+    return image.width * image.height * scans
+
+
+def _inspected(data: bytes, name: str, limits: ImageLimits) -> tuple[Image.Image, int]:
+    """Open an image that is within the limits, not yet decoded; return it and its scans. Raises ImageError."""
+    scans = check_structure(data, name)
     try:
-        image = _header(file, formats)
+        image = _header(io.BytesIO(data), limits)
         # A phone's MPO holds the same image in several sizes.
-        animated = strict and image.format != "MPO" and getattr(image, "is_animated", False)
+        animated = limits.still and image.format != "MPO" and getattr(image, "is_animated", False)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name!r} is not an image that can be read; expected {expected}") from error
+        expected = ", ".join(limits.formats)
+        raise ImageError(f"{name} is not an image that can be read; expected one of {expected}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name!r} is too large ({error}); at most {max_pixels:,} pixels are read") from error
-    except DAMAGED as error:
-        raise ImageError(f"{name!r} is cut short or damaged: {error}") from error
-    if animated:
-        raise ImageError(f"{name!r} is an animation; expected a still image")
-    return _decoded(image, repr(name), max_pixels, mode)
-
-
-def _decoded(image: Image.Image, name: str, max_pixels: int, mode: str | None = "RGB") -> Image.Image:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. "
-            "Make it smaller"
-        )
-    try:
-        image.load()
-        return image if mode is None else image.convert(mode)
+        raise ImageError(f"{name} is too large ({error}); at most {limits.max_pixels:,} pixels are read") from error
     except DAMAGED as error:
         raise ImageError(f"{name} is cut short or damaged: {error}") from error
+    if animated:
+        raise ImageError(f"{name} is an animation; expected a still image")
+    check_cost(image, scans, limits.max_pixels, name)
+    return image, scans
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+    except DAMAGED as error:
+        raise ImageError(f"{name} is cut short or damaged: {error}") from error
+    return image

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 
 from llava.errors import ImageError
+from llava.files.image_modes import EIGHT_BIT, to_rgb
+from llava.files.images import MAX_PIXELS
 from llava.model.multimodal.anyres_grid import (
     GridPinpoints,
     best_grid_size,
@@ -16,6 +18,10 @@ from llava.model.multimodal.anyres_grid import (
     resize_and_pad_image,
 )
 from llava.protocols import ImageProcessor
+
+SMALL_SQUARE = 2048 * 2048  # pixels; a square up to this costs little, whatever it is made of
+MAX_PADDING = 4  # pixels of a square for one of its image
+CROPPED_ASPECT = 16
 
 
 @dataclass(frozen=True)
@@ -34,25 +40,97 @@ class ImagePipeline:
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Turn one image into (3, S, S), or under "anyres" into (1 + crops, 3, S, S).
 
-        Transparency is dropped, as LLaVA always has; the processor alone would lay the image on white. Raises
-        ImageError for a model without a vision tower.
+        Transparency is dropped, as LLaVA always has; the processor alone would lay the image on white. Of thin images
+        no more is made than is needed, as ``padded_square`` and ``centre_square`` say. Raises ImageError for a model
+        without a vision tower, and for a mode that has no meaning in RGB.
         """
-        if self.image_processor is None:
+        processor = self.image_processor
+        if processor is None:
             raise ImageError("images were given to a language model without a vision tower; load a LLaVA checkpoint")
         aspect = getattr(self.config, "image_aspect_ratio", None)
         if aspect == "anyres":
-            return process_anyres_image(image, self.image_processor, getattr(self.config, "image_grid_pinpoints", None))
-        image = image.convert("RGB")
+            pinpoints = getattr(self.config, "image_grid_pinpoints", None)
+            return process_anyres_image(image if image.mode in EIGHT_BIT else to_rgb(image), processor, pinpoints)
+        image = to_rgb(image)
         if aspect == "pad":
-            mean = tuple(int(channel * 255) for channel in self.image_processor.image_mean)
-            image = expand2square(image, mean)
-        return _processed(image, self.image_processor)
+            mean = tuple(int(channel * 255) for channel in processor.image_mean)
+            return _processed(padded_square(image, mean, processor), processor)
+        return _processed(centre_square(image, processor) if "shortest_edge" in processor.size else image, processor)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor | list[torch.Tensor]:
         """Turn N images into one tensor (N, ...) of what ``pixels`` gives, or a list where crops differ in number."""
-        pixels = [self.pixels(image) for image in images]
-        same = all(image.shape == pixels[0].shape for image in pixels)
-        return torch.stack(pixels) if same else pixels
+        return _stacked([self.pixels(image) for image in images])
+
+    def prepare(self, images: Iterable[Image.Image]) -> PreparedImages:
+        """Turn images into pixels, one at a time, so that an iterator's images need not all be in memory."""
+        pixels, sizes = [], []
+        for image in images:
+            pixels.append(self.pixels(image))
+            sizes.append(image.size)
+            del image  # before the next one is opened
+        return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes))
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Images at the model's size; all that is kept of them while a request waits.
+
+    pixels: (N, 3, S, S), or a list of (crops, 3, S, S); None without images. sizes: (width, height) of each image, in
+    pixels, before it was made smaller. notes: what was done to them, for the reply.
+    """
+
+    pixels: torch.Tensor | list[torch.Tensor] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> PreparedImages:
+        """Return them with pixels on another device, or of another dtype; None keeps what they have."""
+        if self.pixels is None:
+            return self
+        if isinstance(self.pixels, list):
+            return replace(self, pixels=[image.to(device, dtype) for image in self.pixels])
+        return replace(self, pixels=self.pixels.to(device, dtype))
+
+
+def _stacked(pixels: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    same = all(image.shape == pixels[0].shape for image in pixels)
+    return torch.stack(pixels) if same else pixels
+
+
+def padded_square(image: Image.Image, colour: tuple[int, ...], processor: ImageProcessor) -> Image.Image:
+    """Centre an image in a square of its longer side, for the processor to resize.
+
+    Where that square would be much larger than the image, or have more than ``MAX_PIXELS``, the longer side is resized
+    to the processor's before the shorter one is padded and resized: the same pixels, up to rounding, in less memory.
+    """
+    long, pixels = max(image.size), image.width * image.height
+    if long * long <= min(MAX_PIXELS, max(SMALL_SQUARE, MAX_PADDING * pixels)):
+        return expand2square(image, colour)
+    side = processor.size["shortest_edge" if "shortest_edge" in processor.size else "height"]
+    wide = image.width > image.height
+    strip = image.resize((side, image.height) if wide else (image.width, side), processor.resample)
+    canvas = Image.new("RGB", (side, long) if wide else (long, side), colour)
+    canvas.paste(strip, (0, (long - image.height) // 2) if wide else ((long - image.width) // 2, 0))
+    return canvas.resize((side, side), processor.resample)
+
+
+def centre_square(image: Image.Image, processor: ImageProcessor) -> Image.Image:
+    """Resize the middle only of an image ``CROPPED_ASPECT`` times as long as wide, for the processor to crop.
+
+    The processor alone would enlarge all of it first: 1 by 16,000 pixels to 336 by 5.4 million. The result is the same.
+    """
+    long, short = max(image.size), min(image.size)
+    if long <= CROPPED_ASPECT * short:
+        return image
+    side = processor.size["shortest_edge"]
+    length = int(side * long / short)  # of the enlarged image, in pixels
+    start = (length - side) // 2
+    ends = start * long / length, (start + side) * long / length
+    box = (ends[0], 0, ends[1], short) if image.width > image.height else (0, ends[0], short, ends[1])
+    return image.resize((side, side), processor.resample, box=box)
 
 
 def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
 from llava.generation import Answer, SamplingParams
+from llava.model.multimodal.image_pipeline import PreparedImages
 
 STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM and OpenAI's API name it
 
@@ -19,13 +18,13 @@ STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM 
 class GenerationRequest:
     """A checked request.
 
-    prompt: what the model reads. images: one for each image tag of the prompt, RGB. stop: texts that end the answer.
-    fields: the body's fields by name, those of plug-ins included. prompt_tokens: positions of the prompt in the
+    prompt: what the model reads. images: as pixels, one for each image tag of the prompt. stop: texts that end the
+    answer. fields: the body's fields by name, those of plug-ins included. prompt_tokens: positions of the prompt in the
     sequence, image tokens included. echo: the prompt as the client sent it, with which every chunk begins.
     """
 
     prompt: str
-    images: tuple[Image.Image, ...]
+    images: PreparedImages
     sampling: SamplingParams
     stop: tuple[str, ...]
     fields: Mapping[str, Any]

@@ -106,7 +106,9 @@ class LimitedBodies:
             request_id = scope.get("state", {}).get("request_id")
             await self.error_format(failure, request_id)(scope, receive, send_in_time)
             return
-        await self.app(scope, _replay(body, receive), send_in_time)
+        replay = _replay(body, receive)
+        del body  # the application may drop it while it answers
+        await self.app(scope, replay, send_in_time)
 
     async def _read(self, receive: Receive) -> bytes:
         limit, pieces, size = self.limits.max_bytes, [], 0
@@ -140,14 +142,15 @@ class LimitedBodies:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that gives the body as one message, then what really comes: the client's disconnect."""
-    replayed = False
+    """Return a ``receive`` that gives the body as one message, then what really comes: the client's disconnect.
+
+    It keeps no body that it has given.
+    """
+    unread = [body]
 
     async def replay() -> Message:
-        nonlocal replayed
-        if replayed:
+        if not unread:
             return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": unread.pop(), "more_body": False}
 
     return replay

@@ -40,6 +40,7 @@ def create_app(
         async with alongside or contextlib.nullcontext():
             yield
         service.queue.close()
+        service.images.close()
 
     app = FastAPI(title="LLaVA model worker", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(LimitedBodies, limits=limits or BodyLimits())
@@ -58,6 +59,7 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
         """Answer a question about images."""
         stream = await service.accept(body, request_id_of(request) or "")
+        release_body(request)
 
         async def close() -> None:
             await service.close(stream)
@@ -68,6 +70,12 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     async def worker_get_status() -> WorkerStatus:
         """Return models, speed and queue length, as the controller needs them."""
         return service.status()
+
+
+def release_body(request: Request) -> None:
+    """Drop the body that starlette keeps with a request until its reply has ended: the images of all that wait."""
+    for kept in ("_body", "_json"):
+        vars(request).pop(kept, None)
 
 
 def _add_monitoring_routes(app: FastAPI, service: WorkerService) -> None:

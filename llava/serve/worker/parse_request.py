@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
-from PIL import Image
-
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.errors import ImageError, OptionError
-from llava.files.images import load_image, load_image_from_base64
+from llava.errors import OptionError
 from llava.generation import SamplingParams, image_tag
 from llava.mm_utils import tokenizer_image_token
 from llava.model.loaded_model import LoadedModel
+from llava.protocols import ImageSizes
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody
+from llava.serve.worker.request_images import read_images
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
 NUM_SEEDS = 2**63
 
 
 def parse_request(
-    body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, policy: ServingPolicy
+    body: GenerationBody,
+    loaded: LoadedModel,
+    limits: RequestLimits,
+    policy: ServingPolicy,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> GenerationRequest:
-    """Check a request and decode its images. Takes a while, so call it outside the server's event loop.
+    """Check a request and turn its images into pixels. Takes a while, so call it outside the server's event loop.
 
-    Raises a ``LlavaError`` or a RequestFailure that says what is wrong.
+    is_late: asked before each image whether nobody waits any more. Raises TimeoutError where it says so, and a
+    ``LlavaError`` or a RequestFailure that says what is wrong.
     """
     if body.model and body.model != loaded.name:
         raise RequestFailure(
@@ -43,9 +47,9 @@ def parse_request(
     stops = read_stops(body.stop)
     fields = body.model_dump(exclude={"prompt", "images"})
     fields.update(policy.check(fields))
-    images = read_images(body, loaded, limits)
+    images = read_images(body, loaded, limits, is_late)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
-    prompt_tokens = count_tokens(prompt, images, loaded)
+    prompt_tokens = count_tokens(prompt, images.sizes, loaded)
     check_prompt_tokens(prompt_tokens, loaded, limits)
     max_new_tokens = min(body.max_new_tokens, limits.max_output_tokens, loaded.context_length - prompt_tokens)
     sampling = read_sampling(body, max_new_tokens)
@@ -102,40 +106,7 @@ def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(text for text in stops if text)
 
 
-def read_images(body: GenerationBody, loaded: LoadedModel, limits: RequestLimits) -> tuple[Image.Image, ...]:
-    """Decode the images, RGB, one for each image tag of the prompt.
-
-    Raises ImageError where their number does not fit, before any is decoded, and for images that cannot be read.
-    """
-    given = body.images or []
-    tags = body.prompt.count(DEFAULT_IMAGE_TOKEN)
-    if len(given) != tags:
-        raise ImageError(
-            f"{len(given)} image(s) given, but {tags} {DEFAULT_IMAGE_TOKEN} tag(s) in the prompt; "
-            "there must be one for each"
-        )
-    if len(given) > limits.max_images:
-        raise ImageError(f"{len(given)} images given; the maximum is {limits.max_images}")
-    if given and not loaded.takes_images:
-        raise ImageError(f"model {loaded.name!r} has no vision tower; ask it without images")
-    return tuple(_read_image(text, number, limits) for number, text in enumerate(given, start=1))
-
-
-def _read_image(text: str, number: int, limits: RequestLimits) -> Image.Image:
-    try:
-        image = load_image_from_base64(
-            text,
-            max_pixels=limits.max_image_pixels,
-            max_bytes=limits.max_image_bytes,
-            formats=FORMATS,
-            strict=True,
-        )
-        return load_image(image, limits.max_image_pixels)
-    except ImageError as error:
-        raise ImageError(f"image {number}: {error}") from error
-
-
-def count_tokens(prompt: str, images: tuple[Image.Image, ...], loaded: LoadedModel) -> int:
+def count_tokens(prompt: str, sizes: ImageSizes, loaded: LoadedModel) -> int:
     """Return the positions that a prompt takes in the sequence; for an image, the maximum that it may take."""
     ids: list[int] = tokenizer_image_token(prompt, loaded.tokenizer)
-    return len(ids) - len(images) + sum(loaded.image_positions(image.size) for image in images)
+    return len(ids) - len(sizes) + sum(loaded.image_positions(size) for size in sizes)

@@ -104,6 +104,8 @@ class ResponseStream:
             "total_ms": round(request.total_s * 1000, 3),
             "mean_batch": round(outcome.mean_batch_size, 2),
         }
+        if notes := request.generation.images.notes:
+            fields["image_notes"] = list(notes)
         reply = policy.reply(request.generation.fields, outcome)
         return chunk(request.generation.echo + outcome.text, **fields, **reply)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ from prometheus_client import CollectorRegistry
 from llava.errors import LlavaError
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import Policies, ServingPolicy
-from llava.serve.engine.request import EngineRequest, Outcome
+from llava.serve.engine.request import EngineRequest, GenerationRequest, Outcome
 from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.engine.threads_engine import Engine, ThreadsEngine
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
+from llava.serve.worker.image_pool import ImagePool
 from llava.serve.worker.metrics import WorkerMetrics
 from llava.serve.worker.parse_request import parse_request
+from llava.serve.worker.request_images import is_large
 from llava.serve.worker.request_limits import RequestLimits
 from llava.serve.worker.response_stream import SHUTDOWN, ResponseStream, log_end
 
@@ -47,6 +50,7 @@ class WorkerService:
 
     def __post_init__(self) -> None:
         self.queue = RequestQueue(self.slots, self.max_waiting, self._ended)
+        self.images = ImagePool(self.limits.image_timeout_s, self.slots + self.max_waiting, self.limits.image_threads)
         self.metrics = WorkerMetrics(self.registry, self.loaded.name, self.queue.load)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
 
@@ -67,7 +71,7 @@ class WorkerService:
             if (reason := self.not_ready_reason()) is not None:
                 raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
             self.queue.refuse_if_full()  # before any work is done for it
-            generation = await anyio.to_thread.run_sync(parse_request, body, self.loaded, self.limits, self.policy)
+            generation = await self._parse(body)
             stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
             self.queue.put(stream.request)
         except LlavaError as error:
@@ -79,6 +83,13 @@ class WorkerService:
             raise
         self.on_change()
         return stream
+
+    async def _parse(self, body: GenerationBody) -> GenerationRequest:
+        """Check a request outside the event loop; one with images in the pool that bounds their number and time."""
+        parse = functools.partial(parse_request, body, self.loaded, self.limits, self.policy)
+        if not body.images:
+            return await anyio.to_thread.run_sync(parse)
+        return await self.images.run(parse, functools.partial(is_large, body, self.limits))
 
     async def close(self, stream: ResponseStream) -> None:
         """Release what a reply holds once it has ended, however it did."""

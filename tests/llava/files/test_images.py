@@ -107,11 +107,12 @@ def test_load_image_from_an_address(image, monkeypatch):
     data = io.BytesIO()
     image.save(data, "PNG")
     answer = requests.Response()
-    answer.status_code, answer._content = 200, data.getvalue()
+    answer.status_code = 200
     asked = {}
 
-    def get(address, timeout):
+    def get(address, timeout, stream):
         asked[address] = timeout
+        answer.raw = io.BytesIO(data.getvalue())
         if "down" in address:
             raise requests.ConnectionError("refused")
         return answer

@@ -1,17 +1,19 @@
 """Pixels of images: the same in training and in answering, whatever the aspect ratio, the mode and the batch."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from transformers import CLIPImageProcessorPil
 
 from llava.conversation import conv_templates
 from llava.errors import ImageError
 from llava.mm_utils import process_images
-from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.multimodal import image_pipeline
+from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages, expand2square
 from llava.train.data.dataset import LazySupervisedDataset
 
 SIDE = 16
@@ -85,3 +87,98 @@ def test_training_sees_the_pixels_of_answering(processor, config, size, tiny_tok
 def test_pixels_without_a_vision_tower_raises():
     with pytest.raises(ImageError, match="without a vision tower"):
         ImagePipeline(None, SimpleNamespace()).pixels(noise((4, 4)))
+
+
+# Width and height of images whose square would be more than four times their pixels, and of some that lie at the limit.
+THIN = [(3000, 1), (1, 3000), (2049, 500), (500, 2049), (3001, 7), (8, 2500), (2200, 33), (2048, 1), (1, 2048)]
+ROUNDING = 1 / 255 / 0.26 * 1.01  # one step of 8 bits, in the processor's pixels
+
+
+def slowly(image, processor, aspect):
+    """The pixels without any care for memory."""
+    if aspect == "pad":
+        image = expand2square(image, tuple(int(channel * 255) for channel in processor.image_mean))
+    return processor(image, return_tensors="pt")["pixel_values"][0]
+
+
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+@pytest.mark.parametrize("size", THIN, ids=str)
+def test_pixels_of_thin_images_are_those_of_the_slow_way(processor, aspect, size):
+    image = noise(size).filter(ImageFilter.GaussianBlur(2))  # where Pillow's order of passes decides what it cuts off
+    found = ImagePipeline(processor, SimpleNamespace(image_aspect_ratio=aspect)).pixels(image)
+    assert (found - slowly(image, processor, aspect)).abs().max() <= ROUNDING
+    if size[0] > size[1]:
+        assert torch.equal(found, slowly(image, processor, aspect)), "in Pillow's own order"
+
+
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+@pytest.mark.parametrize(
+    "size", [(2048, 512), (1000, 250), (400, 25), (25, 400), (700, 700), (33, 2), (999, 61)], ids=str
+)
+def test_pixels_of_ordinary_images_are_exactly_upstreams(processor, aspect, size):
+    image = noise(size)
+    found = ImagePipeline(processor, SimpleNamespace(image_aspect_ratio=aspect)).pixels(image)
+    assert torch.equal(found, slowly(image, processor, aspect))
+
+
+@pytest.mark.parametrize("size", [(65_535, 1), (1, 65_535), (20_000, 1), (1, 16_000), (9000, 2)], ids=str)
+def test_pixels_of_thin_images_make_no_large_image(processor, config, size, monkeypatch):
+    """Every image on the way has less than 5 million pixels; the square of 20,000 has 400 million."""
+    made, new = [], Image.new
+    resize = Image.Image.resize
+
+    def recorded_new(mode, size, *args):
+        made.append(size)
+        return new(mode, size, *args)
+
+    def recorded_resize(self, size, *args, **options):
+        made.append(size)
+        return resize(self, size, *args, **options)
+
+    image = new("RGB", size)
+    monkeypatch.setattr(Image, "new", recorded_new)
+    monkeypatch.setattr(Image.Image, "resize", recorded_resize)
+    assert ImagePipeline(processor, config).pixels(image).shape[-2:] == (SIDE, SIDE)
+    assert made and max(width * height for width, height in made) < 5_000_000
+
+
+def test_pixels_of_a_photograph_whose_square_is_too_large(processor, monkeypatch):
+    image = noise((900, 700))
+    expected = slowly(image, processor, "pad")
+    monkeypatch.setattr(image_pipeline, "MAX_PIXELS", 899 * 899)
+    monkeypatch.setattr(image_pipeline, "expand2square", lambda *_: pytest.fail("a square"))
+    found = ImagePipeline(processor, SimpleNamespace(image_aspect_ratio="pad")).pixels(image)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pixels_of_16_bits_and_floats_are_scaled(processor, config, mode):
+    values = {"I;16": 51400, "I": 51400, "F": 200 / 255}
+    grey = ImagePipeline(processor, config).pixels(Image.new("RGB", (20, 30), (200, 200, 200)))
+    assert torch.equal(ImagePipeline(processor, config).pixels(Image.new(mode, (20, 30), values[mode])), grey)
+
+
+def test_prepare_reads_one_image_at_a_time(processor, config):
+    """An image is let go before the next one is opened."""
+    opened = []
+
+    def open_each():
+        for size in SIZES:
+            assert not any(image() for image in opened)
+            image = noise(size)
+            opened.append(weakref.ref(image))
+            yield image
+            del image
+
+    pipeline = ImagePipeline(processor, config)
+    prepared = pipeline.prepare(open_each())
+    assert prepared.sizes == tuple(SIZES) and len(prepared) == 3
+    shapes = [tuple(image.shape) for image in prepared.pixels]
+    assert shapes == [tuple(pipeline.pixels(noise(size)).shape) for size in SIZES]
+    halved = prepared.to(dtype=torch.float16)
+    assert all(image.dtype == torch.float16 for image in halved.pixels)
+
+
+def test_prepared_images_of_none_are_empty(processor, config):
+    assert ImagePipeline(None, config).prepare([]) == PreparedImages() and not PreparedImages()
+    assert PreparedImages().to(dtype=torch.float16).pixels is None

@@ -10,12 +10,14 @@ from llava.errors import OptionError
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
 from llava.model.loaded_model import open_model
+from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
 from llava.serve.engine.batch_engine import BatchEngine, refuse_unbatchable
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import RequestQueue
 
 WAIT_S = 120
+NO_IMAGES = PreparedImages()
 
 
 class Granting(ServingPolicy):
@@ -55,12 +57,10 @@ def engine(model):
         assert worker.join(WAIT_S), "it ends once its queue is closed"
 
 
-def request_of(words="w5 w6", images=(), stop=(), fields=None, **sampling) -> EngineRequest:
+def request_of(words="w5 w6", images=NO_IMAGES, stop=(), fields=None, **sampling) -> EngineRequest:
     """A request whose ``done`` event is set at its end."""
     prompt = "<image>\n" * len(images) + f"A chat . USER: {words} ASSISTANT:"
-    generation = GenerationRequest(
-        prompt, tuple(images), SamplingParams(**sampling), tuple(stop), fields or {}, 10, prompt
-    )
+    generation = GenerationRequest(prompt, images, SamplingParams(**sampling), tuple(stop), fields or {}, 10, prompt)
     request = EngineRequest(generation, "id")
     request.done = threading.Event()
     request.wake = lambda: request.outcome is not None and request.done.set()
@@ -87,7 +87,11 @@ def alone(model, request: EngineRequest):
     )
 
 
-def mixed_requests(image, count: int) -> list[EngineRequest]:
+def prepared(model, path) -> PreparedImages:
+    return ImagePipeline(model.image_processor, model.model.config).prepare([load_image(path)])
+
+
+def mixed_requests(image: PreparedImages, count: int) -> list[EngineRequest]:
     """Requests of mixed budgets, planners, lengths, images and seeds."""
     chance, requests = random.Random(0), []
     for number in range(count):
@@ -97,14 +101,14 @@ def mixed_requests(image, count: int) -> list[EngineRequest]:
             "planner": chance.choice([None, "even", "last"]),
         }
         seeded = {"temperature": 1.5, "seed": number} if number % 3 == 0 else {}
-        images = [image] * (number % 2)
+        images = image if number % 2 else NO_IMAGES
         requests.append(request_of(words, images, fields=fields, max_new_tokens=chance.randrange(1, 20), **seeded))
     return requests
 
 
 def test_batch_engine_mixed_requests_answer_as_alone(model, engine, image_file):
     """Greedy and sampled tokens, plans and finish reasons, whenever a request joins the batch."""
-    requests, progress = mixed_requests(load_image(image_file), 40), threading.Semaphore(0)
+    requests, progress = mixed_requests(prepared(model, image_file), 40), threading.Semaphore(0)
     queue, policy = engine(5)
     pauses = random.Random(1)
     for request in requests:

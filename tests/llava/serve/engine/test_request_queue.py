@@ -3,13 +3,14 @@
 import pytest
 
 from llava.generation import Answer, SamplingParams
+from llava.model.multimodal.image_pipeline import PreparedImages
 from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import Load, RequestQueue
 from llava.serve.protocol.errors import RequestFailure
 
 
 def request_of(number: int = 0) -> EngineRequest:
-    return EngineRequest(GenerationRequest("w5", (), SamplingParams(), (), {}, 2, "w5"), str(number))
+    return EngineRequest(GenerationRequest("w5", PreparedImages(), SamplingParams(), (), {}, 2, "w5"), str(number))
 
 
 def finished(reason: str = "length") -> Finished:

@@ -9,6 +9,7 @@ import torch
 
 from llava.errors import OptionError
 from llava.generation import SamplingParams
+from llava.model.multimodal.image_pipeline import PreparedImages
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.worker.app import create_app
@@ -259,7 +260,7 @@ async def test_body_that_never_arrives_gets_a_408(connect, worker):
 async def test_request_that_starts_as_its_wait_ends_goes_on(make_service):
     service = make_service()
     limits = RequestLimits(queue_timeout_s=0.1, generation_timeout_s=0.4)
-    question = GenerationRequest("w5", (), SamplingParams(), (), {}, 2, "w5")
+    question = GenerationRequest("w5", PreparedImages(), SamplingParams(), (), {}, 2, "w5")
     stream = ResponseStream(question, "one", service.queue, limits, 1)
     # As if the engine's call were still on its way when the time is up.
     asyncio.get_running_loop().call_later(0.05, setattr, stream.request, "began", time.perf_counter() + 0.05)

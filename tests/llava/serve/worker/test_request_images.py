@@ -1,0 +1,118 @@
+"""Images of requests: at the model's size before they wait, turned upright, read where they delay nobody."""
+
+import asyncio
+import base64
+import gc
+import io
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from llava.generation import generation_inputs
+from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.worker.app import create_app
+from llava.serve.worker.request_images import is_large, read_images
+from llava.serve.worker.request_limits import RequestLimits
+
+pytestmark = pytest.mark.anyio
+PROMPT = "<image>\nw5"
+
+
+def text_of(image, kind="PNG", **options) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def noise(width, height, mode="RGB") -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def body_of(*texts) -> GenerationBody:
+    return GenerationBody(prompt="<image>\n" * len(texts) + "w5", images=list(texts))
+
+
+def held(orientation) -> str:
+    """An image of 24 by 16 pixels as a phone stores it, held in this EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return text_of(noise(24, 16), exif=exif)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (3000, 4), (1, 900), (1500, 1500)], ids=str)
+def test_read_images_are_the_pixels_of_answering(loaded, size):
+    image = noise(*size)
+    found = read_images(body_of(text_of(image)), loaded, RequestLimits())
+    expected = generation_inputs(loaded.model, loaded.tokenizer, loaded.image_processor, PROMPT, [image], {})
+    assert found.sizes == (size,) and found.pixels.dtype == loaded.model.dtype
+    assert found.pixels.equal(expected["images"])
+    kept = generation_inputs(loaded.model, loaded.tokenizer, loaded.image_processor, PROMPT, found, {})
+    assert kept["images"].equal(expected["images"]) and kept["image_sizes"] == expected["image_sizes"] == [size]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_read_images_turns_by_exif_and_notes_it(loaded, orientation):
+    text = held(orientation)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(base64.b64decode(text))))
+    found = read_images(body_of(held(1), text), loaded, RequestLimits())
+    assert found.sizes[1] == upright.size == ((16, 24) if orientation > 4 else (24, 16))
+    assert found.pixels[1].equal(read_images(body_of(text_of(upright)), loaded, RequestLimits()).pixels[0])
+    assert len(found.notes) == (orientation != 1)
+    assert not found.notes or ("image 2" in found.notes[0] and str(orientation) in found.notes[0])
+    stored = read_images(body_of(text), loaded, RequestLimits(ignore_exif_orientation=True))
+    assert stored.sizes == ((24, 16),) and stored.notes == ()
+
+
+def test_read_images_stops_where_nobody_waits(loaded):
+    asked = iter([False, True])
+    with pytest.raises(TimeoutError):
+        read_images(body_of(*[text_of(noise(8, 8))] * 5), loaded, RequestLimits(), lambda: next(asked))
+
+
+@pytest.mark.parametrize(
+    ("texts", "large"),
+    [
+        ([], False),
+        ([text_of(noise(96, 96))] * 8, False),
+        ([text_of(Image.new("L", (1001, 1000)))], True),
+        ([text_of(Image.new("L", (600, 600)))] * 3, True),
+        (["A" * 1_100_000], True),
+        (["no image"], False),
+        ([text_of(Image.new("1", (1, 20_000)))], False),
+    ],
+    ids=["none", "small", "one large", "many", "bytes", "unreadable", "thin"],
+)
+def test_is_large_goes_by_the_headers(texts, large):
+    assert is_large(body_of(*texts), RequestLimits()) is large
+
+
+async def test_reply_says_that_an_image_was_turned(make_service, client_of):
+    async with client_of(make_service()) as client:
+        last = (await client.ask(prompt=PROMPT, images=[held(6)], max_new_tokens=2))[-1]
+        assert "EXIF orientation 6" in last["image_notes"][0]
+        assert "image_notes" not in (await client.ask(prompt=PROMPT, images=[held(1)], max_new_tokens=2))[-1]
+
+
+async def test_waiting_request_holds_neither_its_body_nor_its_image(make_service, slow_engine, connect):
+    """A photograph of 3 MB on the wire, 12 MB decoded, waits as some kilobytes."""
+    service = make_service(make_engine=slow_engine.make)
+    app = create_app(service)
+    async with app.router.lifespan_context(app):
+        text = text_of(noise(1024, 1024))
+        tracemalloc.start()
+        try:
+            connection = connect(app, prompt=PROMPT, images=[text], max_new_tokens=1)
+            while not slow_engine.requests:
+                await asyncio.sleep(0.01)
+            request = slow_engine.requests[0]
+            assert request.generation.images.sizes == ((1024, 1024),)
+            del connection._body
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < 1_000_000 < len(text)
+        finally:
+            tracemalloc.stop()
+            slow_engine.tokens.release(5)
+        await connection.task
