@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing is sent anywhere
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
+from llava.serve.web.content_policy import ContentPolicy
+from llava.serve.web.conversation_state import LIMITS
 from llava.serve.web.page import CSS, build
+from llava.serve.web.uploads import UploadQuota
 from llava.serve.web.vote_log import VoteLog
 
 FONTS = ("system-ui", "sans-serif")  # none is fetched
-MAX_UPLOAD = "20mb"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -62,28 +66,40 @@ def example_questions() -> list[Example]:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serve until a signal ends the process."""
+    """Serve until a signal ends the process. What visitors send is deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="llava-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read as the page is built
+        _serve(args, Path(folder))
+
+
+def _serve(args: argparse.Namespace, uploads: Path) -> None:
     parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
     reload_models = args.model_list_mode == "reload"
     page = Page(WebClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
     blocks = build(page, example_questions(), args.embed)
     blocks.queue(default_concurrency_limit=args.concurrency_count, api_open=False)
-    blocks.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        max_file_size=MAX_UPLOAD,
-        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
-        css=CSS,
-        show_error=True,
-        ssr_mode=False,
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    launch(blocks, uploads, args.host, args.port, args.share)
     for url in (blocks.local_url, blocks.share_url):
         if url is not None:
             print(f"running on {url.rstrip('/')}", flush=True)
     blocks.block_thread()
+
+
+def launch(blocks: gr.Blocks, uploads: Path, host: str, port: int | None = None, share: bool = False) -> None:
+    """Serve a page in a thread. uploads: the folder of what visitors send; port: None is the first free one."""
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        max_file_size=LIMITS.max_bytes,
+        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        css=CSS,
+        show_error=False,  # of unexpected errors; the log has them
+        ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        app_kwargs={"middleware": [Middleware(ContentPolicy), Middleware(UploadQuota, folder=uploads)]},
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

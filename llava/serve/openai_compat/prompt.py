@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle, stop_text
 from llava.errors import OptionError
 from llava.serve.openai_compat.schemas import ImagePart, Message, RefusalPart, TextPart
+from llava.serve.turns import Turn, joined_turns, render_turns, without_image_tags
 
 SYSTEM = ("system", "developer")
 ASSISTANT = "assistant"
 TOOLS = ("tool", "function")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one side says in the prompt, of one message or several."""
-
-    is_answer: bool
-    text: str
 
 
 @dataclass(frozen=True)
@@ -49,32 +42,13 @@ def render_prompt(messages: Sequence[Message], template: Conversation) -> ChatPr
         if message.role in SYSTEM:
             system += [text] if text.strip() else []
             continue
-        if message.role == ASSISTANT and not text.strip():
-            continue
         image_urls += urls
-        turn = Turn(message.role == ASSISTANT, f"{DEFAULT_IMAGE_TOKEN}\n" * len(urls) + text)
-        if turns and turns[-1].is_answer == turn.is_answer:
-            turn = Turn(turn.is_answer, f"{turns.pop().text}\n{turn.text}")
-        turns.append(turn)
+        turns.append(Turn(message.role == ASSISTANT, f"{DEFAULT_IMAGE_TOKEN}\n" * len(urls) + text))
+    turns = joined_turns(turns)
     _check_roles(turns, template)
-    conversation = template.copy()
     if system:
-        conversation.system = _system_text(template, "\n".join(system))
-    return ChatPrompt(_render(conversation, turns), tuple(image_urls), stop_text(conversation))
-
-
-def _render(conversation: Conversation, turns: Sequence[Turn]) -> str:
-    """Return the turns as text that ends where the model is to go on: within the last turn if it is the assistant's."""
-    begun = turns[-1].text.rstrip() if turns[-1].is_answer else None
-    for turn in turns if begun is None else turns[:-1]:
-        conversation.append_message(conversation.roles[turn.is_answer], turn.text)
-    conversation.append_message(conversation.roles[1], None)
-    prompt = conversation.get_prompt()
-    if begun is None:
-        return prompt
-    conversation.messages[-1][1] = begun
-    rest = conversation.get_prompt()[len(prompt) :]  # the text between the template's spaces and separators
-    return prompt + rest[: rest.index(begun) + len(begun)]
+        template = replace(template, system=_system_text(template, "\n".join(system)))
+    return ChatPrompt(render_turns(template, turns), tuple(image_urls), stop_text(template))
 
 
 def _check_roles(turns: Sequence[Turn], template: Conversation) -> None:
@@ -125,10 +99,7 @@ def _text(message: Message) -> str:
     text = "\n".join(texts)
     if message.role != ASSISTANT:
         return text
-    text = text if text.strip() else message.refusal or ""
-    while DEFAULT_IMAGE_TOKEN in text:
-        text = text.replace(DEFAULT_IMAGE_TOKEN, "")
-    return text
+    return without_image_tags(text if text.strip() else message.refusal or "")
 
 
 def _system_text(template: Conversation, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from llava.serve.web.components import (
     add_examples,
     ask_question,
     messages,
+    question_again,
     question_box,
     sampling_controls,
     shown_error,
@@ -25,6 +27,8 @@ from llava.serve.web.components import (
 )
 from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.vote_log import VOTES
+
+log = logging.getLogger(__name__)
 
 BUTTONS = {"upvote": "Good answer", "downvote": "Bad answer", "flag": "Flag it"}
 ERROR_S = 10.0  # how long a hint is shown
@@ -48,7 +52,8 @@ class ChatTab:
                 self.shown = gr.Chatbot(
                     height=480,
                     label="Conversation",
-                    buttons=["copy"],
+                    buttons=[],
+                    latex_delimiters=[],
                     feedback_options=None,
                     elem_id="conversation",
                     placeholder="Drop or paste an image into the field below, and ask about it.",
@@ -70,7 +75,7 @@ class ChatTab:
         """Connect the components with the event handlers."""
         controls = [*self.sampling.values(), *self.settings.fields.values()]
         inputs = [self.chat, self.memory, *controls]
-        outputs = [self.chat, self.memory, self.shown, *self.settings.panels]
+        outputs = [self.chat, self.memory, self.shown, self.box, *self.settings.panels]
         asked = self.box.submit(
             self.ask, [self.box, self.chat, self.model], [self.chat, self.shown, self.box], **PRIVATE
         )
@@ -78,7 +83,8 @@ class ChatTab:
         running = [event.success(self.answer, inputs, outputs, **PRIVATE) for event in (asked, again)]
         self.stop.click(None, None, None, cancels=running, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
-        self.clear.click(self.forget, None, cleared, cancels=running, **PRIVATE)
+        for forgetting in (self.clear.click, self.shown.clear):  # the chat has a button of its own
+            forgetting(self.forget, None, cleared, cancels=running, **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
 
@@ -93,7 +99,7 @@ class ChatTab:
         return chat, messages(chat), gr.MultimodalTextbox(value=None)
 
     def answer(self, chat: WebChat | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
-        """Stream the last question's answer."""
+        """Stream the last question's answer. A question that gets none goes back to its field, to be changed."""
         if chat is None or not chat.turns:
             raise shown_error("there is no question yet", ERROR_S)
         remaining = iter(values)
@@ -103,9 +109,10 @@ class ChatTab:
             for part in self.page.replies(chat, chat.request(sampling, fields)):
                 if "finish_reason" in part:
                     panels = self.settings.panel_values(part, memory)
-                yield [chat, memory, messages(chat), *panels]
+                yield [chat, memory, messages(chat), gr.skip(), *panels]
         except LlavaError as error:
-            yield [chat, memory, messages(chat), *panels]
+            box = gr.skip() if chat.turns[-1].answer else question_again(chat.take_back())
+            yield [chat, memory, messages(chat), box, *panels]
             raise shown_error(error) from error
 
     def ask_again(self, chat: WebChat | None) -> Updates:
@@ -121,8 +128,13 @@ class ChatTab:
 
     def vote(self, kind: str, chat: WebChat | None) -> None:
         """Log a vote on the last answer."""
-        if chat is None or chat.turns[-1].answer is None:
+        if chat is None or not chat.turns or chat.turns[-1].answer is None:
             raise shown_error("there is no answer to vote on yet", ERROR_S)
-        if not self.page.log.add(kind, chat):
+        try:
+            kept = self.page.log.add(kind, chat)
+        except OSError as error:
+            log.error("a vote was not kept: %s", error)
+            raise shown_error("the vote could not be kept; please write to those who run this page", ERROR_S) from error
+        if not kept:
             raise shown_error("the log of today is full; the vote was not kept", ERROR_S)
         gr.Info("Thank you.")

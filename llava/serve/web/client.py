@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from llava.conversation import conv_templates
 from llava.errors import LlavaError
 from llava.serve.protocol.framing import iter_chunks
 from llava.serve.protocol.http_client import new_sync_client
@@ -34,18 +35,25 @@ class WebClient:
         return sorted(self._post("/list_models")["models"])
 
     def conv_mode(self, model: str) -> str | None:
-        """Return the prompt template that a worker says its model was trained with; None where it names none.
+        """Return the prompt template that a worker says its model was trained with.
 
-        Upstream's workers name none. Raises ``ServingError`` where no worker serves the model.
+        It is "" where the model names none, and None for an upstream worker, which does not say. Raises
+        ``ServingError`` where no worker serves the model, or it does not answer: a guess could be the wrong template.
         """
         worker = self._post("/get_worker_address", {"model": model})["address"]
         if not worker:
             raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
         try:
-            state = self._client.get(f"{worker}/ready").json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        return state.get("conv_mode") if isinstance(state, dict) else None
+            reply = self._client.get(f"{worker}/ready")
+            mode = None if reply.status_code == 404 else str(reply.json()["conv_mode"] or "")
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise ServingError(
+                f"the worker of {model!r} does not say which prompt template its model needs "
+                f"({type(error).__name__}); please ask again"
+            ) from error
+        if mode and mode not in conv_templates:
+            raise ServingError(f"the worker of {model!r} names the template {mode!r}, which this demo does not know")
+        return mode
 
     def answer(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Yield the chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
