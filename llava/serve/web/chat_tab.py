@@ -83,7 +83,7 @@ class ChatTab:
         running = [event.success(self.answer, inputs, outputs, **PRIVATE) for event in (asked, again)]
         self.stop.click(None, None, None, cancels=running, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
-        for forgetting in (self.clear.click, self.shown.clear):  # the chat has a button of its own
+        for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
             forgetting(self.forget, None, cleared, cancels=running, **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
