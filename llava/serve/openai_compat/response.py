@@ -36,8 +36,8 @@ class ChatAnswer:
         return f"chatcmpl-{self.request_id}"
 
     def text(self, chunk: dict[str, Any]) -> str:
-        """Return the answer so far, without the space around it."""
-        return str(chunk["text"])[len(self.prompt) :].strip()
+        """Return the answer so far, without the space around it, nor what UTF-8 cannot encode."""
+        return str(chunk["text"])[len(self.prompt) :].strip().encode(errors="replace").decode()
 
     async def completion(self, chunks: Chunks) -> Completion:
         """Read all chunks; return the completion. Raises RequestFailure where they have no proper end."""
