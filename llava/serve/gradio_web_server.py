@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from llava.constants import LOGDIR
 from llava.plugins import hooks
 from llava.program import run_program
+from llava.serve.protocol.http_client import checked_server
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
 from llava.serve.web.content_policy import ContentPolicy
@@ -75,7 +76,9 @@ def serve(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace, uploads: Path) -> None:
     parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
     reload_models = args.model_list_mode == "reload"
-    page = Page(WebClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
+    page = Page(
+        WebClient(checked_server(args.controller_url, "--controller-url")), VoteLog(args.log_dir), parts, reload_models
+    )
     blocks = build(page, example_questions(), args.embed)
     blocks.queue(default_concurrency_limit=args.concurrency_count, api_open=False)
     launch(blocks, uploads, args.host, args.port, args.share)

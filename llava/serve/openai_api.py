@@ -32,7 +32,7 @@ from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, Model
 from llava.serve.openai_compat.templates import template_unknown
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
-from llava.serve.protocol.http_client import new_client
+from llava.serve.protocol.http_client import checked_server, new_client
 from llava.serve.protocol.schemas import OTHER_TEMPLATE
 
 HEALTH = "/health"
@@ -206,7 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> None:
     """Answer requests until the process is stopped."""
     api = ChatApi(
-        ControllerClient(args.controller_address.rstrip("/"), new_client(), args.worker_timeout),
+        ControllerClient(
+            checked_server(args.controller_address, "--controller-address"), new_client(), args.worker_timeout
+        ),
         from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
         cors.origins_of(args),

@@ -76,16 +76,7 @@ def test_openai_for_python(python, api, tmp_path) -> None:
 
 @pytest.mark.parametrize("program", ["litellm_python.py", "langchain_python.py"])
 def test_libraries_on_top_of_it(python, api, tmp_path, program) -> None:
-    check(
-        run(
-            python,
-            PROGRAMS / program,
-            f"{api.address}/v1",
-            api.image,
-            folder=tmp_path,
-            LITELLM_LOCAL_MODEL_COST_MAP="1",
-        )
-    )
+    check(run(python, PROGRAMS / program, f"{api.address}/v1", api.image, folder=tmp_path))
 
 
 def test_openai_for_node(node_folder, api) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import httpx
 
+from llava.errors import OptionError
+
 CONNECT_TIMEOUT_S = 5.0
 HEADERS = {"User-Agent": "LLaVA Client"}
 
@@ -23,3 +25,18 @@ def new_sync_client(timeout_s: float) -> httpx.Client:
     """
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     return httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)
+
+
+def checked_server(address: str, flag: str) -> str:
+    """Return a server's address that a flag gives, without a slash at its end.
+
+    Raises OptionError for what no client can connect to, which would otherwise fail at each request.
+    """
+    try:
+        url = httpx.URL(address)
+        usable = url.scheme in ("http", "https") and bool(url.host) and (url.port is None or 0 < url.port < 65536)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OptionError(f"{flag} is {address!r}, which is not a URL: {error}") from error
+    if not usable:
+        raise OptionError(f"{flag} is {address!r}; expected http://HOST:PORT or https://HOST:PORT")
+    return address.rstrip("/")
