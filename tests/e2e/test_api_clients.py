@@ -1,4 +1,4 @@
-"""Clients made for OpenAI's API, unchanged, from an environment of their own, against the bundled model's servers."""
+"""Clients made for OpenAI's API, unchanged, each from a new environment, against the bundled model's servers."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def node_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def api(start_program, root) -> SimpleNamespace:
-    """The bundled model behind controller and API: ``.address``, ``.image``."""
+    """The bundled model, served through controller and API: ``.address``, ``.image``."""
     controller = start_program("llava.serve.controller")
     start_program("llava.serve.model_worker", "--controller-address", controller)
     address = start_program("llava.serve.openai_api", "--controller-address", controller)

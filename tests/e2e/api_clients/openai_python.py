@@ -28,7 +28,7 @@ again = client.chat.completions.create(messages=chat, max_completion_tokens=20, 
 long = client.chat.completions.create(
     messages=[question], max_tokens=40, extra_body={"ignore_eos": True, "min_tokens": 40}, **settings
 )
-least = client.chat.completions.create(messages=[question], max_tokens=40, extra_body={"min_tokens": 12}, **settings)
+some = client.chat.completions.create(messages=[question], max_tokens=40, extra_body={"min_tokens": 12}, **settings)
 drawn = [
     client.chat.completions.create(
         messages=[question], seed=3, **{**settings, "temperature": 1}, extra_body={"top_k": 5, "min_p": 0.1}
@@ -42,7 +42,7 @@ print(
             "streamed": "".join(streamed),
             "second answer": again.choices[0].message.content,
             "tokens with ignore_eos": long.usage.completion_tokens,
-            "tokens with min_tokens": least.usage.completion_tokens,
+            "tokens with min_tokens": some.usage.completion_tokens,
             "drawn alike": drawn[0].choices[0].message.content == drawn[1].choices[0].message.content,
         }
     )
