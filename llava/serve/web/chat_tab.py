@@ -75,16 +75,18 @@ class ChatTab:
         """Connect the components with the event handlers."""
         controls = [*self.sampling.values(), *self.settings.fields.values()]
         inputs = [self.chat, self.memory, *controls]
-        outputs = [self.chat, self.memory, self.shown, self.box, *self.settings.panels]
+        # Without chat and memory, which are changed in place: no late piece of an answer brings a cleared chat back.
+        outputs = [self.shown, self.box, *self.settings.panels]
         asked = self.box.submit(
             self.ask, [self.box, self.chat, self.model], [self.chat, self.shown, self.box], **PRIVATE
         )
         again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
-        running = [event.success(self.answer, inputs, outputs, **PRIVATE) for event in (asked, again)]
-        self.stop.click(None, None, None, cancels=running, **PRIVATE)
+        for event in (asked, again):
+            event.success(self.answer, inputs, outputs, **PRIVATE)
+        self.stop.click(self.stop_answer, [self.chat], None, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
         for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
-            forgetting(self.forget, None, cleared, cancels=running, **PRIVATE)
+            forgetting(self.forget, [self.chat], cleared, **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
 
@@ -109,10 +111,12 @@ class ChatTab:
             for part in self.page.replies(chat, chat.request(sampling, fields)):
                 if "finish_reason" in part:
                     panels = self.settings.panel_values(part, memory)
-                yield [chat, memory, messages(chat), gr.skip(), *panels]
+                yield [messages(chat), gr.skip(), *panels]
+            if not chat.turns:  # cleared meanwhile; Gradio shows the last piece of this event again as it ends
+                yield [[], gr.skip(), *self.settings.panel_values({}, {})]
         except LlavaError as error:
             box = gr.skip() if chat.turns[-1].answer else question_again(chat.take_back())
-            yield [chat, memory, messages(chat), box, *panels]
+            yield [messages(chat), box, *panels]
             raise shown_error(error) from error
 
     def ask_again(self, chat: WebChat | None) -> Updates:
@@ -122,8 +126,16 @@ class ChatTab:
         chat.ask_again()
         return [chat, messages(chat)]
 
-    def forget(self) -> Updates:
+    def stop_answer(self, chat: WebChat | None) -> None:
+        """Let no more of the answer come; what has come stays."""
+        if chat is not None:
+            chat.answers += 1
+
+    def forget(self, chat: WebChat | None) -> Updates:
         """Begin a new conversation, with the panels as they were at the start."""
+        if chat is not None:
+            self.stop_answer(chat)
+            chat.turns.clear()
         return [None, [], *self.settings.panel_values({}, {})]
 
     def vote(self, kind: str, chat: WebChat | None) -> None:

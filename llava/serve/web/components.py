@@ -52,11 +52,22 @@ class Page:
         return WebChat(model, self.client.conv_mode(model))
 
     def replies(self, chat: WebChat, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the chunks of the last turn's answer, and keep the answer in the chat as it grows."""
+        """Yield the chunks of the last turn's answer, and keep the answer in the chat as it grows.
+
+        It ends early, without an error, where ``chat`` is stopped, cleared or asked again meanwhile. Raises LlavaError.
+        """
+        chat.answers += 1
+        number = chat.answers
         with closing(self.client.answer(body)) as chunks:
-            for part in chunks:
-                chat.turns[-1].answer = part["text"][len(body["prompt"]) :].strip()
-                yield part
+            try:
+                for part in chunks:
+                    if chat.answers != number:
+                        return
+                    chat.turns[-1].answer = part["text"][len(body["prompt"]) :].strip()
+                    yield part
+            except LlavaError:
+                if chat.answers == number:
+                    raise
 
 
 @dataclass

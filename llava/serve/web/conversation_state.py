@@ -75,6 +75,7 @@ class WebChat:
     model: str = ""
     mode: str | None = None
     turns: list[Turn] = field(default_factory=list)
+    answers: int = 0  # counts those begun or stopped: an answer goes on while no other one has begun
 
     def ask(self, question: str, files: Sequence[str]) -> None:
         """Append a question. Raises ``LlavaError``; then nothing has changed."""

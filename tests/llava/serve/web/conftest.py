@@ -1,5 +1,6 @@
 """A demo page whose controller answers as the test says."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ class FakeClient:
         self.failure: LlavaError | None = None
         self.refusal: LlavaError | None = None
         self.text = "sunny"
+        self.goes_on = threading.Event()  # the second chunk waits for it
+        self.goes_on.set()
 
     def models(self, refresh: bool) -> list[str]:
         return ["m"]
@@ -34,6 +37,7 @@ class FakeClient:
         if self.refusal is not None:
             raise self.refusal
         yield {"text": f"{body['prompt']} {self.text[:3]}"}
+        assert self.goes_on.wait(60)
         if self.failure is not None:
             raise self.failure
         yield {"text": f"{body['prompt']} {self.text}", "finish_reason": "stop"}

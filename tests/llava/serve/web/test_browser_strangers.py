@@ -97,6 +97,21 @@ def test_bin_of_the_chat_forgets_the_conversation(opened, page) -> None:
     assert icons <= {"Clear", None}, "no icon that changes what is shown only"
 
 
+@pytest.mark.parametrize("button", ["#clear", "#conversation button[title=Clear]"])
+def test_conversation_that_is_cleared_while_it_is_answered_stays_cleared(opened, page, button) -> None:
+    page.client.text = "sun " * 9
+    page.client.goes_on.clear()
+    ask(opened, "the first question")
+    opened.get_by_text("sun").wait_for()
+    opened.locator(button).first.click()
+    opened.wait_for_function("!document.querySelector('#conversation').innerText.includes('first')")
+    page.client.goes_on.set()
+    ask(opened, "the second question")
+    opened.get_by_text("sun sun").wait_for()
+    assert "the first question" not in shown(opened)
+    assert "the first question" not in page.client.requests[-1]["prompt"]
+
+
 def test_upload_of_another_format_is_refused_without_a_path(opened, tmp_path) -> None:
     path = tmp_path / "drawing.png"
     Image.new("RGB", (16, 16), "red").save(path, "EPS")
