@@ -1,6 +1,8 @@
 """Chats rendered by templates, against prompts written out by hand; chats that cannot be rendered."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llava.conversation import conv_templates
 from llava.errors import OptionError
@@ -205,3 +207,42 @@ def test_render_prompt_takes_a_refusal_in_place_of_the_content() -> None:
         Message(role="user", content="b"),
     ]
     assert render_prompt(turns, conv_templates["v1"]).prompt == f"{USER} USER: a ASSISTANT: No.</s>USER: b ASSISTANT:"
+
+
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer", "user", "user", "user", "assistant", "assistant", "tool"])},
+    optional={
+        "content": st.none()
+        | st.sampled_from(["", " ", "a", "<image>", "</s>", "[INST]", "\n", "s"])
+        | st.lists(
+            st.sampled_from(
+                [
+                    {"type": "text", "text": "a"},
+                    {"type": "text", "text": ""},
+                    {"type": "refusal", "refusal": "no"},
+                    {"type": "image_url", "image_url": {"url": URL}},
+                ]
+            ),
+            max_size=2,
+        ),
+        "refusal": st.none() | st.sampled_from(["", "no"]),
+        "tool_calls": st.none() | st.just([]),
+        "name": st.just("x"),
+    },
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(messages=st.lists(MESSAGE, min_size=1, max_size=5), name=st.sampled_from(sorted(conv_templates)))
+def test_render_prompt_of_any_chat_is_a_prompt_or_a_user_error(messages, name) -> None:
+    """With a tag for each image, all texts of the user in order, and the model's turn open at the end."""
+    parsed = [Message(**message) for message in messages]
+    try:
+        got = render_prompt(parsed, conv_templates[name])
+    except OptionError:
+        return
+    assert got.prompt.count("<image>") == len(got.image_urls)
+    assert any(message.role == "user" for message in parsed)
+    last = parsed[-1]
+    if last.role == "assistant" and last.content == "a":
+        assert got.prompt.endswith("a")
