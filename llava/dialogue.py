@@ -12,6 +12,9 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 
+MAX_SQUARE_PIXELS = 50_000_000
+LONGEST_SENT = 1344  # pixels of an image's longer side
+
 
 class SeparatorStyle(Enum):
     """How a template separates turns."""
@@ -164,13 +167,16 @@ def _squared(image: Image.Image, mode: str) -> Image.Image:
         return image.resize((336, 336))
     if mode == "Pad":
         side = max(image.size)
+        if side * side > MAX_SQUARE_PIXELS:  # a thin image: the square is made smaller in any case
+            image = _reduced(image, 2 * LONGEST_SENT)
+            side = max(image.size)
         square = Image.new("RGB", (side, side), (122, 116, 104))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
     raise ValueError(f"image process mode is {mode!r}; expected Default, Crop, Resize or Pad")
 
 
-def _reduced(image: Image.Image, longest: int = 1344, shortest: int = 672) -> Image.Image:
+def _reduced(image: Image.Image, longest: int = LONGEST_SENT, shortest: int = 672) -> Image.Image:
     """Make an image small enough to send: within ``longest`` by ``shortest`` pixels where it is larger."""
     if max(image.size) <= longest:
         return image

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-PLUGINS = ("marks", "tiny_models", "judge", "serving", "servers", "training", "browser")  # of tests/fixtures
+PLUGINS = (  # of tests/fixtures
+    "marks",
+    "tiny_models",
+    "judge",
+    "scripts",
+    "serving",
+    "servers",
+    "training",
+    "browser",
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

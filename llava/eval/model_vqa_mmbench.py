@@ -14,7 +14,7 @@ from llava.eval.answering import runner
 from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, split_list
 from llava.eval.answering.settings import make_parser
 from llava.eval.scoring.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
-from llava.files.images import load_image_from_base64
+from llava.files.images import decode_base64, open_image
 from llava.program import run_program
 
 __all__ = ["eval_model", "get_chunk", "is_none", "main", "read_questions", "split_list"]
@@ -59,7 +59,7 @@ def _rounds(row: Row, rounds: int, request: str) -> Iterator[Question]:
 
 
 def _open_image(text: str) -> Image.Image:
-    return load_image_from_base64(text).convert("RGB")
+    return open_image(decode_base64(text)).image
 
 
 def eval_model(args: argparse.Namespace) -> None:

@@ -28,6 +28,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--model-base", help="folder of the language model, where --model-path holds only a projector or an adapter"
     )
     parser.add_argument("--image-file", required=True, help="paths or URLs of images, separated by --sep")
+    parser.add_argument(
+        "--exif-orientation", action="store_true", help="turn images upright as their EXIF orientation says"
+    )
     parser.add_argument("--query", required=True, help="question about the images")
     parser.add_argument("--conv-mode", help="conversation template (default: the one that the model was trained with)")
     parser.add_argument("--sep", default=",", help="separator of several images in --image-file (default: %(default)s)")
@@ -56,7 +59,8 @@ def eval_model(args: Any) -> Answer:
         options.get("max_new_tokens") or 512,
     )
     sampling.keywords()
-    images = [load_image(name) for name in args.image_file.split(options.get("sep") or ",")]
+    turn = bool(options.get("exif_orientation"))
+    images = [load_image(name, turn_by_exif=turn) for name in args.image_file.split(options.get("sep") or ",")]
     loaded = open_model(options)
     options.update(loaded.options)
     conversation = loaded.template.copy()

@@ -35,6 +35,8 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     Transparency is dropped. 16 bits are scaled by 65535, floats by 1. Raises ImageError, which begins with ``name``,
     where an image's values have no known range, and for modes that have no colour of RGB.
     """
+    if image.mode == "RGB":
+        return image  # not a copy, which Pillow's conversion makes: photographs are large
     if image.mode in EIGHT_BIT:
         return image.convert("RGB")
     if image.mode == "La":

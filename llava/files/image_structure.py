@@ -10,7 +10,9 @@ from llava.errors import ImageError
 
 MAX_SCANS = 100  # of a JPEG; encoders write about 10
 MAX_SCANNED_PIXELS = 1_000_000_000  # pixels times scans: about a second of decoding
-MAX_SEGMENTS = 10_000  # of a JPEG
+MAX_SEGMENTS = 10_000  # of a JPEG, and chunks of a PNG, which may have one more for each kibibyte
+MAX_PACKED_TEXTS = 32  # of a PNG; some hundred bytes of each become a megabyte
+MAX_FILL_BYTES = 1 << 16  # in a row in a JPEG; Pillow reads them one by one
 MAX_EXTENSION_BYTES = 1 << 20  # of a GIF's comments and the like; Pillow's time grows with their square
 MIN_BLOCK_BYTES = 64  # mean size of a GIF's blocks; encoders fill them to 255
 RUN_LENGTH_PIXELS = 8  # a run-length coded BMP, which Pillow decodes in Python, may have this part of the pixels
@@ -22,14 +24,16 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # those that are follo
 def check_structure(data: bytes, name: str) -> int:
     """Read how a file is built, by its first bytes, without decoding it; return the number of a JPEG's scans, else 1.
 
-    Raises ImageError, which begins with ``name``, for a JPEG of too many scans or segments and a GIF of too many
-    comments or blocks. A damaged file passes: the decoder finds that.
+    Raises ImageError, which begins with ``name``, for a JPEG of too many scans or segments, a PNG of too many chunks
+    and a GIF of too many comments or blocks. A damaged file passes: the decoder finds that.
     """
     if data[:3] == b"\xff\xd8\xff":
         scans = count_scans(data, name)
         if scans > MAX_SCANS:
             raise ImageError(f"{name} is a JPEG of {scans:,} scans; at most {MAX_SCANS} are read. Save it anew")
         return scans
+    if data[:4] == b"\x89PNG":
+        _walk_png(data, name)
     if data[:4] == b"GIF8":
         _walk_gif(data, name)
     return 1
@@ -39,6 +43,8 @@ def check_cost(image: Image.Image, scans: int, max_pixels: int, name: str) -> No
     """Raise ImageError where an opened image, not yet decoded, has too many pixels for the way it is coded."""
     width, height = image.size
     pixels = width * height
+    if pixels == 0:
+        raise ImageError(f"{name} has {width} x {height} pixels; expected 1 or more along each side")
     if pixels > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} = {pixels:,} pixels; at most {max_pixels:,} are read. Make it smaller"
@@ -59,7 +65,9 @@ def check_cost(image: Image.Image, scans: int, max_pixels: int, name: str) -> No
 
 
 def count_scans(data: bytes, name: str = "the image") -> int:
-    """Count the scans of a JPEG's first image. Raises ImageError where it has more than ``MAX_SEGMENTS`` segments."""
+    """Count the scans of a JPEG's first image. Raises ImageError where it has too many segments or fill bytes."""
+    if b"\xff" * MAX_FILL_BYTES in data:
+        raise ImageError(f"{name} is a JPEG of {MAX_FILL_BYTES:,} fill bytes in a row; save it anew")
     position, scans = 2, 0
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(data, position)
@@ -69,6 +77,19 @@ def count_scans(data: bytes, name: str = "the image") -> int:
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
         position = found.end() + max(2, length)
     raise ImageError(f"{name} is a JPEG of more than {MAX_SEGMENTS:,} segments; save it anew")
+
+
+def _walk_png(data: bytes, name: str) -> None:
+    """Walk over a PNG's chunks. Raises ImageError for too many, or too many compressed texts."""
+    position, maximum, texts = 8, MAX_SEGMENTS + len(data) // 1024, 0
+    for _ in range(maximum):
+        if position >= len(data):
+            return
+        texts += data[position + 4 : position + 8] in (b"zTXt", b"iTXt", b"iCCP")
+        if texts > MAX_PACKED_TEXTS:
+            raise ImageError(f"{name} is a PNG of more than {MAX_PACKED_TEXTS} compressed texts; save it anew")
+        position += 12 + int.from_bytes(data[position : position + 4], "big")  # length, kind, content, checksum
+    raise ImageError(f"{name} is a PNG of more than {maximum:,} chunks; save it anew")
 
 
 def _walk_gif(data: bytes, name: str) -> None:

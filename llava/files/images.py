@@ -25,10 +25,11 @@ from llava.files.image_structure import check_cost, check_structure
 MIB = 1 << 20
 MAX_PIXELS = 50_000_000
 DOWNLOAD_SECONDS = 30
+MAX_SHOWN = 200  # characters of a name in a message
 REQUEST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Pillow's names of the formats that servers read."""
 # Formats that Pillow decodes itself, in C: others take long, or start programs such as Ghostscript.
-FILE_FORMATS = (*REQUEST_FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX", "ICO", "PSD", "SGI")
+FILE_FORMATS = (*REQUEST_FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX", "ICO", "PSD", "SGI", "HEIF")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class OpenedImage:
     image: Image.Image
     orientation: int = UPRIGHT
     was_turned: bool = False
+
+    def note(self, name: str) -> str | None:
+        """Return what is to be said about an image that was turned, or that a viewer would turn; None for others."""
+        if self.orientation == UPRIGHT:
+            return None
+        if self.was_turned:
+            return f"{name} was turned upright, as its EXIF orientation {self.orientation} says"
+        return f"{name} is read as it is stored, although its EXIF orientation is {self.orientation}"
 
 
 ANY_FILE = ImageLimits()
@@ -84,7 +93,7 @@ def open_image(
 
 
 def load_image(
-    source: str | Path | Image.Image, max_pixels: int = MAX_PIXELS, *, turn_by_exif: bool = False
+    source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS, *, turn_by_exif: bool = False
 ) -> Image.Image:
     """Load an RGB image as ``open_image`` does."""
     return open_image(source, replace(ANY_FILE, max_pixels=max_pixels), turn_by_exif=turn_by_exif).image
@@ -100,7 +109,7 @@ def load_image_from_base64(image: str | bytes, max_pixels: int = MAX_PIXELS) -> 
     return _decoded(_inspected(decode_base64(image, limits), name, limits)[0], name)
 
 
-def decode_base64(text: str | bytes, limits: ImageLimits) -> bytes:
+def decode_base64(text: str | bytes, limits: ImageLimits = ANY_FILE) -> bytes:
     """Return the file that a base64 text holds. Raises ImageError where it is not base64, or too large."""
     if len(text) * 3 // 4 > limits.max_bytes + 2:
         raise ImageError(f"the image of a request has more than {limits.max_bytes:,} bytes; make it smaller")
@@ -113,21 +122,25 @@ def decode_base64(text: str | bytes, limits: ImageLimits) -> bytes:
 
 def check_image(path: str | Path, limits: ImageLimits = ANY_FILE) -> None:
     """Raise the ImageError that ``open_image`` would, if any, without decoding files that are plainly complete."""
-    with contextlib.suppress(*DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
+    with contextlib.suppress(ImageError, *DAMAGED, Image.DecompressionBombError), open(path, "rb") as file:
         image = _header(file, limits)
-        small = image.width * image.height <= limits.max_pixels
-        if small and image.mode in EIGHT_BIT and _plainly_complete(image, file):
+        if image.mode in EIGHT_BIT and _plainly_complete(image, file, limits):
             return
     open_image(path, limits)
 
 
-def _plainly_complete(image: Image.Image, file: BinaryIO) -> bool:
-    """Return whether a PNG's checksums are right, or a JPEG of one scan has its end; False for others."""
+def _plainly_complete(image: Image.Image, file: BinaryIO, limits: ImageLimits) -> bool:
+    """Return whether a PNG's checksums are right, or a JPEG has its end; False for other formats, and costly files."""
+    if image.format not in ("PNG", "JPEG"):
+        return False
+    scans = 1
+    if image.info.get("progressive"):
+        file.seek(0)
+        scans = check_structure(file.read(limits.max_bytes), "it")
+    check_cost(image, scans, limits.max_pixels, "it")
     if image.format == "PNG":
         image.verify()  # raises where it is not
         return True
-    if image.format != "JPEG" or image.info.get("progressive"):
-        return False
     file.seek(-2, io.SEEK_END)
     return file.read() == b"\xff\xd9"
 
@@ -136,15 +149,16 @@ def _read(name: str, limits: ImageLimits) -> bytes:
     """Read the file at a path or an http(s) address. Raises ImageError."""
     if name.startswith(("http://", "https://")):
         return _download(name, limits)
-    if Path(name).is_dir():
-        raise ImageError(f"{name!r} is a folder; expected an image file")
     try:
         with open(name, "rb") as file:
             data = file.read(limits.max_bytes + 1)
     except FileNotFoundError as error:
         raise ImageError(f"there is no image at {name!r}; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name!r} is a folder; expected an image file") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise ImageError(f"cannot open the image {name!r}: {getattr(error, 'strerror', None) or error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"cannot open the image {name[:MAX_SHOWN]!r}: {reason}") from error
     if len(data) > limits.max_bytes:
         raise ImageError(f"{name!r} has more than {limits.max_bytes:,} bytes; make it smaller")
     return data

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import TextIteratorStreamer
 
 from llava.conversation import Conversation
+from llava.files.images import open_image
 from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
-from llava.mm_utils import load_image
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 
 
@@ -42,10 +42,18 @@ class ChatSession:
         """Forget the conversation; the images stay."""
         self.conversation = self.template.copy()
 
-    def open_images(self, paths: Sequence[str]) -> None:
-        """Load the images to ask about, and begin a new conversation. Raises ``ImageError``."""
-        self.images = [load_image(path) for path in paths]
+    def open_images(self, paths: Sequence[str]) -> list[str]:
+        """Load the images to ask about, and begin a new conversation. Raises ``ImageError``.
+
+        Returns a note for each image that its EXIF orientation would turn, or that the option ``exif_orientation`` has
+        turned.
+        """
+        turn = bool(self.options.get("exif_orientation"))
+        opened = [open_image(path, turn_by_exif=turn) for path in paths]
+        self.images = [image.image for image in opened]
         self.reset()
+        notes = (image.note(path) for image, path in zip(opened, paths, strict=True))
+        return [note for note in notes if note is not None]
 
     def ask(self, question: str, show: Callable[[str], None]) -> Answer:
         """Answer a question; call ``show`` with the answer's text piece by piece.

@@ -41,6 +41,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled model")
     parser.add_argument("--model-base", help="folder of the language model, where --model-path holds only a projector")
     parser.add_argument("--image-file", nargs="+", action="extend", help="images to ask about: paths or http(s) URLs")
+    parser.add_argument(
+        "--exif-orientation", action="store_true", help="turn images upright as their EXIF orientation says"
+    )
     parser.add_argument("--device", help="cpu, cuda or mps; by default the first that is available of cuda, mps, cpu")
     parser.add_argument(
         "--conv-mode",
@@ -70,7 +73,8 @@ def open_session(args: argparse.Namespace) -> ChatSession:
     loaded = open_model(options)
     options.update(loaded.options)
     session = ChatSession(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, sampling, options)
-    session.open_images(args.image_file or [])
+    for note in session.open_images(args.image_file or []):
+        print(f"[{note}]", flush=True)
     return session
 
 
@@ -81,8 +85,7 @@ def run_command(session: ChatSession, line: str) -> str:
     if command == "image":
         if not argument:
             raise OptionError("/image needs a path: /image PATH")
-        session.open_images([argument])
-        return f"image: {argument}"
+        return "\n".join([f"image: {argument}", *(f"[{note}]" for note in session.open_images([argument]))])
     if command == "reset":
         session.reset()
         return "new conversation"

@@ -68,6 +68,7 @@ class DataArguments:
     image_grid_pinpoints: str | None = HfArg(
         default=None, help="with anyres: sizes in pixels that an image may take, [[width, height], ...]"
     )
+    exif_orientation: bool = HfArg(default=False, help="turn images upright as their EXIF orientation says")
     check_data: bool = HfArg(default=True, help="check every record before the first step")
     check_data_only: bool = HfArg(default=False, help="check every record, report the faults, and stop")
 

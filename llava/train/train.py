@@ -75,7 +75,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
     _log_trainable_parameters(model)
-    samples = _sample_settings(model, vision, data_args.image_folder)
+    samples = _sample_settings(model, vision, data_args)
     return LLaVATrainer(
         model=model,
         args=training_args,
@@ -90,16 +90,17 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
 
 
 def _sample_settings(
-    model: transformers.PreTrainedModel, vision: VisionSettings | None, image_folder: str | None
+    model: transformers.PreTrainedModel, vision: VisionSettings | None, data_args: DataArguments
 ) -> SampleSettings:
     if vision is None:
-        return SampleSettings(image_folder)
+        return SampleSettings(data_args.image_folder)
     return SampleSettings(
-        image_folder,
+        data_args.image_folder,
         model.get_vision_tower().image_processor,
         vision.image_aspect_ratio,
         vision.image_grid_pinpoints,
         vision.mm_use_im_start_end,
+        data_args.exif_orientation,
     )
 
 

@@ -37,6 +37,8 @@ def science_qa(bench: Bench) -> None:
             "choices": options,
             "answer": "ABCD".index(question.answer),
             "hint": caption(scene) if text_only else "",
+            "lecture": "",
+            "solution": "" if text_only else caption(scene),
             "image": None if text_only else "image.png",
             "split": "test",
         }

@@ -7,7 +7,7 @@ default DEEPSPEED scripts/zero3.json
 default MODEL lmsys/vicuna-7b-v1.5
 default PROJECTOR checkpoints/llava-v1.5-7b-pretrain/mm_projector.bin
 mix665k
-default OUT checkpoints/llava-v1.5-7b-lora
+default OUT "checkpoints/llava-v1.5-7b-lora${SCHEDULER:+-ada-$SCHEDULER}"
 
 recipe \
     "${CHAT[@]}" \

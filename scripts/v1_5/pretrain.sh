@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # LLaVA-1.5, stage 1: trains the projector alone, on captions (LCS-558K). recipe.sh says what the variables mean.
 source "$(dirname "$0")/recipe.sh"
+projector_alone
 
 default DEEPSPEED scripts/zero2.json
 default MODEL lmsys/vicuna-7b-v1.5

@@ -62,3 +62,16 @@ def test_get_images_limits_both_sides(size, expected):
     assert image.size == expected
     (text,) = conversation.get_images()
     assert Image.open(io.BytesIO(base64.b64decode(text))).size == expected
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 16_000), (1500, 700)])
+def test_get_images_pads_thin_images_without_their_square(size, monkeypatch):
+    made, new = [], Image.new
+    image = new("RGB", size, "white")
+    monkeypatch.setattr(Image, "new", lambda mode, size, *colour: made.append(size) or new(mode, size, *colour))
+    conversation = conv_templates["v1"].copy()
+    conversation.append_message("USER", ("what?", image, "Pad"))
+    (padded,) = conversation.get_images(return_pil=True)
+    assert padded.size == (672, 672) and max(map(max, made)) <= 2688
+    assert padded.getpixel((0, 0)) == padded.getpixel((671, 671)) == (122, 116, 104)
+    assert padded.getpixel((336, 336)) != (122, 116, 104)

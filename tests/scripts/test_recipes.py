@@ -16,8 +16,10 @@ from llava.train.train import parse_arguments
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ["pretrain", "finetune", "finetune_lora", "finetune_task", "finetune_task_lora"]
 RECIPES += ["finetune_ada_heads", "finetune_ada_layers"]
+FIRST = ["pretrain", "finetune", "finetune_full_schedule", "finetune_lora", "finetune_qlora", "finetune_sqa"]
 SETTINGS = {"PRESET", "LAUNCHER", "NPROC", "HOSTFILE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "DEEPSPEED"}
-SETTINGS |= {"MODEL", "DATA", "IMAGES", "OUT", "TOWER", "PROJECTOR", "REPORT_TO", "STEPS", "BATCH", "DRY_RUN"}
+SETTINGS |= {"MODEL", "DATA", "IMAGES", "OUT", "TOWER", "PROJECTOR", "PROJECTOR_TYPE", "REPORT_TO", "STEPS", "BATCH"}
+SETTINGS |= {"DRY_RUN", "SCHEDULER", "PREFIX", "RANK", "BUDGETS", "MODEL_VERSION", "PROMPT_VERSION"}
 
 
 def run(script, *flags, path=None, **settings):
@@ -28,9 +30,9 @@ def run(script, *flags, path=None, **settings):
     return subprocess.run(command, cwd=ROOT, env={**kept, **settings}, capture_output=True, text=True)
 
 
-def launched(recipe, *flags, **settings):
+def launched(recipe, *flags, folder="scripts/v1_5", **settings):
     """The words of the line that a recipe would start: those of the launcher, and the flags after the program."""
-    ran = run(f"scripts/v1_5/{recipe}.sh", *flags, DRY_RUN="1", **settings)
+    ran = run(f"{folder}/{recipe}.sh", *flags, DRY_RUN="1", **settings)
     assert ran.returncode == 0, ran.stderr
     words = shlex.split(ran.stdout)
     index = words.index("llava/train/train_mem.py")
@@ -103,6 +105,65 @@ def test_published_settings(recipe, expected):
     assert ("--pretrain_mm_mlp_adapter" in flags) == (recipe in ("finetune", "finetune_lora"))
 
 
+@pytest.mark.parametrize("recipe", FIRST)
+@pytest.mark.parametrize("preset", ["", "shapes"])
+def test_first_llavas_flags_parse(recipe, preset):
+    launcher, flags = launched(recipe, folder="scripts", PRESET=preset)
+    assert launcher == (["python"] if preset else ["deepspeed"])
+    if not preset:
+        index = flags.index("--deepspeed")
+        assert flags[index : index + 2] == ["--deepspeed", "scripts/zero2.json"]
+        del flags[index : index + 2]
+    parsed = parse_arguments([*flags, "--use_cpu", "True", "--report_to", "none"])
+    model, data, training = (parsed[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
+    assert model.version == ("plain" if recipe == "pretrain" else "v1")
+    assert model.mm_projector_type == ("mlp2x_gelu" if preset else "linear")
+    assert data.image_aspect_ratio == "square"
+    assert training.lora_enable == recipe.endswith("lora") and training.bits == (
+        4 if recipe == "finetune_qlora" else 16
+    )
+    assert parsed[AdaArguments].scheduler_type is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("pretrain", {"learning_rate": "2e-3", "save_steps": "24000", "tune_mm_mlp_adapter": "True"}),
+        ("finetune", {"data_path": "playground/data/llava_instruct_80k.json", "num_train_epochs": "1"}),
+        ("finetune_full_schedule", {"data_path": "playground/data/llava_instruct_158k.json", "num_train_epochs": "3"}),
+        ("finetune_sqa", {"model_name_or_path": "lmsys/vicuna-13b-v1.3", "num_train_epochs": "12"}),
+        ("finetune_lora", {"output_dir": "checkpoints/llava-vicuna-v1-3-7b-finetune_lora", "learning_rate": "2e-5"}),
+    ],
+)
+def test_first_llavas_published_settings(recipe, expected):
+    _, flags = launched(recipe, folder="scripts")
+    always = {"vision_tower": "openai/clip-vit-large-patch14", "per_device_train_batch_size": "16", "bf16": "True"}
+    for name, value in {**always, **expected}.items():
+        assert value_of(flags, name) == value, name
+
+
+def test_first_llava_on_llama_2():
+    settings = {"MODEL_VERSION": "llama-2-7b-chat", "PROMPT_VERSION": "llava_llama_2"}
+    _, flags = launched("finetune", folder="scripts", **settings)
+    assert value_of(flags, "version") == "llava_llama_2" and value_of(flags, "model_name_or_path").endswith("7b-chat")
+    assert value_of(flags, "pretrain_mm_mlp_adapter") == "checkpoints/llava-llama-2-7b-chat-pretrain/mm_projector.bin"
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "finetune_lora", "finetune_task", "finetune_task_lora"])
+def test_scheduler_can_be_added_to_any_recipe_of_stage_2(recipe):
+    settings = {"SCHEDULER": "L", "PREFIX": "12", "BUDGETS": "0.3:1.0"}
+    plain, adaptive = launched(recipe)[1], launched(recipe, **settings)[1]
+    assert value_of(adaptive, "output_dir") == value_of(plain, "output_dir") + "-ada-L", "two results, two folders"
+    assert value_of(adaptive, "scheduler_type") == "L" and value_of(adaptive, "num_prefix_layers") == "12"
+    assert value_of(adaptive, "scheduler_rank") == "8" and value_of(adaptive, "latency_budget") == "0.3:1.0"
+
+
+@pytest.mark.parametrize("script", ["scripts/pretrain.sh", "scripts/v1_5/pretrain.sh"])
+def test_stage_1_refuses_a_scheduler(script):
+    ran = run(script, DRY_RUN="1", SCHEDULER="H")
+    assert ran.returncode == 1 and "trains the projector alone" in ran.stderr and not ran.stdout
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_small_setting_takes_what_each_recipe_learns_from(recipe):
     _, flags = launched(recipe, PRESET="shapes")
@@ -166,6 +227,7 @@ def test_many_machines(tmp_path):
     ("settings", "complaint"),
     [
         ({"PRESET": "shape"}, "PRESET is 'shape'; expected one of"),
+        ({"SCHEDULER": "heads"}, "SCHEDULER is 'heads'; expected H (attention heads and neurons), L (layers)"),
         ({"LAUNCHER": "mpirun"}, "LAUNCHER is 'mpirun'; expected deepspeed, torchrun or python"),
         ({"LAUNCHER": "torchrun", "HOSTFILE": "nowhere"}, "HOSTFILE is 'nowhere', which is no file"),
         ({"LAUNCHER": "torchrun", "HOSTFILE": "README.md"}, "is not in README.md; name its line, from 0, in NODE_RANK"),

@@ -16,6 +16,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, groups_by_length
 from llava.eval.answering.runner import row_metadata
+from llava.files.images import load_image
 from llava.generation import image_tag
 from llava.token_clock import TokenClock
 
@@ -58,7 +59,7 @@ def images_of(visuals: Iterable[object] | None, title: str) -> list[Image.Image]
             continue
         if not isinstance(visual, Image.Image):
             raise DataError(f"{title} shows a {type(visual).__name__}; ada_llava reads images only")
-        images.append(visual.convert("RGB"))
+        images.append(load_image(visual))
     return images
 
 

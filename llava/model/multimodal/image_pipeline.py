@@ -20,7 +20,7 @@ from llava.model.multimodal.anyres_grid import (
 from llava.protocols import ImageProcessor
 
 SMALL_SQUARE = 2048 * 2048  # pixels; a square up to this costs little, whatever it is made of
-MAX_PADDING = 4  # pixels of a square for one of its image
+MAX_PADDING = 4  # pixels of a tall image's square for one of the image
 CROPPED_ASPECT = 16
 
 
@@ -103,14 +103,15 @@ def _stacked(pixels: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
 def padded_square(image: Image.Image, colour: tuple[int, ...], processor: ImageProcessor) -> Image.Image:
     """Centre an image in a square of its longer side, for the processor to resize.
 
-    Where that square would be much larger than the image, or have more than ``MAX_PIXELS``, the longer side is resized
-    to the processor's before the shorter one is padded and resized: the same pixels, up to rounding, in less memory.
+    Where that square would be large, the longer side is resized to the processor's before the shorter one is padded and
+    resized, in far less memory. Pillow resizes the width first: the pixels of a wide image are exactly those of the
+    square. Those of a tall one may differ by rounding, so its square is made unless that is much larger than the image.
     """
-    long, pixels = max(image.size), image.width * image.height
-    if long * long <= min(MAX_PIXELS, max(SMALL_SQUARE, MAX_PADDING * pixels)):
+    long, pixels, wide = max(image.size), image.width * image.height, image.width > image.height
+    limit = SMALL_SQUARE if wide else min(MAX_PIXELS, max(SMALL_SQUARE, MAX_PADDING * pixels))
+    if long * long <= limit:
         return expand2square(image, colour)
     side = processor.size["shortest_edge" if "shortest_edge" in processor.size else "height"]
-    wide = image.width > image.height
     strip = image.resize((side, image.height) if wide else (image.width, side), processor.resample)
     canvas = Image.new("RGB", (side, long) if wide else (long, side), colour)
     canvas.paste(strip, (0, (long - image.height) // 2) if wide else ((long - image.width) // 2, 0))

@@ -24,12 +24,13 @@ class ImagePool:
 
     The decoding of one image is bounded before it begins (``llava.files.image_structure``), so a thread is free again
     soon after a deadline has passed. timeout_s: seconds that a request's images may take, their wait included.
-    max_pending: requests that may be in the pool; others get 429. threads: for large images; each holds one image.
+    max_pending: requests that may be in the pool, of which ``pending`` are; others get 429. threads: for large images;
+    each holds one image.
     """
 
     def __init__(self, timeout_s: float, max_pending: int, threads: int | None = None) -> None:
         self.timeout_s, self.max_pending = timeout_s, max_pending
-        self._pending = 0
+        self.pending = 0
         self._small = ThreadPoolExecutor(1, "small-images")
         self._large = ThreadPoolExecutor(threads or default_threads(), "large-images")
 
@@ -39,10 +40,10 @@ class ImagePool:
         is_large: whether the work takes long; it is asked in a thread, too. Raises RequestFailure where the pool is
         full or the time is up, and what ``work`` raises. A caller that is cancelled frees its place at once.
         """
-        if self._pending >= self.max_pending:
-            message = f"the images of {self._pending} requests wait to be read; please ask again later"
+        if self.pending >= self.max_pending:
+            message = f"the images of {self.pending} requests wait to be read; please ask again later"
             raise RequestFailure(429, "queue_full", message, retry_after=1)
-        self._pending += 1
+        self.pending += 1
         late = threading.Event()
         try:
             with anyio.fail_after(self.timeout_s):
@@ -58,7 +59,7 @@ class ImagePool:
             raise RequestFailure(503, "timeout", message, retry_after=1) from error
         finally:
             late.set()
-            self._pending -= 1
+            self.pending -= 1
 
     def close(self) -> None:
         """End the threads once what they do is done; what waits is cancelled."""

@@ -76,6 +76,6 @@ def _open(text: str, number: int, limits: RequestLimits, notes: list[str]) -> Im
         opened = open_image(data, image_limits(limits), turn_by_exif=turn)
     except ImageError as error:
         raise ImageError(f"image {number}: {error}") from error
-    if opened.was_turned:
-        notes.append(f"image {number} was turned upright, as its EXIF orientation {opened.orientation} says")
+    if opened.was_turned and (note := opened.note(f"image {number}")):
+        notes.append(note)
     return opened.image

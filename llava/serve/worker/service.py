@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -57,7 +58,8 @@ class WorkerService:
     def status(self) -> WorkerStatus:
         """Return the status that the controller asks for."""
         load = self.queue.load()
-        return WorkerStatus(model_names=[self.loaded.name], speed=1, queue_length=load.waiting + load.running)
+        requests = self.images.pending + load.waiting + load.running
+        return WorkerStatus(model_names=[self.loaded.name], speed=1, queue_length=requests)
 
     def not_ready_reason(self) -> str | None:
         """Return why no request should be sent here; None where one may be."""
@@ -67,12 +69,14 @@ class WorkerService:
 
     async def accept(self, body: GenerationBody, request_id: str) -> ResponseStream:
         """Check a request and put it in the queue. Raises RequestFailure."""
+        arrived = time.perf_counter()  # reading its images counts
         try:
             if (reason := self.not_ready_reason()) is not None:
                 raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
             self.queue.refuse_if_full()  # before any work is done for it
             generation = await self._parse(body)
             stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
+            stream.request.arrived = arrived
             self.queue.put(stream.request)
         except LlavaError as error:
             failure = RequestFailure(400, "bad_request", str(error))

@@ -27,7 +27,8 @@ IMAGE_WORDS = 128  # length of an image, in words, where samples are grouped by 
 class SampleSettings:
     """How a record becomes a sample, under the names of the flags; without an image processor only texts are read.
 
-    image_grid_pinpoints: with the aspect ratio ``anyres``, sizes [width, height] in pixels.
+    image_grid_pinpoints: with the aspect ratio ``anyres``, sizes [width, height] in pixels. exif_orientation: whether
+    images are turned upright; else they are read as they are stored.
     """
 
     image_folder: str | None = None
@@ -35,6 +36,7 @@ class SampleSettings:
     image_aspect_ratio: str = "square"
     image_grid_pinpoints: Sequence[Sequence[int]] | None = None
     mm_use_im_start_end: bool = False
+    exif_orientation: bool = False
 
     @property
     def is_multimodal(self) -> bool:
@@ -91,7 +93,8 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         source, args = record["conversations"], self.data_args
         sample: dict[str, Any] = {}
         if "image" in record:
-            image = load_image(str(Path(args.image_folder or "") / record["image"]))
+            turn = getattr(args, "exif_orientation", False)  # upstream's arguments have none
+            image = load_image(str(Path(args.image_folder or "") / record["image"]), turn_by_exif=turn)
             sample["image"] = ImagePipeline(args.image_processor, args).pixels(image)
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)

@@ -1,4 +1,4 @@
-# Sourced by the benchmark scripts in this folder: settings, and the function that splits questions among processes.
+# Sourced by the benchmark scripts in this folder, and by scripts/sqa_eval_*.sh: settings, and the function that splits questions among processes.
 #
 #   CKPT=ada/checkpoints/shapes-H DATA=runs/shapes/data/eval BUDGET=0.6 bash scripts/v1_5/eval/pope.sh --batch-size 8
 #
@@ -8,12 +8,28 @@
 #   NAME     name of the answers         the checkpoint's last name, and the budget
 #   CHUNKS   processes                           one for each device in CUDA_VISIBLE_DEVICES, else one
 #   CONV     conversation template               vicuna_v1
+#   PRESET   shapes: the bundled model asked QUESTIONS=60 of every benchmark of the shapes world, on a CPU
 #
 # A script's arguments go to the program that answers. If a script is stopped, the same command resumes it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 EXTRAS=${EXTRAS:-eval} source scripts/venv.sh
 
+case ${PRESET:-} in
+    "") ;;
+    shapes)
+        CKPT=${CKPT:-ada/checkpoints/shapes-H}
+        if [ -z "${DATA:-}" ]; then
+            DATA=playground/data/shapes/eval
+            [ -d "$DATA" ] || python -m playground.shapes.generate --out "$(dirname "$DATA")" --only-benchmarks \
+                --benchmarks "${QUESTIONS:-60}" --scenes 6000
+        fi
+        ;;
+    *)
+        echo "error: PRESET is '$PRESET'; expected shapes, or nothing for the published benchmarks" >&2
+        exit 2
+        ;;
+esac
 DATA=${DATA:-playground/data/eval}
 CKPT=${CKPT:-liuhaotian/llava-v1.5-13b}
 NAME=${NAME:-$(basename "$CKPT")${BUDGET:+-budget-$BUDGET}}
@@ -25,14 +41,23 @@ if ! [[ $CHUNKS =~ ^[1-9][0-9]*$ ]]; then
 fi
 
 answer() { # module answers-file flags...: every question answered, by CHUNKS processes, merged in order
-    local module=$1 merged=$2 folder failed=0 index parts=() running=()
+    answer_parts "$@"
+    merge_parts "$2"
+}
+
+part_of() { # answers-file index: prints the name of the answers of one process
+    local folder=${1%.jsonl}
+    [ "$(basename "$1")" != merge.jsonl ] || folder=$(dirname "$1")
+    echo "$folder/${CHUNKS}_$2.jsonl"
+}
+
+answer_parts() { # module answers-file flags...: every question answered, by CHUNKS processes, into a file each
+    local module=$1 merged=$2 part failed=0 index running=()
     shift 2
-    folder=${merged%.jsonl}
-    [ "$(basename "$merged")" != merge.jsonl ] || folder=$(dirname "$merged")
-    mkdir -p "$folder"
     rm -f "$merged" # it may be of other settings; the parts are checked
     for ((index = 0; index < CHUNKS; index++)); do
-        parts+=("$folder/${CHUNKS}_$index.jsonl")
+        part=$(part_of "$merged" "$index")
+        mkdir -p "$(dirname "$part")"
         (
             if [ ${#DEVICES[@]} -gt 0 ]; then
                 export CUDA_VISIBLE_DEVICES=${DEVICES[index % ${#DEVICES[@]}]}
@@ -40,7 +65,7 @@ answer() { # module answers-file flags...: every question answered, by CHUNKS pr
                 cores=$(($(nproc) / CHUNKS))
                 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores ? cores : 1))}
             fi
-            exec python -m "llava.eval.$module" --model-path "$CKPT" --answers-file "${parts[index]}" \
+            exec python -m "llava.eval.$module" --model-path "$CKPT" --answers-file "$part" \
                 --num-chunks "$CHUNKS" --chunk-idx "$index" --temperature 0 --conv-mode "${CONV:-vicuna_v1}" \
                 ${BUDGET:+--latency-budget "$BUDGET"} "$@"
         ) &
@@ -55,6 +80,18 @@ answer() { # module answers-file flags...: every question answered, by CHUNKS pr
         echo "error: $module stopped with code $failed; nothing is merged. The same line goes on where it was" >&2
         exit "$failed"
     fi
+}
+
+merge_parts() { # answers-file: what CHUNKS processes answered, in order
+    local merged=$1 index parts=()
+    for ((index = 0; index < CHUNKS; index++)); do
+        parts+=("$(part_of "$merged" "$index")")
+        if [ ! -f "${parts[index]}" ]; then
+            echo "error: there is no ${parts[index]}; CHUNKS is $CHUNKS: is it the number that the answers were made with," \
+                "and has each process ended?" >&2
+            exit 2
+        fi
+    done
     cat "${parts[@]}" >"$merged.new"
     mv "$merged.new" "$merged"
 }

@@ -9,7 +9,8 @@ else
     default DEEPSPEED scripts/zero2.json
     EXTRAS=${EXTRAS:+$EXTRAS,}train
 fi
-[[ $RECIPE == *_lora ]] && EXTRAS=${EXTRAS:+$EXTRAS,}train
+[[ $RECIPE == *lora ]] && EXTRAS=${EXTRAS:+$EXTRAS,}train
+[[ $RECIPE == *qlora ]] && EXTRAS=$EXTRAS,quant
 [ -n "${DRY_RUN:-}" ] || EXTRAS=${EXTRAS:-} source scripts/venv.sh
 
 # New memory costs more than the arithmetic at this size: keep what was freed.
@@ -18,15 +19,17 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736
 default MODEL ada/checkpoints/shapes-base
 default TOWER ""
 default PROJECTOR ""
-default OUT "runs/shapes-${SCHEDULER:-${RECIPE#finetune_}}"
+case $RECIPE in
+    finetune_ada_*) default OUT "runs/shapes-$SCHEDULER" ;;
+    *) default OUT "runs/shapes-${_first_llava:+first-}${RECIPE#finetune_}${SCHEDULER:+-$SCHEDULER}" ;;
+esac
 default REPORT_TO none
+default PROJECTOR_TYPE mlp2x_gelu
 default PREFIX 2
 default RANK 2
 _part=conversations
-case $RECIPE in
-    pretrain) _part=captions ;;
-    finetune_ada_*) _part=short ;; # what it brings: playground/shapes/README.md
-esac
+[ -z "${SCHEDULER:-}" ] || _part=short # what it brings: playground/shapes/README.md
+[ "$RECIPE" != pretrain ] || _part=captions
 if [ -z "${DATA:-}" ]; then
     _folder=playground/data/shapes
     DATA=$_folder/$_part.json

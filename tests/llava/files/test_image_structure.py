@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -84,6 +85,21 @@ def test_open_image_counts_scans_by_pixels(monkeypatch):
         open_image(data)
 
 
+def png(before=b"", after=b"") -> bytes:
+    """A PNG of 8 by 8 pixels, with chunks before its pixels, and many times others after them."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    return data[:start] + before + data[start:end] + after * 30_000 + data[end:]
+
+
+def packed_text() -> bytes:
+    """A PNG's chunk of a kilobyte that holds a megabyte of text."""
+    content = b"zTXtkey\0\0" + zlib.compress(bytes(1_000_000), 9)
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
 COMMENT = b"\x21\xfe\x01a\0"
 HOSTILE = {
     "many comments": gif(before=COMMENT * 250_000),
@@ -92,13 +108,17 @@ HOSTILE = {
     "an application's blocks": gif(before=b"\x21\xff\x0bNETSCAPE2.0" + b"\x01\x84" * 600_000 + b"\0"),
     "plain text": gif(before=b"\x21\x01\x01a\0" * 250_000),
     "blocks of one byte": gif(blocks=b"\x01\x84" * 600_000),
+    "chunks of a PNG": png(b"\0\0\0\5tEXta\0b\0\0\x12\x34\x56\x78" * 30_000),
+    "chunks after a PNG's pixels": png(after=bytes(4) + b"abCd" + bytes(4)),
+    "packed texts of a PNG": png(packed_text() * 40),
+    "fill bytes of a JPEG": jpeg()[:2] + b"\xff" * 100_000 + jpeg()[2:],
     "segments of a JPEG": jpeg()[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg()[2:],
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_open_image_refuses_endless_blocks(name):
-    with pytest.raises(ImageError, match=r"a (GIF|JPEG) "):
+    with pytest.raises(ImageError, match=r"a (GIF|JPEG|PNG) "):
         open_image(HOSTILE[name])
 
 
@@ -114,6 +134,7 @@ def test_check_structure_ordinary_files_pass(tmp_path):
     ):
         assert check_structure(data, "it") in (0, 1)
     assert open_image(tmp_path / "a.gif").image.size == (300, 200)
+    assert open_image(png(packed_text() * 4)).image.size == (8, 8)
 
 
 @pytest.mark.parametrize(("size", "wrong"), [((25_000, 251), "run-length"), ((1, 70_000), "65,535"), ((8, 8), None)])

@@ -8,8 +8,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from llava.errors import ImageError
+from llava.files.images import ImageLimits, check_image, open_image
 from llava.mm_utils import load_image, load_image_from_base64
 
 
@@ -125,3 +127,45 @@ def test_load_image_from_an_address(image, monkeypatch):
     answer.status_code = 404
     with pytest.raises(ImageError, match="404"):
         load_image("https://example.org/gone.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I", "F", "I;16"])
+def test_load_image_without_pixels_raises(mode):
+    with pytest.raises(ImageError, match="0 x 5 pixels"):
+        load_image(Image.new(mode, (0, 5)))
+
+
+def test_open_image_refuses_a_file_beyond_its_bytes_and_formats(image, tmp_path):
+    image.save(tmp_path / "a.png")
+    size = (tmp_path / "a.png").stat().st_size
+    assert open_image(tmp_path / "a.png", ImageLimits(max_bytes=size)).image.tobytes() == image.tobytes()
+    with pytest.raises(ImageError, match=rf"a\.png.*{size - 1:,} bytes"):
+        open_image(tmp_path / "a.png", ImageLimits(max_bytes=size - 1))
+    for kind in ("EPS", "DDS"):  # Ghostscript would run the first
+        image.save(tmp_path / "a", kind)
+        with pytest.raises(ImageError, match="expected one of PNG, JPEG"):
+            load_image(tmp_path / "a")
+    with pytest.raises(ImageError, match="expected one of PNG"):
+        open_image(b"".join([b"II*\0", bytes(200)]), ImageLimits(formats=("PNG",)))
+
+
+@pytest.mark.parametrize("source", ["\0", "a" * 5000, "/dev/zero"])
+def test_load_image_of_odd_paths_raises(source):
+    with pytest.raises(ImageError):
+        open_image(source, ImageLimits(max_bytes=1000))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_check_image_decodes_no_complete_jpeg(image, tmp_path, monkeypatch, options):
+    image.save(tmp_path / "a.jpg", **options)
+    complete = (tmp_path / "a.jpg").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+        patch.setattr(JpegImageFile, "load", lambda _: pytest.fail("decoded"))
+        check_image(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(complete[: len(complete) // 3])
+    with pytest.raises(ImageError, match=r"a\.jpg.*cut short"):
+        check_image(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(complete)
+    with pytest.raises(ImageError, match="1,200 pixels"):
+        check_image(tmp_path / "a.jpg", ImageLimits(max_pixels=1199))

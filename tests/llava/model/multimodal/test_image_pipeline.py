@@ -113,7 +113,7 @@ def test_pixels_of_thin_images_are_those_of_the_slow_way(processor, aspect, size
 
 @pytest.mark.parametrize("aspect", ["pad", "square"])
 @pytest.mark.parametrize(
-    "size", [(2048, 512), (1000, 250), (400, 25), (25, 400), (700, 700), (33, 2), (999, 61)], ids=str
+    "size", [(2048, 512), (1000, 250), (400, 25), (25, 400), (700, 700), (999, 61), (2400, 1801), (1700, 2300)], ids=str
 )
 def test_pixels_of_ordinary_images_are_exactly_upstreams(processor, aspect, size):
     image = noise(size)
@@ -142,10 +142,10 @@ def test_pixels_of_thin_images_make_no_large_image(processor, config, size, monk
     assert made and max(width * height for width, height in made) < 5_000_000
 
 
-def test_pixels_of_a_photograph_whose_square_is_too_large(processor, monkeypatch):
+def test_pixels_of_a_wide_photograph_are_exact_without_its_square(processor, monkeypatch):
     image = noise((900, 700))
     expected = slowly(image, processor, "pad")
-    monkeypatch.setattr(image_pipeline, "MAX_PIXELS", 899 * 899)
+    monkeypatch.setattr(image_pipeline, "SMALL_SQUARE", 899 * 899)
     monkeypatch.setattr(image_pipeline, "expand2square", lambda *_: pytest.fail("a square"))
     found = ImagePipeline(processor, SimpleNamespace(image_aspect_ratio="pad")).pixels(image)
     assert torch.equal(found, expected)

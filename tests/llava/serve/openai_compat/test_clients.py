@@ -9,6 +9,7 @@ import zipfile
 
 import openai
 import pytest
+from PIL import Image
 
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
@@ -68,6 +69,19 @@ def test_openai_text_is_answered_as_without_a_server(client, alone, loaded) -> N
     assert usage == (prompt_tokens, 6, prompt_tokens + 6)
     assert got.llava["latency_budget"]["requested"] is None and got.llava["latency_budget"]["granted"] == 1
     assert got.id == f"chatcmpl-{got._request_id}" and got.model == "tiny"
+
+
+def test_openai_photograph_is_turned_upright_and_the_answer_says_so(client, alone, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.effect_noise((40, 20), 90).convert("RGB")
+    stored.save(tmp_path / "stored.png", exif=exif)
+    stored.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    text = base64.b64encode((tmp_path / "stored.png").read_bytes()).decode()
+    chat = message("w5", f"data:image/png;base64,{text}")
+    got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=6)
+    assert got.choices[0].message.content == alone("<image>\nw5", tmp_path / "upright.png")
+    assert got.llava["image_notes"] == ["image 1 was turned upright, as its EXIF orientation 6 says"]
 
 
 def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alone, image_file, image_text) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import io
+import threading
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from llava.generation import generation_inputs
+from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.serve.engine.batch_engine import BatchEngine
+from llava.serve.engine.threads_engine import ThreadsEngine
 from llava.serve.protocol.schemas import GenerationBody
 from llava.serve.worker.app import create_app
 from llava.serve.worker.request_images import is_large, read_images
@@ -116,3 +120,43 @@ async def test_waiting_request_holds_neither_its_body_nor_its_image(make_service
             tracemalloc.stop()
             slow_engine.tokens.release(5)
         await connection.task
+
+
+@pytest.mark.parametrize("engine", [ThreadsEngine, BatchEngine])
+async def test_engines_make_no_pixels(make_service, client_of, monkeypatch, engine):
+    """Thin and deep images and ordinary ones, small and large: all become pixels in the pool's threads."""
+    threads, pixels = [], ImagePipeline.pixels
+
+    def recorded(self, image):
+        threads.append(threading.current_thread().name)
+        return pixels(self, image)
+
+    monkeypatch.setattr(ImagePipeline, "pixels", recorded)
+    images = [
+        noise(40, 30),
+        Image.new("RGB", (20_000, 1)),
+        Image.new("I;16", (1100, 1000)),
+        Image.new("L", (1, 16_000)),
+    ]
+    async with client_of(make_service(make_engine=engine, slots=2)) as client:
+        asked = [client.ask(prompt=PROMPT, images=[text_of(image)], max_new_tokens=2) for image in images]
+        answers = await asyncio.gather(*asked)
+    assert all(parts[-1]["finish_reason"] == "length" for parts in answers)
+    assert sorted(name.partition("_")[0] for name in threads) == ["large-images"] + ["small-images"] * 3
+
+
+async def test_images_that_are_not_read_in_time_fail_with_a_message(make_service, client_of, monkeypatch):
+    waits = threading.Event()
+    monkeypatch.setattr(ImagePipeline, "pixels", lambda *_: waits.wait(60))
+    service = make_service(limits=RequestLimits(image_timeout_s=0.1))
+    async with client_of(service) as client:
+        asking = client.post("/worker_generate_stream", json={"prompt": PROMPT, "images": [text_of(noise(8, 8))]})
+        task = asyncio.create_task(asking)
+        while not service.images.pending:
+            await asyncio.sleep(0)
+        assert service.status().queue_length == 1, "the controller counts it"
+        reply = await task
+        assert reply.status_code == 503 and reply.json()["reason"] == "timeout" and "0.1 s" in reply.json()["text"]
+        assert (await client.ask(max_new_tokens=1))[-1]["finish_reason"] == "length", "text goes on"
+        assert service.status().queue_length == 0
+        waits.set()

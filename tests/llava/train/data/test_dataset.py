@@ -50,6 +50,19 @@ def test_images_are_prepared_as_for_answering(dataset, toy_data, processor, aspe
     assert sample["input_ids"].tolist().count(IMAGE_TOKEN_INDEX) == 1
 
 
+@pytest.mark.parametrize("turn", [False, True])
+def test_images_are_turned_upright_where_the_flag_says_so(dataset, toy_data, processor, turn):
+    path = toy_data / "images" / "1.png"
+    stored = Image.effect_noise((24, 10), 90).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    stored.save(path, exif=exif)
+    seen = stored.transpose(Image.Transpose.ROTATE_270) if turn else stored
+    sample = dataset(exif_orientation=turn)[1]
+    assert sample["image_size"] == seen.size
+    assert torch.equal(sample["image"], process_images([seen], processor, SimpleNamespace(image_aspect_ratio="pad"))[0])
+
+
 def test_samples_are_in_the_order_of_the_file(dataset, tokenizer):
     samples = dataset()
     assert len(samples) == 12

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The first LLaVA, stage 2 in full: three epochs of 158,000 instructions. first_llava.sh says what the variables mean.
+source "$(dirname "$0")/first_llava.sh"
+
+default DATA playground/data/llava_instruct_158k.json
+default OUT "checkpoints/llava-$MODEL_VERSION-finetune${SCHEDULER:+-ada-$SCHEDULER}"
+
+first_llava --num_train_epochs 3
