@@ -13,8 +13,7 @@ import httpx
 
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.openai_compat.errors import failure_in_stream
-from llava.serve.protocol.errors import RequestFailure, failure_of_reply, no_worker
+from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
 from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 

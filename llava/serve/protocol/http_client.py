@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import httpx
 
+from llava.errors import OptionError
+
 CONNECT_TIMEOUT_S = 5.0
 HEADERS = {"User-Agent": "LLaVA Client"}
+
+
+def checked_url(url: str, flag: str) -> str:
+    """Return a server's URL without a slash at its end. Raises OptionError, which names ``flag``, for what is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise OptionError(f"{flag} is {url!r} ({error}); expected http://HOST:PORT") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise OptionError(f"{flag} is {url!r}; expected http://HOST:PORT")
+    return url.rstrip("/")
 
 
 def new_client() -> httpx.AsyncClient:

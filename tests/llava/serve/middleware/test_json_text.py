@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from llava.serve.middleware.body_limits import check_depth
+from llava.serve.middleware.json_text import check_depth
 from llava.serve.protocol.errors import RequestFailure
 
 
