@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-PLUGINS = ("marks", "tiny_models", "judge", "serving", "servers", "training")  # of tests/fixtures
+PLUGINS = ("marks", "tiny_models", "judge", "serving", "servers", "hosting", "training")  # of tests/fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
 

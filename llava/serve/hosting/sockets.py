@@ -22,6 +22,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
     Raises OptionError where the host has no address, the port is taken, or it may not be used.
     """
     host = host.removeprefix("[").removesuffix("]")
+    if not 0 <= port < 65536:
+        raise OptionError(f"--port is {port}; expected 0 (a free one) to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
