@@ -14,9 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llava.serve.protocol.errors import ErrorFormat, RequestFailure
 
-RESERVED_DESCRIPTORS = 16  # for log files, images, and connections that are accepted before another is closed
 MIN_CONNECTIONS = 4
-BACKLOG = 128  # connections that wait to be accepted; the event loop accepts as many before it does anything else
+ACCEPTED_AT_ONCE = 4  # connections, before the event loop closes others in exchange
+RESERVED_DESCRIPTORS = 6 * ACCEPTED_AT_ONCE  # for these, for log files and images
+WAITING_CONNECTIONS = 1024  # in the system's queue, until they are accepted
 
 
 @dataclass

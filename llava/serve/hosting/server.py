@@ -13,7 +13,13 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from llava.serve.hosting.connections import BACKLOG, BoundedConnection, ConnectionLimits, affordable_connections
+from llava.serve.hosting.connections import (
+    ACCEPTED_AT_ONCE,
+    WAITING_CONNECTIONS,
+    BoundedConnection,
+    ConnectionLimits,
+    affordable_connections,
+)
 from llava.serve.hosting.lifecycle import Lifecycle
 from llava.serve.hosting.options import GRACE_S, HostingOptions
 from llava.serve.hosting.sockets import refusals, url_of
@@ -59,6 +65,8 @@ class DrainingServer(uvicorn.Server):
         """Begin to listen, and log the address."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        for bound in sockets or ():
+            bound.listen(WAITING_CONNECTIONS)  # asyncio has one number for this and for those it accepts at once
         if sockets:
             log.info("running on %s", url_of(self.config.host, sockets[0].getsockname()[1]))
         if self._when_listening is not None:
@@ -116,7 +124,7 @@ def make_server(
         ws="none",
         log_config=None,
         access_log=False,
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         forwarded_allow_ips="127.0.0.1,::1",

@@ -57,8 +57,8 @@ class RequestEnd:
 
     @property
     def code(self) -> int:
-        """The HTTP status that the request counts as: its failure's, even where that came after the head."""
-        return self.status if self.failed_status is None else self.failed_status
+        """The HTTP status that the request counts as: the one sent, or that of a failure that came after the head."""
+        return self.status if self.failed_status is None or self.status >= 400 else self.failed_status
 
 
 def current_end() -> RequestEnd:

@@ -139,7 +139,7 @@ def test_reply_that_is_not_read_ends_and_frees_its_connection(host, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("soft", "wanted", "expected"), [(10_000, 100, 100), (200, 1000, (200 - 20 - 16) // 2), (30, 1000, MIN_CONNECTIONS)]
+    ("soft", "wanted", "expected"), [(10_000, 100, 100), (200, 1000, (200 - 20 - 24) // 2), (30, 1000, MIN_CONNECTIONS)]
 )
 def test_affordable_connections_leave_files_for_the_rest(monkeypatch, soft, wanted, expected) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, soft))
