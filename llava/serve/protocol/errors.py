@@ -132,6 +132,8 @@ REPLIES: dict[int | str, dict[str, Any]] = {
         404: "no such model",
         408: "the body took too long to arrive",
         413: "the body is too large",
+        415: "the body is compressed, or not in UTF-8",
+        421: "the header Host names another server",
         422: "a field is missing or of the wrong type",
         429: "the queue is full",
         502: "a worker cannot be reached",
