@@ -36,6 +36,7 @@ from llava.serve.middleware.allowed_hosts import allowed_names
 from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.middleware.stack import Middleware
+from llava.serve.middleware.timed_bodies import TimedBodies
 from llava.serve.protocol.http_client import checked_url
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
@@ -49,6 +50,7 @@ PAGE_OPEN = "/gradio_api/heartbeat/"  # a request that lasts as long as a page i
 SHARED_HOSTS = "*.gradio.live"
 FONTS = ("system-ui", "sans-serif")  # none is fetched
 MAX_UPLOAD = "20mb"
+UPLOAD_TIMEOUT_S = 120.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -91,7 +93,7 @@ def create_app(page: Page, client: WebClient, middleware: Middleware, embed: boo
     blocks = build(page, example_questions(), embed)
     blocks.queue(default_concurrency_limit=concurrency, api_open=False)
     app = FastAPI(title="LLaVA web demo", docs_url=None, redoc_url=None, openapi_url=None)
-    middleware.install(app)
+    middleware.install(app, (TimedBodies, {"timeout_s": UPLOAD_TIMEOUT_S}))
     lifecycle = middleware.lifecycle
 
     async def state() -> dict[str, Any]:

@@ -13,18 +13,19 @@ from llava.serve.protocol.errors import ErrorFormat, RequestFailure, refuse
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 EVERY_NETWORK = ("0.0.0.0", "::", "")
-ANY_HOST, ANY_ADDRESS = "*", "any IP address"
+ANY_HOST, ANY_ADDRESS, NAME_WITHOUT_DOT = "*", "any IP address", "any name without a dot"
 
 
 def allowed_names(host: str, extra: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names by which a server that listens at ``host`` may be addressed; ``extra``: further ones.
 
-    One that listens at every network has all its IP addresses, which no foreign page can take as its name, and the
-    machine's name. Raises OptionError for an extra name that no host can have.
+    One that listens at every network has all its IP addresses and names without a dot, such as those of containers,
+    which no page of the internet can take as its name; and the machine's name. Raises OptionError for an extra name
+    that no host can have.
     """
     names = [*LOCAL, _plain(host)]
     if _plain(host) in EVERY_NETWORK:
-        names += [ANY_ADDRESS, socket.gethostname().lower()]
+        names += [ANY_ADDRESS, NAME_WITHOUT_DOT, socket.gethostname().lower()]
     for name in extra:
         plain = _plain(name)
         if not plain or not plain.isprintable() or set(plain) & set(" /@") or "*" in plain.removeprefix("*"):
@@ -94,5 +95,7 @@ class AllowedHosts:
     def _allows(self, host: str) -> bool:
         names = self.names or ()
         if host in names or (ANY_ADDRESS in names and _is_address(host)):
+            return True
+        if NAME_WITHOUT_DOT in names and "." not in host and not host.isdecimal():
             return True
         return any(name.startswith("*.") and host.endswith(name[1:]) for name in names)

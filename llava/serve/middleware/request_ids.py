@@ -23,7 +23,7 @@ HEADER = "X-Request-Id"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 NO_HANDLER, OTHER = "none", "other"  # values of metrics' labels, whatever a client sends
 _USABLE = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
 class RequestIds:

@@ -57,6 +57,7 @@ async def test_name_of_this_server_is_answered(host) -> None:
         "127.0.0.1.evil.example",
         "evil.example:21001",
         "example.org",
+        "controller",
         "notexample.org",
         "10.0.0.6",
         "2130706433",
@@ -100,10 +101,11 @@ async def test_server_without_names_or_with_a_star_answers_to_any(names) -> None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]"])
-@pytest.mark.parametrize("asked", ["192.0.2.7:21001", "[2001:db8::1]:5", socket.gethostname()])
-async def test_server_of_every_network_answers_to_addresses_and_its_machines_name(host, asked) -> None:
+@pytest.mark.parametrize("asked", ["192.0.2.7:21001", "[2001:db8::1]:5", socket.gethostname(), "controller:21001"])
+async def test_server_of_every_network_answers_to_addresses_and_names_of_its_network(host, asked) -> None:
     assert await status([(b"host", asked.encode())], allowed_names(host)) == 200
-    assert await status([(b"host", b"evil.example")], allowed_names(host)) == 421
+    for other in (b"evil.example", b"2130706433", b"192.0.2.7.evil.example"):
+        assert await status([(b"host", other)], allowed_names(host)) == 421
 
 
 @pytest.mark.parametrize("name", ["a b", "http://a.example", "a*.example", "*.*", "me@a.example"])
