@@ -33,7 +33,7 @@ from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
 from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
 from llava.serve.openai_compat.request import generation_body
-from llava.serve.openai_compat.response import ChatAnswer
+from llava.serve.openai_compat.response import ChatAnswer, last_events
 from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
@@ -76,7 +76,7 @@ class ChatApi:
 
     def middleware(self, names: tuple[str, ...] | None = None) -> Middleware:
         """Return the middleware of the API's application; ``names``: by which it may be addressed."""
-        return Middleware(self.lifecycle, self.limits, names, error_response)
+        return Middleware(self.lifecycle, self.limits, names, error_response, last_events)
 
 
 class EventStream(ClosingStream):

@@ -19,6 +19,7 @@ class Lifecycle:
         self.draining = False
         self.failure: str | None = None
         self.in_flight = 0
+        self.cancels: set[Callable[[], None]] = set()  # each ends one request in flight
         self._on_stop: list[Callable[[], None]] = []
 
     def call_on_stop(self, function: Callable[[], None]) -> None:
@@ -36,6 +37,11 @@ class Lifecycle:
             self.draining = True
             log.info("draining: %d requests are being answered", self.in_flight)
             self._stop()
+
+    def abandon(self) -> None:
+        """End the requests that are still in flight. In the event loop's thread."""
+        for cancel in tuple(self.cancels):
+            cancel()
 
     def fail(self, what: str, error: BaseException) -> None:
         """Record that a part without which the server cannot work has failed, with its traceback. Thread-safe."""

@@ -107,9 +107,12 @@ def make_server(
     options: HostingOptions,
     host: str,
     limits: BodyLimits | None = None,
-    abandon: Callable[[], None] = lambda: None,
+    abandon: Callable[[], None] | None = None,
 ) -> DrainingServer:
-    """Return the server of an application with this middleware. ``abandon`` stops what outlasts the drain."""
+    """Return the server of an application with this middleware.
+
+    abandon: stops what outlasts the drain; by default the lifecycle ends these requests.
+    """
     connections = ConnectionLimits(
         affordable_connections(options.max_connections),
         options.head_timeout_s,
@@ -129,7 +132,8 @@ def make_server(
         timeout_graceful_shutdown=GRACE_S,
         forwarded_allow_ips="127.0.0.1,::1",
     )
-    return DrainingServer(config, middleware.lifecycle, options.drain_timeout_s, abandon)
+    lifecycle = middleware.lifecycle
+    return DrainingServer(config, lifecycle, options.drain_timeout_s, abandon or lifecycle.abandon)
 
 
 def run_server(server: DrainingServer, sockets: Sequence[socket.socket]) -> int:

@@ -13,7 +13,7 @@ from llava.serve.hosting.http_metrics import HttpMetrics
 from llava.serve.hosting.lifecycle import Lifecycle
 from llava.serve.middleware.allowed_hosts import AllowedHosts
 from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
-from llava.serve.middleware.draining import MONITORING, Draining
+from llava.serve.middleware.draining import MONITORING, Draining, LastPiece
 from llava.serve.middleware.request_end import RequestEnd
 from llava.serve.middleware.request_ids import NO_HANDLER, OTHER, RequestIds
 from llava.serve.protocol.errors import ErrorFormat, RequestFailure
@@ -34,6 +34,7 @@ class Middleware:
     limits: BodyLimits | None = field(default_factory=BodyLimits)
     names: tuple[str, ...] | None = None
     error_format: ErrorFormat = RequestFailure.response
+    last_piece: LastPiece = RequestFailure.chunk
     quiet: tuple[str, ...] | None = MONITORING
     open_paths: tuple[str, ...] = MONITORING
     on_end: Callable[[RequestEnd], None] = lambda end: None
@@ -46,7 +47,8 @@ class Middleware:
             app.add_middleware(LimitedBodies, limits=self.limits, **reply)
         for middleware, options in reversed(inner):
             app.add_middleware(middleware, **options)
-        app.add_middleware(Draining, lifecycle=self.lifecycle, open_paths=self.open_paths, **reply)
+        stopping: dict[str, Any] = {"open_paths": self.open_paths, "last_piece": self.last_piece}
+        app.add_middleware(Draining, lifecycle=self.lifecycle, **stopping, **reply)
         app.add_middleware(AllowedHosts, names=self.names, **reply)
         app.add_middleware(RequestIds, quiet=self.quiet, on_end=self.record, **reply)
 

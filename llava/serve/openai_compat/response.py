@@ -93,5 +93,10 @@ def _metadata(last: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in last.items() if name not in COMPLETION_FIELDS}
 
 
+def last_events(failure: RequestFailure, request_id: str | None) -> bytes:
+    """Return the events that end a stream whose answer the server has stopped."""
+    return _encode(error_body(failure)) + DONE
+
+
 def _encode(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event, allow_nan=False).encode() + b"\n\n"

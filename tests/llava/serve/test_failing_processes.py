@@ -154,6 +154,7 @@ def test_part_that_dies_ends_the_worker_with_1_and_the_controller_forgets_it(sta
         assert "engine_failed" in (running.last()["reason"], waiting.last()["reason"])
     assert "Traceback" in worker.output() and said in worker.output()
     wait_until(lambda: controller.models() == [], "the controller forgets the worker")
+    assert "forgotten: it is shutting down" in controller.output(), "the worker said so before it ended"
     assert controller.process.poll() is None
 
 

@@ -1,5 +1,6 @@
 """The OpenAI-style API over real sockets: streams as they grow, clients that disconnect, a full queue; its keys."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -231,3 +232,30 @@ async def test_api_without_models_is_not_ready(reply) -> None:
     async with asking(api_app(list_models=reply)) as client:
         ready = await client.get("/ready")
     assert ready.status_code == 503 and ready.json()["models"] == [] and "controller" in ready.json()["reason"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [True, False])
+async def test_answer_that_outlasts_the_drain_ends_with_a_failure(stream) -> None:
+    class Slow(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            yield b'{"text": "w5 a", "error_code": 0}\0'
+            await asyncio.Event().wait()
+
+    class Controller(FakeController):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/worker_generate_stream":
+                return httpx.Response(200, stream=Slow())
+            return await super().handle_async_request(request)
+
+    api = ChatApi(ControllerClient("http://controller", httpx.AsyncClient(transport=Controller())))
+    async with asking(create_app(api)) as client:
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+        while not api.lifecycle.in_flight:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        api.lifecycle.drain()
+        api.lifecycle.abandon()
+        reply = await asyncio.wait_for(asked, WAIT_S)
+    assert "shutting_down" in reply.text and reply.status_code == (200 if stream else 503)
+    assert not stream or reply.text.endswith("data: [DONE]\n\n")

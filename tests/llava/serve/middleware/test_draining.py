@@ -1,11 +1,13 @@
 """Requests in flight, and what is refused while a server drains or has failed."""
 
 import asyncio
+import json
 
 import pytest
 
 from llava.serve.hosting.lifecycle import Lifecycle
 from llava.serve.middleware.draining import MONITORING, Draining
+from llava.serve.middleware.request_end import RequestEnd, recording
 
 pytestmark = pytest.mark.anyio
 
@@ -69,3 +71,39 @@ async def test_request_that_fails_is_not_in_flight_any_more() -> None:
     with pytest.raises(ValueError, match="lost"):
         await exchange.status("/a")
     assert exchange.lifecycle.in_flight == 0
+
+
+def test_lifecycle_abandons_nothing_without_requests() -> None:
+    Lifecycle().abandon()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_abandoned_request_ends_with_a_failure(begun) -> None:
+    lifecycle, sent = Lifecycle(), []
+    cleaned = asyncio.Event()
+
+    async def app(scope, receive, send) -> None:
+        try:
+            if begun:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    end = RequestEnd("GET", "/a")
+    with recording(end):
+        scope = {"type": "http", "path": "/a", "headers": [], "state": {"request_id": "one"}}
+        answering = asyncio.create_task(Draining(app, lifecycle)(scope, None, send))
+        await asyncio.sleep(0.01)
+    lifecycle.drain()
+    lifecycle.abandon()
+    await answering
+    assert cleaned.is_set() and lifecycle.in_flight == 0 and not lifecycle.cancels
+    assert sent[0]["status"] == (200 if begun else 503)
+    assert not sent[-1].get("more_body", False)
+    last = json.loads(sent[-1]["body"].rstrip(b"\0"))
+    assert last["reason"] == "shutting_down" and end.failed_status == 503
