@@ -23,7 +23,6 @@ from llava.serve.worker.request_limits import RequestLimits
 from llava.serve.worker.response_stream import SHUTDOWN, ResponseStream
 
 GENERATE = "/worker_generate_stream"
-GENERATE = "/worker_generate_stream"
 EngineMaker = Callable[[LoadedModel, RequestQueue, ServingPolicy], Engine]
 
 
