@@ -13,6 +13,7 @@ PLUGINS = (  # of tests/fixtures
     "scripts",
     "serving",
     "servers",
+    "hosting",
     "training",
     "browser",
 )

@@ -10,32 +10,37 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
 from llava.flags import add_dataclass_flags, from_flags
 from llava.program import run_program
+from llava.serve.hosting.lifecycle import Lifecycle
+from llava.serve.hosting.monitoring import add_monitoring_routes
+from llava.serve.hosting.options import HostingOptions
+from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.sockets import bind
 from llava.serve.middleware import api_keys, cors
+from llava.serve.middleware.allowed_hosts import allowed_names
 from llava.serve.middleware.api_keys import ApiKeys
-from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.closing_stream import ClosingStream
-from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.middleware.stack import Middleware
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
 from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
 from llava.serve.openai_compat.request import generation_body
-from llava.serve.openai_compat.response import ChatAnswer
+from llava.serve.openai_compat.response import ChatAnswer, last_events
 from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
 from llava.serve.openai_compat.templates import template_unknown
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
-from llava.serve.protocol.http_client import checked_server, new_client
+from llava.serve.protocol.http_client import checked_url, new_client
 from llava.serve.protocol.schemas import OTHER_TEMPLATE
 
-HEALTH = "/health"
 COMPLETIONS: dict[int | str, dict[str, Any]] = {
     **REPLIES,
     200: {
@@ -58,10 +63,24 @@ class ChatApi:
     cors_origins: tuple[str, ...] = ()
     limits: BodyLimits = field(default_factory=BodyLimits)
     started: int = field(default_factory=lambda: int(time.time()))
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     async def models(self) -> list[Model]:
         """Return the models that can be asked. Raises RequestFailure where the controller does not answer."""
         return [Model(id=name, created=self.started) for name in await self.controller.models()]
+
+    async def state(self) -> dict[str, Any]:
+        """Return what ``/ready`` says: the models that can be asked."""
+        try:
+            models = await self.controller.models()
+            reason = None if models else "no worker is registered with the controller"
+        except RequestFailure as failure:
+            models, reason = [], failure.message
+        return {"reason": self.lifecycle.not_ready_reason or reason, "models": models}
+
+    def middleware(self, names: tuple[str, ...] | None = None) -> Middleware:
+        """Return the middleware of the API's application; ``names``: by which it may be addressed."""
+        return Middleware(self.lifecycle, self.limits, names, error_response, last_events)
 
 
 class EventStream(ClosingStream):
@@ -70,8 +89,8 @@ class EventStream(ClosingStream):
     media_type = "text/event-stream"
 
 
-def create_app(api: ChatApi) -> FastAPI:
-    """Make the API's ASGI application."""
+def create_app(api: ChatApi, middleware: Middleware | None = None) -> FastAPI:
+    """Make the API's ASGI application. ``middleware``: by default the API's, without names."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,11 +106,11 @@ def create_app(api: ChatApi) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Security(HTTPBearer(auto_error=False))] if api.keys else [],  # as documentation: ApiKeys checks
     )
-    app.add_middleware(LimitedBodies, limits=api.limits, error_format=error_response)
-    app.add_middleware(ApiKeys, keys=api.keys, error_format=error_response, open_paths=(HEALTH,))
-    app.add_middleware(RequestIds, quiet=(HEALTH,), error_format=error_response)
+    middleware = middleware or api.middleware()
+    middleware.install(app, (ApiKeys, {"keys": api.keys, "error_format": error_response, "open_paths": MONITORING}))
     cors.add_cors(app, api.cors_origins)
     errors.install(app, error_response)
+    add_monitoring_routes(app, (middleware.metrics.registry,), lambda: api.lifecycle.failure, api.state)
     _add_model_routes(app, api)
     _add_chat_route(app, api)
     return app
@@ -110,11 +129,6 @@ def _add_model_routes(app: FastAPI, api: ChatApi) -> None:
             if found.id == model:
                 return found
         raise RequestFailure(404, "no_such_model", f"no worker serves model {model[:100]!r}", param="model")
-
-    @app.get(HEALTH)
-    async def health() -> dict[str, str]:
-        """Say that the process runs."""
-        return {"status": "ok"}
 
 
 def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
@@ -193,6 +207,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     cors.add_flag(parser)
     add_dataclass_flags(parser, ImageOptions)
     add_dataclass_flags(parser, BodyLimits)
+    add_dataclass_flags(parser, HostingOptions)
     return parser.parse_args(arguments)
 
 
@@ -203,12 +218,11 @@ def main(arguments: list[str] | None = None) -> int:
     return run_program(lambda: serve(args))
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Answer requests until the process is stopped."""
+def serve(args: argparse.Namespace) -> int:
+    """Answer requests until a signal ends the process; return the exit code. Raises a ``LlavaError``."""
+    controller = checked_url(args.controller_address, "--controller-address")
     api = ChatApi(
-        ControllerClient(
-            checked_server(args.controller_address, "--controller-address"), new_client(), args.worker_timeout
-        ),
+        ControllerClient(controller, new_client(), args.worker_timeout),
         from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
         cors.origins_of(args),
@@ -216,7 +230,10 @@ def serve(args: argparse.Namespace) -> None:
     )
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):
         logging.getLogger(__name__).warning("no API key is set: everyone who reaches %s is served", args.host)
-    uvicorn.run(create_app(api), host=args.host, port=args.port, log_config=None, access_log=False)
+    options = from_flags(HostingOptions, args)
+    middleware = api.middleware(allowed_names(args.host, options.extra_hosts))
+    sockets = bind(args.host, args.port)
+    return run_server(make_server(create_app(api, middleware), middleware, options, args.host, api.limits), sockets)
 
 
 if __name__ == "__main__":

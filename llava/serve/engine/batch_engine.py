@@ -65,11 +65,12 @@ class BatchEngine:
 
     @torch.no_grad()
     def _work(self) -> None:
-        while self._admit() or self._running:
-            self._retire_finished()
-            if self._running:
-                self._step()
-            self._retire_finished()
+        with self.queue.guard():
+            while self._admit() or self._running:
+                self._retire_finished()
+                if self._running:
+                    self._step()
+                self._retire_finished()
 
     def _admit(self) -> bool:
         """Prefill the next request where a slot is free, waiting for one when idle; return whether one came."""

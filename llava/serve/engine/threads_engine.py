@@ -18,7 +18,7 @@ class Engine(Protocol):
 
     For each it calls ``request.begin()``, then ``policy.grant`` with ``queue.load(request)``, then ``request.emit`` as
     tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished`` or
-    an exception.
+    an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
     """
 
     def start(self) -> None:
@@ -61,14 +61,15 @@ class ThreadsEngine:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        while (request := self.queue.take()) is not None:
-            request.begin()
-            outcome: Outcome
-            try:
-                outcome = self._answer(request)
-            except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
-                outcome = error
-            self.queue.done(request, outcome)
+        with self.queue.guard():
+            while (request := self.queue.take()) is not None:
+                request.begin()
+                outcome: Outcome
+                try:
+                    outcome = self._answer(request)
+                except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
+                    outcome = error
+                self.queue.done(request, outcome)
 
     def _answer(self, request: EngineRequest) -> Finished:
         loaded, generation = self.loaded, request.generation

@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.openai_compat.errors import failure_in_stream
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, template_of_reply, template_unknown
-from llava.serve.protocol.errors import RequestFailure, failure_of_reply, no_worker
+from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
 from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 

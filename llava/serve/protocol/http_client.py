@@ -10,6 +10,18 @@ CONNECT_TIMEOUT_S = 5.0
 HEADERS = {"User-Agent": "LLaVA Client"}
 
 
+def checked_url(url: str, flag: str) -> str:
+    """Return a server's URL without a slash at its end. Raises OptionError, which names ``flag``, for what is none."""
+    try:
+        parsed = httpx.URL(url)
+        host, port = parsed.host, parsed.port  # the host is decoded here
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OptionError(f"{flag} is {url!r} ({error}); expected http://HOST:PORT") from error
+    if parsed.scheme not in ("http", "https") or not host or (port is not None and not 0 < port < 65536):
+        raise OptionError(f"{flag} is {url!r}; expected http://HOST:PORT")
+    return url.rstrip("/")
+
+
 def new_client() -> httpx.AsyncClient:
     """Make an asynchronous client: connects directly (no proxy), follows no redirect, opens any number of connections.
 
@@ -25,18 +37,3 @@ def new_sync_client(timeout_s: float) -> httpx.Client:
     """
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     return httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)
-
-
-def checked_server(address: str, flag: str) -> str:
-    """Return a server's address that a flag gives, without a slash at its end.
-
-    Raises OptionError for what no client can connect to, which would otherwise fail at each request.
-    """
-    try:
-        url = httpx.URL(address)
-        usable = url.scheme in ("http", "https") and bool(url.host) and (url.port is None or 0 < url.port < 65536)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise OptionError(f"{flag} is {address!r}, which is not a URL: {error}") from error
-    if not usable:
-        raise OptionError(f"{flag} is {address!r}; expected http://HOST:PORT or https://HOST:PORT")
-    return address.rstrip("/")

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from llava.errors import OptionError
-from llava.serve.protocol.http_client import checked_server, new_client, new_sync_client
+from llava.serve.protocol.http_client import checked_url, new_client, new_sync_client
 
 pytestmark = pytest.mark.anyio
 
@@ -37,11 +37,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize("address", WRONG)
-async def test_checked_server_that_no_client_can_reach_is_a_user_error(address) -> None:
+async def test_checked_url_that_no_client_can_reach_is_a_user_error(address) -> None:
     with pytest.raises(OptionError, match="--controller-address"):
-        checked_server(address, "--controller-address")
+        checked_url(address, "--controller-address")
 
 
-async def test_checked_server_has_no_slash_at_its_end() -> None:
-    assert checked_server("http://localhost:21001/", "--x") == "http://localhost:21001"
-    assert checked_server("https://[::1]:8000", "--x") == "https://[::1]:8000"
+async def test_checked_url_has_no_slash_at_its_end() -> None:
+    assert checked_url("http://localhost:21001/", "--x") == "http://localhost:21001"
+    assert checked_url("https://[::1]:8000", "--x") == "https://[::1]:8000"

@@ -1,12 +1,11 @@
 """What strangers write and upload, in a headless Chromium: shown literally, nothing fetched, nothing stuck."""
 
-import gradio as gr
 import pytest
 from PIL import Image
 
 from llava.errors import LlavaError
-from llava.serve.gradio_web_server import launch
-from llava.serve.web.page import build
+from llava.serve.gradio_web_server import create_app
+from llava.serve.middleware.stack import Middleware
 
 WAIT_MS = 60_000
 pytestmark = pytest.mark.browser
@@ -18,25 +17,23 @@ ANSWER = (
 
 
 @pytest.fixture
-def opened(browser, page, tmp_path, monkeypatch):
+def opened(browser, page, listen, tmp_path, monkeypatch):
     """The demo with a fake controller, opened in a browser; ``opened.outside``: addresses that are not the demo's."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     page.client.text = ANSWER
     page.parts = []
-    blocks: gr.Blocks = build(page, [])
-    launch(blocks, tmp_path / "uploads", host="127.0.0.1")
+    address = listen(create_app(page, Middleware(limits=None), tmp_path / "uploads")).address
     tab = browser.new_page(viewport={"width": 1280, "height": 1000})
     tab.set_default_timeout(WAIT_MS)
     tab.outside, tab.complaints = [], []
-    own = (blocks.local_url, "data:", "blob:")
+    own = (address, "data:", "blob:")
     tab.on("request", lambda request: request.url.startswith(own) or tab.outside.append(request.url))
     tab.on("console", lambda message: message.type == "error" and tab.complaints.append(message.text))
-    tab.goto(blocks.local_url)
+    tab.goto(address)
     tab.wait_for_selector("#question textarea")
     tab.wait_for_function("document.querySelector('#model input').value == 'm'")
     yield tab
     tab.close()
-    blocks.close()
 
 
 def ask(tab, question: str) -> None:
