@@ -109,7 +109,14 @@ def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[st
 
 
 def no_scheduler(model: LlavaModel) -> OptionError:
-    """Return the error for a budget on a plain LLaVA; it names both ways on."""
+    """Return the error for a budget on a plain LLaVA; it names both ways on, where its decoder can have budgets."""
+    from ada.config import ADAPTIVE
+
+    if model.config.model_type not in ADAPTIVE:
+        return OptionError(
+            f"a latency budget is not possible with model_type {model.config.model_type!r}; expected one of "
+            f"{', '.join(ADAPTIVE)}. Leave --latency-budget out"
+        )
     return OptionError(
         f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has none. "
         "Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "

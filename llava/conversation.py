@@ -162,6 +162,15 @@ conv_mpt = Conversation(
     sep="<|im_end|>",
     version="mpt",
 )
+conv_qwen = Conversation(
+    system="<|im_start|>system\nYou are a helpful assistant.",
+    roles=("<|im_start|>user", "<|im_start|>assistant"),
+    messages=[],
+    offset=0,
+    sep_style=SeparatorStyle.CHATML,
+    sep="<|im_end|>",
+    version="qwen",
+)
 conv_llava_plain = Conversation(
     system="",
     roles=("", ""),
@@ -189,6 +198,8 @@ conv_templates = {
     "v1_mmtag": conv_llava_v1_mmtag,
     "llava_llama_2": conv_llava_llama_2,
     "mpt": conv_mpt,
+    "qwen_1_5": conv_qwen,
+    "qwen_2": conv_qwen,
 }
 default_conversation = conv_vicuna_v1
 

@@ -24,6 +24,7 @@ class SeparatorStyle(Enum):
     MPT = auto()
     PLAIN = auto()
     LLAMA_2 = auto()
+    CHATML = auto()  # LLaVA-NeXT's for Qwen: as MPT, with a line end after each role and each message
 
 
 @dataclass
@@ -66,14 +67,29 @@ class Conversation:
         """Add a turn; None leaves it open for the model."""
         self.messages.append([role, message])
 
+    def process_image(
+        self,
+        image: Image.Image,
+        image_process_mode: str,
+        return_pil: bool = False,
+        image_format: str = "PNG",
+        max_len: int = 1344,
+        min_len: int = 672,
+    ) -> Any:
+        """Make an image square as ``image_process_mode`` wants it and small enough to send: PIL image or base64 text.
+
+        max_len, min_len: maxima of the longer and the shorter side, in pixels. Raises ValueError for an unknown mode.
+        """
+        reduced = _reduced(_squared(image, image_process_mode), max_len, min_len)
+        return reduced if return_pil else _base64_text(reduced, image_format)
+
     def get_images(self, return_pil: bool = False) -> list[Any]:
         """Return the images of the user's turns, made small enough to send: PIL images, or base64 PNG texts."""
         images = []
         for _, message in self.messages[self.offset :: 2]:
             if isinstance(message, tuple):
                 _, image, mode = message
-                image = _reduced(_squared(image, mode))
-                images.append(image if return_pil else _base64_png(image))
+                images.append(self.process_image(image, mode, return_pil))
         return images
 
     def to_gradio_chatbot(self) -> list[list[Any]]:
@@ -85,7 +101,7 @@ class Conversation:
                 continue
             if isinstance(message, tuple):
                 text, image, _ = message
-                source = f"data:image/png;base64,{_base64_png(_reduced(image))}"
+                source = f"data:image/png;base64,{_base64_text(_reduced(image))}"
                 message = f'<img src="{source}" alt="user upload image" />' + text.replace("<image>", "").strip()
             pairs.append([message, None])
         return pairs
@@ -129,6 +145,12 @@ def _write_mpt(conversation: Conversation, turns: Turns) -> str:
     return text + "".join(role if m is None else f"{role}{m}{conversation.sep}" for role, m in turns)
 
 
+def _write_chatml(conversation: Conversation, turns: Turns) -> str:
+    end = f"{conversation.sep}\n"
+    text = f"{conversation.system}{end}" if conversation.system else ""
+    return text + "".join(f"{role}\n" if m is None else f"{role}\n{m}{end}" for role, m in turns)
+
+
 def _write_plain(conversation: Conversation, turns: Turns) -> str:
     separators = (conversation.sep, conversation.sep2 or "")
     return conversation.system + "".join(m + separators[i % 2] for i, (_, m) in enumerate(turns) if m is not None)
@@ -156,6 +178,7 @@ _WRITERS = {
     SeparatorStyle.MPT: _write_mpt,
     SeparatorStyle.PLAIN: _write_plain,
     SeparatorStyle.LLAMA_2: _write_llama_2,
+    SeparatorStyle.CHATML: _write_chatml,
 }
 
 
@@ -186,9 +209,9 @@ def _reduced(image: Image.Image, longest: int = LONGEST_SENT, shortest: int = 67
     return image.resize((long, short) if image.width > image.height else (short, long))
 
 
-def _base64_png(image: Image.Image) -> str:
+def _base64_text(image: Image.Image, image_format: str = "PNG") -> str:
     buffer = BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format=image_format)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -25,10 +25,16 @@ def flag(default: Any, help_text: str, *, name: str | None = None, **options: An
     return dataclasses.field(default=default, metadata={"help": help_text, "flag": name, **options})
 
 
-def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: str | None = None) -> None:
+def add_dataclass_flags(
+    parser: argparse.ArgumentParser,
+    settings: type,
+    title: str | None = None,
+    also: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
     """Add a flag to ``parser`` for each field of the dataclass ``settings`` that was declared with ``flag``.
 
-    title: of the group of flags in ``--help``; by default the first line of the dataclass's docstring.
+    title: of the group of flags in ``--help``; by default the first line of the dataclass's docstring. also: field ->
+    a second name of its flag.
     """
     group = parser.add_argument_group(title or (settings.__doc__ or settings.__name__).splitlines()[0].rstrip("."))
     kinds = typing.get_type_hints(settings)
@@ -38,10 +44,11 @@ def add_dataclass_flags(parser: argparse.ArgumentParser, settings: type, title: 
         kind = _plain_type(kinds[field.name])
         if unit is not None:
             default, kind = (None if default is None else default / unit), float
+        names = [_flag_of(field), *([also[field.name]] if field.name in also else [])]
         if kind is bool:
-            group.add_argument(_flag_of(field), action="store_true", default=default, **options)
+            group.add_argument(*names, action="store_true", default=default, **options)
         else:
-            group.add_argument(_flag_of(field), type=kind, default=default, **options)
+            group.add_argument(*names, type=kind, default=default, **options)
 
 
 def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str, Any]) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -22,6 +22,7 @@ from llava.conversation import stop_text as stop_text
 from llava.errors import OptionError
 from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
+from llava.model.sequence_length import answer_limit, context_length, prompt_length
 from llava.plugins import hooks, merged
 from llava.sampling import SamplingParams as SamplingParams
 from llava.token_clock import TokenClock
@@ -63,12 +64,16 @@ def answer(
 
     options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer.
     criteria: what else ends it, among it the tokens ``stop_ids``, which ``min_tokens`` holds off. Time to the first
-    token runs from here on: pixels, vision tower and prefill.
+    token runs from here on: pixels, vision tower and prefill. The answer ends where the model's context does. Raises
+    OptionError for a prompt that leaves no position for it.
     """
     clock = TokenClock(cancelled)
     sampling = sampling or SamplingParams()
     stops = [stop] if isinstance(stop, str) else list(stop or ())
     keywords = generation_inputs(model, tokenizer, image_processor, prompt, images, options or {})
+    length = prompt_length(keywords["inputs"][0].tolist(), keywords["image_sizes"] or [], model)
+    limit = answer_limit(length, context_length(model.config), sampling.max_new_tokens)
+    sampling = replace(sampling, max_new_tokens=limit)
     at_stops = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
     output = model.generate(
         streamer=streamer,
@@ -93,7 +98,7 @@ def generation_inputs(
     images: one for each image tag of the prompt; as pixels where they were prepared before.
     """
     if not isinstance(images, PreparedImages):
-        images = ImagePipeline(image_processor, model.config).prepare(images)
+        images = ImagePipeline(image_processor, model.config).prepare(images, len(images))
     ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None].to(model.device)
     return {
         "inputs": ids,

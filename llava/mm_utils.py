@@ -41,7 +41,7 @@ __all__ = [
 def process_images(
     images: Sequence[Image.Image], image_processor: ImageProcessor | None, model_cfg: object
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Turn images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where ``anyres`` cuts unequal numbers of crops.
+    """Turn one prompt's images into pixels (N, 3, S, S), or a list of (n, 3, S, S) where their crops differ in number.
 
     ``model_cfg.image_aspect_ratio`` decides, as ``ImagePipeline`` says.
     """
@@ -104,9 +104,11 @@ class KeywordsStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, output_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs: Any) -> bool:
         """Return whether each row of ``output_ids`` (B, t) ends in a keyword."""
-        return all(self._ends(row) for row in output_ids)
+        return all(self.call_for_batch(row[None], scores, **kwargs) for row in output_ids)
 
-    def _ends(self, row: torch.Tensor) -> bool:
+    def call_for_batch(self, output_ids: torch.Tensor, scores: torch.Tensor | None, **kwargs: Any) -> bool:
+        """Return whether the one row of ``output_ids`` (1, t) ends in a keyword."""
+        (row,) = output_ids
         new = len(row) - self.start_len
         if new < 0:  # the model was given embeddings: the row holds new tokens only
             new = len(row)

@@ -26,7 +26,7 @@ UNNEEDED_MESSAGES = {
 
 def run_program(work: Callable[[], int | None]) -> int:
     """Run ``work`` and return the exit code: what ``work`` returned, 0 for None; 2, with the message on stderr, for a
-    user error.
+    user error, among them a file or folder that cannot be opened or written.
 
     Sets up logging of warnings; a program that logs otherwise calls ``logging.basicConfig`` before.
     """
@@ -36,6 +36,11 @@ def run_program(work: Callable[[], int | None]) -> int:
         return work() or 0
     except LlavaError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:  # not about a file that a flag names
+            raise
+        print(f"error: cannot use {str(error.filename)!r}: {error.strerror}", file=sys.stderr)
         return 2
 
 

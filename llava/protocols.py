@@ -135,6 +135,10 @@ class VisionTower(Protocol):
         """Layers up to the one whose output is used."""
 
     @property
+    def crops_per_image(self) -> int:
+        """Crops of the tower's image size that it reads for one of its inputs."""
+
+    @property
     def num_patches(self) -> int:
         """Patches of one crop."""
 
@@ -167,8 +171,8 @@ class LlavaModel(Protocol):
     def get_vision_tower(self) -> Any:
         """Return the ``VisionTower``; None for a language model without one."""
 
-    def max_image_tokens(self, size: tuple[int, int]) -> int:
-        """Return the maximum of decoder positions that an image of (width, height) takes."""
+    def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
+        """Return how many decoder positions one of a prompt's images, of (width, height), takes."""
 
     def get_input_embeddings(self) -> Any:
         """Return the module that turns token ids into embeddings."""

@@ -1,21 +1,30 @@
-"""Provides what programs share: log files, the choice of a device, faster loading."""
+"""Provides what programs share: log files, the choice of a device, faster loading, moderation."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import logging.handlers
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import requests
 import torch
 import transformers
 
 from llava.constants import LOGDIR
 from llava.errors import OptionError
 
+server_error_msg = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH THIS PAGE.**"
+moderation_msg = "YOUR INPUT VIOLATES OUR CONTENT MODERATION GUIDELINES. PLEASE TRY AGAIN."
+MODERATION_TIMEOUT_S = 5.0
+
 _FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 _DEVICES = ("cuda", "mps", "cpu")
+
+log = logging.getLogger(__name__)
 
 
 def build_logger(logger_name: str, logger_filename: str | None) -> logging.Logger:
@@ -39,6 +48,50 @@ def build_logger(logger_name: str, logger_filename: str | None) -> logging.Logge
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
+
+
+class StreamToLogger:
+    """Logs each line that is written to it, in the place of a terminal's stream, whose other attributes it has."""
+
+    def __init__(self, logger: logging.Logger, log_level: int = logging.INFO) -> None:
+        self.terminal, self.logger, self.log_level = sys.stdout, logger, log_level
+        self.linebuf = ""  # of a line that is not complete
+
+    def __getattr__(self, attr: str) -> Any:
+        return getattr(self.terminal, attr)
+
+    def write(self, buf: str) -> None:
+        """Log the complete lines of ``buf``; keep the rest for the next call."""
+        *lines, self.linebuf = (self.linebuf + buf).split("\n")
+        for line in lines:
+            self.logger.log(self.log_level, line.rstrip())
+
+    def flush(self) -> None:
+        """Log what no end of a line has followed yet."""
+        if self.linebuf:
+            self.logger.log(self.log_level, self.linebuf.rstrip())
+        self.linebuf = ""
+
+
+def violates_moderation(text: str) -> bool:
+    """Return whether OpenAI's moderation, at ``OPENAI_BASE_URL`` with the key ``OPENAI_API_KEY``, flags a text.
+
+    False, with a line in the log, where the server gives no answer, as upstream. Raises OptionError without a key.
+    """
+    key, address = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    if not key:
+        raise OptionError("moderation needs OPENAI_API_KEY; set it to a key of OpenAI's, or of OPENAI_BASE_URL's")
+    try:
+        reply = requests.post(
+            f"{address.rstrip('/')}/moderations",
+            headers={"Authorization": f"Bearer {key}"},
+            json={"input": text.replace("\n", "")},
+            timeout=MODERATION_TIMEOUT_S,
+        )
+        return bool(reply.json()["results"][0]["flagged"])
+    except (requests.RequestException, KeyError, IndexError, TypeError) as error:
+        log.warning("the text was not moderated, as %s gives no answer: %r", address, error)
+        return False
 
 
 def disable_torch_init() -> None:

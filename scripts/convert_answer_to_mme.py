@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.scoring.mme_ground_truth import read_truth
+from llava.eval.eval_mme.ground_truth import read_truth
 from llava.eval.scoring.submissions import mme_lines
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import read_records

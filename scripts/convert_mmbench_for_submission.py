@@ -12,12 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import openpyxl
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
-from llava.eval.scoring.mmbench_table import read_table
+from llava.eval.eval_mmbench.table import read_table
 from llava.eval.scoring.submissions import mmbench_table
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import read_records
 from llava.program import run_program
+
+
+def _cell(value: object) -> object:
+    """Return what a table can hold: a text loses control characters, which Excel's format does not have."""
+    return ILLEGAL_CHARACTERS_RE.sub("", value) if isinstance(value, str) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answers = read_records(args.result_dir / f"{args.experiment}.jsonl", "the answers file")
         book = openpyxl.Workbook()
         for line in mmbench_table(read_table(args.annotation_file, "--annotation-file"), answers):
-            book.active.append(line)
+            book.active.append([_cell(value) for value in line])
+        for cell in (cell for row in book.active for cell in row if cell.data_type == "f"):
+            cell.data_type = "s"  # an answer that begins with "=" is a text, not a formula
         buffer = io.BytesIO()
         book.save(buffer)
         atomic_write(args.upload_dir / f"{args.experiment}.xlsx", buffer.getvalue())

@@ -15,8 +15,9 @@ from typing import Any
 from convert_sqa_to_llava_base_prompt import LETTERS, build_prompt_chatbot
 
 from llava.errors import DataError
+from llava.eval.eval_science_qa import read_problems
 from llava.files.atomic_write import atomic_write
-from llava.files.jsonl import read_json
+from llava.files.fields import list_of, optional_field, required_field, shown
 from llava.program import run_program
 
 Row = dict[str, Any]
@@ -44,13 +45,10 @@ def convert_to_jsonl(base_dir: str | Path, split: str, prompt_format: str = "QCM
 
 def _examples(base_dir: Path, split: str, prompt_format: str) -> Iterator[tuple[str, Row, str, str]]:
     """Yield id, the field ``image`` where there is one, prompt and answer of each problem of a split."""
-    file, splits = base_dir / "problems.json", read_object(base_dir / "pid_splits.json")
-    problems = read_object(file)
-    if not isinstance(splits.get(split), list):
-        raise DataError(f"--split is {split!r}; {base_dir / 'pid_splits.json'} has {', '.join(splits)}")
-    for key in splits[split]:
-        check_problem(problems.get(key), f"{file}, problem {key!r}")
-    for key, (asked, answered) in build_prompt_chatbot(problems, splits[split], prompt_format).items():
+    problems = read_problems(base_dir, split)
+    for key, problem in problems.items():
+        check_problem(problem, f"{base_dir / 'problems.json'}, problem {key!r}")
+    for key, (asked, answered) in build_prompt_chatbot(problems, list(problems), prompt_format).items():
         asked, answered = asked.removeprefix("Question: "), answered.removeprefix("Answer: ")
         if (name := problems[key].get("image")) is None:
             yield key, {}, asked, answered
@@ -58,28 +56,17 @@ def _examples(base_dir: Path, split: str, prompt_format: str) -> Iterator[tuple[
             yield key, {"image": f"{key}/{name}"}, f"{asked}\n<image>", answered
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file. Raises DataError."""
-    value = read_json(path, "--base-dir")
-    if not isinstance(value, dict):
-        raise DataError(f"{path} holds {value!r:.100}; expected an object")
-    return value
-
-
-def check_problem(problem: Any, where: str) -> None:
+def check_problem(problem: object, where: str) -> None:
     """Raise DataError for what is not one of ScienceQA's problems."""
-    if not isinstance(problem, dict):
-        raise DataError(f"{where} is {problem!r:.100}; expected an object")
     for name in ("question", "hint", "lecture", "solution"):
-        if not isinstance(problem.get(name), str):
-            raise DataError(f"{where}: {name} is {problem.get(name)!r:.100}; expected a text")
-    if not isinstance(problem.get("image"), str | None):
-        raise DataError(f"{where}: image is {problem['image']!r:.100}; expected a file name, or null")
-    choices, answer = problem.get("choices"), problem.get("answer")
-    if not isinstance(choices, list) or not 0 < len(choices) <= len(LETTERS):
-        raise DataError(f"{where}: choices is {choices!r:.100}; expected a list of 1 to {len(LETTERS)} texts")
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise DataError(f"{where}: answer is {answer!r:.100}; expected the right choice's index, from 0")
+        required_field(problem, name, str, where)
+    optional_field(problem, "image", str, where)
+    choices = list_of(required_field(problem, "choices", list, where), str, f"{where}: 'choices'")
+    if not 0 < len(choices) <= len(LETTERS):
+        raise DataError(f"{where}: 'choices' is {shown(choices)}; expected a list of 1 to {len(LETTERS)} texts")
+    answer = required_field(problem, "answer", int, where)
+    if not 0 <= answer < len(choices):
+        raise DataError(f"{where}: 'answer' is {answer}; expected the right choice's index, from 0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ FOLDERS = ("llava", "ada", "playground", "scripts")
 SAME_PROGRAM = {  # the file that holds a program, where users start it by another name
     "ada.latency.calibrate": "ada.calibrate",
     "llava.train.train_mem": "llava.train.train",
+    "llava.train.train_xformers": "llava.train.train",
 }
 INHERITED = "and the flags of transformers.TrainingArguments"
 

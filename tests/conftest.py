@@ -10,6 +10,7 @@ PLUGINS = (  # of tests/fixtures
     "marks",
     "tiny_models",
     "judge",
+    "replaced_methods",
     "scripts",
     "serving",
     "servers",

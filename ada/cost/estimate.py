@@ -78,7 +78,7 @@ def estimate(
         sizes.units,
         plan,
         prompt_tokens,
-        num_images=images,
+        num_images=images * sizes.crops_per_image,
         vision=sizes.vision,
         vision_layers=sizes.vision_layers,
         projector=sizes.projector,

@@ -56,7 +56,7 @@ def read_plan(file: Path, sizes: Sizes) -> ExecutionPlan | Heads:
     """
     units = sizes.units
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise OptionError(f"--plan {file} cannot be read as JSON: {error}") from error
     if isinstance(fields, list):

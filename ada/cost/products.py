@@ -37,8 +37,9 @@ Products = dict[str, list[Product]]
 
 
 class VisionConfig(Protocol):
-    """Sizes of a CLIP vision tower, as transformers' ``CLIPVisionConfig`` names them."""
+    """Kind and sizes of a vision tower, as transformers' ``CLIPVisionConfig`` and ``SiglipVisionConfig`` name them."""
 
+    model_type: str
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -94,9 +95,10 @@ def decoder_products(
 
 
 def vision_products(vision: VisionConfig, layers: int) -> list[Product]:
-    """List the products of the patch embedding and the first ``layers`` layers of a CLIP vision tower on one image."""
+    """List the products of the patch embedding and the first ``layers`` layers of a vision tower on one image."""
     patches = (vision.image_size // vision.patch_size) ** 2
-    tokens, width, inner = patches + 1, vision.hidden_size, vision.intermediate_size
+    tokens = patches + (vision.model_type != "siglip_vision_model")  # CLIP's have a class token
+    width, inner = vision.hidden_size, vision.intermediate_size
     layer = [linear(tokens, width, width)] * 4 + [attention(tokens, tokens, width, width)]
     layer += [linear(tokens, width, inner), linear(tokens, inner, width)]
     return [linear(patches, vision.num_channels * vision.patch_size**2, width), *(layer * layers)]

@@ -16,7 +16,7 @@ from ada.protocols import AdaptiveConfig
 from ada.scheduling.units import Units
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.folder import open_checkpoint
-from llava.model.checkpoint.read_model import read_fields
+from llava.model.checkpoint.read_model import hub_tower, read_fields
 from llava.model.families import FAMILIES
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -40,13 +40,15 @@ CLIP_L_336 = {
 class Sizes:
     """Configs and unit grid of a model; ``vision`` and ``projector`` are None for a model without images.
 
-    The projector is on the meta device: it has shapes and no weights.
+    vision_layers: layers of the tower that run; crops_per_image: how often they run for one image. The projector is on
+    the meta device: it has shapes and no weights.
     """
 
     config: AdaptiveConfig
     units: Units
     vision: VisionConfig | None = None
     vision_layers: int = 0
+    crops_per_image: int = 1
     projector: nn.Module | None = None
 
     @property
@@ -61,34 +63,38 @@ def sizes_of(model: str, kind: str | None = None) -> Sizes:
     kind: "H" or "L", by default the checkpoint's own, or H. Raises OptionError for a name that is neither,
     CheckpointError for a model that no plan fits.
     """
-    config, vision, layers = _named(model) if model.lower() in LLAMA else _checkpoint(model)
+    config, vision, layers, crops = _named(model) if model.lower() in LLAMA else _checkpoint(model)
     config.scheduler_type = kind or config.scheduler_type
     config.scheduler_rank = next(r for r in (config.scheduler_rank, 4, 2, 1) if config.num_key_value_heads % r == 0)
     with torch.device("meta"):
         projector = None if vision is None else build_vision_projector(config)
-    return Sizes(config, Units.of(config), vision, layers, projector)
+    return Sizes(config, Units.of(config), vision, layers, crops, projector)
 
 
-def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int]:
+def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int, int]:
     config = AdaLlavaConfig(
         **LLAMA[model.lower()], vocab_size=32000, mm_hidden_size=1024, mm_projector_type="mlp2x_gelu"
     )
-    return config, CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1
+    return config, CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1, 1
 
 
-def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int]:
+def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int, int]:
     if not Path(model).is_dir() and model.count("/") != 1:
         raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
     folder = open_checkpoint(model)
     fields = read_fields(folder)
     kinds = ADAPTIVE | {kind.model_type: kind for kind in ADAPTIVE.values()}
-    kinds |= {family.decoder_type: ADAPTIVE[family.config_class.model_type] for family in FAMILIES}
+    kinds |= {
+        family.decoder_type: ADAPTIVE[family.config_class.model_type]
+        for family in FAMILIES
+        if family.config_class.model_type in ADAPTIVE
+    }
     config_class = kinds.get(fields.get("model_type", ""))
     if config_class is None:
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
     config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
     config._name_or_path = str(folder.path)
     if not getattr(config, "mm_vision_tower", None):
-        return config, None, 0
-    tower = build_vision_tower(config, delay_load=True)
-    return config, tower.config, tower.layers_run
+        return config, None, 0, 1
+    tower = hub_tower(folder, config) if folder.hub_layout else build_vision_tower(config, delay_load=True)
+    return config, tower.config, tower.layers_run, tower.crops_per_image

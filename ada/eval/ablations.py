@@ -9,7 +9,6 @@ interval (Student's t), and the mean of the seeds' differences to ``--against`` 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,10 @@ from statistics import fmean, stdev
 
 from scipy.stats import t as students_t
 
-from llava.errors import CheckpointError, OptionError
+from llava.errors import CheckpointError, DataError, OptionError
 from llava.files.atomic_write import atomic_write
+from llava.files.fields import required_field
+from llava.files.jsonl import read_json
 from llava.program import run_program
 
 Accuracies = dict[str, dict[float, dict[str, float]]]
@@ -31,10 +32,10 @@ def read_accuracies(path: Path) -> Accuracies:
     Raises ``CheckpointError`` where the file is none of a sweep, and ``OptionError`` for a label without a seed.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        cells = [(row["model"], row["budget"], 100 * next(iter(row["sets"].values()))["accuracy"]) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise CheckpointError(f"{path} is not the sweep.json of python -m ada.eval.sweep: {error!r}") from error
+        rows = required_field(read_json(path, "the file"), "rows", list, "the file")
+        cells = [_row(row, f"row {number}") for number, row in enumerate(rows, 1)]
+    except DataError as error:
+        raise CheckpointError(f"{path} is not the sweep.json of python -m ada.eval.sweep: {error}") from error
     found: Accuracies = {}
     for label, budget, accuracy in cells:
         named = re.fullmatch(r"(.+) #(\S+)", label)
@@ -45,6 +46,15 @@ def read_accuracies(path: Path) -> Accuracies:
             raise OptionError(f"{path} has two rows of {label!r} at budget {budget:g}; sweep one planner only")
         seeds[named[2]] = accuracy
     return found
+
+
+def _row(row: object, where: str) -> tuple[str, float, float]:
+    """Return a row's label, budget, and accuracy in percent on its first set. Raises ``DataError`` for another row."""
+    sets = list(required_field(row, "sets", dict, where).values())
+    if not sets:
+        raise DataError(f"{where} has no sets of questions")
+    accuracy = required_field(sets[0], "accuracy", float, f"{where}, its first set")
+    return required_field(row, "model", str, where), required_field(row, "budget", float, where), 100 * accuracy
 
 
 def mean_and_reach(values: Sequence[float]) -> tuple[float, float]:

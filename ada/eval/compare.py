@@ -13,6 +13,7 @@ from ada.eval.report.sweep_files import csv_text
 from ada.eval.stats.accuracy import Accuracy, Difference, holm
 from llava.errors import DataError, OptionError
 from llava.files.atomic_write import atomic_write
+from llava.files.fields import list_of, objects_of, required_field, typed
 from llava.files.jsonl import read_json
 
 
@@ -76,17 +77,33 @@ def read_marks(folder: Path) -> dict[str, Any]:
         raise DataError(f"--compare: {folder} holds no marks.json; expected the --out folder of a finished sweep")
     marks: dict[str, Any] = read_json(path, "--compare's")
     try:
-        complete = all(
-            set(run["right"]) == set(marks["sets"])
-            and all(len(run["right"][name]) == len(own["kinds"]) for name, own in marks["sets"].items())
-            and {"model", "planner", "budget"} <= set(run)
-            for run in marks["runs"]
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"--compare: {path} is not what a sweep writes ({error!r}); run the sweep again") from error
-    if not complete or not marks["runs"] or not marks["sets"]:
+        complete = _checked(marks)
+    except DataError as error:
+        raise DataError(f"--compare: {path} is not what a sweep writes ({error}); run the sweep again") from error
+    if not complete:
         raise DataError(f"--compare: {path} holds no runs, or runs with marks missing; run the sweep again")
     return marks
+
+
+def _checked(marks: object) -> bool:
+    """Return whether there are runs with a mark for every question. Raises ``DataError`` for other contents."""
+    sets = required_field(marks, "sets", dict, "the file")
+    sizes = {}
+    for name, own in sets.items():
+        where = f"the set {name!r}"
+        required_field(own, "title", str, where)
+        required_field(own, "fingerprint", str, where)
+        sizes[name] = len(list_of(required_field(own, "kinds", list, where), str, f"{where}: 'kinds'"))
+    runs = objects_of(required_field(marks, "runs", list, "the file"), "'runs'")
+    complete = bool(runs and sets)
+    for number, run in enumerate(runs, 1):
+        where = f"run {number}"
+        for field, kind in (("model", str), ("planner", str), ("budget", float)):
+            required_field(run, field, kind, where)
+        right = required_field(run, "right", dict, where)
+        lengths = {name: len(typed(text, str, f"{where}: 'right' of {name!r}")) for name, text in right.items()}
+        complete = complete and lengths == sizes
+    return complete
 
 
 def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]) -> list[str]:

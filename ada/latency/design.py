@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ada.latency.latency_model import Workload
 from ada.protocols import AdaptiveModel
+from llava.model.sequence_length import context_length
 
 MIN_TOKENS, MAX_TOKENS = 32, 1024
 HELD_OUT_EVERY = 4  # workloads 0, 4, 8, ... are not fitted
@@ -23,26 +24,21 @@ def image_tokens_of(model: AdaptiveModel) -> int:
 class Design:
     """Ranges to draw workloads from.
 
-    A prompt has ``min_tokens`` to ``max_tokens`` positions; with an image it is cut off at ``max_image_prompt``.
-    image_tokens: positions of an image, 0 for a model without a vision tower. num_units: tunable units.
+    A prompt has ``min_tokens`` to ``max_tokens`` positions. image_tokens: positions of an image, 0 for a model without
+    a vision tower. num_units: tunable units.
     """
 
     min_tokens: int
     max_tokens: int
-    max_image_prompt: int
     image_tokens: int
     num_units: int
 
     @classmethod
     def of(cls, model: AdaptiveModel, min_tokens: int = MIN_TOKENS) -> Design:
-        """Return the ranges of a loaded model: up to its last position, images included where it sees them."""
-        config = model.config
-        max_tokens = min(MAX_TOKENS, getattr(config, "max_position_embeddings", None) or MAX_TOKENS)
-        cut_off = getattr(config, "tokenizer_model_max_length", None) or MAX_TOKENS
+        """Return the ranges of a loaded model: up to the end of its context."""
         return cls(
             min_tokens=min_tokens,
-            max_tokens=max_tokens,
-            max_image_prompt=min(max_tokens, cut_off + (model.scheduler is not None)),  # the latency token is added
+            max_tokens=min(MAX_TOKENS, context_length(model.config)),
             image_tokens=image_tokens_of(model),
             num_units=model.units.tunable,
         )
@@ -50,7 +46,7 @@ class Design:
     @property
     def has_images(self) -> bool:
         """Whether an image and a short question fit in a prompt."""
-        return 0 < self.image_tokens < self.max_image_prompt - MIN_TOKENS
+        return 0 < self.image_tokens < self.max_tokens - MIN_TOKENS
 
     def draw(self, count: int, seed: int = 0) -> list[Workload]:
         """Draw ``count`` workloads, the same ones for the same seed.
@@ -65,7 +61,7 @@ class Design:
         num_images = int(self.has_images and rng.random() < 0.5)
         low, high = self.min_tokens, self.max_tokens
         if num_images:
-            low, high = max(low, MIN_TOKENS + self.image_tokens), self.max_image_prompt
+            low = max(low, MIN_TOKENS + self.image_tokens)
         num_tokens = round(low * (high / low) ** rng.random())
         num_units = rng.randint(0, self.num_units)
         if number % ENDS_EVERY == NO_UNITS:

@@ -57,6 +57,8 @@ class DeviceFingerprint:
                 parts["weight_bits"] = bits
         if tower is not None:
             parts |= {"vision": [tower.config.hidden_size, tower.config.image_size, tower.layers_run]}
+            if tower.crops_per_image > 1:
+                parts["vision"].append(tower.crops_per_image)
         return cls(
             json.dumps(parts, sort_keys=True),
             _device_name(model.device),
@@ -117,7 +119,7 @@ def load_profile(path: Path, here: DeviceFingerprint) -> Profile:
     """
     again = "calibrate again: python -m ada.calibrate"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise OptionError(f"{path} cannot be read as a calibration profile ({error}); {again}") from error
     try:

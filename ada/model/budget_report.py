@@ -57,7 +57,7 @@ class RowCost:
             model.units,
             ran,
             self.prompt_tokens,
-            num_images=self.num_images,
+            num_images=self.num_images * (1 if tower is None else tower.crops_per_image),
             vision=None if tower is None else tower.config,
             vision_layers=0 if tower is None else tower.layers_run,
             projector=None if tower is None else model.get_model().mm_projector,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ada.budget import Budget, BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
@@ -19,6 +17,7 @@ from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
+from ada.model.budgeted_output import BudgetedOutput
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_named
@@ -35,18 +34,6 @@ from llava.token_clock import TokenClock
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
 # keeps many plans.
 MIN_CACHE_BYTES = 256 << 20
-
-
-@dataclass
-class BudgetedOutput(CausalLMOutputWithPast):  # type: ignore[misc]
-    """What a forward under budgets returns in addition to logits and loss.
-
-    Fields, not loose attributes: accelerate, and torch's data parallelism, rebuild an output from its fields.
-    """
-
-    granted_units: torch.Tensor | None = None  # (B,)
-    gates: torch.Tensor | None = None  # (B, N, 2, A)
-    labels: torch.Tensor | None = None  # (B, T + 1)
 
 
 class AdaLlavaCausalLM(LlavaCausalLM):
@@ -78,8 +65,11 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         images: Any = None,
         image_sizes: Any = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         latency_budget: BudgetLike | Sequence[BudgetLike] | None = None,
         planner: str | None = None,
@@ -98,7 +88,8 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
-        others["logits_to_keep"] = logits_to_keep
+        others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        others |= {"return_dict": return_dict, "logits_to_keep": logits_to_keep}
         prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         if execution is not None or not (self.training or latency_budget is not None or granted_units is not None):

@@ -89,6 +89,11 @@ class AdaArguments:
         if self.scheduler_type is None and config.model_type not in ADAPTIVE_TYPES:
             return
         if config.model_type not in ADAPTIVE_TYPES:
+            if config.model_type not in ADAPTIVE:
+                raise OptionError(
+                    f"--scheduler_type is {self.scheduler_type!r}, and this model's type {config.model_type!r}; "
+                    f"latency budgets are for {', '.join(ADAPTIVE)}"
+                )
             defaults = AdaLlavaConfig(num_hidden_layers=config.num_hidden_layers)
             config.model_type = ADAPTIVE[config.model_type].model_type
             for name in ("num_prefix_layers", "scheduler_type", "scheduler_rank", "token_selecting"):

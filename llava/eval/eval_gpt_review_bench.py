@@ -8,49 +8,36 @@ The default rules are this project's; marks are comparable only where the rules 
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from llava.errors import DataError, OptionError
-from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
-from llava.eval.scoring.matching import by_id, check_same, text_of
-from llava.files.jsonl import Record, RecordFile, read_json, read_records
+from llava.errors import DataError
+from llava.eval.scoring.llm_judge import Judge
+from llava.eval.scoring.matching import by_id
+from llava.eval.scoring.reviews import (
+    RULES,
+    SYSTEM,
+    Kind,
+    ReviewTask,
+    answer_or_question_id,
+    make_parser,
+    parse_score,
+    review,
+)
+from llava.eval.scoring.reviews import review_tasks as tasks_of
+from llava.files.fields import list_of, raw_field, required_field, shown, typed
+from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
-RULES = Path(__file__).parent / "table" / "rule.json"
-SYSTEM = "You are a careful and fair judge of answers."
+__all__ = ["NUM_SECONDS_TO_SLEEP", "get_eval", "main", "parse_score", "review_tasks"]
+
+NUM_SECONDS_TO_SLEEP = 0.5  # before a request that the server refused for now is sent again
 CATEGORY = "llava_bench_"
 
 
-def read_marks(reply: str) -> list[float] | None:
-    """Return the two marks of a reply's first line; None where it does not have two."""
-    cells = reply.strip().partition("\n")[0].replace(",", " ").split()
-    try:
-        marks = [float(cell) for cell in cells]
-    except ValueError:
-        return None
-    return marks if len(marks) == 2 else None
-
-
-def review_prompt(context: str, question: str, answers: Sequence[str], rule: dict[str, str]) -> str:
-    """Make the judge's prompt: context, question, the answers by number, the rule."""
-    parts = [f"[Context]\n{context}", f"[Question]\n{question}"]
-    for number, answer in enumerate(answers, 1):
-        parts.append(f"[{rule['role']} {number}]\n{answer}\n\n[End of {rule['role']} {number}]")
-    return "\n\n".join([*parts, f"[System]\n{rule['prompt']}"]) + "\n\n"
-
-
-@dataclass(frozen=True)
-class ReviewTask:
-    """One question to review: the review's fields apart from the judge's reply, and the judge's prompt."""
-
-    fields: dict[str, Any]
-    prompt: str
+def get_eval(content: str, max_tokens: int) -> str:
+    """Return the judge's review of a prompt. Raises ``LlavaError`` where the server gives none."""
+    return Judge(max_tokens=max_tokens, pause_s=NUM_SECONDS_TO_SLEEP).ask(SYSTEM, content)
 
 
 def review_tasks(questions: Path, contexts: Path, answers: Sequence[Path], rule: Path = RULES) -> list[ReviewTask]:
@@ -58,92 +45,27 @@ def review_tasks(questions: Path, contexts: Path, answers: Sequence[Path], rule:
 
     Raises ``DataError`` for files that do not match.
     """
-    asked = by_id(read_records(questions, "--question"), "question_id", str(questions))
-    captions = {record["image"]: record["caption"] for record in read_records(contexts, "--context")}
-    sides = [by_id(read_records(path, "--answer-list"), "question_id", str(path)) for path in answers]
-    for path, side in zip(answers, sides, strict=True):
-        check_same(side, asked, str(path))
-    rules = read_json(rule, "--rule")
-    return [
-        _task(number, question, captions, [side[key] for side in sides], rules)
-        for number, (key, question) in enumerate(asked.items(), 1)
-    ]
+    captions = by_id(read_records(contexts, "--context"), "image", f"--context {contexts}")
 
+    def context(question: Record, where: str) -> str:
+        image = required_field(question, "image", str, where)
+        if image not in captions:
+            raise DataError(f"{where}: there is no context for {shown(image)}")
+        about = f"--context {contexts}: {image!r}: 'caption'"
+        caption = raw_field(captions[image], "caption", about)
+        return "\n".join(list_of(caption, str, about)) if isinstance(caption, list) else typed(caption, str, about)
 
-def _task(
-    number: int,
-    question: Record,
-    captions: Mapping[str, str | list[str]],
-    answers: Sequence[Record],
-    rules: Mapping[str, dict[str, str]],
-) -> ReviewTask:
-    category = CATEGORY + question["category"]
-    if category not in rules or question["image"] not in captions:
-        raise DataError(
-            f"question {question['question_id']}: there is no rule for {category!r}, or no context for "
-            f"{question['image']!r}"
-        )
-    caption = captions[question["image"]]
-    context = "\n".join(caption) if isinstance(caption, list) else caption
-    texts = [text_of(answer, "--answer-list") for answer in answers]
-    fields = {
-        "id": number,
-        "question_id": question["question_id"],
-        **{f"answer{n}_id": a.get("answer_id", a["question_id"]) for n, a in enumerate(answers, 1)},
-        "category": category,
-    }
-    return ReviewTask(fields, review_prompt(context, question["text"], texts, rules[category]))
-
-
-def review(tasks: Sequence[ReviewTask], output: Path, model: str = DEFAULT_MODEL, max_tokens: int = 1024) -> None:
-    """Let the judge ``model`` review the tasks that ``output`` has no review of.
-
-    max_tokens: of a review. Raises ``OptionError`` for an output of other answers.
-    """
-    file = RecordFile(output)
-    mismatched = [r for r, task in zip(file.records, tasks, strict=False) if _fields(r) != task.fields]
-    if mismatched or len(file.records) > len(tasks):
-        raise OptionError(f"{output} holds reviews of other answers; remove it, or choose another --output")
-    waiting = tasks[len(file.records) :]
-    judge = Judge(model, max_tokens) if waiting else None
-    for task in tqdm(waiting, desc=output.stem, unit=" reviews"):
-        if judge is not None:
-            reply, marks = judge.mark(SYSTEM, task.prompt, read_marks)
-            file.append([{**task.fields, "content": reply, "tuple": marks}])
-    file.finish(file.records)
-
-
-def _fields(review: Record) -> Record:
-    return {name: value for name, value in review.items() if name not in ("content", "tuple")}
+    return tasks_of(questions, answers, rule, Kind(answer_or_question_id, context, prefix=CATEGORY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.eval.eval_gpt_review_bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-q", "--question", type=Path, required=True, help="LLaVA-Bench's questions, JSON lines")
-    parser.add_argument("-c", "--context", type=Path, required=True, help="descriptions of the images, JSON lines")
-    parser.add_argument(
-        "-a", "--answer-list", type=Path, nargs=2, required=True, help="answer files of the reference and of the model"
-    )
-    parser.add_argument(
-        "-r",
-        "--rule",
-        type=Path,
-        default=RULES,
-        help="JSON file of the judge's rules by category (default: this project's)",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write the reviews to, JSON lines")
-    parser.add_argument("--max-tokens", type=int, default=1024, help="longest review, in tokens")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name of the judge model (default: %(default)s)")
+    parser = make_parser("eval_gpt_review_bench", __doc__, context="descriptions of the images, JSON lines")
     args = parser.parse_args(arguments)
 
     def work() -> None:
         tasks = review_tasks(args.question, args.context, args.answer_list, args.rule)
-        review(tasks, args.output, args.model, args.max_tokens)
+        review(tasks, args.output, lambda: Judge(args.model, args.max_tokens, NUM_SECONDS_TO_SLEEP))
 
     return run_program(work)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.scoring.matching import by_id, check_same, text_of
+from llava.eval.scoring.pope_labels import labels_of, read_labels
+from llava.files.fields import required_field
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
@@ -26,10 +28,10 @@ def yes_or_no(text: str) -> str:
 
 
 def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Return counts (``TP FP TN FN``) and metrics in [0, 1]; every label but "no" means yes.
+    """Return counts (``TP FP TN FN``) and metrics in [0, 1]; every label but "no" means yes, as upstream.
 
-    Raises ``DataError`` where there are not as many answers as labels, and where a metric is undefined: no answer is
-    yes, no label is, or no yes is right.
+    Labels of files are checked where they are read. Raises ``DataError`` where there are not as many answers as labels,
+    and where a metric is undefined: no answer is yes, no label is, or no yes is right.
     """
     if len(texts) != len(labels):
         raise DataError(f"{len(texts)} answers, but {len(labels)} labels; expected one for one")
@@ -55,27 +57,40 @@ def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
 
 def eval_pope(answers: Iterable[Record], label_file: str | Path) -> dict[str, Any]:
     """Score one category: ``answers`` in the order of the labels in ``label_file`` (JSON lines)."""
-    labels = [str(record.get("label")) for record in read_records(Path(label_file), "the label file")]
+    labels = [record["label"] for record in read_labels(Path(label_file))]
+    return _scored([text_of(answer, "the result file") for answer in answers], labels, label_file)
+
+
+def _scored(texts: Sequence[str], labels: Sequence[str], label_file: str | Path) -> dict[str, Any]:
     try:
-        return pope_scores([text_of(answer, "the result file") for answer in answers], labels)
+        return pope_scores(texts, labels)
     except DataError as error:
         raise DataError(f"{label_file}: {error}") from error
 
 
 def score(annotation_dir: Path, question_file: Path, result_file: Path) -> dict[str, dict[str, Any]]:
-    """Score every category that ``annotation_dir`` has a ``coco_pope_CATEGORY.json`` for."""
-    questions = by_id(read_records(question_file, "--question-file"), "question_id", f"--question-file {question_file}")
-    answers = by_id(read_records(result_file, "--result-file"), "question_id", f"--result-file {result_file}")
-    check_same(answers, questions, f"--result-file {result_file}")
-    files = sorted(annotation_dir.glob(f"{PREFIX}*{SUFFIX}"))
-    if not files:
-        raise DataError(f"--annotation-dir {annotation_dir} holds no {PREFIX}*{SUFFIX}")
-    return {
-        (category := file.name[len(PREFIX) : -len(SUFFIX)]): eval_pope(
-            [answer for key, answer in answers.items() if questions[key].get("category") == category], file
+    """Score every category of the questions, with the labels in ``annotation_dir``'s ``coco_pope_CATEGORY.json``.
+
+    Answers are matched to questions by ``question_id``, in any order. Raises ``DataError`` where answers, questions
+    and labels do not match, and for a category without labels.
+    """
+    asked, given = f"--question-file {question_file}", f"--result-file {result_file}"
+    questions = by_id(read_records(question_file, "--question-file"), "question_id", asked)
+    answers = by_id(read_records(result_file, "--result-file"), "question_id", given)
+    check_same(answers, questions, given)
+    kinds = {key: required_field(q, "category", str, f"{asked}: question {key}") for key, q in questions.items()}
+    files = {file.name[len(PREFIX) : -len(SUFFIX)]: file for file in sorted(annotation_dir.glob(f"{PREFIX}*{SUFFIX}"))}
+    if unlabelled := sorted(set(kinds.values()) - set(files)):
+        raise DataError(
+            f"--annotation-dir {annotation_dir} holds no {PREFIX}{unlabelled[0]}{SUFFIX}, but the questions have the "
+            f"category {unlabelled[0]!r}"
         )
-        for file in files
-    }
+    scores = {}
+    for category, file in files.items():
+        own = [key for key, kind in kinds.items() if kind == category]
+        labels = labels_of([questions[key] for key in own], file)
+        scores[category] = _scored([text_of(answers[key], given) for key in own], labels, file)
+    return scores
 
 
 def report(scores: dict[str, Any]) -> str:

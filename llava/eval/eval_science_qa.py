@@ -9,13 +9,15 @@ import argparse
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
-from llava.eval.scoring.matching import by_id, share
+from llava.eval.scoring.matching import by_id, share, text_of
 from llava.files.atomic_write import atomic_write
+from llava.files.fields import id_field, required_field, shown, typed, typed_id
 from llava.files.jsonl import Record, read_json, read_records
 from llava.program import run_program
 
@@ -23,10 +25,21 @@ log = logging.getLogger(__name__)
 
 LETTERS = ["A", "B", "C", "D", "E"]
 FAILED = "FAILED"
-_STATED = re.compile(r"The answer is ([A-Z]).")
+STATED = re.compile(r"The answer is ([A-Z]).")
 
 
-def get_pred_idx(prediction: str, choices: Sequence[str], options: Sequence[str] = LETTERS) -> int:
+def convert_caps(results: Iterable[Record]) -> list[dict[str, Any]]:
+    """Convert answers into COCO's captions: ``image_id``, an integer, and ``caption``."""
+    captions = []
+    for number, result in enumerate(results, 1):
+        key = id_field(result, "question_id", f"answer {number}")
+        if not str(key).isdecimal():
+            raise DataError(f"answer {number}: 'question_id' is {shown(key)}; expected an integer")
+        captions.append({"image_id": int(key), "caption": text_of(result, "the results")})
+    return captions
+
+
+def get_pred_idx(prediction: str, choices: Sequence[Any], options: Sequence[str]) -> int:
     """Return the index of the choice that a letter names; -1 for what names none of them."""
     letters = list(options[: len(choices)])
     return letters.index(prediction) if prediction in letters else -1
@@ -41,7 +54,7 @@ def parse_answer(text: str, options: Sequence[str] = LETTERS) -> str:
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
         return text[0]
-    stated = _STATED.findall(text)
+    stated = STATED.findall(text)
     return stated[0] if len(stated) == 1 else FAILED
 
 
@@ -76,19 +89,32 @@ def science_scores(
 
 
 def _scored(key: str, problem: Mapping[str, Any], answer: Record | None, options: Sequence[str]) -> dict[str, Any]:
+    choices, truth = choices_of(key, problem, options)
     answer = answer or {"text": FAILED, "prompt": "Unknown"}
-    letter = parse_answer(answer["text"], options)
-    index = get_pred_idx(letter, problem["choices"], options)
+    text = text_of(answer, "the result file")
+    prompt = required_field(answer, "prompt", str, f"the result file: the answer to {key}")
+    letter = parse_answer(text, options)
+    index = get_pred_idx(letter, choices, options)
     return {
         "question_id": key,
         "parsed_ans": letter,
-        "ground_truth": options[problem["answer"]],
-        "question": answer["prompt"],
-        "pred": answer["text"],
-        "is_multimodal": "<image>" in answer["prompt"],
+        "ground_truth": options[truth],
+        "question": prompt,
+        "pred": text,
+        "is_multimodal": DEFAULT_IMAGE_TOKEN in prompt,
         "index": index,
-        "right": index == problem["answer"],
+        "right": index == truth,
     }
+
+
+def choices_of(key: str, problem: object, options: Sequence[str]) -> tuple[list[Any], int]:
+    """Return a problem's choices and the right one's index. Raises ``DataError`` where it has none of the options."""
+    where = f"problem {key}"
+    choices = required_field(problem, "choices", list, where)
+    truth = required_field(problem, "answer", int, where)
+    if not 0 <= truth < min(len(choices), len(options)):
+        raise DataError(f"{where}: 'answer' is {truth}; expected the index of one of its {len(choices)} choices")
+    return choices, truth
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -106,20 +132,36 @@ def summary(scores: Mapping[str, Any]) -> str:
 
 def score(base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = LETTERS) -> dict[str, Any]:
     """Score a result file on one split of the problems in ``base_dir``. Raises ``DataError`` for unusable files."""
-    splits = read_json(base_dir / "pid_splits.json", "--base-dir's")
-    problems = read_json(base_dir / "problems.json", "--base-dir's")
-    if not splits.get(split):
-        raise DataError(f"--split is {split!r}; {base_dir / 'pid_splits.json'} has {', '.join(splits)}")
-    records = read_records(result_file, "--result-file")
-    answers = by_id(({**r, "question_id": str(r.get("question_id"))} for r in records), "question_id", str(result_file))
+    problems = read_problems(base_dir, split)
+    answers = by_id(read_records(result_file, "--result-file"), "question_id", f"--result-file {result_file}")
     try:
-        return science_scores({key: problems[key] for key in splits[split]}, answers, options)
-    except KeyError as error:
-        raise DataError(f"a record of {base_dir} or {result_file} lacks {error}") from error
+        return science_scores(problems, answers, options)
+    except DataError as error:
+        raise DataError(f"{base_dir} and {result_file}: {error}") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code."""
+def read_problems(base_dir: Path, split: str) -> dict[str, Any]:
+    """Read the problems of one split by id. Raises ``DataError`` for a split that is not there, or lacks problems."""
+    path = base_dir / "pid_splits.json"
+    splits = typed(read_json(path, "--base-dir's"), dict, f"--base-dir's {path}")
+    problems = typed(read_json(base_dir / "problems.json", "--base-dir's"), dict, f"{base_dir / 'problems.json'}")
+    if not splits.get(split):
+        raise DataError(f"--split is {split!r}; {path} has {', '.join(splits)}")
+    keys = [
+        str(typed_id(key, f"{path}: an id of {split!r}")) for key in typed(splits[split], list, f"{path}: {split!r}")
+    ]
+    if missing := [key for key in keys if key not in problems]:
+        raise DataError(f"{base_dir / 'problems.json'} lacks {len(missing)} problems of {split!r}, as {missing[0]!r}")
+    return {key: problems[key] for key in keys}
+
+
+def get_args() -> argparse.Namespace:
+    """Parse the command line."""
+    return make_parser().parse_args()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the program's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_science_qa",
         description=__doc__,
@@ -133,7 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--options", nargs="+", default=LETTERS, help="letters of the choices, in order (default: A B C D E)"
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    args = make_parser().parse_args(arguments)
 
     def show() -> None:
         scores = score(args.base_dir, args.result_file, args.split, args.options)

@@ -6,6 +6,7 @@ python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --res
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 from llava.errors import DataError, OptionError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import text_of
+from llava.files.fields import id_field, list_of, objects_of, required_field
 from llava.files.jsonl import Record, read_json, read_records
 from llava.program import run_program
+
+Key = tuple[str, str]  # image, question
 
 _OCR_MARK, _OLD_MARK = "Reference OCR token: ", "OCR tokens: "
 
@@ -37,19 +41,28 @@ def prompt_processor(prompt: str) -> str:
 def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> list[dict[str, Any]]:
     """Return ``pred_answer`` and ``gt_answers`` of every result, matched by image and question.
 
-    Raises ``DataError`` unless every result has an annotation, and every annotation a result.
+    Raises ``DataError`` unless every annotation has a result, and every result an annotation that no other result has.
     """
-    people = {(a["image_id"], a["question"].lower()): a["answers"] for a in annotations}
-    missing = set(people)
+    people: dict[Key, list[str]] = {}
+    left: Counter[Key] = Counter()  # annotations that no result has answered yet
+    for number, annotation in enumerate(objects_of(annotations, "the annotations"), 1):
+        where = f"the annotations, question {number}"
+        key = (str(id_field(annotation, "image_id", where)), required_field(annotation, "question", str, where).lower())
+        people[key] = list_of(required_field(annotation, "answers", list, where), str, f"{where}: 'answers'")
+        left[key] += 1
     found = []
-    for result in results:
-        key = (result["question_id"], prompt_processor(result["prompt"]))
+    for number, result in enumerate(results, 1):
+        where = f"the results, answer {number}"
+        question = prompt_processor(required_field(result, "prompt", str, where))
+        key = (str(id_field(result, "question_id", where)), question)
         if key not in people:
-            raise DataError(f"image {key[0]!r} has no question {key[1]!r} in the annotations; is it another set?")
-        missing.discard(key)
+            raise DataError(f"image {key[0]!r} has no question {question!r} in the annotations; is it another set?")
+        if not left[key]:
+            raise DataError(f"{where}: image {key[0]!r} and question {question!r} twice; is it two runs in one file?")
+        left[key] -= 1
         found.append({"pred_answer": text_of(result, "the results"), "gt_answers": people[key]})
-    if missing:
-        raise DataError(f"{len(missing)} of {len(people)} questions have no answer, {min(missing, key=str)} among them")
+    if missing := sorted(key for key, count in left.items() if count):
+        raise DataError(f"{left.total()} of {len(annotations)} questions have no answer, {missing[0]} among them")
     return found
 
 
@@ -62,13 +75,18 @@ def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[st
     results = read_records(Path(result_file), "--result-file")
     try:
         found = predictions(annotations, results)
-    except KeyError as error:
-        raise DataError(f"a record of {annotation_file} or {result_file} lacks {error}") from error
+    except DataError as error:
+        raise DataError(f"{annotation_file} and {result_file}: {error}") from error
     return {"samples": len(found), "accuracy": 100.0 * TextVQAAccuracyEvaluator().eval_pred_list(found)}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code."""
+def get_args() -> argparse.Namespace:
+    """Parse the command line."""
+    return make_parser().parse_args()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the program's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.eval_textvqa",
         description=__doc__,
@@ -81,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--result-dir", type=Path, help="folder of answer files to score one by one, instead of --result-file"
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    args = make_parser().parse_args(arguments)
 
     def show() -> None:
         files = [args.result_file] if args.result_file else sorted((args.result_dir or Path()).glob("*.jsonl"))

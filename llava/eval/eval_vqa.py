@@ -18,6 +18,7 @@ from typing import Any
 from llava.errors import DataError
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import by_id, check_same, mean
+from llava.files.fields import objects_of, optional_field, required_field
 from llava.files.jsonl import Record, read_json
 from llava.program import run_program
 
@@ -29,14 +30,17 @@ def vqa_scores(annotations: Sequence[Record], results: Sequence[Record], key: st
     ids; empty answers to other questions, with which VQAv2's submissions are filled up, are ignored.
     """
     asked, given = by_id(annotations, key, "the annotations"), by_id(results, key, "the results")
-    given = {name: result for name, result in given.items() if name in asked or result["answer"]}
-    check_same(given, asked, "the results")
+    said = {name: required_field(result, "answer", str, f"the result of {name}") for name, result in given.items()}
+    said = {name: answer for name, answer in said.items() if name in asked or answer}
+    check_same(said, asked, "the results")
     evaluator = TextVQAAccuracyEvaluator()
     scores_of: defaultdict[str, list[float]] = defaultdict(list)
     for name, question in asked.items():
-        people = [answer["answer"] for answer in question["answers"]]
-        entry = {"pred_answer": given[name]["answer"], "gt_answers": people}
-        scores_of[question.get("answer_type", "other")] += evaluator.scores([entry])
+        where = f"the annotation of {name}"
+        answers = objects_of(required_field(question, "answers", list, where), f"{where}: 'answers'")
+        people = [required_field(answer, "answer", str, f"{where}: an answer") for answer in answers]
+        kind = optional_field(question, "answer_type", str, where) or "other"
+        scores_of[kind] += evaluator.scores([{"pred_answer": said[name], "gt_answers": people}])
     scores = [score for own in scores_of.values() for score in own]
     return {
         "questions": len(scores),
@@ -51,10 +55,10 @@ def score(annotation_file: Path, result_file: Path) -> dict[str, Any]:
     results = read_json(result_file, "--result-file")
     try:
         if isinstance(fields, dict):
-            return vqa_scores(fields["annotations"], results, "question_id")
+            return vqa_scores(required_field(fields, "annotations", list, "the file"), results, "question_id")
         return vqa_scores(fields, results, "image")
-    except KeyError as error:
-        raise DataError(f"a record of {annotation_file} or {result_file} lacks {error}") from error
+    except DataError as error:
+        raise DataError(f"{annotation_file} and {result_file}: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

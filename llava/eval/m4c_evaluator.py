@@ -5,11 +5,13 @@ The tables and rules are those that published figures were made with, oddities i
 
 from __future__ import annotations
 
+import importlib
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
 from llava.eval.scoring.matching import mean
 
 ARTICLES = frozenset(("a", "an", "the"))
@@ -41,6 +43,9 @@ CONTRACTIONS["somebody'd"] = "somebodyd"
 
 class EvalAIAnswerProcessor:
     """Normalizes answers as the VQA challenges do: ``processor(answer)``."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Take any arguments, as upstream, and use none."""
 
     def word_tokenize(self, word: str) -> str:
         """Return the text in lower case, without commas and question marks, with a space before a possessive."""
@@ -78,6 +83,8 @@ class TextVQAAccuracyEvaluator:
             raise DataError(f"{len(raw_answers)} answers of people ({list(raw_answers)}); expected {NUM_PEOPLE}")
         answers = [self.answer_processor(answer) for answer in raw_answers]
         return {answer: self._score(answer, answers) for answer in dict.fromkeys(answers)}
+
+    _compute_answer_scores = unique_scores  # upstream's name, which research code overrides or calls
 
     @staticmethod
     def _score(answer: str, answers: list[str]) -> float:
@@ -123,6 +130,32 @@ class STVQAANLSEvaluator:
         """Return the mean over predictions of the best similarity to any of the people's answers."""
         best = [max(self.get_anls(e["pred_answer"], answer) for answer in e["gt_answers"]) for e in pred_list]
         return mean(best, "answers to score")
+
+
+class TextCapsBleu4Evaluator:
+    """BLEU-4 of captions, by the package ``pycocoevalcap``, whose tokenizer needs Java.
+
+    No other tokenizer gives the same figures. Raises ``OptionError`` where the package or Java is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            bleu = importlib.import_module("pycocoevalcap.bleu.bleu")
+            tokenizer = importlib.import_module("pycocoevalcap.tokenizer.ptbtokenizer")
+        except ModuleNotFoundError as error:
+            raise OptionError(f"there is no package {error.name}; install it: pip install pycocoevalcap") from error
+        if shutil.which("java") is None:
+            raise OptionError("there is no program java, which the tokenizer of pycocoevalcap runs; install Java")
+        self.tokenizer, self.scorer = tokenizer.PTBTokenizer(), bleu.Bleu(4)
+
+    def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        """Return the BLEU-4 of all predictions ``{"pred_answer": text, "gt_answers": [texts]}``, in [0, 1]."""
+        if not pred_list:
+            raise DataError("there are no captions to score")
+        truths = {n: [{"caption": text} for text in entry["gt_answers"]] for n, entry in enumerate(pred_list)}
+        said = {n: [{"caption": entry["pred_answer"]}] for n, entry in enumerate(pred_list)}
+        scores, _ = self.scorer.compute_score(self.tokenizer.tokenize(truths), self.tokenizer.tokenize(said), verbose=0)
+        return float(scores[3])  # of BLEU-1 to BLEU-4
 
 
 def edit_distance(one: str, other: str) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.answering import runner
-from llava.eval.answering.questions import Question, get_chunk, image_opener, required_field, split_list
+from llava.eval.answering.questions import Question, get_chunk, image_opener, question_text, split_list
 from llava.eval.answering.settings import make_parser
+from llava.files.fields import id_field, required_field
 from llava.files.jsonl import read_records
 from llava.program import run_program
 
@@ -19,10 +20,10 @@ def read_questions(question_file: Path, image_folder: Path = Path()) -> list[Que
     """Read the questions, one a line. Raises ``DataError`` for a line that lacks a field, and for a missing image."""
     questions = []
     for number, line in enumerate(read_records(question_file, "--question-file"), 1):
-        where = f"--question-file {question_file}, question {number},"
-        text = required_field(line, "text", where)
-        open_image = image_opener(image_folder, required_field(line, "image", where))
-        questions.append(Question(required_field(line, "question_id", where), text, text, open_image))
+        where = f"--question-file {question_file}, question {number}"
+        text = question_text(required_field(line, "text", str, where), True, where)
+        open_image = image_opener(image_folder, required_field(line, "image", str, where), where)
+        questions.append(Question(id_field(line, "question_id", where), text, text, open_image))
     return questions
 
 

@@ -11,13 +11,24 @@ from PIL import Image
 
 from llava.errors import DataError
 from llava.eval.answering import runner
-from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, split_list
+from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, question_text, split_list
 from llava.eval.answering.settings import make_parser
-from llava.eval.scoring.mmbench_table import OPTIONS, Row, is_none, options_of, read_table
+from llava.eval.eval_mmbench.table import OPTIONS, Row, get_options, is_none, options_of, read_table
 from llava.files.images import decode_base64, open_image
 from llava.program import run_program
 
-__all__ = ["eval_model", "get_chunk", "is_none", "main", "read_questions", "split_list"]
+__all__ = [
+    "all_options",
+    "eval_model",
+    "get_chunk",
+    "get_options",
+    "is_none",
+    "main",
+    "read_questions",
+    "split_list",
+]
+
+all_options = list(OPTIONS)
 
 LETTER_PROMPTS = {"en": LETTER_PROMPT, "cn": "请直接回答选项字母。"}
 
@@ -28,26 +39,27 @@ def read_questions(
     """Read the table's questions, with ``all_rounds`` once for each rotation of their options.
 
     single_pred_prompt: ask for the option's letter, in the language ``lang``. Raises ``DataError`` for a row without
-    image or options.
+    text, image or options.
     """
     request = f"\n{LETTER_PROMPTS[lang]}" if single_pred_prompt else ""
     questions: list[Question] = []
     for row in read_table(question_file, "--question-file"):
-        if not row.get("image") or not options_of(row):
-            raise DataError(f"--question-file {question_file}: question {row['index']} lacks its image or its options")
+        where = f"--question-file {question_file}: question {row['index']}"
+        if not row.get("image") or not options_of(row) or row["question"] is None:
+            raise DataError(f"{where} lacks its text, its image or its options")
         rounds = len(options_of(row)) if all_rounds else 1
-        questions += _rounds(row, rounds, request)
+        questions += _rounds(row, rounds, request, where)
     return questions
 
 
-def _rounds(row: Row, rounds: int, request: str) -> Iterator[Question]:
+def _rounds(row: Row, rounds: int, request: str, where: str) -> Iterator[Question]:
     """Yield the row's question once a round, each time with its options rotated by one more."""
     options, letters = options_of(row), list(OPTIONS[: len(options_of(row))])
     hint = "" if is_none(row.get("hint")) else f"{row['hint']}\n"
     for shift in range(rounds):
         rotated = [*options[shift:], *options[:shift]]
         lines = [f"{letter}. {option}" for letter, option in zip(OPTIONS, rotated, strict=False)]
-        prompt = "\n".join([f"{hint}{row['question'] or ''}", *lines])
+        prompt = question_text("\n".join([f"{hint}{row['question']}", *lines]), True, where)
         yield Question(
             int(row["index"] or 0),
             prompt,

@@ -14,10 +14,11 @@ from llava.eval.answering.questions import (
     Question,
     get_chunk,
     image_opener,
-    required_field,
+    question_text,
     split_list,
 )
 from llava.eval.answering.settings import make_parser
+from llava.files.fields import id_field, optional_field, required_field
 from llava.files.jsonl import read_json
 from llava.program import run_program
 
@@ -37,17 +38,19 @@ def read_questions(
         raise DataError(f"--question-file {question_file} holds no JSON list of conversations")
     questions = []
     for number, record in enumerate(records, 1):
-        where = f"--question-file {question_file}, question {number},"
-        messages = required_field(record, "conversations", where)
+        where = f"--question-file {question_file}, question {number}"
+        messages = required_field(record, "conversations", list, where)
         if not messages:
             raise DataError(f"{where} has no message in its conversation")
-        text = required_field(messages[0], "value", where).replace(DEFAULT_IMAGE_TOKEN, "").strip()
+        text = required_field(messages[0], "value", str, f"{where}, its first message")
+        text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
         if single_pred_prompt:
             text += f"\n{LETTER_PROMPT}"
-        image = record.get("image")
-        open_image = image_opener(image_folder, image) if image else None
-        prompt = f"{DEFAULT_IMAGE_TOKEN}\n{text}" if image else text
-        questions.append(Question(required_field(record, "id", where), prompt, text, open_image))
+        image = optional_field(record, "image", str, where)
+        open_image = None if image is None else image_opener(image_folder, image, where)
+        question_text(text, open_image is not None, where)
+        prompt = text if image is None else f"{DEFAULT_IMAGE_TOKEN}\n{text}"
+        questions.append(Question(id_field(record, "id", where), prompt, text, open_image))
     return questions
 
 

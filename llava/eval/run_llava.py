@@ -6,12 +6,17 @@ python -m llava.eval.run_llava --image-file F --query Q
 from __future__ import annotations
 
 import argparse
+import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from PIL import Image
+
+from llava import mm_utils
+from llava.errors import OptionError
 from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
-from llava.mm_utils import load_image
+from llava.mm_utils import load_image_from_base64
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks
 from llava.program import run_program
@@ -46,6 +51,29 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def image_parser(args: Any) -> list[str]:
+    """Return the images that ``args.image_file`` names, separated by ``args.sep``, by default a comma.
+
+    Raises ``OptionError`` where a name is empty.
+    """
+    names: list[str] = args.image_file.split(getattr(args, "sep", None) or ",")
+    if not all(name.strip() for name in names):
+        raise OptionError(f"--image-file is {args.image_file!r}; expected paths or URLs, separated by --sep")
+    return names
+
+
+def load_image(image_file: str | bytes) -> Image.Image:
+    """Load an RGB image from a path, an http(s) address, or a file's bytes. Raises ``ImageError``."""
+    if isinstance(image_file, bytes):
+        return load_image_from_base64(base64.b64encode(image_file)).convert("RGB")
+    return mm_utils.load_image(image_file)
+
+
+def load_images(image_files: Iterable[str | bytes]) -> list[Image.Image]:
+    """Load images as ``load_image`` does."""
+    return [load_image(image_file) for image_file in image_files]
+
+
 def eval_model(args: Any) -> Answer:
     """Answer ``args.query`` about ``args.image_file``, print the answer, and return it.
 
@@ -60,7 +88,7 @@ def eval_model(args: Any) -> Answer:
     )
     sampling.keywords()
     turn = bool(options.get("exif_orientation"))
-    images = [load_image(name, turn_by_exif=turn) for name in args.image_file.split(options.get("sep") or ",")]
+    images = [mm_utils.load_image(name, turn_by_exif=turn) for name in image_parser(args)]
     loaded = open_model(options)
     options.update(loaded.options)
     conversation = loaded.template.copy()

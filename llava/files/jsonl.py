@@ -30,10 +30,10 @@ class RecordFile:
         self._kept = b""  # what of the part is known: all but a line that was cut off by a kill
         self._stream: BinaryIO | None = None  # held open, and locked, from the first batch on
         if self.complete:
-            self.records = _parsed(path.read_text(encoding="utf-8"), path)
+            self.records = _parsed(read_text(path, "the file"), path)
         elif self.part.exists():
-            self._kept = _complete_lines(self.part.read_bytes())
-            self.records = _parsed(self._kept.decode("utf-8"), self.part)
+            self._kept = _complete_lines(_read(self.part, "the unfinished file"))
+            self.records = _parsed(_decoded(self._kept, self.part, "the unfinished file"), self.part)
 
     def append(self, records: Sequence[Record]) -> None:
         """Add a batch; what is on the disk then survives a kill.
@@ -94,10 +94,7 @@ def _parsed(text: str, path: Path) -> list[Record]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: answers may hold other line ends
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}") from error
+        record = parse_json(line, f"{path}, line {number}")
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number} is {line[:40]!r}; expected a JSON object")
         records.append(record)
@@ -112,19 +109,53 @@ def read_records(path: Path, flag: str) -> list[Record]:
     return records
 
 
-def read_json(path: Path, flag: str) -> Any:
-    """Read the JSON file that ``flag`` names. Raises ``DataError`` where it is not JSON."""
+def read_json(path: Path, flag: str, any_text: bool = False) -> Any:
+    """Read the JSON file that ``flag`` names. Raises ``DataError`` as ``parse_json`` does."""
+    return parse_json(read_text(path, flag), f"{flag} {path}", any_text)
+
+
+def parse_json(text: str, what: str, any_text: bool = False) -> Any:
+    """Parse JSON. Raises ``DataError``, which begins with ``what``, for text that is not JSON, for an object with the
+    same name twice, and for what cannot be written again: half of a surrogate pair is no character.
+
+    any_text: take such halves, for a caller that names the record they are in.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Record:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in found if names.count(name) > 1)
+            raise DataError(f"{what} holds {twice!r} twice in an object; is it two runs in one file?")
+        return found
+
     try:
-        return json.loads(read_text(path, flag))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{flag} {path} is not JSON: {error}") from error
+        value = json.loads(text, object_pairs_hook=unique)
+        if not any_text and "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what} holds {error.object[error.start]!a}, half of a surrogate pair") from error
+    except RecursionError as error:
+        raise DataError(f"{what} is nested too deeply to be read") from error
+    except ValueError as error:  # also integers of thousands of digits
+        raise DataError(f"{what} is not JSON: {error}") from error
+    return value
 
 
 def read_text(path: Path, flag: str) -> str:
     """Read the text file that ``flag`` names. Raises ``DataError`` where it cannot be read."""
+    return _decoded(_read(path, flag), path, flag).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read(path: Path, flag: str) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{flag} {path} cannot be read: {error.strerror}") from error
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null byte
+        raise DataError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _decoded(content: bytes, path: Path, flag: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{flag} {path} is not UTF-8 text: {error}") from error

@@ -12,13 +12,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
-from llava.model.checkpoint.lora import apply_adapter, fill, trained_in_full
+from llava.model.checkpoint.lora import adapter_keys, apply_adapter, fill, trained_in_full
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.weights_io import read_weights
 from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT
 from llava.model.placement import (
     attention,
     avoid_packing,
@@ -28,11 +29,10 @@ from llava.model.placement import (
     quantisation,
     usable_device,
 )
+from llava.model.sequence_length import context_length
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 
 log = logging.getLogger(__name__)
-
-DEFAULT_CONTEXT = 2048  # tokens
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,7 @@ def load_pretrained_model(
     config = make_config(config_class, folder, fields)
     task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not quantised)
     model = placed(_load(task).eval(), device, keywords)
-    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model)
-
-
-def context_length(model: LlavaModel) -> int:
-    """Return how many tokens a prompt and its answer may have in all."""
-    return getattr(model.config, "max_sequence_length", None) or DEFAULT_CONTEXT
+    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model.config)
 
 
 def in_projector_file(key: str) -> bool:
@@ -153,14 +148,20 @@ def _load_projector(task: Loading) -> Any:
 
 
 def _load_lora(task: Loading) -> Any:
-    """Load the base, fill what was trained in full next to the adapter, and apply the adapter."""
+    """Load the base, fill what was trained in full next to the adapter, and apply the adapter.
+
+    The vision tower is read only if it was trained: the adapter's config would otherwise make adapters in it, too, as
+    its projections have the same names as the decoder's.
+    """
     in_full = trained_in_full(task.folder.path)
     model = _read(task, lambda key: key in in_full or in_projector_file(key))
     _add_image_tokens(model, task.tokenizer)
+    names = (*in_full, *adapter_keys(task.folder.path))
+    if any(prefix in name for name in names for prefix in IN_CHECKPOINT):
+        _read_tower(model, task.folder, task.base)
     fill(model, in_full, str(task.folder.path))
-    model = apply_adapter(model, task.folder.path, merge=task.merge_lora)
     _fill_from_projector_file(model, task.folder)
-    return model
+    return apply_adapter(model, task.folder.path, merge=task.merge_lora)
 
 
 _LOADERS: dict[CheckpointKind, Callable[[Loading], Any]] = {
@@ -216,12 +217,22 @@ def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
 def _load_tower(model: PreTrainedModel, *folders: CheckpointFolder) -> ImageProcessor | None:
     """Read the vision tower's weights, and return its image processor; None for a model without a tower.
 
-    folders: those that are read already; the tower's own is one of them, or is opened.
+    folders: as ``_read_tower`` takes them.
     """
-    tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
+    tower = _read_tower(model, *folders)
     if tower is None:
         return None
-    tower.load_model(checkpoint=next((one for one in folders if one.path == tower.checkpoint_folder), None))
     tower.to(device=model.device, dtype=model.get_input_embeddings().weight.dtype)
     processor: ImageProcessor = tower.image_processor
     return processor
+
+
+def _read_tower(model: PreTrainedModel, *folders: CheckpointFolder) -> Any:
+    """Read the vision tower's weights, unless they are, and return it; None for a model without a tower.
+
+    folders: those that are read already; the tower's own is one of them, or is opened.
+    """
+    tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
+    if tower is not None:
+        tower.load_model(checkpoint=next((one for one in folders if one.path == tower.checkpoint_folder), None))
+    return tower

@@ -22,6 +22,7 @@ from llava.model.checkpoint.checkpoint_tools import (
     write_json,
 )
 from llava.model.checkpoint.folder import open_checkpoint
+from llava.model.checkpoint.read_model import read_fields
 from llava.model.families import FAMILIES, known_classes
 
 
@@ -39,7 +40,7 @@ def consolidate_ckpt(src_path: str, dst_path: str) -> None:
             f"{source.path} is in transformers' layout; make it LLaVA's: "
             f"python -m llava.model.convert {source.path} {target}"
         )
-    fields = dict(source.fields)
+    fields = read_fields(source)
     bare = {family.decoder_type: family.config_class.model_type for family in FAMILIES}
     if fields.get("mm_vision_tower"):
         fields["model_type"] = bare.get(fields.get("model_type", ""), fields.get("model_type"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralConfig, LlavaMistralForCausalLM
+from llava.model.language_model.llava_mpt import LlavaMptConfig, LlavaMptForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.plugins import hooks, merged
 
@@ -18,19 +19,24 @@ ModelClasses = dict[str, tuple[Any, Any]]  # model_type -> config class, model c
 
 @dataclass(frozen=True)
 class Family:
-    """``decoder_type``: ``model_type`` of the language model alone; the classes are the LLaVA's."""
+    """``decoder_type``: ``model_type`` of the language model alone; the classes are the LLaVA's.
+
+    in_hub_layout: whether a checkpoint may be in the layout of transformers' own LLaVA classes, too.
+    """
 
     decoder_type: str
     config_class: Any
     model_class: Any
+    in_hub_layout: bool = True
 
 
 FAMILIES = (
     Family("llama", LlavaConfig, LlavaLlamaForCausalLM),
     Family("mistral", LlavaMistralConfig, LlavaMistralForCausalLM),
     Family("qwen2", LlavaQwenConfig, LlavaQwenForCausalLM),
+    Family("mpt", LlavaMptConfig, LlavaMptForCausalLM, in_hub_layout=False),
 )
-BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, all of them on Llama
+BEFORE_1_5 = "llava"  # the model_type of LLaVA's first checkpoints, on Llama, and again of some of LLaVA-NeXT's
 
 
 def llava_classes() -> ModelClasses:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.byte_order_mark import read_without_marks
 
 MODEL_FILE = "tokenizer.model"
 SPACE = "▁"
@@ -96,6 +97,16 @@ def load_tokenizer(folder: str | Path, **kwargs: Any) -> Any:
     Raises CheckpointError where there is none.
     """
     path = Path(folder) if Path(folder).is_dir() else _fetched(str(folder), kwargs.get("cache_dir"))
+    tokenizer = read_without_marks(path, lambda readable: _load(readable, folder, **kwargs))
+    tokenizer.name_or_path = str(path)
+    # Of texts beyond the length that training cut samples at, which generation does not; who reads on checks lengths.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    if getattr(tokenizer, "vocab_file", None):
+        tokenizer.vocab_file = str(path / Path(tokenizer.vocab_file).name)
+    return tokenizer
+
+
+def _load(path: Path, folder: str | Path, **kwargs: Any) -> Any:
     if (path / MODEL_FILE).is_file() and _class_name(path) in _LLAMA_CLASSES:
         return LlamaTokenizer.from_pretrained(path, **kwargs)
     if not any((path / name).is_file() for name in ("tokenizer.json", MODEL_FILE, "vocab.json")):

@@ -21,7 +21,9 @@ from llava.model.checkpoint.weights_io import load_exactly, read_weights, report
 from llava.model.checkpoint.zero3 import gathered_parameters
 from llava.model.embedding_rows import copy_new_rows, fill_new_rows
 from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
-from llava.model.multimodal.anyres_merge import merge_crops
+from llava.model.multimodal.anyres_merge import merge_crops, merged_positions
+from llava.model.multimodal.anyres_merge import unpad_image as unpad_image
+from llava.model.multimodal.aspect_ratio import crops_of, cuts_crops, max_crops
 from llava.model.multimodal.merge_inputs import splice
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -45,6 +47,12 @@ class LlavaMetaModel:
         return getattr(self, "vision_tower", None)
 
     def _make_projector(self) -> None:
+        """Add what turns image features into the decoder's space. Raises CheckpointError for what is not supported."""
+        resampler = getattr(self.config, "mm_resampler_type", None)
+        if resampler:
+            raise CheckpointError(
+                f"mm_resampler_type is {resampler!r}, which is not supported; expected none, as of models for images"
+            )
         self.mm_projector = build_vision_projector(self.config)
         if "unpad" in (getattr(self.config, "mm_patch_merge_type", None) or "flat"):
             size = self.config.hidden_size
@@ -110,23 +118,25 @@ class LlavaMetaForCausalLM:
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Encode pixels (N, 3, S, S) as features in the language model's space (N, P, D)."""
         features = self._loaded_tower()(images)
-        projected: torch.Tensor = self.get_model().mm_projector(features.to(self.get_model().embed_tokens.weight.dtype))
+        dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
+        projected: torch.Tensor = self.get_model().mm_projector(features.to(dtype))
         return projected
 
-    def max_image_tokens(self, size: tuple[int, int]) -> int:
-        """Return how many decoder positions an image of (width, height) takes, at most.
+    def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
+        """Return how many decoder positions an image of (width, height) takes.
 
-        It is exact but for "spatial_unpad", where the rows of patches that hold only padding are left out. Raises
+        num_images: how many images its prompt has; under "anyres_max_N" several are not cut into crops. Raises
         ImageError for a model without a vision tower.
         """
         tower, config = self._tower(), self.config
-        if getattr(config, "image_aspect_ratio", None) != "anyres":
+        if not cuts_crops(config):
             return tower.num_image_tokens
-        across, down = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.config.image_size)
-        newlines = 0
-        if "unpad" in (getattr(config, "mm_patch_merge_type", None) or "flat"):
-            newlines = max(1, down * tower.num_patches_per_side)  # one after each row of patches
-        return tower.num_image_tokens * (1 + across * down) + newlines
+        grid = self._crop_grid(size) if crops_of(config, num_images) else None
+        return merged_positions(tower.num_image_tokens, self._merge_type, grid, size, max_crops(config))
+
+    @property
+    def _merge_type(self) -> str:
+        return getattr(self.config, "mm_patch_merge_type", None) or "flat"
 
     def _tower(self) -> CLIPVisionTower:
         tower = self.get_vision_tower()
@@ -150,7 +160,7 @@ class LlavaMetaForCausalLM:
             return list(self.encode_images(images))
         crops = [image[None] if image.dim() == 3 else image for image in images]
         features = torch.split(self.encode_images(torch.cat(crops)), [len(image) for image in crops])
-        merge_type = getattr(self.config, "mm_patch_merge_type", None) or "flat"
+        merge_type = self._merge_type
         sizes = [None] * len(crops) if image_sizes is None else image_sizes
         if len(sizes) != len(crops):
             raise ImageError(f"{len(crops)} image(s) were given with {len(sizes)} image_sizes")
@@ -161,16 +171,16 @@ class LlavaMetaForCausalLM:
                 grid=self._crop_grid(size) if merge_type != "flat" and len(part) > 1 else None,
                 image_size=size,
                 newline=getattr(self.get_model(), "image_newline", None),
+                max_crops=max_crops(self.config),
             )
             for part, size in zip(features, sizes, strict=True)
         ]
 
     def _crop_grid(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
         """Count crops across and down for an image of ``size`` (width, height)."""
-        if size is None or getattr(self.config, "image_aspect_ratio", None) != "anyres":
+        if size is None or not cuts_crops(self.config):
             return None
-        side = self._loaded_tower().config.image_size
-        return get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, side)
+        return get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, self._tower().config.image_size)
 
     def prepare_inputs_labels_for_multimodal(
         self,
@@ -185,7 +195,8 @@ class LlavaMetaForCausalLM:
         """Merge token ids (B, t) and images: (None, position_ids, attention_mask, past_key_values, embeds, labels).
 
         Embeddings are (B, T, D), the rest (B, T). What was given as None is None in the answer, but for the mask of
-        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back.
+        a batch that had to be padded. Without images, and for a decoding step of one token, all is handed back. Rows
+        with labels, which are training's, are cut at ``tokenizer_model_max_length``; others never are.
         """
         as_given = input_ids, position_ids, attention_mask, past_key_values, None, labels
         single = input_ids.shape[1] == 1
@@ -202,7 +213,8 @@ class LlavaMetaForCausalLM:
             labels,
             self.image_features(images, image_sizes),
             self.get_model().embed_tokens,
-            max_length=getattr(self.config, "tokenizer_model_max_length", None),
+            # Where training cuts its samples. A prompt to answer has no labels, and is never cut.
+            max_length=None if labels is None else getattr(self.config, "tokenizer_model_max_length", None),
             padding_side=getattr(self.config, "tokenizer_padding_side", "right"),
         )
         mask: torch.Tensor | None = spliced.attention_mask
@@ -223,7 +235,9 @@ class LlavaMetaForCausalLM:
             self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
         new = 0
         if model_args.mm_use_im_start_end:
-            new = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            known = len(tokenizer)
+            tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            new = len(tokenizer) - known  # add_tokens also counts a known token that becomes special
             self.resize_token_embeddings(len(tokenizer))  # type: ignore[attr-defined]
         inputs = self.get_input_embeddings().weight  # type: ignore[attr-defined]
         outputs = self.get_output_embeddings().weight  # type: ignore[attr-defined]

@@ -40,9 +40,9 @@ class LoadedModel:
         """Whether the model has a vision tower."""
         return self.image_processor is not None
 
-    def image_positions(self, size: tuple[int, int]) -> int:
-        """Return how many positions of the decoder an image of (width, height) takes, at most."""
-        return self.model.max_image_tokens(size)
+    def image_positions(self, size: tuple[int, int], num_images: int = 1) -> int:
+        """Return how many positions of the decoder one of a prompt's images, of (width, height), takes."""
+        return self.model.max_image_tokens(size, num_images)
 
 
 def chosen_path(model_path: str | None) -> str:
@@ -68,13 +68,12 @@ def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
         path, options.get("model_base"), name, **{"device": pick_device(options.get("device")), **flags, **loading}
     )
     added = merged(hooks().prepare_model(model=model, options=options))
-    maximum = getattr(model.config, "max_position_embeddings", None) or context_length
     return LoadedModel(
         name,
         model,
         tokenizer,
         image_processor,
-        min(context_length, maximum),
+        context_length,
         conversation_for(model, name, options.get("conv_mode")),
         getattr(model.config, "conv_mode", None),
         added,

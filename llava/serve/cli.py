@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from PIL import Image
+
+from llava import mm_utils
 from llava.errors import LlavaError, OptionError
 from llava.generation import Answer, SamplingParams
 from llava.model.loaded_model import open_model
@@ -31,8 +35,8 @@ COMMANDS = {
 }
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse LLaVA's flags and those of plug-ins."""
+def parse_arguments(arguments: list[str] | None = None, given: argparse.Namespace | None = None) -> argparse.Namespace:
+    """Parse LLaVA's flags and those of plug-ins; ``given`` values take the place of their defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.serve.cli",
         description=__doc__,
@@ -60,7 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
     parser.add_argument("--debug", action="store_true", help="print the prompt and the metadata of each answer")
     hooks().add_arguments(parser=parser, program="cli")
-    return parser.parse_args(arguments)
+    return parser.parse_args(arguments, given)
 
 
 def open_session(args: argparse.Namespace) -> ChatSession:
@@ -81,9 +85,9 @@ def open_session(args: argparse.Namespace) -> ChatSession:
 def run_command(session: ChatSession, line: str) -> str:
     """Run ``/command argument`` and return what to print. Raises ``LlavaError``."""
     command, _, argument = line[1:].partition(" ")
-    argument = argument.strip()
+    argument = unquoted(argument.strip())
     if command == "image":
-        if not argument:
+        if not argument.strip():
             raise OptionError("/image needs a path: /image PATH")
         return "\n".join([f"image: {argument}", *(f"[{note}]" for note in session.open_images([argument]))])
     if command == "reset":
@@ -96,6 +100,22 @@ def run_command(session: ChatSession, line: str) -> str:
     if reply is None:
         raise OptionError(f"/{command} is not a command; /help lists them")
     return reply
+
+
+def load_image(image_file: str) -> Image.Image:
+    """Load an RGB image from a path or an http(s) address. Raises ``ImageError``."""
+    return mm_utils.load_image(image_file)
+
+
+def unquoted(argument: str) -> str:
+    """Return a command's argument without the quotes, or the backslashes, that a shell would need around its spaces."""
+    if argument[:1] not in ("'", '"') and "\\ " not in argument:
+        return argument
+    try:
+        words = shlex.split(argument)
+    except ValueError:  # a quote that is not closed: part of a file's name
+        return argument
+    return words[0] if len(words) == 1 else argument
 
 
 def report_line(answer: Answer) -> str:
@@ -157,11 +177,19 @@ def typed_lines(role: str) -> Iterable[str]:
             return
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; return the exit code: 2 for a user error."""
-    args = parse_arguments(arguments)
+def main(args: argparse.Namespace | list[str] | None = None) -> int:
+    """Run the program; return the exit code: 2 for a user error.
+
+    args: the command line, or, as upstream's scripts give them, some flags parsed; the others have their defaults.
+    """
+    if isinstance(args, argparse.Namespace):
+        if isinstance(getattr(args, "image_file", None), str):
+            args.image_file = [args.image_file]
+        parsed = parse_arguments([], args)
+    else:
+        parsed = parse_arguments(args)
     progress_only_on_terminals()
-    return run_program(lambda: run_chat(args))
+    return run_program(lambda: run_chat(parsed))
 
 
 def run_chat(args: argparse.Namespace) -> int:

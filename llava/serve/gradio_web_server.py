@@ -49,6 +49,7 @@ from llava.serve.web.vote_log import VoteLog
 
 log = logging.getLogger(__name__)
 
+block_css = CSS
 PORTS = range(7860, 7960)
 PAGE_OPEN = "/gradio_api/heartbeat/"  # a request that lasts as long as a page is open
 SHARED_HOSTS = "*.gradio.live"
@@ -78,6 +79,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their images")
     add_dataclass_flags(parser, HostingOptions)
     return parser.parse_args(arguments)
+
+
+args: argparse.Namespace | None = None  # upstream's: a program sets it to choose the flags of ``build_demo``
+
+
+def build_demo(embed_mode: bool, cur_dir: str | None = None, concurrency_count: int = 10) -> gr.Blocks:
+    """Build the page for a program that launches it itself, by the flags ``args`` or their defaults.
+
+    embed_mode: without title. concurrency_count: maximum number of answers at the same time. ``cur_dir`` has no effect.
+    """
+    flags = args or parse_arguments([])
+    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
+    page = Page(WebClient(flags.controller_url), VoteLog(flags.log_dir), parts, flags.model_list_mode == "reload")
+    blocks: gr.Blocks = build(page, example_questions(), embed_mode)
+    blocks.queue(default_concurrency_limit=concurrency_count, api_open=False)
+    return blocks
+
+
+def get_model_list() -> list[str]:
+    """Ask the controller of ``args`` for the models it serves. Raises a ``LlavaError`` where it does not answer."""
+    return WebClient((args or parse_arguments([])).controller_url).models()
 
 
 def example_questions() -> list[Example]:

@@ -23,7 +23,7 @@ class ModelArguments:
     freeze_backbone: bool = HfArg(default=False, help="do not train the language model")
     tune_mm_mlp_adapter: bool = HfArg(default=False, help="stage 1: train the projector alone")
     vision_tower: str | None = HfArg(
-        default=None, help="CLIP vision tower: folder or hub name (default: the checkpoint's)"
+        default=None, help="vision tower, CLIP or SigLIP: folder or hub name (default: the checkpoint's)"
     )
     mm_vision_select_layer: int = HfArg(
         default=-1, help="layer of the vision tower whose hidden states are the image features; -1 is the last"
@@ -63,10 +63,13 @@ class DataArguments:
     image_folder: str | None = HfArg(default=None, help="folder that the records' image paths are relative to")
     image_aspect_ratio: str = HfArg(
         default="square",
-        help="how an image becomes square: square (crop), pad, or anyres (an overview and a grid of tiles)",
+        help="how an image becomes square: square (crop), pad, anyres (an overview and a grid of tiles), or "
+        "anyres_max_N (as anyres, with the features of about N tiles at most)",
     )
     image_grid_pinpoints: str | None = HfArg(
-        default=None, help="with anyres: sizes in pixels that an image may take, [[width, height], ...]"
+        default=None,
+        help="with anyres: sizes in pixels that an image may take, [[width, height], ...], or in tiles, "
+        "(1x1),...,(6x6)",
     )
     exif_orientation: bool = HfArg(default=False, help="turn images upright as their EXIF orientation says")
     check_data: bool = HfArg(default=True, help="check every record before the first step")
@@ -83,7 +86,9 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
     )
     remove_unused_columns: bool = HfArg(default=False, help="must stay False: the collator needs all columns")
     freeze_mm_mlp_adapter: bool = HfArg(default=False, help="do not train the projector")
-    model_max_length: int = HfArg(default=512, help="longest sequence, in tokens; what exceeds it is cut off")
+    model_max_length: int = HfArg(
+        default=512, help="longest sample, in tokens, image positions included; the rest is not trained on"
+    )
     mm_projector_lr: float | None = HfArg(
         default=None, help="learning rate of the projector (default: --learning_rate)"
     )

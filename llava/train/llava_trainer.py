@@ -15,31 +15,62 @@ from transformers import Trainer
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.lora import is_adapter
-from llava.train.data.samplers import LengthGroupedSampler
+from llava.protocols import Tokenizer
+from llava.train.data.samplers import ModalityGroupedSampler
+from llava.train.data.upstream_order import (
+    LengthGroupedSampler,
+    get_length_grouped_indices,
+    get_modality_length_grouped_indices,
+    split_to_even_chunks,
+)
 from llava.train.lora import is_adapted, load_adapter, save_adapter
 from llava.train.policy import TrainingPolicy
+from llava.train.runtime.checkpoint_folders import remove_old
 from llava.train.runtime.distributed import gather_metrics
+from llava.train.runtime.label_watch import LabelWatch
 from llava.train.runtime.resume import restore_param_group_settings
 from llava.train.runtime.saving import PROJECTOR_FILE, save_model, save_projector
+from llava.train.runtime.weight_states import get_mm_adapter_state_maybe_zero_3, maybe_zero_3
+
+__all__ = [
+    "LLaVATrainer",
+    "LengthGroupedSampler",
+    "get_length_grouped_indices",
+    "get_mm_adapter_state_maybe_zero_3",
+    "get_modality_length_grouped_indices",
+    "maybe_zero_3",
+    "split_to_even_chunks",
+]
 
 
 class LLaVATrainer(Trainer):  # type: ignore[misc]
-    """Trains a LLaVA, or (``projector_only``) its projector."""
+    """Trains a LLaVA, or (``projector_only``) its projector.
+
+    Without ``projector_only`` and ``learning_rates`` the arguments' ``tune_mm_mlp_adapter`` and ``mm_projector_lr``
+    count, as upstream. tokenizer: another name of ``processing_class``.
+    """
 
     optimizer: Any  # torch's, or a launcher's wrapper of it
 
     def __init__(
         self,
         *args: Any,
-        projector_only: bool = False,
+        projector_only: bool | None = None,
         learning_rates: Mapping[str, float] | None = None,
         policy: TrainingPolicy | None = None,
+        tokenizer: Tokenizer | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **({} if tokenizer is None else {"processing_class": tokenizer}), **kwargs)
+        if projector_only is None:
+            projector_only = bool(getattr(self.args, "tune_mm_mlp_adapter", False))
+        if learning_rates is None:
+            rate = getattr(self.args, "mm_projector_lr", None)
+            learning_rates = {} if rate is None else {"mm_projector": rate}
         self.projector_only = projector_only
-        self.learning_rates = learning_rates or {}  # by a module's name
+        self.learning_rates = learning_rates  # by a module's name
         self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
+        self.labels = LabelWatch(getattr(self.args, "model_max_length", None))
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
 
@@ -49,7 +80,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
             default: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return default
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
+        return ModalityGroupedSampler(batch, dataset.modality_lengths, seed=self.args.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer: weight decay on matrices only, and ``learning_rates`` for their modules."""
@@ -82,6 +113,11 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.is_deepspeed_enabled:
             restore_param_group_settings(self.optimizer, self._decays, self.lr_scheduler.get_last_lr())
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Return a step's batches, and the number of their trained tokens, which is never 0."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        return batches, self.labels.count(batches, items, self.state.global_step) if batches else items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run the trainer's step on the batch and what plug-ins add to it."""
@@ -117,6 +153,19 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
             logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
             self._figures.clear()
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, and remove old ones of this run.
+
+        transformers would count every folder ``checkpoint-*``, and remove a user's copy with them.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            remove_old(self._get_output_dir(trial=None), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save a checkpoint's weights: in stage 1 the projector alone.

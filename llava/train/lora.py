@@ -24,9 +24,10 @@ from llava.model.checkpoint.weights_io import CheckpointWeights, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
 from llava.train.runtime.saving import gathered_state
+from llava.train.runtime.weight_states import find_all_linear_names
 
 ADAPTER = "default"  # peft's name for the one adapter
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "Wqkv", "out_proj")
 
 
 def check_flags(args: TrainingArguments) -> None:
@@ -63,10 +64,11 @@ def add_adapters(model: PreTrainedModel, args: TrainingArguments) -> None:
     peft = require_peft()
     if args.bits < 16:
         peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    linear = find_all_linear_names(model)
     config = peft.LoraConfig(
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
-        target_modules=list(TARGETS),
+        target_modules=[name for name in TARGETS if name in linear],
         lora_dropout=args.lora_dropout,
         bias=args.lora_bias,
         task_type="CAUSAL_LM",

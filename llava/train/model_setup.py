@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from llava.train.arguments import ModelArguments, TrainingArguments
 from llava.train.lora import add_adapters, check_flags, is_adapted, quantized_loading
 from llava.train.vision_settings import Arguments, VisionSettings
 
-_SHELL_MODULES = ("model.", "lm_head.")
+_SHELL_MODULES = ("model.", "transformer.", "lm_head.")
 
 
 def make_model(arguments: Arguments) -> PreTrainedModel:
@@ -111,7 +112,7 @@ def make_tokenizer(model: PreTrainedModel, arguments: Arguments) -> Tokenizer:
     if model_args.version != "v0":
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token
     elif tokenizer.pad_token is None:
-        _add_padding_token(tokenizer, model)
+        smart_tokenizer_and_embedding_resize({"pad_token": "[PAD]"}, tokenizer, model)
     if tokenizer.pad_token is None:
         raise CheckpointError(
             f"the tokenizer of {model_args.model_name_or_path} has neither a padding nor an unknown token; "
@@ -120,11 +121,16 @@ def make_tokenizer(model: PreTrainedModel, arguments: Arguments) -> Tokenizer:
     return tokenizer
 
 
-def _add_padding_token(tokenizer: Tokenizer, model: PreTrainedModel) -> None:
-    """Add the token [PAD], whose rows in both embedding tables start as the mean of the others."""
-    new = tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+def smart_tokenizer_and_embedding_resize(
+    special_tokens_dict: Mapping[str, str], tokenizer: Tokenizer, model: PreTrainedModel
+) -> None:
+    """Name special tokens; the rows of new ones in both embedding tables start as the mean of the others."""
+    known = len(tokenizer)
+    tokenizer.add_special_tokens(special_tokens_dict)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    fill_new_rows((model.get_input_embeddings().weight, model.get_output_embeddings().weight), new)
+    new = len(tokenizer) - known  # not what add_special_tokens returns: it counts a known token that becomes special
+    if new:
+        fill_new_rows((model.get_input_embeddings().weight, model.get_output_embeddings().weight), new)
 
 
 def add_vision(model: PreTrainedModel, tokenizer: Tokenizer, arguments: Arguments) -> VisionSettings | None:
@@ -146,7 +152,7 @@ def set_trainable_parameters(model: PreTrainedModel, arguments: Arguments) -> No
     """Freeze what the flags name; in stage 1 all but the projector. The vision tower was frozen when it was read."""
     model_args, training_args = arguments[ModelArguments], arguments[TrainingArguments]
     if model_args.freeze_backbone:
-        model.model.requires_grad_(False)
+        model.get_model().requires_grad_(False)
     projector = getattr(model.get_model(), "mm_projector", None)
     if model_args.tune_mm_mlp_adapter:
         if projector is None:

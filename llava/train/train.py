@@ -26,13 +26,18 @@ from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.model_setup import add_vision, make_model, make_tokenizer, set_trainable_parameters
 from llava.train.policy import Policies
+from llava.train.preflight import image_counter, length_check
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
 from llava.train.runtime.trainable_parameters import trainable_by_part
+from llava.train.upstream_names import *  # noqa: F403 - names that others import from here
 from llava.train.vision_settings import Arguments, VisionSettings
 
 log = logging.getLogger("llava.train")
+
+local_rank: int | None = None  # this process's number on its machine, -1 or 0 in the first; ``train`` sets it
+IS_TOKENIZER_GREATER_THAN_0_14 = True  # upstream's name; transformers 5 needs a later release of tokenizers
 
 
 def train(attn_implementation: str | None = None, flags: Sequence[str] | None = None) -> None:
@@ -44,17 +49,21 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     model_args, data_args, training_args = (
         arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments)
     )
+    global local_rank
+    local_rank = training_args.local_rank
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     check_logs(training_args.report_to)
     init_distributed(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
-        count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version))
+        lengths = length_check(arguments)
+        count = check_data(data_args.data_path, data_args.image_folder, template_of(model_args.version), lengths)
         log.info("%d records, none with a fault", count)
     if data_args.check_data_only:
         return
     checkpoint = last_checkpoint(training_args)
     trainer = make_trainer(arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.labels.require_any()
     trainer.save_state()
     trainer.save_result(training_args.output_dir)
     destroy_distributed()
@@ -75,12 +84,14 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
     _log_trainable_parameters(model)
-    samples = _sample_settings(model, vision, data_args)
+    samples, counter = _sample_settings(model, vision, data_args), image_counter(arguments)
     return LLaVATrainer(
         model=model,
         args=training_args,
         processing_class=tokenizer,
-        train_dataset=LazySupervisedDataset(data_args.data_path, tokenizer, samples, template),
+        train_dataset=LazySupervisedDataset(
+            data_args.data_path, tokenizer, samples, template, None if counter is None else counter.max_image_tokens
+        ),
         data_collator=DataCollatorForSupervisedDataset(tokenizer),
         projector_only=model_args.tune_mm_mlp_adapter,
         learning_rates=_learning_rates(arguments),
@@ -134,6 +145,12 @@ def parse_arguments(flags: Sequence[str]) -> dict[type, Any]:
     for notice in notices:
         log.warning(notice)
     return {type(instance): instance for instance in instances}
+
+
+def rank0_print(*args: object) -> None:
+    """Print in the first process of a machine only, once ``train`` has set ``local_rank``."""
+    if local_rank in (0, -1):
+        print(*args)
 
 
 def main(attn_implementation: str | None = None) -> int:

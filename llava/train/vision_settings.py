@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 
 from llava.errors import OptionError
 from llava.mm_utils import grid_resolutions
+from llava.model.multimodal.aspect_ratio import cuts_crops
 from llava.protocols import Tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
@@ -26,7 +27,8 @@ _NOT_IN_CONFIG = ("vision_tower", "pretrain_mm_mlp_adapter", *_INHERITED)
 class VisionSettings:
     """How a model sees images, under the names of the flags.
 
-    image_grid_pinpoints: sizes [width, height] in pixels; None unless the aspect ratio is ``anyres``.
+    image_grid_pinpoints: sizes [width, height] in pixels, or counts of crops as a text; None unless the aspect ratio is
+    ``anyres`` or ``anyres_max_N``.
     """
 
     vision_tower: str
@@ -41,14 +43,15 @@ class VisionSettings:
     tune_mm_mlp_adapter: bool
     freeze_mm_mlp_adapter: bool
     image_aspect_ratio: str
-    image_grid_pinpoints: list[list[int]] | None
+    image_grid_pinpoints: list[list[int]] | str | None
 
     @classmethod
     def resolve(cls, config: PretrainedConfig, arguments: Arguments) -> VisionSettings | None:
         """Return the settings of a run from its flags and the checkpoint's config.
 
         Without ``--vision_tower`` the checkpoint's tower is used, with the checkpoint's values for the flags that have
-        their defaults; None where it has no tower either. Raises ``OptionError`` for ``anyres`` without sizes.
+        their defaults; None where it has no tower either. Raises ``OptionError`` for ``anyres`` without sizes, and
+        ``CheckpointError`` for an aspect ratio or sizes of another form.
         """
         model_args: ModelArguments = arguments[ModelArguments]
         data_args: DataArguments = arguments[DataArguments]
@@ -93,13 +96,15 @@ def _flag_or_config(name: str, value: int | str, config: PretrainedConfig) -> An
     return own if value == getattr(ModelArguments(), name) and own is not None else value
 
 
-def _grid_pinpoints(config: PretrainedConfig, data_args: DataArguments) -> list[list[int]] | None:
-    """Return the sizes of ``--image_grid_pinpoints``, else those of the config; None unless ``anyres`` is on."""
-    if data_args.image_aspect_ratio != "anyres":
+def _grid_pinpoints(config: PretrainedConfig, data_args: DataArguments) -> list[list[int]] | str | None:
+    """Return the sizes of ``--image_grid_pinpoints``, else those of the config; None unless images are cut."""
+    if not cuts_crops(data_args):
         return None
     points = data_args.image_grid_pinpoints or getattr(config, "image_grid_pinpoints", None)
     if not points:
         raise OptionError(
-            "--image_aspect_ratio anyres needs --image_grid_pinpoints, sizes such as '[[336, 672], [672, 336]]'"
+            f"--image_aspect_ratio {data_args.image_aspect_ratio} needs --image_grid_pinpoints, sizes such as "
+            "'[[336, 672], [672, 336]]', or counts of crops such as '(1x1),...,(6x6)'"
         )
-    return [list(size) for size in grid_resolutions(points)]
+    sizes = [list(size) for size in grid_resolutions(points, side=1)]
+    return points if isinstance(points, str) and "x" in points else sizes  # a crop's side is the vision tower's

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from playground.shapes.benchmark_scenes import Bench, Look, Write
-from playground.shapes.benchmarks_choice import mmbench, mmbench_cn, science_qa, seed_bench
+from playground.shapes.benchmarks_choice import mmbench, mmbench_cn, qbench, science_qa, seed_bench
 from playground.shapes.benchmarks_lmms import lmms
 from playground.shapes.benchmarks_open import gqa, llava_bench, mm_vet, textvqa, vizwiz, vqav2
 from playground.shapes.benchmarks_yes_no import mme, pope
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Write] = {
     "mmbench": mmbench,
     "mmbench_cn": mmbench_cn,
     "seed_bench": seed_bench,
+    "qbench": qbench,
     "vqav2": vqav2,
     "gqa": gqa,
     "vizwiz": vizwiz,

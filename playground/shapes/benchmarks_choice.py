@@ -1,4 +1,4 @@
-"""Benchmarks of multiple choice: ScienceQA, MMBench, SEED-Bench."""
+"""Benchmarks of multiple choice: ScienceQA, MMBench, SEED-Bench, Q-Bench."""
 
 from __future__ import annotations
 
@@ -111,3 +111,19 @@ def seed_bench(bench: Bench) -> None:
         )
     bench.write_lines("llava-seed-bench.jsonl", asked)
     bench.write_json("SEED-Bench.json", {"questions": answers, "question_type": types})
+
+
+def qbench(bench: Bench) -> None:
+    """Write the same questions under the names of the English and of the Chinese file.
+
+    Only the request to choose, which the program adds, is Chinese.
+    """
+    records = []
+    for number, scene, question in bench.asked([KINDS["choice"]]):
+        image = f"{number:06d}.png"
+        bench.save_image(scene, f"images_llvisionqa/{image}")
+        text, options = options_of(question)
+        answer = options["ABCD".index(question.answer)]
+        records.append({"img_path": image, "question": text, "candidates": options, "correct_ans": answer})
+    for name in ("llvisionqa_dev.json", "质衡-问答-验证集.json"):
+        bench.write_json(name, records)

@@ -52,7 +52,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 def conversation_texts(path: Path) -> Iterator[str]:
     """Yield every message of a LLaVA training file, as it stands after a role."""
-    for record in json.loads(path.read_text(encoding="utf-8")):
+    for record in json.loads(path.read_text(encoding="utf-8-sig")):
         for message in record["conversations"]:
             role = "USER" if message["from"] == "human" else "ASSISTANT"
             yield f" {role}: {message['value'].replace('<image>', '')}"

@@ -184,3 +184,19 @@ def read_until(terminal: int, wanted: bytes, seconds: float = 120) -> bytes:
         assert ready, f"{wanted!r} did not come within {seconds} s; there was {shown[-2000:]!r}"
         shown += os.read(terminal, 65536)
     return shown
+
+
+def test_questions_beyond_the_context_are_refused_with_both_numbers(run_cli, run_once, make_checkpoint, image_file):
+    """And those between the training cut-off and the context's end are answered."""
+    folder = make_checkpoint(max_position_embeddings=256, tokenizer_model_max_length=24)
+    flags = ("--model-path", folder, "--image-file", image_file, "--device", "cpu")
+    typed = ["w5", "w5 " * 300, "w6 " * 60, "w7"]
+    ran = run_cli(*flags, "--max-new-tokens", 3, typed=typed)
+    assert ran.code == 2 and len(re.findall(r"first token \d+ ms", ran.out)) == 3
+    refused = re.findall(r"error: the prompt has (\d+) tokens, image tokens included; the maximum is (\d+)", ran.err)
+    assert len(refused) == 1 and int(refused[0][0]) > 300 and refused[0][1] == "255"
+    assert "longer than the specified maximum sequence length" not in ran.err
+    once = run_once(*flags, "--query", "w5 " * 300)
+    assert once.code == 2 and "the maximum is 255" in once.err and "Traceback" not in once.err
+    capped = run_once(*flags, "--query", "w5 " * 200, "--max_new_tokens", 500, "--report", "json")
+    assert capped.code == 0 and json.loads(capped.out.splitlines()[-1])["new_tokens"] < 60

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
-from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
+from llava.eval import model_qa, model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.answering.batched_generation import Answerer
 from llava.files.jsonl import RecordFile, lines_of
 from llava.generation import SamplingParams, answer, conversation_for, stop_text, with_image_tags
@@ -225,7 +225,7 @@ def test_answers_to_other_questions_are_refused(flags, quiz, tmp_path, capsys) -
         ("", "is empty"),
         ("{\n", "line 1 is not JSON"),
         ("[1]\n", "expected a JSON object"),
-        ('{"question_id": 1, "image": "0.png"}\n', "question 1, lacks 'text'"),
+        ('{"question_id": 1, "image": "0.png"}\n', "question 1 lacks 'text'"),
         ('{"question_id": 1, "image": "lost.png", "text": "w5"}\n', "no image 'lost.png'"),
     ],
 )
@@ -287,6 +287,18 @@ def test_mmbench_rounds(flags, quiz, tmp_path) -> None:
     assert list(rows[0])[-5:] == ["options", "option_char", "answer_id", "model_id", "metadata"]
     assert len({row["answer_id"] for row in rows}) == 5
     assert model_vqa_mmbench.main(flags("--all-rounds", "--single-pred-prompt", questions="table.tsv")) == 0
+
+
+def test_questions_without_images_are_answered_under_a_budget(flags, quiz, tmp_path) -> None:
+    assert model_qa.main(flags("--latency-budget", "0.6", "--batch-size", 3)) == 0
+    rows = records(tmp_path / "answers.jsonl")
+    assert {row["metadata"]["requested"] for row in rows} == {0.6} and len(rows) == QUESTIONS
+    assert model_vqa.main(flags("--latency-budget", "0.6", out="seen.jsonl")) == 0
+    with_images = records(tmp_path / "seen.jsonl")
+    assert all(
+        own["metadata"]["prompt_tokens"] < other["metadata"]["prompt_tokens"]
+        for own, other in zip(rows, with_images, strict=True)
+    )
 
 
 def test_plain_llava_answers_without_the_overlays_metadata(flags, tiny_checkpoint, tmp_path) -> None:

@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from llava.conversation import conv_templates
+from llava.conversation import conv_templates, stop_text
 
 IMAGE = Image.new("RGB", (40, 30), "red")
 
@@ -28,6 +28,11 @@ def prompt(mode, *messages):
             "mpt",
             "S<|im_end|><|im_start|>user\nhi<|im_end|><|im_start|>assistant\nyes<|im_end|>"
             "<|im_start|>user\n<|im_end|><|im_start|>assistant\n",
+        ),
+        (
+            "qwen_1_5",
+            "S<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
+            "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n",
         ),
         ("llava_llama_2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nhi [/INST] yes </s><s>[INST]  [/INST]"),
     ],
@@ -62,6 +67,41 @@ def test_get_images_limits_both_sides(size, expected):
     assert image.size == expected
     (text,) = conversation.get_images()
     assert Image.open(io.BytesIO(base64.b64decode(text))).size == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("Default", (40, 30)), ("Crop", (40, 30)), ("Resize", (336, 336)), ("Pad", (40, 40))]
+)
+def test_process_image_makes_one_image_as_get_images_does(mode, size):
+    conversation = conv_templates["v1"].copy()
+    image = conversation.process_image(IMAGE, mode, return_pil=True)
+    assert image.size == size
+    opened = Image.open(io.BytesIO(base64.b64decode(conversation.process_image(IMAGE, mode, image_format="JPEG"))))
+    assert (opened.format, opened.size) == ("JPEG", size)
+    conversation.append_message("USER", ("what?", IMAGE, mode))
+    assert conversation.get_images() == [conversation.process_image(IMAGE, mode)]
+
+
+def test_process_image_takes_other_limits_and_refuses_other_modes():
+    conversation = conv_templates["v1"]
+    assert conversation.process_image(Image.new("RGB", (200, 100)), "Default", True, max_len=80, min_len=20).size == (
+        40,
+        20,
+    )
+    with pytest.raises(ValueError, match="image process mode is 'Squash'"):
+        conversation.process_image(IMAGE, "Squash")
+
+
+@pytest.mark.parametrize("mode", ["qwen_1_5", "qwen_2"])
+def test_qwen_prompts_are_those_that_llava_next_trained_with(mode):
+    conversation = conv_templates[mode].copy()
+    conversation.append_message(conversation.roles[0], "<image>\nWhat is shown in this image?")
+    conversation.append_message(conversation.roles[1], None)
+    assert conversation.get_prompt() == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\nWhat is shown in this "
+        "image?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert stop_text(conversation) == "<|im_end|>"
 
 
 @pytest.mark.parametrize("size", [(20_000, 1), (1, 16_000), (1500, 700)])

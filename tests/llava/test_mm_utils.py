@@ -126,3 +126,5 @@ def test_stopping_criteria_look_at_new_tokens_alone():
     assert stop(torch.tensor([list(b"yes###")]), None)
     assert not stop(torch.tensor([list(b"yes###"), list(b"no, no")]), None)
     assert stop(torch.tensor([list(b"yes###"), list(b"no!###")]), None)
+    assert stop.call_for_batch(torch.tensor([list(b"yes###")]), None)
+    assert not stop.call_for_batch(output_ids=torch.tensor([list(b"yes##")]), scores=None)

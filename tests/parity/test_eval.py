@@ -88,7 +88,9 @@ def test_textvqa_program(recorded, tmp_path, capsys):
 def test_science_qa_letters(recorded):
     for case in recorded["scienceqa_get_pred_idx"]:
         choices = ["x"] * case["n_choices"]
-        assert eval_science_qa.get_pred_idx(case["prediction"], choices) == case["result"], case
+        assert eval_science_qa.get_pred_idx(case["prediction"], choices, eval_science_qa.LETTERS) == case["result"], (
+            case
+        )
 
 
 def test_science_qa_program(recorded, tmp_path, capsys):

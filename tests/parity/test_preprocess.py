@@ -7,8 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from llava import conversation as conversation_module
 from llava.conversation import SeparatorStyle, conv_templates
 from llava.errors import DataError
+from llava.train import train as upstream
 from llava.train.data.collator import DataCollatorForSupervisedDataset
 from llava.train.data.dataset import LazySupervisedDataset
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal, template_of
@@ -86,6 +88,40 @@ def test_ids_and_labels(recorded, all_runs):
                 assert [message["value"] for message in messages] == case["after_preprocess_multimodal"], where
             checked += 1
     assert checked > 200
+
+
+BY_STYLE = {
+    SeparatorStyle.TWO: upstream.preprocess_v1,
+    SeparatorStyle.LLAMA_2: upstream.preprocess_llama_2,
+    SeparatorStyle.MPT: upstream.preprocess_mpt,
+}
+
+
+def test_upstreams_functions_give_the_recorded_ids_and_labels(recorded, all_runs, monkeypatch):
+    """As its scripts call them: the template is the module's default, and rows are stacked where upstream's are."""
+    styles = set()
+    for run, tokenizer in all_runs:
+        template = template_of(run["version"])
+        monkeypatch.setattr(conversation_module, "default_conversation", template)
+        options = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=run["mm_use_im_start_end"])
+        for name, case in run["cases"].items():
+            conversation = recorded["conversations"][name]
+            if refused(case):
+                continue
+            sources = [messages_of(conversation)]
+            if conversation["has_image"]:
+                sources = upstream.preprocess_multimodal(sources, options)
+            found = [upstream.preprocess(sources, tokenizer, has_image=conversation["has_image"])]
+            if template.sep_style in BY_STYLE:
+                found.append(BY_STYLE[template.sep_style](sources, tokenizer, has_image=conversation["has_image"]))
+                assert all(isinstance(one["input_ids"], torch.Tensor) for one in found)
+            elif template.sep_style is SeparatorStyle.PLAIN:
+                found.append(upstream.preprocess_plain(sources, tokenizer))
+            for one in found:
+                assert one["input_ids"][0].tolist() == case["input_ids"], (run["version"], name)
+                assert one["labels"][0].tolist() == case["labels"], (run["version"], name)
+            styles.add(template.sep_style)
+    assert styles >= {*BY_STYLE, SeparatorStyle.PLAIN}
 
 
 def test_chatml_where_upstream_warns_and_learns_nothing(recorded, chatml_runs):

@@ -25,9 +25,9 @@ from llava.eval import (
     model_vqa_mmbench,
     model_vqa_science,
 )
+from llava.eval.eval_mmbench.table import read_table
+from llava.eval.eval_mme.ground_truth import read_truth
 from llava.eval.scoring import submissions
-from llava.eval.scoring.mmbench_table import read_table
-from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.files.jsonl import lines_of, read_records
 from playground.shapes import benchmark_scenes, benchmarks_choice, generate
 from playground.shapes.benchmark_scenes import Bench

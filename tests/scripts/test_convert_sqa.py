@@ -131,11 +131,12 @@ def test_problem_with_a_field_that_cannot_be_used_is_named(base, capsys, field, 
     (base / "problems.json").write_text(json.dumps(problems))
     assert main(["convert_to_llava", "--base-dir", str(base), "--split", "train"]) != 0
     error = capsys.readouterr().err
-    assert f"problem '7': {field} is" in error and not list(base.glob("llava_*"))
+    assert f"problem '7': '{field}'" in error and not list(base.glob("llava_*"))
 
 
 @pytest.mark.parametrize(
-    ("split", "says"), [("val", "--split is 'val'; .* has train, test, lost"), ("lost", "problem '8' is None")]
+    ("split", "says"),
+    [("val", "--split is 'val'; .* has train, test, lost"), ("lost", "lacks 1 problems of 'lost', as '8'")],
 )
 def test_split_that_cannot_be_used_is_refused(base, split, says):
     with pytest.raises(DataError, match=says):

@@ -37,6 +37,11 @@ class BatchImages:
     sizes: Sequence[tuple[int, int]] | None
 
 
+def title_of(item: Item) -> str:
+    """Return how messages name a question."""
+    return f"question {item.question.question_id!r}"
+
+
 class Answerer:
     """A loaded checkpoint that answers batches."""
 
@@ -53,10 +58,12 @@ class Answerer:
     def batches(self, items: Sequence[Item], size: int, positions: Sequence[int] | None = None) -> list[Batch]:
         """Group questions by the length of their prompts, so that little is padded; in order where ``size`` is 1.
 
-        positions: of the wanted questions in ``items``; by default all of them.
+        positions: of the wanted questions in ``items``; by default all of them. Raises OptionError for a question that
+        the model's context has no position to answer.
         """
         wanted = range(len(items)) if positions is None else positions
         prompts = [self.prompt(items[position]) for position in wanted]
+        self.asked.check_lengths(prompts, [title_of(items[position]) for position in wanted])
         return [
             Batch(
                 number,
@@ -74,7 +81,7 @@ class Answerer:
     def read_images(self, batch: Batch) -> BatchImages:
         """Read a batch's images; every run uses the same pixels."""
         images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
-        return BatchImages(self.asked.pixels(images), [image.size for image in images] or None)
+        return BatchImages(self.asked.pixels(images, batch.prompts), [image.size for image in images] or None)
 
     def answer(
         self, batch: Batch, images: BatchImages, planner: str, budget: LatencyBudget, seed: int
@@ -82,7 +89,8 @@ class Answerer:
         """Answer a batch, in its order. ``seed`` and the batch's number seed the draws of a random planner."""
         torch.manual_seed(seed + batch.number)
         keywords = {"latency_budget": budget, "planner": planner}
-        given = self.asked.answer(batch.prompts, images.pixels, images.sizes, self.sampling, keywords)
+        titles = [title_of(item) for item in batch.items]
+        given = self.asked.answer(batch.prompts, images.pixels, images.sizes, self.sampling, keywords, titles=titles)
         rows = [describe_row(self.model, given.output, row) for row in range(len(batch.items))]
         return [
             GivenAnswer(position, item.question.question_id, text, row["share"], row["prefill_gflops"], row["plan"])
@@ -101,7 +109,7 @@ class Answerer:
             torch.manual_seed(seed + batch.number)
             keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
             clocks.append(TokenClock(None))
-            pixels = self.asked.pixels(images)
+            pixels = self.asked.pixels(images, batch.prompts)
             self.asked.answer(batch.prompts, pixels, sizes, SamplingParams(max_new_tokens=length), keywords, clocks[-1])
         first, again = (clock.timing()["time_to_first_token_ms"] for clock in clocks)
         return GivenTimes(batch.positions[0], first, clocks[0].token_ms(), again)

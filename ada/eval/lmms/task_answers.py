@@ -101,6 +101,7 @@ def _groups(answerer: Answerer, questions: Sequence[TaskQuestion], size: int) ->
         alike[question.generation].append(position)
     for positions in alike.values():
         prompts = [answerer.ids(answerer.prompt(questions[position].context, 0)) for position in positions]
+        answerer.check_lengths(prompts, [questions[position].title for position in positions])
         for group in groups_by_length(prompts, size):
             yield [positions[i] for i in group]
 
@@ -114,6 +115,7 @@ def _answer_batch(answerer: Answerer, batch: Sequence[TaskQuestion], keywords: M
         prompts.append(answerer.ids(prompt_of(answerer, question.context, len(own), question.title)))
         images += own
     how, sizes = batch[0].generation, [image.size for image in images] or None
-    found = answerer.answer(prompts, answerer.pixels(images), sizes, how.sampling, keywords, clock, how.stops)
+    titles, pixels = [question.title for question in batch], answerer.pixels(images, prompts)
+    found = answerer.answer(prompts, pixels, sizes, how.sampling, keywords, clock, how.stops, titles)
     seconds = (time.perf_counter() - started) / len(batch)
     return [TaskAnswer(text, row_metadata(answerer, found, row), seconds) for row, text in enumerate(found.texts)]

@@ -16,13 +16,15 @@ from llava.errors import DataError
 from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.answering.questions import Question
 from llava.eval.eval_mmbench import chosen, mmbench_scores
+from llava.eval.eval_mmbench.table import read_table
 from llava.eval.eval_mme import mme_scores, parse_pred_ans
+from llava.eval.eval_mme.ground_truth import read_truth
 from llava.eval.eval_pope import PREFIX, SUFFIX, pope_scores, yes_or_no
-from llava.eval.eval_science_qa import LETTERS, get_pred_idx, parse_answer, science_scores
+from llava.eval.eval_science_qa import LETTERS, choices_of, get_pred_idx, parse_answer, read_problems, science_scores
 from llava.eval.scoring.matching import by_id
-from llava.eval.scoring.mmbench_table import read_table
-from llava.eval.scoring.mme_ground_truth import read_truth
+from llava.eval.scoring.pope_labels import labels_of
 from llava.eval.scoring.submissions import mme_lines, mme_question, seed_scores, seed_upload
+from llava.files.fields import required_field
 from llava.files.jsonl import Record, read_json, read_records
 
 
@@ -34,9 +36,13 @@ def _reads(reading: Callable[[str], str], truth: str, record: Record) -> bool:
 def pope(folder: Path) -> QuestionSet:
     """Read POPE: is an object in the image? A kind is a category, whose labels are in its questions' order."""
     file = folder / "llava_pope_test.jsonl"
-    kinds = [str(line["category"]) for line in read_records(file, "POPE's")]
+    lines = read_records(file, "POPE's")
+    kinds = [required_field(line, "category", str, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
     truths = {
-        kind: [str(line["label"]) for line in read_records(folder / "coco" / f"{PREFIX}{kind}{SUFFIX}", "POPE's")]
+        kind: labels_of(
+            [line for line, own in zip(lines, kinds, strict=True) if own == kind],
+            folder / "coco" / f"{PREFIX}{kind}{SUFFIX}",
+        )
         for kind in dict.fromkeys(kinds)
     }
     labels = {kind: iter(own) for kind, own in truths.items()}
@@ -80,16 +86,16 @@ def mme(folder: Path) -> QuestionSet:
 
 def science_qa(folder: Path) -> QuestionSet:
     """Read ScienceQA: multiple choice, with an image and without."""
-    splits = read_json(folder / "pid_splits.json", "ScienceQA's")
-    every = read_json(folder / "problems.json", "ScienceQA's")
-    problems = {key: every[key] for key in splits["test"]}
+    problems = read_problems(folder, "test")
     file = folder / "llava_test_CQM-A.json"
 
     def item(question: Question) -> Item:
-        problem = problems[question.question_id]
-        answer, choices = problem["answer"], problem["choices"]
+        key = str(question.question_id)
+        choices, answer = choices_of(key, problems[key], LETTERS)
         kind = "with an image" if question.open_image else "text only"
-        return Item(question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices) == answer)
+        return Item(
+            question, kind, LETTERS[answer], lambda r: get_pred_idx(parse_answer(r["text"]), choices, LETTERS) == answer
+        )
 
     def score(records: Sequence[Record]) -> Figures:
         return {"accuracy, %": science_scores(problems, by_id(records, "question_id", "the answers"))["acc"]}
@@ -131,7 +137,7 @@ def seed_bench(folder: Path) -> QuestionSet:
     names = {number: name for name, number in annotation["question_type"].items()}
 
     def item(question: Question) -> Item:
-        own = questions[question.question_id]
+        own = questions[str(question.question_id)]
         answer = own["answer"]
         kind = names[own["question_type_id"]]
         return Item(question, kind, answer, lambda r: seed_upload([r], [own])[0]["prediction"] == answer)
@@ -162,5 +168,5 @@ def read_benchmark(name: str, folder: Path) -> QuestionSet:
     """Read one benchmark. Raises ``DataError`` where its questions and truths do not match."""
     try:
         return BENCHMARKS[name](folder / name)
-    except (KeyError, StopIteration) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
         raise DataError(f"{folder / name}: questions and truths do not match ({error!r})") from error

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
+from llava.errors import DataError
 from llava.eval import model_vqa
 from llava.eval.answering.questions import Question
 from llava.eval.eval_gqa import gqa_scores
 from llava.eval.eval_textvqa import predictions, prompt_processor
 from llava.eval.eval_vqa import vqa_scores
-from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.m4c_evaluator import NUM_PEOPLE, TextVQAAccuracyEvaluator
 from llava.eval.scoring.matching import by_id
 from llava.eval.scoring.submissions import gqa_predictions, vizwiz_upload, vqav2_upload
+from llava.files.fields import list_of
 from llava.files.jsonl import Record, read_json, read_records
 
 
@@ -22,7 +24,7 @@ def gqa(folder: Path) -> QuestionSet:
     truths = read_json(folder / "data" / "testdev_balanced_questions.json", "GQA's")
 
     def item(question: Question) -> Item:
-        own = truths[question.question_id]
+        own = truths[str(question.question_id)]
         answer, kind = own["answer"], own["types"]["structural"]
         return Item(question, kind, answer, lambda r: gqa_predictions([r])[0]["prediction"] == answer)
 
@@ -34,7 +36,13 @@ def gqa(folder: Path) -> QuestionSet:
 
 
 def _by_people(question: Question, kind: str, people: Sequence[str]) -> Item:
-    """Make an item that is right where enough of ten people gave the answer for the full score."""
+    """Make an item that is right where enough of ten people gave the answer for the full score.
+
+    Raises ``DataError`` unless these are ten texts.
+    """
+    people = list_of(people, str, f"the answers to question {question.question_id}")
+    if len(people) != NUM_PEOPLE:
+        raise DataError(f"question {question.question_id} has {len(people)} people's answers; expected {NUM_PEOPLE}")
 
     def mark(record: Record) -> bool:
         entry = {"pred_answer": record["text"], "gt_answers": people}
@@ -52,7 +60,7 @@ def vqav2(folder: Path) -> QuestionSet:
     asked = read_records(file, "VQAv2's")
 
     def item(question: Question) -> Item:
-        own = known[question.question_id]
+        own = known[str(question.question_id)]
         return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
 
     def score(records: Sequence[Record]) -> Figures:
@@ -68,10 +76,10 @@ def vizwiz(folder: Path) -> QuestionSet:
     known = by_id(annotations, "image", "VizWiz's annotations")
     file = folder / "llava_test.jsonl"
     asked = read_records(file, "VizWiz's")
-    image_names = {line["question_id"]: line["image"] for line in asked}
+    image_names = {str(line["question_id"]): str(line["image"]) for line in asked}
 
     def item(question: Question) -> Item:
-        own = known[image_names[question.question_id]]
+        own = known[image_names[str(question.question_id)]]
         return _by_people(question, own["answer_type"], [answer["answer"] for answer in own["answers"]])
 
     def score(records: Sequence[Record]) -> Figures:
@@ -84,10 +92,10 @@ def vizwiz(folder: Path) -> QuestionSet:
 def textvqa(folder: Path) -> QuestionSet:
     """Read TextVQA: questions about text in the image, of one kind."""
     annotations = read_json(folder / "TextVQA_0.5.1_val.json", "TextVQA's")["data"]
-    people = {(own["image_id"], own["question"].lower()): own["answers"] for own in annotations}
+    people = {(str(own["image_id"]), own["question"].lower()): own["answers"] for own in annotations}
 
     def item(question: Question) -> Item:
-        return _by_people(question, "reading", people[question.question_id, prompt_processor(question.prompt)])
+        return _by_people(question, "reading", people[str(question.question_id), prompt_processor(question.prompt)])
 
     def score(records: Sequence[Record]) -> Figures:
         marks = predictions(annotations, records)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ada.eval.questions.exact_match import is_right
 from ada.eval.questions.question_set import Item, QuestionSet
 from llava.errors import DataError
-from llava.eval.answering.questions import Question, image_opener
+from llava.eval.answering.questions import Question, image_opener, question_text
 from llava.files.jsonl import Record, read_records
 
 FIELDS = ("question_id", "image", "text", "category", "answer")
@@ -36,7 +36,9 @@ def read_question_file(path: Path, image_folder: Path) -> QuestionSet:
 
 def _item(line: Record, image_folder: Path) -> Item:
     text, truth = str(line["text"]), str(line["answer"])
-    question = Question(line["question_id"], text, text, image_opener(image_folder, str(line["image"])))
+    where = f"--question-file: question {line['question_id']}"
+    question_text(text, True, where)
+    question = Question(line["question_id"], text, text, image_opener(image_folder, str(line["image"]), where))
     return Item(question, str(line["category"]), truth, functools.partial(_matches, truth))
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import StoppingCriteriaList
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.generation import SamplingParams, stop_text, with_image_tags
-from llava.mm_utils import KeywordsStoppingCriteria, process_images, tokenizer_image_token
+from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
+from llava.model.multimodal.image_pipeline import ImagePipeline
+from llava.model.sequence_length import answer_limit, check_prompt_length, context_length, prompt_length
 from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
 from llava.token_clock import TokenClock
 
@@ -64,7 +68,7 @@ class Answerer:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
-        self.template = template
+        self.template, self.context_length = template, context_length(model.config)
         self.options = options or {}  # what plug-ins add to the program's options, for the hook generation_options
 
     def prompt(self, text: str, num_images: int, answer: str | None = None) -> str:
@@ -79,11 +83,43 @@ class Answerer:
         ids: list[int] = tokenizer_image_token(prompt, self.tokenizer)
         return ids
 
-    def pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor] | None:
-        """Return the vision tower's input, one tensor an image; None without images."""
+    def check_lengths(self, prompts: Sequence[Ids], titles: Sequence[str]) -> None:
+        """Check prompts before their images are opened: an image takes as many positions as one crop, or more.
+
+        titles: of the questions, for messages. Raises OptionError for a prompt that leaves no position for an answer.
+        """
+        tower, maximum = self.model.get_vision_tower() if self.image_processor else None, self.context_length - 1
+        crop = 0 if tower is None else tower.num_image_tokens
+        for ids, title in zip(prompts, titles, strict=True):
+            check_prompt_length(len(ids) + ids.count(IMAGE_TOKEN_INDEX) * (crop - 1), maximum, title)
+
+    def answer_limits(
+        self,
+        prompts: Sequence[Ids],
+        sizes: Sequence[tuple[int, int]] | None,
+        wanted: int,
+        titles: Sequence[str] | None = None,
+    ) -> list[int]:
+        """Return how many tokens each prompt's answer may have: ``wanted``, or what the context leaves for it.
+
+        sizes, titles: as ``answer`` takes them. Raises OptionError for a prompt that leaves no position for an answer.
+        """
+        waiting = iter(sizes or ())
+        limits = []
+        for ids, title in zip(prompts, titles or ["the prompt"] * len(prompts), strict=True):
+            own = list(islice(waiting, ids.count(IMAGE_TOKEN_INDEX)))
+            limits.append(answer_limit(prompt_length(ids, own, self.model), self.context_length, wanted, title))
+        return limits
+
+    def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> list[torch.Tensor] | None:
+        """Return the vision tower's input, one tensor an image; None without images.
+
+        prompts: token ids of the batch's prompts, whose image tags stand for the images, in their order.
+        """
         if not images:
             return None
-        pixels = process_images(list(images), self.image_processor, self.model.config)
+        tags = [sum(token == IMAGE_TOKEN_INDEX for token in prompt) for prompt in prompts]
+        pixels = ImagePipeline(self.image_processor, self.model.config).batch(images, tags)
         return [image.to(self.model.device, self.model.dtype) for image in pixels]
 
     def answer(
@@ -95,13 +131,17 @@ class Answerer:
         keywords: Mapping[str, Any],
         clock: TokenClock | None = None,
         stops: Sequence[str] = (),
+        titles: Sequence[str] | None = None,
     ) -> BatchAnswers:
         """Answer a batch of prompts; answers are in the prompts' order.
 
         pixels, sizes: of the images, (width, height), in the order of the image tags over all prompts. keywords: the
-        plug-ins', for ``generate``. stops: texts that end an answer, in addition to the template's.
+        plug-ins', for ``generate``. stops: texts that end an answer, in addition to the template's. titles: of the
+        questions, for messages. Raises OptionError for a prompt that leaves no position for an answer.
         """
         clock = clock or TokenClock(None)
+        limits = self.answer_limits(prompts, sizes, sampling.max_new_tokens, titles)
+        sampling = replace(sampling, max_new_tokens=max(limits))
         ids, mask = (tensor.to(self.model.device) for tensor in pad_left(prompts))
         stops = [text for text in (stop_text(self.template), *stops) if text]
         criteria = [KeywordsStoppingCriteria(stops, self.tokenizer, ids)] if stops else []
@@ -119,17 +159,19 @@ class Answerer:
             **sampling.keywords(),
             **keywords,
         )
+        # Each to its limit, so that an answer does not depend on the others of its batch.
+        rows = [row[:limit] for row, limit in zip(output.sequences.tolist(), limits, strict=True)]
         return BatchAnswers(
-            self._texts(output.sequences, stops),
-            [self._length(row) for row in output.sequences.tolist()],
+            self._texts(rows, stops),
+            [self._length(row) for row in rows],
             (mask == 0).sum(dim=1).tolist(),
             output,
             clock.timing(),
         )
 
-    def _texts(self, sequences: torch.Tensor, stops: Sequence[str]) -> list[str]:
+    def _texts(self, rows: Sequence[list[int]], stops: Sequence[str]) -> list[str]:
         """Decode the rows, each up to the first of ``stops``."""
-        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [functools.reduce(lambda text, stop: text.partition(stop)[0], stops, text).strip() for text in texts]
 
     def _length(self, row: list[int]) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.errors import DataError
-from llava.files.jsonl import Record
+from llava.files.fields import shown
 from llava.mm_utils import load_image
 
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."
@@ -26,7 +27,7 @@ class Question:
 
     text: what the model is asked, without image tags. prompt: the record's ``prompt``. open_image: returns the image;
     None for a question without one. before, after: the benchmark's own fields of the record, which are written before
-    ``prompt`` and after the answer.
+    ``prompt`` and after the answer. answer_field: what the answer is called in the record.
     """
 
     question_id: Any
@@ -35,6 +36,7 @@ class Question:
     open_image: OpenImage | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
+    answer_field: str = "text"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -54,16 +56,35 @@ def get_chunk(lst: Sequence[Any], n: int, k: int) -> Sequence[Any]:
     return parts[k] if k < len(parts) else []
 
 
-def image_opener(folder: Path, name: str) -> OpenImage:
-    """Return a function that opens the image ``name`` of a folder. Raises ``DataError`` where there is no such file."""
+def image_opener(folder: Path, name: str, where: str = "") -> OpenImage:
+    """Return a function that opens the image ``name`` of a folder; ``where`` names the question in messages.
+
+    Raises ``DataError`` where there is no such file.
+    """
+    about = f"{where}: " if where else ""
+    if not name.strip():
+        raise DataError(f"{about}'image' is {name!r}; expected the name of a file in --image-folder {folder}")
     path = folder / name
-    if not path.is_file():
-        raise DataError(f"there is no image {name!r} in --image-folder {folder}")
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long for a file
+        there = False
+    if not there:
+        raise DataError(f"{about}there is no image {shown(name)} in --image-folder {folder}")
     return functools.partial(load_image, str(path))
 
 
-def required_field(record: Record, name: str, where: str) -> Any:
-    """Return a record's field. Raises ``DataError``, which begins with ``where``, if the record lacks it."""
-    if name not in record:
-        raise DataError(f"{where} lacks {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
-    return record[name]
+def question_text(text: str, has_image: bool, where: str) -> str:
+    """Return a question's text; ``where`` names the question.
+
+    Raises ``DataError`` for a text with an image tag: the tag of its image is added to each question. One
+    ``<image-placeholder>`` says where the tag goes.
+    """
+    placed = text.count(IMAGE_PLACEHOLDER)
+    if DEFAULT_IMAGE_TOKEN in text or placed > has_image:
+        tag, allowed = (IMAGE_PLACEHOLDER, int(has_image)) if placed > has_image else (DEFAULT_IMAGE_TOKEN, 0)
+        raise DataError(
+            f"{where}: the text {shown(text)} holds {tag} {text.count(tag)} times, expected {allowed}; a question has "
+            f"{'one image, whose tag is added' if has_image else 'no image'}: remove it from the text"
+        )
+    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llava.errors import OptionError
@@ -23,14 +23,14 @@ def existing_answers(
     that has its final name but not all answers.
     """
     path = file.path if file.complete else file.part
+    names = {name for question in questions.values() for name in question.fields}
     unanswered: dict[str, list[int]] = {}
     for index in sorted(questions, reverse=True):  # so that pop() returns the first
-        unanswered.setdefault(_key(questions[index].fields), []).append(index)
+        unanswered.setdefault(_key(questions[index].fields, names), []).append(index)
     answered: dict[int, Record] = {}
-    names = list(next(iter(questions.values())).fields) if questions else []
     for record in file.records:
         _check_settings(str(path), record, settings)
-        indices = unanswered.get(_key({name: record.get(name) for name in names}))
+        indices = unanswered.get(_key(record, names))
         if not indices:
             raise OptionError(
                 f"{path} holds an answer to question {record.get('question_id')!r}, which is not asked here, or is "
@@ -42,12 +42,15 @@ def existing_answers(
     return answered
 
 
-def _key(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, sort_keys=True)
+def _key(fields: Mapping[str, Any], names: Iterable[str]) -> str:
+    return json.dumps({name: fields.get(name) for name in names}, sort_keys=True)
 
 
 def _check_settings(path: str, record: Record, settings: Mapping[str, Any]) -> None:
-    recorded = (record.get("metadata") or {}).get("settings", {})
+    metadata = record.get("metadata")
+    recorded = metadata.get("settings") if isinstance(metadata, dict) else None
+    if not isinstance(recorded, dict):
+        raise OptionError(f"{path} holds answers that do not say which settings they were made with; {REMEDY}")
     if recorded != settings:
         changed = sorted(name for name in {*recorded, *settings} if recorded.get(name) != settings.get(name))
         raise OptionError(f"{path} holds answers with another {', '.join(changed)}; {REMEDY}")

@@ -20,6 +20,7 @@ from llava.eval.answering.batched_generation import Answerer, BatchAnswers, grou
 from llava.eval.answering.questions import Question, get_chunk
 from llava.eval.answering.resume import existing_answers
 from llava.eval.answering.settings import RunSettings, recorded_settings
+from llava.eval.answering.text_only import TextOnlyModel
 from llava.files.jsonl import Record, RecordFile
 from llava.flags import from_flags
 from llava.mm_utils import get_model_name_from_path
@@ -98,7 +99,8 @@ def load_answerer(
     """
     flags = {"model_path": model_path, "model_base": model_base, "device": device, "conv_mode": conv_mode}
     loaded = open_model({**(options or {}), **flags}, **loading)
-    return Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
+    model: Any = loaded.model if hasattr(loaded.model, "get_vision_tower") else TextOnlyModel(loaded.model)
+    return Answerer(model, loaded.tokenizer, loaded.image_processor, loaded.template, loaded.options)
 
 
 def _answer_batches(
@@ -111,12 +113,15 @@ def _answer_batches(
     """Yield, batch by batch, the indices of its questions and their answers. keywords: of ``generate``."""
     asked = [questions[index] for index in waiting]
     prompts = [answerer.ids(answerer.prompt(question.text, question.open_image is not None)) for question in asked]
+    titles = [f"question {question.question_id!r}" for question in asked]
+    answerer.check_lengths(prompts, titles)
     for group in groups_by_length(prompts, settings.batch_size):
         clock = TokenClock(None)  # opening the images counts
         images = [open_image() for open_image in (asked[i].open_image for i in group) if open_image is not None]
         torch.manual_seed(settings.seed + waiting[group[0]])  # by the index in the file: the same in any chunk or run
-        pixels, sizes = answerer.pixels(images), [image.size for image in images] or None
-        answers = answerer.answer([prompts[i] for i in group], pixels, sizes, settings.sampling, keywords, clock)
+        batch, own = [prompts[i] for i in group], [titles[i] for i in group]
+        pixels, sizes = answerer.pixels(images, batch), [image.size for image in images] or None
+        answers = answerer.answer(batch, pixels, sizes, settings.sampling, keywords, clock, titles=own)
         yield [waiting[i] for i in group], answers
 
 
@@ -130,7 +135,7 @@ def _record(
     seal = json.dumps([model_id, question.fields, settings], sort_keys=True, default=str)
     return {
         **question.fields,
-        "text": text,
+        question.answer_field: text,
         **question.after,
         "answer_id": uuid.uuid5(uuid.NAMESPACE_OID, seal).hex,
         "model_id": model_id,

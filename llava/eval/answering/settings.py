@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,18 +62,24 @@ class RunSettings:
         self.sampling.keywords()
 
 
-def make_parser(program: str, description: str | None, max_new_tokens: int = 1024) -> argparse.ArgumentParser:
+def make_parser(
+    program: str,
+    description: str | None,
+    max_new_tokens: int = 1024,
+    also: Mapping[str, str] = types.MappingProxyType({}),
+    **defaults: Any,
+) -> argparse.ArgumentParser:
     """Make the parser of ``llava.eval.<program>``: the flags of ``RunSettings`` and those of the plug-ins.
 
-    max_new_tokens: this program's default.
+    max_new_tokens, defaults: this program's defaults. also: field of ``RunSettings`` -> a second name of its flag.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m llava.eval.{program}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_dataclass_flags(parser, RunSettings, "questions and answers")
-    parser.set_defaults(max_new_tokens=max_new_tokens)
+    add_dataclass_flags(parser, RunSettings, "questions and answers", also)
+    parser.set_defaults(max_new_tokens=max_new_tokens, **defaults)
     hooks().add_arguments(parser=parser, program=program)
     return parser
 

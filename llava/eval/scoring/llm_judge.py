@@ -1,68 +1,98 @@
-"""Asks a judge model for marks, at any server that speaks OpenAI's chat protocol."""
+"""Asks a model, such as a judge for its marks, at any server that speaks OpenAI's chat protocol."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from llava.errors import DataError, OptionError
+from llava.files.fields import required_field, shown
 
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4-0314"
 TIMEOUT_S = 120  # of one reply
-RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
+RETRY_STATUSES = (429, 500, 502, 503, 504)
+MAX_TRIES = 5  # after the first
+PAUSE_S = 1.0  # before a second try; it doubles with each further one
+MAX_CONNECTIONS = 32  # that are kept open
 MAX_UNREADABLE = 3  # replies without marks before the judge is given up
 
 T = TypeVar("T")
 
 
 class Judge:
-    """A judge model at the server ``OPENAI_BASE_URL``, with the key ``OPENAI_API_KEY`` where one is needed."""
+    """A model at the server ``OPENAI_BASE_URL``, with the key ``OPENAI_API_KEY`` where one is needed.
 
-    def __init__(self, model: str = DEFAULT_MODEL, max_tokens: int = 1024, retries: Retry = RETRIES) -> None:
+    max_tokens: of a reply. pause_s: seconds before a refused request is sent again; it doubles with each further try.
+    temperature: None leaves it to the server.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        max_tokens: int = 1024,
+        pause_s: float = PAUSE_S,
+        temperature: float | None = 0.2,
+    ) -> None:
         address = os.environ.get("OPENAI_BASE_URL") or DEFAULT_ADDRESS
         key = os.environ.get("OPENAI_API_KEY")
         if key is None and address == DEFAULT_ADDRESS:
             raise OptionError("OPENAI_API_KEY is not set; set it, or name another server with OPENAI_BASE_URL")
-        self.address, self.model, self.max_tokens = address.rstrip("/"), model, max_tokens
+        if max_tokens < 1:
+            raise OptionError(f"--max-tokens is {max_tokens}; expected 1 or more")
+        self.address, self.model = address.rstrip("/"), model
+        self.settings: dict[str, Any] = {"max_tokens": max_tokens}
+        if temperature is not None:
+            self.settings["temperature"] = temperature
         self.session = requests.Session()
+        retries = Retry(MAX_TRIES, backoff_factor=pause_s, status_forcelist=RETRY_STATUSES, allowed_methods=("POST",))
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(max_retries=retries))
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS, max_retries=retries))
         if key:
             self.session.headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, system: str, content: str) -> str:
-        """Return one reply. Raises ``OptionError`` where the server gives none."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": "system", "content": system}, {"role": "user", "content": content}],
-            "temperature": 0.2,
-            "max_tokens": self.max_tokens,
-        }
+        """Return one reply. Raises ``OptionError`` where the server gives none, ``DataError`` where it has no text."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        body = {"model": self.model, "messages": messages, **self.settings}
         try:
             response = self.session.post(f"{self.address}/chat/completions", json=body, timeout=TIMEOUT_S)
             if not response.ok:
                 refusal = f"{response.status_code}, {response.text[:200]}"
-                raise OptionError(f"the judge at {self.address} refuses: {refusal}")
-            reply: str = response.json()["choices"][0]["message"]["content"]
-        except (requests.RequestException, KeyError, IndexError, TypeError) as error:
-            raise OptionError(f"the judge at {self.address} (OPENAI_BASE_URL) gives no reply: {error}") from error
-        return reply
+                raise OptionError(f"the server at {self.address} refuses: {refusal}")
+            reply = response.json()
+        except (requests.RequestException, RecursionError, ValueError) as error:  # ValueError: an unusable key or reply
+            raise OptionError(f"the server at {self.address} (OPENAI_BASE_URL) gives no reply: {error}") from error
+        return _text_of(reply, f"the reply of the server at {self.address}")
 
     def mark(self, system: str, content: str, read: Callable[[str], T | None]) -> tuple[str, T]:
         """Return a reply and its marks as ``read`` finds them; ask again where ``read`` returns None.
 
         Raises ``DataError`` after ``MAX_UNREADABLE`` replies without marks.
         """
-        reply = ""
+        last = ""
         for _ in range(MAX_UNREADABLE):
-            reply = self.ask(system, content)
+            try:
+                reply = self.ask(system, content)
+            except DataError as error:  # a reply without text: a refusal, or cut off while the model was reasoning
+                last = str(error)
+                continue
             marks = read(reply)
             if marks is not None:
                 return reply, marks
-        raise DataError(f"{self.model} gives no marks in {MAX_UNREADABLE} replies, the last is {reply[:100]!r}")
+            last = repr(reply[:100])
+        raise DataError(f"{self.model} gives no marks in {MAX_UNREADABLE} replies, the last is {last}")
+
+
+def _text_of(reply: object, where: str) -> str:
+    """Return the text of a server's reply. Raises ``DataError``, which begins with ``where``, where it has none."""
+    choices = required_field(reply, "choices", list, where)
+    if not choices:
+        raise DataError(f"{where} has no choices: {shown(reply)}")
+    message = required_field(choices[0], "message", dict, f"{where}, the first choice")
+    return required_field(message, "content", str, f"{where}, the first choice's message")

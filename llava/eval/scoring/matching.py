@@ -1,30 +1,34 @@
-"""Matches answers to their questions, and divides without dividing by zero; shared by all scorers."""
+"""Matches answers to their questions by id, and divides without dividing by zero; shared by all scorers.
+
+Ids are compared as texts: a tool that rewrites a file may turn 1 into "1", and no two questions differ in that alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from llava.errors import DataError
+from llava.files.fields import id_field, required_field, shown
 from llava.files.jsonl import Record
 
 
-def by_id(records: Iterable[Record], key: str, where: str) -> dict[Any, Record]:
-    """Index records by one of their fields; ``where`` names them in messages.
+def by_id(records: object, key: str, where: str) -> dict[str, Record]:
+    """Index records by the text of one of their fields; ``where`` names them in messages.
 
-    Raises ``DataError`` where a record lacks the field, or two have the same value.
+    Raises ``DataError`` where these are no records, one lacks the field, or two have the same value.
     """
-    found: dict[Any, Record] = {}
+    if isinstance(records, str) or not isinstance(records, Iterable):
+        raise DataError(f"{where} is {shown(records)}; expected a list of objects")
+    found: dict[str, Record] = {}
     for number, record in enumerate(records, 1):
-        if key not in record:
-            raise DataError(f"{where}, record {number} lacks {key!r}; it has {', '.join(map(repr, record))}")
-        if record[key] in found:
-            raise DataError(f"{where} holds {key} {record[key]!r} twice; is it two runs in one file?")
-        found[record[key]] = record
+        value = id_field(record, key, f"{where}, record {number}")
+        if str(value) in found:
+            raise DataError(f"{where} holds {key} {shown(value)} twice; is it two runs in one file?")
+        found[str(value)] = record
     return found
 
 
-def check_same(answered: Iterable[Hashable], asked: Iterable[Hashable], where: str) -> None:
+def check_same(answered: Iterable[str], asked: Iterable[str], where: str) -> None:
     """Raise ``DataError`` unless answers and questions have the same ids; ``where`` names the answers."""
     given, wanted = set(answered), set(asked)
     if given - wanted:
@@ -33,17 +37,15 @@ def check_same(answered: Iterable[Hashable], asked: Iterable[Hashable], where: s
         raise DataError(f"{where} lacks {len(wanted - given)} of {len(wanted)} answers: {_some(wanted - given)}")
 
 
-def _some(ids: set[Hashable]) -> str:
-    names = sorted(map(repr, ids))
+def _some(ids: set[str]) -> str:
+    names = sorted(key if len(key) <= 60 else f"{key[:57]}..." for key in ids)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def text_of(record: Mapping[str, Any], where: str) -> str:
+def text_of(record: object, where: str) -> str:
     """Return an answer's text. Raises ``DataError``, which begins with ``where``, for an answer without text."""
-    text = record.get("text")
-    if not isinstance(text, str):
-        raise DataError(f"{where}: the answer to {record.get('question_id')!r} has no text")
-    return text
+    about = f"{where}: the answer to {shown(record.get('question_id'))}" if isinstance(record, dict) else where
+    return required_field(record, "text", str, about)
 
 
 def share(part: int | float, total: int, what: str) -> float:

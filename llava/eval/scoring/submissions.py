@@ -11,9 +11,10 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import DataError
+from llava.eval.eval_mmbench.table import Row
 from llava.eval.m4c_evaluator import EvalAIAnswerProcessor
 from llava.eval.scoring.matching import by_id, check_same, text_of
-from llava.eval.scoring.mmbench_table import Row
+from llava.files.fields import required_field, shown, typed
 from llava.files.jsonl import Record
 
 SHORT_PROMPT = "Answer the question using a single word or phrase."
@@ -25,10 +26,8 @@ RESULTS = "the result file"
 
 def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
     """Convert answers for GQA's ``eval.py``: lower case, without a full stop."""
-    found = by_id(answers, "question_id", RESULTS)
-    return [
-        {"questionId": key, "prediction": text_of(record, RESULTS).rstrip(".").lower()} for key, record in found.items()
-    ]
+    found = by_id(answers, "question_id", RESULTS).values()
+    return [{"questionId": r["question_id"], "prediction": text_of(r, RESULTS).rstrip(".").lower()} for r in found]
 
 
 def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> list[dict[str, Any]]:
@@ -37,10 +36,11 @@ def vqav2_upload(answers: Sequence[Record], test_split: Sequence[Record]) -> lis
     Raises ``DataError`` where an answer's question is not in the split.
     """
     given = by_id(answers, "question_id", RESULTS)
-    asked = [record["question_id"] for record in test_split]
+    asked = by_id(test_split, "question_id", "the test split")
     check_same({*asked, *given}, asked, RESULTS)
     same = EvalAIAnswerProcessor()
-    return [{"question_id": key, "answer": same(text_of(given[key], RESULTS)) if key in given else ""} for key in asked]
+    texts = {key: same(text_of(answer, RESULTS)) for key, answer in given.items()}
+    return [{"question_id": own["question_id"], "answer": texts.get(key, "")} for key, own in asked.items()]
 
 
 def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
@@ -52,7 +52,13 @@ def vizwiz_upload(answers: Sequence[Record], questions: Sequence[Record]) -> lis
     asked = by_id(questions, "question_id", "the questions")
     check_same(given, asked, RESULTS)
     same = EvalAIAnswerProcessor()
-    return [{"image": q["image"], "answer": same(text_of(given[key], RESULTS))} for key, q in asked.items()]
+    return [
+        {
+            "image": required_field(question, "image", str, f"question {key}"),
+            "answer": same(text_of(given[key], RESULTS)),
+        }
+        for key, question in asked.items()
+    ]
 
 
 def mmvet_results(answers: Sequence[Record]) -> dict[str, str]:
@@ -63,25 +69,34 @@ def mmvet_results(answers: Sequence[Record]) -> dict[str, str]:
 def seed_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
     """Convert answers for SEED-Bench's server: ``question_id`` and the letter, in the answers' order."""
     given = by_id(answers, "question_id", RESULTS)
-    check_same(given, (question["question_id"] for question in questions), RESULTS)
-    return [{"question_id": key, "prediction": _letter(record)} for key, record in given.items()]
+    check_same(given, by_id(questions, "question_id", "the questions"), RESULTS)
+    return [{"question_id": record["question_id"], "prediction": _letter(record)} for record in given.values()]
 
 
-def seed_scores(answers: Sequence[Record], annotation: dict[str, Any]) -> dict[str, Any]:
+def seed_scores(answers: Sequence[Record], annotation: object) -> dict[str, Any]:
     """Score SEED-Bench in percent: ``total``, ``by_data`` (image, video) and ``by_type`` of question.
 
     annotation: SEED-Bench.json, with ``questions`` and ``question_type`` (name -> number).
     """
-    questions = by_id(annotation["questions"], "question_id", "the annotation file")
-    names = {number: name for name, number in annotation["question_type"].items()}
-    predicted = {row["question_id"]: row["prediction"] for row in seed_upload(answers, annotation["questions"])}
+    where = "the annotation file"
+    listed = required_field(annotation, "questions", list, where)
+    questions = by_id(listed, "question_id", where)
+    names = {}
+    for name, number in required_field(annotation, "question_type", dict, where).items():
+        names[typed(number, int, f"{where}: the number of {name!r}")] = name
+    predicted = {str(row["question_id"]): row["prediction"] for row in seed_upload(answers, listed)}
     if not questions:
         raise DataError("the annotation file holds no questions")
-    hits = {key: predicted[key] == question["answer"] for key, question in questions.items()}
+    hits: dict[str, bool] = {}
     by_data, by_type = defaultdict(list), defaultdict(list)
     for key, question in questions.items():
-        by_data[question["data_type"]].append(hits[key])
-        by_type[names[question["question_type_id"]]].append(hits[key])
+        about = f"{where}, question {key}"
+        number = required_field(question, "question_type_id", int, about)
+        if number not in names:
+            raise DataError(f"{about}: 'question_type_id' is {number}; 'question_type' has {shown(sorted(names))}")
+        hits[key] = predicted[key] == required_field(question, "answer", str, about)
+        by_data[required_field(question, "data_type", str, about)].append(hits[key])
+        by_type[names[number]].append(hits[key])
     return {
         "questions": len(hits),
         "total": 100 * sum(hits.values()) / len(hits),
@@ -101,13 +116,14 @@ def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[A
 
     Raises ``DataError`` where answers and questions do not have the same ids.
     """
-    first = by_id([record for record in answers if record.get("round_id", 0) == 0], "question_id", RESULTS)
-    check_same(first, (int(row["index"] or 0) for row in rows), RESULTS)
+    turns = [required_field(r, "round_id", int, f"{RESULTS}, answer {n}") for n, r in enumerate(answers, 1)]
+    first = by_id([r for r, turn in zip(answers, turns, strict=True) if turn == 0], "question_id", RESULTS)
+    check_same(first, by_id(rows, "index", "the annotation file"), RESULTS)
     heading = [name for name in rows[0] if name not in MMBENCH_LEFT_OUT]
     lines: list[list[Any]] = [[*heading[:MMBENCH_PREDICTION], "prediction", *heading[MMBENCH_PREDICTION:]]]
     for row in rows:
-        key = int(row["index"] or 0)
-        cells: list[Any] = [key if name == "index" else row[name] for name in heading]
+        key = str(row["index"])
+        cells: list[Any] = [int(key) if name == "index" else row[name] for name in heading]
         lines.append([*cells[:MMBENCH_PREDICTION], text_of(first[key], RESULTS), *cells[MMBENCH_PREDICTION:]])
     return lines
 
@@ -123,10 +139,11 @@ def mme_lines(answers: Sequence[Record], truth: MmeTruth) -> dict[str, list[str]
     """
     lines: defaultdict[str, list[str]] = defaultdict(list)
     unanswered = set(truth)
-    for record in answers:
-        category, _, rest = str(record["question_id"]).partition("/")
+    for number, record in enumerate(answers, 1):
+        where = f"{RESULTS}, answer {number}"
+        category, _, rest = required_field(record, "question_id", str, where).partition("/")
         image = rest.rpartition("/")[2]
-        question = mme_question(record["prompt"])
+        question = mme_question(required_field(record, "prompt", str, where))
         if (category, image, question) not in unanswered:
             raise DataError(f"{record['question_id']}: {question!r} is no question of MME, or is answered twice")
         unanswered.discard((category, image, question))

@@ -50,8 +50,9 @@ def check_complete(folder: Path, fields: dict[str, Any], tensors: Tensors) -> No
     """Raise CheckpointError unless ``tensors`` are those of the model that ``fields`` describe, tower excepted."""
     config_class, model_class = known_classes()[fields["model_type"]]
     with settings_of(folder / "config.json"), torch.device("meta"):
-        expected = model_class(config_class.from_dict(fields)).state_dict()
-    if fields.get("tie_word_embeddings") and "lm_head.weight" not in tensors:
+        model = model_class(config_class.from_dict(fields))
+        expected = model.state_dict()
+    if model.config.tie_word_embeddings and "lm_head.weight" not in tensors:
         expected.pop("lm_head.weight", None)
     found = {name: tensor for name, tensor in tensors.items() if not name.startswith(IN_CHECKPOINT)}
     report_misfits(

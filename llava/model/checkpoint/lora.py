@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llava.errors import CheckpointError, OptionError
-from llava.model.checkpoint.weights_io import Tensors, first_line, listed, read_json, read_weights
+from llava.model.checkpoint.byte_order_mark import read_without_marks
+from llava.model.checkpoint.weights_io import CheckpointWeights, Tensors, first_line, listed, read_json, read_weights
 from llava.model.checkpoint.zero3 import gathered_parameters
 
 log = logging.getLogger(__name__)
@@ -55,19 +56,24 @@ def require_peft() -> Any:
     return peft
 
 
+def adapter_keys(folder: Path) -> set[str]:
+    """Return the names of an adapter's tensors, as its file has them. Raises CheckpointError where there is no file."""
+    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not files:
+        raise CheckpointError(f"{folder} has {CONFIG_FILE}, but none of {', '.join(WEIGHT_FILES)}")
+    return set(CheckpointWeights(files[:1]))
+
+
 def apply_adapter(model: PreTrainedModel, folder: Path, merge: bool) -> Any:
     """Apply a folder's adapter to the model's layers, merged into their weights or next to them.
 
     Raises CheckpointError where adapter and model do not fit.
     """
     peft = require_peft()
-    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
-    if not files:
-        raise CheckpointError(f"{folder} has {CONFIG_FILE}, but none of {', '.join(WEIGHT_FILES)}")
+    found = adapter_keys(folder)
     read_json(folder / CONFIG_FILE)
-    found = set(read_weights(files[0]))
     try:
-        wrapped = peft.PeftModel.from_pretrained(model, folder)
+        wrapped = read_without_marks(folder, lambda readable: peft.PeftModel.from_pretrained(model, readable))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit the base model: {first_line(error)}; is it the model that the "

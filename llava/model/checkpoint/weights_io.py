@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.byte_order_mark import has_mark
 from llava.model.checkpoint.zero3 import gathered_parameters
 
 Tensors = dict[str, torch.Tensor]
@@ -45,6 +46,8 @@ def find_weight_files(folder: Path) -> list[Path]:
             continue
         if kind == SINGLE:
             return [path]
+        if has_mark(path):
+            raise CheckpointError(f"{path} begins with a byte order mark; save it as UTF-8 without one")
         named = read_json(path).get("weight_map")
         if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
             raise CheckpointError(f"{path} has no weight_map from tensors to files; copy the checkpoint again")
@@ -156,7 +159,9 @@ def listed(names: Iterable[str], between: str = ", ") -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file. Raises CheckpointError where there is none."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(fields, dict):

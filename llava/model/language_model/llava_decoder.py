@@ -6,6 +6,7 @@ A family is a module next to this one: a config, a decoder and a model class, an
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,20 @@ class LlavaFields(PreTrainedConfig):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what transformers 5 writes, and the keys that older releases, and upstream with them, look for."""
-        written: dict[str, Any] = super().to_dict()
-        rope = written.get("rope_parameters") or {}
-        if "rope_theta" in rope:
-            written["rope_theta"] = rope["rope_theta"]
-            scaled = rope.get("rope_type", "default") != "default"
-            written["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
-        if written.get("dtype") is not None:
-            written["torch_dtype"] = written["dtype"]
-        return written
+        return with_old_names(super().to_dict())
+
+
+def with_old_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers 5 writes of a decoder's config, and the keys that older releases look for."""
+    rope = fields.get("rope_parameters") or {}
+    added: dict[str, Any] = {}
+    if "rope_theta" in rope:
+        scaled = rope.get("rope_type", "default") != "default"
+        added["rope_theta"] = rope["rope_theta"]
+        added["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
+    if fields.get("dtype") is not None:
+        added["torch_dtype"] = fields["dtype"]
+    return {**fields, **added}
 
 
 class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc]
@@ -57,7 +63,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
     def build(self, decoder: nn.Module) -> None:
         """Complete a model that has nothing but its config yet: decoder and output layer."""
         config = self.config
-        self.model: Any = decoder
+        setattr(self, self.base_model_prefix, decoder)  # the name that its tensors have in checkpoints
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
@@ -71,8 +77,11 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         images: Images | None = None,
         image_sizes: ImageSizes | None = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
@@ -86,6 +95,12 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
                 )
             )
+        wanted = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+            "return_dict": return_dict,
+        }
+        kwargs.update({name: value for name, value in wanted.items() if value is not None})
         if isinstance(logits_to_keep, int) and logits_to_keep == 1:
             # As an index: transformers slices otherwise, and on a slice of one position torch's CPU product first
             # copies the whole output matrix, which at 7B takes as long as two decoder layers of a prefill.
@@ -116,14 +131,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
 
         images, image_sizes: as ``forward`` takes them. Raises ImageError where tags and images do not fit.
         """
-        seen = images if self.get_vision_tower() else None
-        num_images = images_per_row(input_ids, attention_mask, seen)
-        _, position_ids, attention_mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
+        _, position_ids, mask, _, embeds, labels = self.prepare_inputs_labels_for_multimodal(
             input_ids, position_ids, attention_mask, None, labels, images, image_sizes
         )
         if embeds is None:  # text only
             embeds = self.get_input_embeddings()(input_ids)
-        return EmbeddedBatch(embeds, attention_mask, position_ids, labels, num_images)
+        seen = images if self.get_vision_tower() else None
+        return EmbeddedBatch(embeds, mask, position_ids, labels, images_per_row(input_ids, attention_mask, seen))
 
     @torch.no_grad()
     def generate(
@@ -138,9 +152,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         """Continue the prompts ``inputs`` (B, t); what is returned holds the new tokens only.
 
         Rows may be padded on either side, as ``attention_mask`` (B, t) says; they are padded on the left for
-        generation. clock: stamps every token. Other keywords are transformers'. Raises OptionError for
-        ``inputs_embeds``, which are made here.
+        generation. clock: stamps every token. ``modalities`` may say, as for LLaVA-NeXT, that each tag is an "image".
+        Other keywords are transformers'. Raises OptionError for ``inputs_embeds``, which are made here, and for videos.
         """
+        _refuse_videos(kwargs.pop("modalities", None))
         if clock is not None:
             clock.called = time.perf_counter()
         if kwargs.pop("inputs_embeds", None) is not None:
@@ -195,6 +210,16 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if image_sizes is not None:
             step["image_sizes"] = image_sizes
         return step
+
+
+def _refuse_videos(modalities: Sequence[str] | None) -> None:
+    """Raise OptionError unless every one of LLaVA-NeXT's ``modalities`` is one that can be answered."""
+    others = sorted(set(modalities or ()) - {"image", "text"})
+    if others:
+        raise OptionError(
+            f"modalities has {', '.join(map(repr, others))}; expected 'image' for each image. Videos are not "
+            "supported; give some of the video's frames as images"
+        )
 
 
 def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:

@@ -12,6 +12,7 @@ class LlavaQwenConfig(LlavaFields, Qwen2Config):  # type: ignore[misc]
     """Qwen2's config and LLaVA's ``mm_*`` keys, which are kept as they are found."""
 
     model_type = "llava_qwen"
+    conv_mode = "qwen_1_5"  # that of LLaVA-NeXT and LLaVA-OneVision, whose config.json states none
 
 
 class LlavaQwenModel(LlavaMetaModel, Qwen2Model):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,20 +53,45 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
     ]
 
 
-def grid_resolutions(grid_pinpoints: GridPinpoints) -> list[Size]:
-    """Read grid pinpoints, a list or the text of one -> [(width, height), ...]. Raises CheckpointError."""
+def grid_resolutions(grid_pinpoints: GridPinpoints, side: int | None = None) -> list[Size]:
+    """Read grid pinpoints, a list or a text -> [(width, height), ...] in pixels. Raises CheckpointError.
+
+    A text is that of a list, or LLaVA-NeXT's, which counts crops across and down: "(1x1),(2x1)", or "(1x1),...,(6x6)"
+    for every grid from the first to the last. side: a crop's, in pixels, which that form needs.
+    """
     try:
+        if isinstance(grid_pinpoints, str) and "x" in grid_pinpoints:
+            return _counted_resolutions(grid_pinpoints, side)
         points: Any = ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
         return [(int(width), int(height)) for width, height in points]
     except (ValueError, SyntaxError, TypeError) as error:
         raise CheckpointError(
-            f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]]"
+            f"image_grid_pinpoints is {grid_pinpoints!r}; expected a list like [[336, 672], [672, 336]], or counts of "
+            "crops like (1x1),...,(6x6)"
         ) from error
 
 
-def best_grid_size(image_size: Size, grid_pinpoints: GridPinpoints) -> Size:
-    """Return the (width, height) in pixels that an image of ``image_size`` is fitted into. Raises CheckpointError."""
-    best = select_best_resolution(image_size, grid_resolutions(grid_pinpoints))
+def _counted_resolutions(text: str, side: int | None) -> list[Size]:
+    """Read "(1x1),...,(6x6)". Raises ValueError for another form, TypeError without a ``side``."""
+    grid = r"\((\d+)x(\d+)\)"
+    text = text.replace(" ", "")
+    if not re.fullmatch(rf"{grid}(,({grid}|\.\.\.,{grid}))*", text):
+        raise ValueError(text)
+    if side is None:
+        raise TypeError("counts of crops need the side of a crop")
+    counts = [(int(across), int(down)) for across, down in re.findall(grid, text)]
+    if "..." in text:
+        first, last = counts[0], counts[-1]
+        counts = [(i, j) for i in range(first[0], last[0] + 1) for j in range(first[1], last[1] + 1)]
+    return [(across * side, down * side) for across, down in counts]
+
+
+def best_grid_size(image_size: Size, grid_pinpoints: GridPinpoints, side: int | None = None) -> Size:
+    """Return the (width, height) in pixels that an image of ``image_size`` is fitted into. Raises CheckpointError.
+
+    side: a crop's, in pixels; see ``grid_resolutions``.
+    """
+    best = select_best_resolution(image_size, grid_resolutions(grid_pinpoints, side))
     if best is None:
         raise CheckpointError("image_grid_pinpoints is empty; expected at least one [width, height]")
     return best
@@ -73,5 +99,5 @@ def best_grid_size(image_size: Size, grid_pinpoints: GridPinpoints) -> Size:
 
 def get_anyres_image_grid_shape(image_size: Size, grid_pinpoints: GridPinpoints, patch_size: int) -> tuple[int, int]:
     """Count the crops of ``patch_size`` pixels that an image of (width, height) is cut into: across, down."""
-    width, height = best_grid_size(image_size, grid_pinpoints)
+    width, height = best_grid_size(image_size, grid_pinpoints, patch_size)
     return width // patch_size, height // patch_size

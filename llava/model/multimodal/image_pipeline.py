@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from llava.model.multimodal.anyres_grid import (
     divide_to_patches,
     resize_and_pad_image,
 )
+from llava.model.multimodal.aspect_ratio import aspect_ratio, crops_of, cuts_crops
 from llava.protocols import ImageProcessor
 
 SMALL_SQUARE = 2048 * 2048  # pixels; a square up to this costs little, whatever it is made of
@@ -29,17 +30,18 @@ class ImagePipeline:
     """Image -> pixels, as a checkpoint was trained.
 
     config: anything with ``image_aspect_ratio`` (a model's config, or training's data arguments): "pad" pads to a
-    square with the mean colour, "anyres" cuts crops by ``image_grid_pinpoints``, any other value, or none, leaves
-    everything to ``image_processor``, which is None for a model without a vision tower. S: the side of the processor's
-    crop, in pixels.
+    square with the mean colour, "anyres" and "anyres_max_N" cut crops by ``image_grid_pinpoints``, any other value, or
+    none, leaves everything to ``image_processor``, which is None for a model without a vision tower. S: the side of
+    the processor's pixels.
     """
 
     image_processor: ImageProcessor | None
     config: object
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Turn one image into (3, S, S), or under "anyres" into (1 + crops, 3, S, S).
+    def pixels(self, image: Image.Image, num_images: int = 1) -> torch.Tensor:
+        """Turn one image into (3, S, S), or where it is cut into crops into (1 + crops, 3, S, S).
 
+        num_images: how many images the prompt has; under "anyres_max_N" each of several is padded: (1, 3, S, S).
         Transparency is dropped, as LLaVA always has; the processor alone would lay the image on white. Of thin images
         no more is made than is needed, as ``padded_square`` and ``centre_square`` say. Raises ImageError for a model
         without a vision tower, and for a mode that has no meaning in RGB.
@@ -47,25 +49,44 @@ class ImagePipeline:
         processor = self.image_processor
         if processor is None:
             raise ImageError("images were given to a language model without a vision tower; load a LLaVA checkpoint")
-        aspect = getattr(self.config, "image_aspect_ratio", None)
-        if aspect == "anyres":
+        if crops_of(self.config, num_images):
             pinpoints = getattr(self.config, "image_grid_pinpoints", None)
             return process_anyres_image(image if image.mode in EIGHT_BIT else to_rgb(image), processor, pinpoints)
+        has_crops = cuts_crops(self.config)
         image = to_rgb(image)
-        if aspect == "pad":
+        if has_crops or aspect_ratio(self.config) == "pad":
             mean = tuple(int(channel * 255) for channel in processor.image_mean)
-            return _processed(padded_square(image, mean, processor), processor)
-        return _processed(centre_square(image, processor) if "shortest_edge" in processor.size else image, processor)
+            image = padded_square(image, mean, processor)
+        elif "shortest_edge" in processor.size:
+            image = centre_square(image, processor)
+        pixels = _processed(image, processor)
+        return pixels[None] if has_crops else pixels
 
-    def batch(self, images: Sequence[Image.Image]) -> torch.Tensor | list[torch.Tensor]:
-        """Turn N images into one tensor (N, ...) of what ``pixels`` gives, or a list where crops differ in number."""
-        return _stacked([self.pixels(image) for image in images])
+    def batch(
+        self, images: Sequence[Image.Image], images_per_prompt: Sequence[int] | None = None
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Turn N images into one tensor (N, ...) of what ``pixels`` gives, or a list where crops differ in number.
 
-    def prepare(self, images: Iterable[Image.Image]) -> PreparedImages:
-        """Turn images into pixels, one at a time, so that an iterator's images need not all be in memory."""
+        images_per_prompt: how many of the images each prompt has, in their order; by default one prompt has all.
+        Raises ImageError where these are not the images' number.
+        """
+        counts = [len(images)] if images_per_prompt is None else images_per_prompt
+        if sum(counts) != len(images):
+            raise ImageError(
+                f"{sum(counts)} image tag(s) in the prompts, but {len(images)} image(s) given; there must be one "
+                "<image> for each image"
+            )
+        of_prompt = [count for count in counts for _ in range(count)]
+        return _stacked([self.pixels(image, count) for image, count in zip(images, of_prompt, strict=True)])
+
+    def prepare(self, images: Iterable[Image.Image], num_images: int) -> PreparedImages:
+        """Turn a prompt's images into pixels, one at a time, so that an iterator's need not all be in memory.
+
+        num_images: how many they are, which decides whether they are cut into crops.
+        """
         pixels, sizes = [], []
         for image in images:
-            pixels.append(self.pixels(image))
+            pixels.append(self.pixels(image, num_images))
             sizes.append(image.size)
             del image  # before the next one is opened
         return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes))
@@ -111,7 +132,7 @@ def padded_square(image: Image.Image, colour: tuple[int, ...], processor: ImageP
     limit = SMALL_SQUARE if wide else min(MAX_PIXELS, max(SMALL_SQUARE, MAX_PADDING * pixels))
     if long * long <= limit:
         return expand2square(image, colour)
-    side = processor.size["shortest_edge" if "shortest_edge" in processor.size else "height"]
+    side, _ = _sides(processor.size)
     strip = image.resize((side, image.height) if wide else (image.width, side), processor.resample)
     canvas = Image.new("RGB", (side, long) if wide else (long, side), colour)
     canvas.paste(strip, (0, (long - image.height) // 2) if wide else ((long - image.width) // 2, 0))
@@ -134,6 +155,18 @@ def centre_square(image: Image.Image, processor: ImageProcessor) -> Image.Image:
     return image.resize((side, side), processor.resample, box=box)
 
 
+def crop_side(processor: ImageProcessor) -> int:
+    """Return the side S of the processor's pixels: that of its crop, or without a crop of its resized image."""
+    size = processor.crop_size if getattr(processor, "do_center_crop", True) else processor.size
+    return int(_sides(size or processor.size)[0])
+
+
+def _sides(size: Mapping[str, int]) -> tuple[int, int]:
+    """Return height and width that a processor's ``size`` gives, a square's where it names the shortest edge."""
+    edge = size.get("shortest_edge")
+    return (size["height"], size["width"]) if edge is None else (edge, edge)
+
+
 def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
     """Centre the image in a square of its longer side."""
     width, height = pil_img.size
@@ -147,10 +180,12 @@ def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Im
 
 def process_anyres_image(image: Image.Image, processor: ImageProcessor, grid_pinpoints: GridPinpoints) -> torch.Tensor:
     """Turn one image into (1 + crops, 3, S, S): all of it, squeezed to S by S, then the crops in reading order."""
-    best = resize_and_pad_image(image, best_grid_size(image.size, grid_pinpoints))
-    crops = divide_to_patches(best, processor.crop_size["height"])
-    side = processor.size["shortest_edge"]
-    return torch.stack([_processed(part.convert("RGB"), processor) for part in [image.resize((side, side)), *crops]])
+    side = crop_side(processor)
+    best = resize_and_pad_image(image, best_grid_size(image.size, grid_pinpoints, side))
+    height, width = _sides(processor.size)
+    overview = image.resize((width, height))
+    parts = [overview, *divide_to_patches(best, side)]
+    return torch.stack([_processed(part.convert("RGB"), processor) for part in parts])
 
 
 def _processed(image: Image.Image, processor: ImageProcessor) -> torch.Tensor:

@@ -51,11 +51,14 @@ def images_per_row(input_ids: torch.Tensor, mask: torch.Tensor | None, images: I
     """Return how many images, or crops of them, the vision tower sees for each row of ``input_ids`` (B, t).
 
     images: what ``generate`` takes: (n, 3, S, S), or for each image one (3, S, S) or its crops (c, 3, S, S); or None.
-    mask: (B, t), False where a row is padded. Raises ImageError where tags and images do not fit.
+    mask: (B, t), False where a row is padded. One row has all images, whatever a replaced
+    ``prepare_inputs_labels_for_multimodal`` makes of them. Raises ImageError where tags and images do not fit.
     """
     if images is None:
         return [0] * len(input_ids)
     crops = [len(image) if image.dim() == 4 else 1 for image in images]
+    if len(input_ids) == 1:
+        return [sum(crops)]
     tags = input_ids == IMAGE_TOKEN_INDEX
     if mask is not None:
         tags = tags & mask.bool()

@@ -1,22 +1,65 @@
-"""Builds the vision tower that a config names."""
+"""Builds the vision tower that a config names, of the kind that the tower's own config says."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from llava.errors import CheckpointError
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.checkpoint.quiet import quiet_loading
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
+from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
+from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, resolve_tower
 from llava.protocols import TowerSettings
 
+# model_type of a vision model, or of the text-and-image model that holds one -> tower
+TOWERS: dict[str, type[CLIPVisionTower]] = {
+    "clip_vision_model": CLIPVisionTower,
+    "clip": CLIPVisionTower,
+    "siglip_vision_model": SigLipVisionTower,
+    "siglip": SigLipVisionTower,
+}
 
-def build_vision_tower(config: TowerSettings, **kwargs: Any) -> CLIPVisionTower:
-    """Build the tower that ``config.mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
 
-    Raises CheckpointError where neither is set. ``delay_load=True`` leaves its weights on disk until ``load_model()``.
+def build_vision_tower(vision_tower_cfg: TowerSettings, **kwargs: Any) -> CLIPVisionTower:
+    """Build the tower that ``mm_vision_tower`` (or ``vision_tower``, in training arguments) names.
+
+    Its kind is the ``model_type`` in the tower's own config; with ``s2`` a CLIP tower reads images at several scales.
+    Raises CheckpointError where no tower is named, and for a kind that is neither CLIP nor SigLIP.
+    ``delay_load=True`` leaves its weights on disk until ``load_model()``.
     """
-    name = getattr(config, "mm_vision_tower", None) or getattr(config, "vision_tower", None)
+    name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None)
     if not name:
         raise CheckpointError(
             "no vision tower is named; set mm_vision_tower (or --vision_tower) to a folder or hub name"
         )
-    return CLIPVisionTower(name, args=config, **kwargs)
+    kind = tower_class(_model_type(name, vision_tower_cfg), name)
+    if getattr(vision_tower_cfg, "s2", False):
+        if kind is not CLIPVisionTower:
+            raise CheckpointError(f"s2 needs a CLIP vision tower; {name!r} is a {kind.__name__}")
+        kind = CLIPVisionTowerS2
+    return kind(name, args=vision_tower_cfg, **kwargs)
+
+
+def tower_class(model_type: str, name: str = "vision_config") -> type[CLIPVisionTower]:
+    """Return the class of a tower of this ``model_type``. name: of the tower, for the CheckpointError of another."""
+    if model_type not in TOWERS:
+        raise CheckpointError(
+            f"the vision tower {name!r} has model_type {model_type!r}; expected one of {', '.join(TOWERS)}"
+        )
+    return TOWERS[model_type]
+
+
+def _model_type(name: str, config: TowerSettings) -> str:
+    """Return the ``model_type`` in the tower's own config.
+
+    Where that config cannot be read it is CLIP's: the config is looked for again once the tower is needed, which a
+    language model's part alone never does, and only then is its absence an error.
+    """
+    try:
+        with quiet_loading():
+            fields, _ = PretrainedConfig.get_config_dict(resolve_tower(name, folder_of_checkpoint(config)))
+    except (CheckpointError, OSError):
+        return "clip_vision_model"
+    return fields.get("model_type") or "clip_vision_model"

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder
-from llava.model.checkpoint.quiet import quiet_loading
-from llava.model.checkpoint.weights_io import load_exactly, report_misfits
+from llava.model.checkpoint.weights_io import load_exactly
+from llava.model.multimodal_encoder.multiscale import merged_features, scaled_crops, scales_of
+from llava.model.multimodal_encoder.states import TowerOutputs
+from llava.model.multimodal_encoder.tower_files import SAVED_FOLDER as SAVED_FOLDER
+from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, from_folder
+from llava.model.multimodal_encoder.tower_files import read_tower as read_tower
+from llava.model.multimodal_encoder.tower_files import resolve_tower as resolve_tower
+from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 from llava.protocols import TowerSettings
 
-IN_CHECKPOINT = "model.vision_tower."  # how the tower's tensors are named in a LLaVA checkpoint
-SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
-
-
-class VisionModelHolder(nn.Module):
-    """Holds transformers' vision model under the name ``vision_model``.
-
-    transformers 5 dropped that level from its own module tree; LLaVA's checkpoints have it in every key. With the
-    holder the keys in memory and on disk are upstream's, whoever writes them.
-    """
-
-    def __init__(self, vision_model: CLIPVisionModel) -> None:
-        super().__init__()
-        self.vision_model = vision_model
-        self.config = vision_model.config
-
-    def forward(self, pixels: torch.Tensor, **kwargs: Any) -> Any:
-        """Run transformers' vision model."""
-        return self.vision_model(pixels, **kwargs)
+IN_CHECKPOINT = ("model.vision_tower.", "transformer.vision_tower.")  # how its tensors' names begin in a LLaVA's; MPT's
 
 
 class CLIPVisionTower(nn.Module):
@@ -45,6 +32,12 @@ class CLIPVisionTower(nn.Module):
     args: the LLaVA config, or training arguments, with ``mm_vision_select_layer`` and, optionally,
     ``mm_vision_select_feature``: "patch" (without the class token) or "cls_patch".
     """
+
+    # transformers' classes of this kind of tower. The processor is always PIL's: the torchvision backend gives other
+    # pixels than LLaVA was trained on.
+    config_class: ClassVar[Any] = CLIPVisionConfig
+    model_class: ClassVar[Any] = CLIPVisionModel
+    processor_class: ClassVar[Any] = CLIPImageProcessorPil
 
     def __init__(self, vision_tower: str, args: TowerSettings, delay_load: bool = False) -> None:
         super().__init__()
@@ -70,9 +63,8 @@ class CLIPVisionTower(nn.Module):
     @property
     def image_processor(self) -> CLIPImageProcessorPil:
         """The processor that makes the tower's pixels, read from the tower's folder."""
-        # Always PIL's: the torchvision backend gives other pixels than LLaVA was trained on.
         if self._processor is None:
-            self._processor = _from_folder(CLIPImageProcessorPil, self.location)
+            self._processor = from_folder(self.processor_class, self.location)
         return self._processor
 
     def load_model(
@@ -88,7 +80,7 @@ class CLIPVisionTower(nn.Module):
             checkpoint = CheckpointFolder.open(self.checkpoint_folder, needs_config=False)
         holder = self._from_checkpoint(checkpoint) if checkpoint is not None else None
         if holder is None:
-            holder = VisionModelHolder(read_tower(self.location))
+            holder = VisionModelHolder(self._used(read_tower(self.location, self.model_class)))
         if device_map is not None:
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
@@ -100,10 +92,19 @@ class CLIPVisionTower(nn.Module):
         own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
         if not own:
             return None
-        holder = VisionModelHolder(CLIPVisionModel(self.config))
-        prefix = f"{IN_CHECKPOINT}vision_tower."
-        load_exactly(holder, weights.read(own, strip=prefix), str(checkpoint.path), prefix)
+        prefix = "{}.vision_tower.vision_tower.".format(own[0].partition(".")[0])
+        tensors = weights.read(own, strip=prefix)
+        model = self.model_class(self.config)
+        complete = VisionModelHolder(model).state_dict().keys()
+        holder = VisionModelHolder(self._used(model))
+        unused = complete - holder.state_dict().keys()
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+        load_exactly(holder, tensors, str(checkpoint.path), prefix)
         return holder
+
+    def _used(self, model: Any) -> Any:
+        """Return the vision model without the parts that this kind of tower leaves out; CLIP's is complete."""
+        return model
 
     def describe(self, config: CLIPVisionConfig, processor: CLIPImageProcessorPil) -> None:
         """Set config and processor, where no folder holds them by themselves."""
@@ -114,9 +115,10 @@ class CLIPVisionTower(nn.Module):
         self.config.save_pretrained(folder / SAVED_FOLDER)
         self.image_processor.save_pretrained(folder / SAVED_FOLDER)
 
-    def feature_select(self, outputs: BaseModelOutputWithPooling) -> torch.Tensor:
+    def feature_select(self, image_forward_outs: BaseModelOutputWithPooling | TowerOutputs) -> torch.Tensor:
         """Return hidden states of ``select_layer`` (N, 1 + patches, C), without the class token for "patch"."""
-        return self._patches(outputs.hidden_states[self.select_layer])
+        hidden: torch.Tensor = image_forward_outs.hidden_states[self.layers_run]
+        return hidden[:, 1:] if self.select_feature == "patch" else hidden
 
     @property
     def layers_run(self) -> int:
@@ -137,17 +139,15 @@ class CLIPVisionTower(nn.Module):
         return self._features(images)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        # Layer by layer, as the model's own list of hidden states cannot be trusted here: once the language model
-        # around it is asked for hidden states or attentions, transformers hooks the tower a second time, and every
-        # state is listed twice.
-        vision = self.vision_tower.vision_model
-        hidden = vision.pre_layrnorm(vision.embeddings(pixels.to(self.device, self.dtype)))
-        for layer in vision.encoder.layers[: self.layers_run]:
-            hidden = layer(hidden, None)
-        return self._patches(hidden).to(pixels.dtype)
+        embedded = self._embedded(pixels.to(self.device, self.dtype))
+        outputs = TowerOutputs(embedded, self.vision_tower.vision_model.encoder.layers)
+        return self.feature_select(outputs).to(pixels.dtype)
 
-    def _patches(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden[:, 1:] if self.select_feature == "patch" else hidden
+    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the input of the first layer (N, 1 + patches, C)."""
+        vision = self.vision_tower.vision_model
+        embedded: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels))
+        return embedded
 
     @property
     def dummy_feature(self) -> torch.Tensor:
@@ -172,13 +172,18 @@ class CLIPVisionTower(nn.Module):
         if self.is_loaded:
             return self.vision_tower.config
         if self._cfg_only is None:
-            self._cfg_only = _from_folder(CLIPVisionConfig, self.location)
+            self._cfg_only = from_folder(self.config_class, self.location)
         return self._cfg_only
 
     @property
     def hidden_size(self) -> int:
         """Width C of the tower's features."""
         return int(self.config.hidden_size)
+
+    @property
+    def crops_per_image(self) -> int:
+        """How many crops of the tower's own size it reads for one of its inputs."""
+        return 1
 
     @property
     def num_patches_per_side(self) -> int:
@@ -196,53 +201,64 @@ class CLIPVisionTower(nn.Module):
         return self.num_patches + (self.select_feature == "cls_patch")
 
 
-def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
-    """Return the folder that a tower's name means, or the name itself, for the hub.
+class CLIPVisionTowerS2(CLIPVisionTower):
+    """Reads an image at several sizes ("S2"): its features are those of all sizes, next to one another in width.
 
-    A relative path is looked for in the checkpoint's folder, so that a folder may hold all it needs, then in the two
-    folders above it, where a tower may be shared by several checkpoints, then in the current folder. A tower that is
-    in none may still be described in the checkpoint itself, in ``SAVED_FOLDER``.
+    args: also ``s2_scales``, sides in pixels such as "336,672,1008"; the smallest is the tower's own size. Larger ones
+    are cut into crops of that size, and their features averaged down to its patches.
     """
-    path = Path(name).expanduser()
-    candidates = [path]
-    if checkpoint_folder is not None:
-        above = checkpoint_folder.absolute().parents[:2]
-        relative = [folder / path for folder in (checkpoint_folder, *above)]
-        candidates = [*relative, path, checkpoint_folder / SAVED_FOLDER]
-    for folder in candidates:
-        if (folder / "config.json").is_file():
-            return str(folder)
-    if path.is_absolute() or len(path.parts) != 2 or name.startswith("."):  # the hub's names are owner/model
-        looked = f"{checkpoint_folder}, the two folders above it, " if checkpoint_folder else ""
-        raise CheckpointError(f"there is no vision tower at {name!r}; looked in {looked}and the current folder")
-    return name
 
+    def __init__(self, vision_tower: str, args: TowerSettings, delay_load: bool = False) -> None:
+        self.s2_scales = scales_of(getattr(args, "s2_scales", None))
+        self.s2_split_size, self.s2_image_size = self.s2_scales[0], self.s2_scales[-1]
+        super().__init__(vision_tower, args, delay_load)
+        if self.select_feature != "patch":
+            raise CheckpointError(
+                f"mm_vision_select_feature is {self.select_feature!r}; with s2 it must be 'patch': the class token has "
+                "no place in the image"
+            )
 
-def folder_of_checkpoint(args: object) -> Path | None:
-    """Return the checkpoint folder that a config was read from; None for training arguments, and for a hub name."""
-    folder = getattr(args, "_name_or_path", None)
-    return Path(folder) if folder and Path(folder).is_dir() else None
+    @property
+    def image_processor(self) -> CLIPImageProcessorPil:
+        """The tower's processor, for pixels of the largest size."""
+        processor = super().image_processor
+        processor.size = {"shortest_edge": self.s2_image_size}
+        processor.crop_size = {"height": self.s2_image_size, "width": self.s2_image_size}
+        return processor
 
+    def load_model(
+        self, device_map: str | torch.device | None = None, checkpoint: CheckpointFolder | None = None
+    ) -> None:
+        """Read the weights, as the plain tower's. Raises CheckpointError where its size is not the smallest scale."""
+        super().load_model(device_map, checkpoint)
+        if self.config.image_size != self.s2_split_size:
+            raise CheckpointError(
+                f"s2_scales begins with {self.s2_split_size}, but the vision tower reads images of "
+                f"{self.config.image_size} pixels; the smallest scale must be that"
+            )
 
-def read_tower(location: str, **kwargs: Any) -> CLIPVisionModel:
-    """Read the tower of a folder or hub name.
+    @torch.no_grad()
+    def forward_feature(self, images: torch.Tensor) -> torch.Tensor:
+        """Turn crops (n, 3, S, S) of the tower's own size S into features (n, P, C)."""
+        return self._features(images)
 
-    Raises CheckpointError where a tensor is missing or of another shape: transformers would fill in random ones.
-    """
-    model, found = _from_folder(
-        CLIPVisionModel, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-    )
-    report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
-    return model
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Turn pixels (N, 3, L, L), or a list of (3, L, L), into features (N, P, scales * C), or a list of (1, ...)."""
+        if isinstance(images, list):
+            return [self._all_scales(image[None]) for image in images]
+        return self._all_scales(images)
 
+    def _all_scales(self, pixels: torch.Tensor) -> torch.Tensor:
+        crops = [scaled_crops(pixels, scale, self.s2_split_size) for scale in self.s2_scales]
+        return merged_features([self.forward_feature(part) for part in crops], len(pixels))
 
-def _from_folder(kind: type[PreTrainedModel], location: str, **kwargs: Any) -> Any:
-    """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
-    try:
-        with quiet_loading():
-            return kind.from_pretrained(location, **kwargs)
-    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP folder, relative "
-            "to the checkpoint or absolute, or a hub name that can be reached"
-        ) from error
+    @property
+    def hidden_size(self) -> int:
+        """Width of the features: C of each scale."""
+        return int(self.config.hidden_size) * len(self.s2_scales)
+
+    @property
+    def crops_per_image(self) -> int:
+        """How many crops of the tower's own size it reads for one of its inputs, over all scales."""
+        return sum((scale // self.s2_split_size) ** 2 for scale in self.s2_scales)

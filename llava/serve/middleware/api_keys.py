@@ -42,7 +42,7 @@ def keys_of(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _of_file(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             keys = [line.partition("#")[0].strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"--api-key-file {path!r} cannot be read: {error}") from error

@@ -104,7 +104,7 @@ def _text(message: Message) -> str:
 
 def _system_text(template: Conversation, text: str) -> str:
     """Return a system message in the form that the template gives its own."""
-    if template.sep_style is SeparatorStyle.MPT:
+    if template.sep_style in (SeparatorStyle.MPT, SeparatorStyle.CHATML):
         head, _, _ = template.system.partition("\n")
         return f"{head}\n{text}"
     return text

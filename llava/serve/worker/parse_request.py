@@ -11,6 +11,7 @@ from llava.errors import OptionError
 from llava.generation import SamplingParams, image_tag
 from llava.mm_utils import tokenizer_image_token
 from llava.model.loaded_model import LoadedModel
+from llava.model.sequence_length import check_prompt_length, prompt_length
 from llava.protocols import ImageSizes
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
@@ -65,12 +66,8 @@ def check_template(conv_mode: str | None, loaded: LoadedModel) -> None:
 
 def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: RequestLimits) -> None:
     """Raise OptionError for a prompt that is longer than the limits or leaves no position for an answer."""
-    max_tokens = min(limits.max_prompt_tokens or loaded.context_length, loaded.context_length - 1)
-    if prompt_tokens > max_tokens:
-        raise OptionError(
-            f"the prompt has {prompt_tokens:,} tokens, image tokens included; the maximum is {max_tokens:,}. Ask a "
-            "shorter question, or start a new conversation"
-        )
+    longest = loaded.context_length - 1
+    check_prompt_length(prompt_tokens, min(limits.max_prompt_tokens or longest, longest))
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
@@ -107,6 +104,5 @@ def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 
 def count_tokens(prompt: str, sizes: ImageSizes, loaded: LoadedModel) -> int:
-    """Return the positions that a prompt takes in the sequence; for an image, the maximum that it may take."""
-    ids: list[int] = tokenizer_image_token(prompt, loaded.tokenizer)
-    return len(ids) - len(sizes) + sum(loaded.image_positions(size) for size in sizes)
+    """Return the positions that a prompt takes in the sequence, with its images."""
+    return prompt_length(tokenizer_image_token(prompt, loaded.tokenizer), sizes, loaded.model)

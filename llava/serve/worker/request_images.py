@@ -47,7 +47,7 @@ def read_images(
                 raise TimeoutError
             yield _open(text, number, limits, notes)
 
-    prepared = ImagePipeline(loaded.image_processor, loaded.model.config).prepare(opened())
+    prepared = ImagePipeline(loaded.image_processor, loaded.model.config).prepare(opened(), len(given))
     return replace(prepared, notes=tuple(notes)).to(dtype=loaded.model.dtype)
 
 

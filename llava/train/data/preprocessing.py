@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -86,7 +86,7 @@ def _preprocess_one(
         return _plain(source, tokenizer, template, sample)
     if template.sep_style is SeparatorStyle.SINGLE:
         return _single(source, tokenizer, has_image, template)
-    if template.sep_style is SeparatorStyle.MPT:
+    if template.sep_style in (SeparatorStyle.MPT, SeparatorStyle.CHATML):
         return _chatml(source, tokenizer, has_image, template, sample)
     return _rounds(source, tokenizer, has_image, template, sample)
 
@@ -142,26 +142,38 @@ def _chatml(
     source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation, sample: str
 ) -> Sample:
     """Tokenize in ChatML: every message begins with its role and ends with the end mark."""
-    conversation, end, role = _conversation(source, template, sample), template.sep, template.roles[1]
+    conversation, end = _conversation(source, template, sample), template.sep
     text = conversation.get_prompt()
     ids = _encode(text, tokenizer, has_image)
     count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image, truncate=False)
+    labels = None
+    if template.sep_style is SeparatorStyle.MPT:
+        labels = _upstream_chatml_labels(ids, text, tokenizer, template, count)
+    if labels is None:
+        # A line end that follows an end mark is read as the beginning of the next turn: it is not trained on.
+        line = "\n" if template.sep_style is SeparatorStyle.CHATML else ""
+        roles = {role: f"{line}{role}{line}" for role in template.roles}
+        answerer = roles[template.roles[1]]
+        turns = [(roles[who] == answerer, f"{roles[who]}{message}{end}") for who, message in conversation.messages]
+        check_turns(turns, answerer, end, sample)
+        labels = mask_answers(ids, conversation.system + end, turns, answerer, count)
+    return {"input_ids": ids, "labels": labels}
+
+
+def _upstream_chatml_labels(
+    ids: torch.Tensor, text: str, tokenizer: Tokenizer, template: Conversation, count: Callable[[str], int]
+) -> torch.Tensor | None:
     pad = tokenizer.pad_token_id
-    labels = upstream_labels(
+    return upstream_labels(
         ids,
         text,
-        role,
-        end,
+        template.roles[1],
+        template.sep,
         count,
         limit=tokenizer.model_max_length,
         late=getattr(tokenizer, "legacy", False),
         real=len(ids) if pad is None else int((ids != pad).sum()),
     )
-    if labels is None:
-        turns = [(who == role, f"{who}{message}{end}") for who, message in conversation.messages]
-        check_turns(turns, role, end, sample)
-        labels = mask_answers(ids, conversation.system + end, turns, role, count)
-    return {"input_ids": ids, "labels": labels}
 
 
 def _conversation(source: Sequence[Message], template: Conversation, sample: str) -> Conversation:

@@ -41,7 +41,7 @@ def grouped_by_modality(lengths: Sequence[int], batch: int, generator: torch.Gen
     return [index for b in shuffled for index in b] + rest
 
 
-class LengthGroupedSampler(Sampler[int]):
+class ModalityGroupedSampler(Sampler[int]):
     """Samples in a new order every epoch, grouped by modality and length.
 
     batch: samples of one optimizer step, over all processes. lengths: negative for samples without an image.

@@ -12,45 +12,55 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import DataError, ImageError
 from llava.files.images import check_image
-from llava.train.data.dataset import Record, read_records, sample_name
+from llava.train.data.length_check import LengthCheck
 from llava.train.data.preprocessing import Message, round_marks
+from llava.train.data.records import Record, form_faults, image_faults, message_faults, read_records, sample_name
 
 
-def check_data(data_path: str, image_folder: str | None, template: Conversation) -> int:
-    """Check every record and its image; return the number of records. Raises ``DataError`` that lists every fault."""
+def check_data(
+    data_path: str, image_folder: str | None, template: Conversation, lengths: LengthCheck | None = None
+) -> int:
+    """Check every record and its image; return the number of records. Raises ``DataError`` that lists every fault.
+
+    lengths: counts what is left of the records' answers, warns of those that are cut, and refuses a file of which
+    nothing is left.
+    """
     records = read_records(data_path)
-    faults = [
-        f"record {sample_name(record, index)}: {fault}"
-        for index, record in enumerate(tqdm(records, desc="checking data", disable=None))
-        for fault in record_faults(record, image_folder, template)
-    ]
+    faults = []
+    for index, record in enumerate(tqdm(records, desc="checking data", disable=None)):
+        name = sample_name(record, index)
+        found = list(record_faults(record, image_folder, template))
+        if lengths is not None and not found:
+            found = list(_length_faults(record, name, image_folder, lengths))
+        faults += [f"record {name}: {fault}" for fault in found]
     if faults:
         listed = "\n".join(faults)
         raise DataError(
             f"{data_path}: {len(faults)} fault(s) in {len(records)} records; fix or remove these records:\n{listed}"
         )
+    if lengths is not None:
+        lengths.report()
     return len(records)
+
+
+def _length_faults(record: Record, name: str, image_folder: str | None, lengths: LengthCheck) -> Iterator[str]:
+    try:
+        lengths.add(record, name, image_folder)
+    except DataError as error:
+        yield str(error)
 
 
 def record_faults(record: object, image_folder: str | None, template: Conversation) -> Iterator[str]:
     """Yield a description of each fault of one record."""
-    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        yield "not an object with a list 'conversations'"
+    yield from form_faults(record)
+    if not isinstance(record, dict):
         return
-    messages = record["conversations"]
-    broken = [number for number, message in enumerate(messages, 1) if not _is_message(message)]
-    for number in broken:
-        yield f"message {number} is not an object with the texts 'from' and 'value'"
-    if not broken:
-        yield from _turn_faults(messages)
-        yield from _text_faults(messages, template)
+    if not any(message_faults(record)):
+        yield from _turn_faults(record["conversations"])
+        yield from _text_faults(record["conversations"], template)
         yield from _tag_faults(record, template)
-    if "image" in record:
+    if isinstance(record.get("image"), str) and not any(image_faults(record)):
         yield from _image_faults(record["image"], image_folder)
-
-
-def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("from", "value"))
 
 
 def _turn_faults(messages: list[Message]) -> Iterator[str]:
@@ -93,11 +103,10 @@ def _tag_faults(record: Record, template: Conversation) -> Iterator[str]:
             yield f"the plain template needs {DEFAULT_IMAGE_TOKEN} in the question"
 
 
-def _image_faults(image: object, image_folder: str | None) -> Iterator[str]:
-    if not isinstance(image, str):
-        yield f"'image' is {image!r}, expected a path"
-        return
+def _image_faults(image: str, image_folder: str | None) -> Iterator[str]:
     try:
         check_image(Path(image_folder or "") / image)
     except ImageError as error:
         yield str(error)
+    except OSError as error:  # a name that is too long, a disk that fails
+        yield f"'image' cannot be opened: {error.strerror}"

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.weights_io import listed
 from llava.train.arguments import TrainingArguments
+from llava.train.runtime.checkpoint_folders import (
+    STATE_FILE,
+    deepspeed_state,
+    deepspeed_writers,
+    missing_parts,
+    numbered_checkpoints,
+)
 
-LATEST, LATEST_UNIVERSAL = "latest", "latest_universal"  # files of DeepSpeed that name the folder of its state
+log = logging.getLogger("llava.train")
+
+LATEST_UNIVERSAL = "latest_universal"  # the file of DeepSpeed that names the folder of its state's universal form
 
 
-def complete_checkpoints(output_dir: str) -> list[Path]:
-    """Return the output folder's ``checkpoint-*`` that were written completely, oldest first."""
-    found = [p for p in Path(output_dir).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+def complete_checkpoints(output_dir: str, has_scheduler_file: bool = True) -> list[Path]:
+    """Return the output folder's checkpoints that hold all of a run's state, oldest first.
+
+    has_scheduler_file: as ``missing_parts`` takes it.
+    """
+    return [path for path in numbered_checkpoints(output_dir) if not missing_parts(path, has_scheduler_file)]
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
     """Return the checkpoint to resume from; None where the output folder has none.
 
-    DeepSpeed keeps a part of its state for each process. Where the number of processes has changed, the state's
-    universal form is read, which a command makes. Raises ``CheckpointError``, with that command, where it is missing;
-    and where either the checkpoint or the run is with DeepSpeed, and the other without.
+    Incomplete ones are passed over with a warning. DeepSpeed keeps a part of its state for each process. Where the
+    number of processes has changed, the state's universal form is read, which a command makes.
+
+    Raises ``CheckpointError`` where there are only incomplete checkpoints, as with ``--save_only_model True``; with
+    the command, where the universal form is missing; and where either the checkpoint or the run is with DeepSpeed, and
+    the other without.
     """
-    checkpoints = complete_checkpoints(args.output_dir)
-    if not checkpoints:
+    folder = _newest_complete(args)
+    if folder is None:
         return None
-    folder = checkpoints[-1]
-    writers = _writers(folder)
+    writers = deepspeed_writers(folder)
     if (args.deepspeed is None) != (writers == 0):
         has, asked = ("with", "without") if writers else ("without", "with")
         raise CheckpointError(
@@ -40,6 +55,27 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
     if writers not in (0, args.world_size):
         _read_universal_form(folder, writers, args)
     return str(folder)
+
+
+def _newest_complete(args: TrainingArguments) -> Path | None:
+    config = {} if args.deepspeed is None else args.hf_deepspeed_config.config
+    in_deepspeed = "scheduler" in config or "optimizer" in config  # then it keeps the schedule of learning rates itself
+    unusable: list[tuple[Path, str]] = []
+    for folder in reversed(numbered_checkpoints(args.output_dir)):
+        lacks = missing_parts(folder, has_scheduler_file=not in_deepspeed)
+        if not lacks:
+            return folder
+        log.warning("%s is passed over: it lacks %s", folder, listed(lacks))
+        if (folder / STATE_FILE).is_file():  # written last: without it a run was killed while it saved
+            unusable.append((folder, listed(lacks)))
+    if unusable:
+        newest, lacks_text = unusable[0]
+        raise CheckpointError(
+            f"{newest} cannot be resumed from, nor can an earlier one: it lacks {lacks_text}, as with "
+            "--save_only_model True; take its weights as --model_name_or_path of a new --output_dir, or remove the "
+            "checkpoints to start this run anew"
+        )
+    return None
 
 
 def restore_param_group_settings(
@@ -57,17 +93,9 @@ def restore_param_group_settings(
             state["step"] = state["step"].clone()
 
 
-def _writers(folder: Path) -> int:
-    """Count the processes whose DeepSpeed state a checkpoint holds; 0 for one without DeepSpeed."""
-    if not (folder / LATEST).is_file():
-        return 0
-    tag = (folder / LATEST).read_text(encoding="utf-8").strip()
-    return len(list((folder / tag).glob("*_optim_states.pt")))
-
-
 def _read_universal_form(folder: Path, writers: int, args: TrainingArguments) -> None:
     if not (folder / LATEST_UNIVERSAL).is_file():
-        state = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
+        state = deepspeed_state(folder)
         raise CheckpointError(
             f"{folder} was written by {writers} process(es), and this run has {args.world_size}. Any number can read "
             "its universal form; make it, then start this run again: python -m deepspeed.checkpoint.ds_to_universal "

@@ -9,8 +9,8 @@ from llava.model.checkpoint.zero3 import size
 PARTS = (
     ("LoRA adapters", ("lora_",)),
     ("projector", ("mm_projector", "image_newline")),
-    ("embeddings and output layer", ("embed_tokens", "lm_head")),
-    ("language model", ("model.layers.", "model.norm.")),
+    ("embeddings and output layer", ("embed_tokens", "transformer.wte", "lm_head")),
+    ("language model", ("model.layers.", "model.norm.", "transformer.blocks.", "transformer.norm_f.")),
     ("vision tower", ("vision_tower",)),
 )
 

@@ -58,3 +58,9 @@ def test_read_accuracies_refuses_files_of_other_programs(tmp_path, text) -> None
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"not the sweep\.json"):
         read_accuracies(path)
+
+
+def test_sweep_with_a_byte_order_mark_is_read(tmp_path):
+    row = {"model": "plain #1", "budget": 0.5, "sets": {"test": {"accuracy": 0.25}}}
+    (tmp_path / "sweep.json").write_text(json.dumps({"rows": [row]}), encoding="utf-8-sig")
+    assert read_accuracies(tmp_path / "sweep.json") == {"plain": {0.5: {"1": 25.0}}}

@@ -18,18 +18,18 @@ def test_draw_with_the_same_seed_repeats(model) -> None:
     assert design.draw(20, seed=3) == design.draw(20, seed=3) != design.draw(20, seed=4)
 
 
-def test_workloads_with_an_image_end_where_prompts_are_cut_off(model, monkeypatch) -> None:
-    monkeypatch.setattr(model.config, "tokenizer_model_max_length", 100, raising=False)
-    workloads = Design.of(model).draw(200)
-    assert 90 < max(one.num_tokens for one in workloads if one.num_images) <= 101
-    assert max(one.num_tokens for one in workloads if not one.num_images) > 150
+@pytest.mark.parametrize("cut_off", [48, 100, 512])
+def test_workloads_with_an_image_reach_the_longest_prompt_wherever_training_cut_samples(model, monkeypatch, cut_off):
+    monkeypatch.setattr(model.config, "max_position_embeddings", 256)
+    monkeypatch.setattr(model.config, "tokenizer_model_max_length", cut_off, raising=False)
+    for workloads in (Design.of(model).draw(400), Design.of(model, min_tokens=64).draw(400)):
+        for count in (0, 1):
+            assert 240 < max(one.num_tokens for one in workloads if one.num_images == count) <= 256
 
 
-def test_workloads_reach_the_longest_prompt(model, monkeypatch) -> None:
-    """As the bundled models are: 1,024 positions, and prompts with an image cut off at 512."""
+def test_workloads_reach_the_longest_prompt_of_a_context_of_1024(model, monkeypatch) -> None:
     monkeypatch.setattr(model.config, "max_position_embeddings", 1024)
-    monkeypatch.setattr(model.config, "tokenizer_model_max_length", 512, raising=False)
     workloads = Design.of(model, min_tokens=64).draw(2000)
     text, images = ([one.num_tokens for one in workloads if one.num_images == count] for count in (0, 1))
     assert min(text) == 64 and 1020 <= max(text) <= 1024
-    assert min(images) >= 64 and 500 < max(images) <= 513
+    assert min(images) >= 64 and 1000 < max(images) <= 1024

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llava.errors import DataError
 from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_vqa
+from llava.eval.eval_mme.ground_truth import read_truth
 from llava.eval.eval_textvqa import prompt_processor
 from llava.eval.m4c_evaluator import (
     CONTRACTIONS,
@@ -23,7 +24,6 @@ from llava.eval.m4c_evaluator import (
     edit_distance,
 )
 from llava.eval.scoring import submissions
-from llava.eval.scoring.mme_ground_truth import read_truth
 from llava.files.jsonl import lines_of
 
 
@@ -205,7 +205,7 @@ def test_gqa_by_hand():
     assert predictions[0] == {"questionId": "1", "prediction": "red"}
     scores = eval_gqa.gqa_scores(questions, predictions)
     assert scores["accuracy"] == pytest.approx(200 / 3) and scores["by_structure"] == {"query": 100, "verify": 50}
-    with pytest.raises(DataError, match="answers '4'"):
+    with pytest.raises(DataError, match="answers 4"):
         eval_gqa.gqa_scores(questions, [*predictions, {"questionId": "4", "prediction": "x"}])
 
 

@@ -73,7 +73,7 @@ def test_load_full_checkpoint_answers_as_the_saved_model(checkpoint, model, pixe
     tokenizer, found, processor, context = load(checkpoint)
     assert isinstance(found, LlavaLlamaForCausalLM)
     assert isinstance(processor, CLIPImageProcessorPil)
-    assert context == 2048
+    assert context == model.config.max_position_embeddings == 256
     assert tokenizer("w5").input_ids == [1, 5]
     assert not found.training
     ids = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]])

@@ -225,7 +225,7 @@ def test_convert_a_scheduler_raises_with_the_plugins_reason(adaptive_checkpoint,
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("model_type", "llava_onevision"),
+        ("model_type", "video_llava"),
         ("vision_feature_layer", [-2, -1]),
         ("projector_hidden_act", "relu"),
         ("multimodal_projector_bias", False),

@@ -206,3 +206,14 @@ def test_config_keeps_an_old_scaled_rope():
     )
     again = LlavaConfig.from_dict(json.loads(config.to_json_string()))
     assert again.rope_parameters == config.rope_parameters
+
+
+def test_forward_takes_upstreams_arguments_by_position(model, pixels):
+    """After ids, mask, positions, cache, embeddings, labels and use_cache: attentions, states, images, sizes, dict."""
+    ids = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 6]])
+    sizes = [(16, 16)]
+    outputs = model(ids, None, None, None, None, None, None, False, True, pixels[:1], sizes, True)
+    assert torch.equal(outputs.logits, model(ids, images=pixels[:1]).logits)
+    assert len(outputs.hidden_states) == 3 and outputs.attentions is None
+    as_tuple = model(ids, None, None, None, None, None, None, None, None, pixels[:1], sizes, False)
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], outputs.logits)

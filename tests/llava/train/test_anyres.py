@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from llava.mm_utils import process_images
+from llava.model import LlavaQwenForCausalLM
 from llava.model.builder import load_pretrained_model
 
 POINTS = [[16, 32], [32, 16], [32, 32]]
@@ -17,6 +18,20 @@ def test_train_save_load_and_answer_under_a_budget(trained, make_checkpoint, tmp
     flags = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": str(POINTS), "mm_patch_merge_type": merge}
     base = make_checkpoint(mm_patch_merge_type=merge)
     out = trained(tmp_path / "out", **flags, **ADAPTIVE, model_name_or_path=base)
+    answer_under_a_budget(out, flags)
+
+
+def test_train_save_load_and_answer_under_a_budget_a_onevision(trained, make_checkpoint, tmp_path):
+    """SigLIP, Qwen2 and a limit on the features, from a base that ties its output layer."""
+    changes = {"mm_patch_merge_type": "spatial_unpad", "num_key_value_heads": 2, "tie_word_embeddings": True}
+    base = make_checkpoint(LlavaQwenForCausalLM, siglip=True, **changes)
+    flags = {"image_aspect_ratio": "anyres_max_2", "image_grid_pinpoints": "(1x1),...,(3x3)"}
+    out = trained(tmp_path / "out", **flags, **ADAPTIVE, model_name_or_path=base, version="qwen_1_5")
+    answer_under_a_budget(out, flags)
+
+
+def answer_under_a_budget(out, flags):
+    """Ask the checkpoint in ``out``, trained with ``flags``, about each of the images."""
     _, model, processor, _ = load_pretrained_model(str(out), None, "any", device="cpu")
     model.generation_config.eos_token_id = None
     for size in IMAGES:
@@ -35,3 +50,5 @@ def test_train_save_load_and_answer_under_a_budget(trained, make_checkpoint, tmp
         assert found.execution_plan.share <= 0.75 and found.report.masked_layers == 0
         features = model.image_features(pixels, [size])[0]
         assert found.report.prompt_tokens == 3 + len(features) + 1, "text, picture, latency token"
+        assert len(features) == model.max_image_tokens(size)
+    assert model.config.image_aspect_ratio == flags["image_aspect_ratio"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.train.data.samplers import LengthGroupedSampler
+from llava.train.data.samplers import ModalityGroupedSampler
 from llava.train.train import make_trainer, parse_arguments
 
 
@@ -45,11 +45,11 @@ def test_samples_grouped_by_modality(trainer):
     """A batch of the loader holds images or texts, not both: 8 records have one, 4 have none."""
     runner = trainer(group_by_modality_length=True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     sampler = runner._get_train_sampler()
-    assert isinstance(sampler, LengthGroupedSampler)
+    assert isinstance(sampler, ModalityGroupedSampler)
     assert sampler.batch == 4
     for batch in runner.get_train_dataloader():
         assert len({(row == -200).any().item() for row in batch["input_ids"]}) == 1
-    assert not isinstance(trainer()._get_train_sampler(), LengthGroupedSampler)
+    assert not isinstance(trainer()._get_train_sampler(), ModalityGroupedSampler)
 
 
 def test_every_pass_has_its_order(trainer):

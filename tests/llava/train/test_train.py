@@ -1,6 +1,7 @@
 """Whole runs of the program on the tiny LLaVA: what they leave after, and that a stopped one goes on exactly."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.errors import OptionError
+from llava.errors import CheckpointError, OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.llava_trainer import LLaVATrainer
 
@@ -174,6 +175,27 @@ def close(first, second):
     assert first.keys() == second.keys()
     for key in first:
         torch.testing.assert_close(first[key], second[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_saved_without_its_state_is_not_resumed(trained, tmp_path):
+    """Its learning rates would start afresh."""
+    flags = {"save_strategy": "steps", "save_steps": 1, "save_only_model": True, "lr_scheduler_type": "linear"}
+    out = trained(tmp_path / "out", **flags, max_steps=2)
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 cannot be resumed from.*--save_only_model True"):
+        trained(out, **flags, max_steps=4)
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_copy_of_a_checkpoint_outlives_the_limit_of_checkpoints_and_a_resumed_run(trained, tmp_path):
+    flags = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
+    out = trained(tmp_path / "out", **flags, max_steps=2)
+    for name in ("checkpoint-best", "checkpoint-1.tmp", "checkpoint-999-old"):
+        shutil.copytree(out / "checkpoint-2", out / name)
+    trained(out, **flags, max_steps=4)
+    assert json.loads((out / "trainer_state.json").read_text())["global_step"] == 4
+    left = sorted(path.name for path in out.glob("checkpoint-*"))
+    assert left == ["checkpoint-1.tmp", "checkpoint-4", "checkpoint-999-old", "checkpoint-best"]
 
 
 def test_accumulated_steps_equal_large_ones(trained, tmp_path):

@@ -1,10 +1,11 @@
 """Vision settings: flags, else the checkpoint's values, and what of them a config gets."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
-from llava.errors import OptionError
+from llava.errors import CheckpointError, OptionError
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.vision_settings import VisionSettings
 
@@ -61,6 +62,24 @@ def test_anyres_needs_sizes_from_flag_or_checkpoint(resolve):
     assert resolve({**LLAVA, "image_grid_pinpoints": [[4, 8]]}, data=anyres).image_grid_pinpoints == [[4, 8]]
     given = {**anyres, "image_grid_pinpoints": "[[8, 4]]"}
     assert resolve({**LLAVA, "image_grid_pinpoints": [[4, 8]]}, data=given).image_grid_pinpoints == [[8, 4]]
+
+
+def test_counts_of_crops_are_kept_as_they_are_given(resolve):
+    """The side of a crop is the vision tower's, which is not read yet."""
+    given = {"image_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": "(1x1),...,(6x6)"}
+    settings = resolve(LLAVA, data=given)
+    assert (settings.image_aspect_ratio, settings.image_grid_pinpoints) == ("anyres_max_9", "(1x1),...,(6x6)")
+    with pytest.raises(OptionError, match="anyres_max_9 needs --image_grid_pinpoints"):
+        resolve(LLAVA, data={"image_aspect_ratio": "anyres_max_9"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image_aspect_ratio", "anyres_max_x"), ("image_aspect_ratio", "highres"), ("image_grid_pinpoints", "(1x1),6x6")],
+)
+def test_aspect_ratio_and_sizes_of_another_form_raise(resolve, name, value):
+    with pytest.raises(CheckpointError, match=rf"{name} is '{re.escape(value)}'"):
+        resolve(LLAVA, data={"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[[8, 4]]", name: value})
 
 
 def test_sizes_are_ignored_without_anyres(resolve):

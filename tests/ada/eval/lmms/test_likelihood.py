@@ -7,6 +7,7 @@ import torch
 
 from ada.eval.lmms.likelihood import answer_loss
 from ada.eval.lmms.task_answers import answers, images_of, prompt_of
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import DataError, OptionError
 
 
@@ -19,7 +20,7 @@ def test_answer_loss_is_that_of_generations_steps(answerer, questions, generate_
         images = images_of(question.visuals(), "")
         output = answerer.model.generate(
             torch.tensor([answerer.ids(prompt_of(answerer, question.context, 1, ""))]),
-            images=answerer.pixels(images),
+            images=answerer.pixels(images, [[IMAGE_TOKEN_INDEX]]),
             max_new_tokens=4,
             do_sample=False,
             suppress_tokens=[0, 1, end],
@@ -55,5 +56,25 @@ def test_answer_loss_refuses_empty_answers_and_budgets_not_met(answerer, questio
     with pytest.raises(DataError, match="question 3 of quiz has an empty answer"):
         answer_loss(answerer, "w3", " ", images, {}, "question 3 of quiz")
     strict = {"latency_budget": 0.1, "planner": None, "strict_latency_budget": True}
-    with pytest.raises(OptionError, match="--latency-budget is below what this model can reach"):
+    with pytest.raises(OptionError, match=r"the minimum reachable budget is 0\.3334"):
         answer_loss(answerer, "w3", "w4", images, strict, "")
+
+
+@pytest.mark.parametrize("budget", [None, 0.75])
+@pytest.mark.parametrize("cut_off", [5, 9, 30])
+def test_answer_loss_does_not_depend_on_where_training_cut_samples(
+    answerer, questions, generate_keywords, monkeypatch, budget, cut_off
+) -> None:
+    question, keywords = questions[0], generate_keywords(budget)
+    images = images_of(question.visuals(), "")
+    monkeypatch.setattr(answerer.model.config, "tokenizer_model_max_length", None, raising=False)
+    expected = answer_loss(answerer, question.context, "w4 w5", images, keywords, "")
+    monkeypatch.setattr(answerer.model.config, "tokenizer_model_max_length", cut_off)
+    assert answer_loss(answerer, question.context, "w4 w5", images, keywords, "") == expected
+
+
+def test_answer_loss_names_a_question_that_is_too_long_with_its_answer(answerer, questions) -> None:
+    images = images_of(questions[0].visuals(), "")
+    maximum = answerer.context_length
+    with pytest.raises(OptionError, match=rf"question 3 of quiz, with its answer, has .* the maximum is {maximum:,}"):
+        answer_loss(answerer, "w3 " * maximum, "w4", images, {}, "question 3 of quiz")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llava.errors import DataError
-from llava.eval.answering.questions import get_chunk, image_opener, required_field
+from llava.eval.answering.questions import get_chunk, image_opener
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
@@ -23,8 +23,3 @@ def test_image_is_opened_only_when_called(tmp_path):
 def test_missing_image_is_refused_before_it_is_opened(tmp_path):
     with pytest.raises(DataError, match=r"no image 'a\.png' in --image-folder"):
         image_opener(tmp_path, "a.png")
-
-
-def test_missing_field_is_named_with_those_that_are_there():
-    with pytest.raises(DataError, match=r"line 3 lacks 'text'; it has 'image'"):
-        required_field({"image": "a.png"}, "text", "line 3")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from llava.eval import eval_gpt_review_bench, eval_mmvet, summarize_gpt_review
+from llava.eval.scoring import llm_judge
 from llava.files.jsonl import lines_of
 
 
@@ -108,3 +109,88 @@ def test_mmvet(judge, tmp_path, capsys):
     assert len(judge.asked) == 3 and "a <AND> b" in judge.asked[0][2]["messages"][1]["content"]
     (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b", "v1_1": "other"}))
     assert eval_mmvet.main(flags) == 2 and "grades of other answers" in capsys.readouterr().err
+
+
+REPLIES = {
+    "null": {"choices": [{"message": {"content": None}}]},
+    "parts": {"choices": [{"message": {"content": [{"type": "text", "text": "8 6"}]}}]},
+    "no content": {"choices": [{"message": {"role": "assistant", "refusal": "no"}}]},
+    "no choices": {"choices": []},
+    "null choices": {"choices": None},
+    "choice of text": {"choices": ["8 6"]},
+    "error": {"error": {"message": "overloaded"}},
+    "list": [],
+}
+
+
+@pytest.mark.parametrize("body", REPLIES.values(), ids=REPLIES)
+def test_reply_without_a_text_is_asked_for_again_and_named(judge, bench, tmp_path, capsys, body):
+    judge.replies = [body]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert "no marks in 3 replies, the last is the reply of the server at" in capsys.readouterr().err
+    assert len(judge.asked) == 3 and not (tmp_path / "reviews.jsonl").exists()
+    judge.replies = [body, "8 6"]
+    assert eval_gpt_review_bench.main(bench) == 0
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[" * 100_000, b"9" * 5000, b"\xff"], ids=repr)
+def test_reply_that_is_no_json_is_a_user_error(judge, bench, capsys, body):
+    judge.replies = [body]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert "gives no reply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("marks", ["8", "8 6 4", "nan 6", "inf inf", "-1 6", "eight six", ""])
+def test_marks_that_are_none_are_not_taken(judge, bench, capsys, marks):
+    judge.replies = [marks]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert "no marks in 3 replies" in capsys.readouterr().err
+
+
+def test_server_that_does_not_answer_in_time_is_a_user_error(judge, bench, monkeypatch, capsys):
+    monkeypatch.setattr(llm_judge, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(llm_judge, "MAX_TRIES", 0)
+    judge.replies = [0.5]  # seconds until it would answer
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert "gives no reply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_status_that_stays_is_a_user_error(judge, bench, monkeypatch, capsys, status):
+    monkeypatch.setattr(llm_judge, "MAX_TRIES", 1)
+    judge.replies = [status]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert f"too many {status}" in capsys.readouterr().err and len(judge.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OPENAI_BASE_URL", "http://[::1"), ("OPENAI_BASE_URL", "nowhere"), ("OPENAI_API_KEY", "ключ")]
+)
+def test_unusable_address_or_key_is_a_user_error(judge, bench, monkeypatch, capsys, name, value):
+    monkeypatch.setenv(name, value)
+    judge.replies = ["8 6"]
+    assert eval_gpt_review_bench.main(bench) == 2
+    assert "gives no reply" in capsys.readouterr().err
+
+
+def test_summary_leaves_out_ignored_questions_and_joins_folder_and_files(tmp_path, capsys):
+    rows = [{"question_id": n, "category": "c", "tuple": [8, mark]} for n, mark in enumerate((4, 8))]
+    (tmp_path / "gpt4_text_run.jsonl").write_text(lines_of(rows))
+    flags = ["-d", str(tmp_path), "-f", "gpt4_text_run.jsonl"]
+    assert summarize_gpt_review.main([*flags, "-i", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == ["run", "all 100.0 80.0 80.0", "c 100.0 80.0 80.0"]
+    assert summarize_gpt_review.main(flags) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "all 75.0 80.0 60.0"
+    (tmp_path / "gpt4_text_run.jsonl").write_text(lines_of([{"question_id": 1, "score": [3, 2]}]))
+    assert summarize_gpt_review.main(flags) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["all 66.7 30.0 20.0", "================================="]
+
+
+def test_grades_of_ids_that_are_numbers_or_texts_and_of_a_null_capability(judge, tmp_path, capsys):
+    (tmp_path / "q.json").write_text(json.dumps({"v1_0": {"question": "q", "answer": "a", "capability": None}}))
+    (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b"}))
+    flags = [x for n in ("questions", "results") for x in (f"--{n}", str(tmp_path / f"{n[0]}.json"))]
+    judge.replies = ["1.0"]
+    assert eval_mmvet.main([*flags, "--output", str(tmp_path / "g.jsonl")]) == 2
+    assert "'capability' is None; expected a list" in capsys.readouterr().err
+    assert not judge.asked, "no grade is paid for before the files are checked"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image, ImageFilter
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from llava.conversation import conv_templates
 from llava.errors import ImageError
@@ -23,12 +23,17 @@ CONFIGS = {
     "square": {"image_aspect_ratio": "square"},
     "none": {},
     "anyres": {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[16, 32], [48, 16]]},
+    "anyres_max": {"image_aspect_ratio": "anyres_max_2", "image_grid_pinpoints": "(1x1),...,(3x3)"},
 }
 
 
-@pytest.fixture(scope="module")
-def processor():
+@pytest.fixture(scope="module", params=["clip", "siglip", "uncropped"])
+def processor(request):
     size = {"height": SIDE, "width": SIDE}
+    if request.param == "siglip":
+        return SiglipImageProcessorPil(size=size)
+    if request.param == "uncropped":
+        return CLIPImageProcessorPil(size=size, do_center_crop=False)  # whose default crop is 224
     return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size)
 
 
@@ -43,7 +48,7 @@ def noise(size, mode="RGB"):
 
 def test_batch_is_the_pixels_of_each_image(processor, config):
     pipeline, images = ImagePipeline(processor, config), [noise(size) for size in SIZES]
-    for found, image in zip(pipeline.batch(images), images, strict=True):
+    for found, image in zip(pipeline.batch(images, [1, 1, 1]), images, strict=True):
         assert torch.equal(found, pipeline.pixels(image))
 
 
@@ -55,6 +60,24 @@ def test_batch_of_equal_shapes_is_one_tensor(processor):
 def test_batch_of_unequal_crops_is_a_list(processor):
     pixels = ImagePipeline(processor, SimpleNamespace(**CONFIGS["anyres"])).batch([noise(size) for size in SIZES])
     assert [len(image) for image in pixels] == [3, 4, 3]
+
+
+def test_batch_pads_the_images_of_a_prompt_with_several_under_a_limit(processor):
+    images = [noise(size) for size in SIZES]
+    padded = ImagePipeline(processor, SimpleNamespace(**CONFIGS["pad"]))
+    pipeline = ImagePipeline(processor, SimpleNamespace(**CONFIGS["anyres_max"]))
+    first, *others = pipeline.batch(images, [1, 2])
+    assert torch.equal(first, pipeline.pixels(images[0])) and len(first) > 2
+    for found, image in zip(others, images[1:], strict=True):
+        assert torch.equal(found, padded.pixels(image)[None])
+    assert torch.equal(pipeline.batch(images), torch.stack([padded.pixels(image)[None] for image in images]))
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [4], [3, 1], []], ids=str)
+def test_batch_whose_prompts_have_other_numbers_of_images_raises(processor, counts):
+    pipeline = ImagePipeline(processor, SimpleNamespace(**CONFIGS["anyres_max"]))
+    with pytest.raises(ImageError, match=rf"{sum(counts)} image tag\(s\) in the prompts, but 3 image\(s\) given"):
+        pipeline.batch([noise(size) for size in SIZES], counts)
 
 
 @pytest.mark.parametrize("name", ["pad", "square", "none"])  # anyres resizes an image with its transparency
@@ -171,14 +194,14 @@ def test_prepare_reads_one_image_at_a_time(processor, config):
             del image
 
     pipeline = ImagePipeline(processor, config)
-    prepared = pipeline.prepare(open_each())
+    prepared = pipeline.prepare(open_each(), len(SIZES))
     assert prepared.sizes == tuple(SIZES) and len(prepared) == 3
     shapes = [tuple(image.shape) for image in prepared.pixels]
-    assert shapes == [tuple(pipeline.pixels(noise(size)).shape) for size in SIZES]
+    assert shapes == [tuple(pipeline.pixels(noise(size), len(SIZES)).shape) for size in SIZES]
     halved = prepared.to(dtype=torch.float16)
     assert all(image.dtype == torch.float16 for image in halved.pixels)
 
 
 def test_prepared_images_of_none_are_empty(processor, config):
-    assert ImagePipeline(None, config).prepare([]) == PreparedImages() and not PreparedImages()
+    assert ImagePipeline(None, config).prepare([], 0) == PreparedImages() and not PreparedImages()
     assert PreparedImages().to(dtype=torch.float16).pixels is None

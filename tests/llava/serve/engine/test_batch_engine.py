@@ -88,7 +88,7 @@ def alone(model, request: EngineRequest):
 
 
 def prepared(model, path) -> PreparedImages:
-    return ImagePipeline(model.image_processor, model.model.config).prepare([load_image(path)])
+    return ImagePipeline(model.image_processor, model.model.config).prepare([load_image(path)], 1)
 
 
 def mixed_requests(image: PreparedImages, count: int) -> list[EngineRequest]:

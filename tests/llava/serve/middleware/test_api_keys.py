@@ -27,6 +27,12 @@ def flags(*given: str) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def test_keys_of_a_file_with_a_byte_order_mark_are_read(tmp_path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("one\ntwo\n", encoding="utf-8-sig")
+    assert api_keys.keys_of(flags("--api-key-file", str(path))) == ("one", "two")
+
+
 def test_keys_of_file_and_environment_are_joined(key_file, monkeypatch) -> None:
     args = key_file("# ours\none\n\ntwo # theirs\n")
     monkeypatch.setenv(api_keys.VARIABLE, "three, four,")

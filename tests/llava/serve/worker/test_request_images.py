@@ -127,9 +127,9 @@ async def test_engines_make_no_pixels(make_service, client_of, monkeypatch, engi
     """Thin and deep images and ordinary ones, small and large: all become pixels in the pool's threads."""
     threads, pixels = [], ImagePipeline.pixels
 
-    def recorded(self, image):
+    def recorded(self, image, num_images=1):
         threads.append(threading.current_thread().name)
-        return pixels(self, image)
+        return pixels(self, image, num_images)
 
     monkeypatch.setattr(ImagePipeline, "pixels", recorded)
     images = [

@@ -93,7 +93,7 @@ def test_sample_names():
     ("content", "complaint"),
     [
         (b'[{"id": 1},]', "is not JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
+        ('[{"id": 1}]'.encode("utf-16"), "is not UTF-8 text"),
         (b"{}", "holds no records"),
         (b"[]", "holds no records"),
         (None, "No such file"),
@@ -106,6 +106,66 @@ def test_files_that_are_none(tmp_path, content, complaint):
     with pytest.raises(DataError, match=complaint) as error:
         read_records(str(path))
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf", b"\xef\xbb\xbf\n "],
+)
+def test_a_byte_order_mark_is_read_over(tmp_path, content):
+    path = tmp_path / "data.json"
+    path.write_bytes(content + b'[{"id": 1}]')
+    assert read_records(str(path)) == [{"id": 1}]
+
+
+UNUSABLE = {
+    "text": ("w5", "'w5' is not an object"),
+    "null": (None, "None is not an object"),
+    "no turns": ({"id": "x", "conversations": None}, "'conversations' is None"),
+    "number as text": ({"conversations": [{"from": "human", "value": 5}]}, "message 1 .*'value' is 5"),
+    "no image": ({"image": None, "conversations": []}, "'image' is None"),
+    "video": ({"video": "a.mp4", "conversations": []}, "'video' is 'a.mp4', which would not be seen"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_record_that_makes_no_sample_is_named_unchecked(dataset, case):
+    record, complaint = UNUSABLE[case]
+    samples = dataset()
+    samples.list_data_dict = [*samples.list_data_dict[:2], record]
+    name = r"record 2 \(id 'x'\)" if case == "no turns" else "record 2"
+    with pytest.raises(DataError, match=f"{name}: .*{complaint}"):
+        samples[2]
+    for lengths in ("lengths", "modality_lengths"):
+        with pytest.raises(DataError, match=name):
+            getattr(samples, lengths)
+
+
+def test_samples_are_cut_where_the_image_counts(dataset, tokenizer, caplog):
+    """Of 4 positions: each sample's labels are those within the limit, and the loss of some is reported once."""
+    full = dataset()
+    for limit in (8, 12, 16, 64):
+        tokenizer.model_max_length = 64
+        expected = [full[number] for number in range(12)]
+        tokenizer.model_max_length = limit
+        cut = LazySupervisedDataset.__new__(LazySupervisedDataset)
+        cut.__dict__.update(full.__dict__, image_positions=lambda size: 4, _has_warned=False)
+        caplog.clear()
+        for number in range(12):
+            sample = cut[number]
+            if IMAGE_TOKEN_INDEX in expected[number]["input_ids"]:
+                spread = [
+                    label
+                    for token, label in zip(
+                        expected[number]["input_ids"], expected[number]["labels"].tolist(), strict=True
+                    )
+                    for label in [label] * (4 if token == IMAGE_TOKEN_INDEX else 1)
+                ]
+                kept = [label for label in spread[:limit] if label != IGNORE_INDEX]
+                assert sample["labels"][sample["labels"] != IGNORE_INDEX].tolist() == kept
+            assert len(sample["input_ids"]) == len(sample["labels"]) <= limit
+        warned = [line for line in caplog.messages if "of its answers'" in line]
+        assert len(warned) == (limit < 64)
 
 
 def sample(*ids, labels=None, image=None):

@@ -180,3 +180,35 @@ def test_text_after_the_limit_is_cut_off_unchecked(has_image):
 def test_llama_2_has_no_form_for_an_empty_first_question():
     with pytest.raises(DataError, match="sample 7: the first question is empty"):
         labelled(conversation("", "b"), toy_tokenizer("words"), conv_templates["llava_llama_2"], sample="7")
+
+
+def qwen_tokenizer():
+    """A character a token, but for the marks of a turn; no token at the beginning, as Qwen's."""
+    letters = {chr(code): code for code in range(10, 127)}
+    tokenizer = Tokenizer(models.WordLevel({**letters, "<unk>": 0}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", model_max_length=1000)
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return fast
+
+
+@settings(deadline=None, max_examples=40)
+@given(turns=st.lists(st.tuples(texts, texts), min_size=1, max_size=4))
+def test_qwen_labels_are_the_answers_and_their_end_marks(turns):
+    tokenizer, template = qwen_tokenizer(), conv_templates["qwen_1_5"]
+    messages = conversation(*(text for turn in turns for text in turn))
+    tokens, learned = labelled(messages, tokenizer, template)
+    prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + "".join(
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+        for question, answer in turns
+    )
+    assert "".join(tokens) == prompt
+    assert "".join(token for token in learned if token != "-") == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    cut = prompt.rindex("assistant\n") + len("assistant\n")
+    before = len(tokenizer(prompt[:cut]).input_ids)
+    assert learned[before:] == [*turns[-1][1], "<|im_end|>", "-"], "in their places"
+
+
+def test_qwen_answer_that_holds_the_end_mark_is_refused():
+    with pytest.raises(DataError, match="sample 7: message 2"):
+        labelled(conversation("a", "b<|im_end|>c"), qwen_tokenizer(), conv_templates["qwen_1_5"], sample="7")

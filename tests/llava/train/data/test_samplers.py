@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava.train.data.samplers import LengthGroupedSampler, grouped_by_length, grouped_by_modality
+from llava.train.data.samplers import ModalityGroupedSampler, grouped_by_length, grouped_by_modality
 
 batches = st.integers(1, 7)
 seeds = st.integers(0, 1000)
@@ -55,7 +55,7 @@ def test_long_files_are_shuffled_before_they_are_sorted():
 
 def test_orders_differ_by_epoch_and_come_again():
     lengths = [(-1) ** n * (n + 1) for n in range(40)]
-    sampler = LengthGroupedSampler(4, lengths, seed=3)
+    sampler = ModalityGroupedSampler(4, lengths, seed=3)
     assert len(sampler) == 40
     first, again = list(sampler), list(sampler)
     sampler.set_epoch(1)
@@ -63,5 +63,5 @@ def test_orders_differ_by_epoch_and_come_again():
     sampler.set_epoch(0)
     assert first == again == list(sampler)
     assert first != second
-    assert first != list(LengthGroupedSampler(4, lengths, seed=4))
+    assert first != list(ModalityGroupedSampler(4, lengths, seed=4))
     assert all(len({lengths[i] > 0 for i in piece}) == 1 for piece in pieces(first, 4))

@@ -11,7 +11,7 @@ from PIL import Image
 from llava.errors import DataError
 from llava.train import train as program
 from llava.train.data.preprocessing import template_of
-from llava.train.data.validate import check_data
+from llava.train.data.validate import check_data, record_faults
 
 
 def turns(*texts):
@@ -48,6 +48,28 @@ FAULTY = {
     "folder": ({"image": "", "conversations": SEEN}, ["is a folder"]),
     "too large": ({"image": "huge.png", "conversations": SEEN}, ["huge.png.* 100,000,000 pixels"]),
     "no path": ({"image": ["good.png"], "conversations": SEEN}, ["expected a path"]),
+    "images key": ({"images": ["a.png"], "conversations": turns("a", "b")}, ["'images' is .*would not be seen"]),
+    "video key": ({"video": "a.mp4", "conversations": turns("<video> a", "b")}, ["'video' is 'a.mp4', which would"]),
+    "image_url key": ({"image_url": "http://a/b.png", "conversations": turns("a", "b")}, ["'image_url' is"]),
+    "Image key": ({"Image": "a.png", "conversations": turns("a", "b")}, ["'Image' is"]),
+    "audio next to image": (
+        {"image": "good.png", "audio": "a.wav", "conversations": SEEN},
+        ["'audio' is 'a.wav', which would not be seen"],
+    ),
+    "no image": ({"image": None, "conversations": SEEN}, ["'image' is None, expected a path"]),
+    "image by number": ({"image": 7, "conversations": SEEN}, ["'image' is 7, expected a path"]),
+    "two images": ({"image": ["a.png", "b.png"], "conversations": SEEN}, ["a record has one image"]),
+    "null turns": ({"conversations": None}, ["list 'conversations': 'conversations' is None"]),
+    "no conversations": ({"text": "a"}, ["list 'conversations': it has no 'conversations'"]),
+    "turns as text": ({"conversations": "a"}, ["'conversations' is 'a'"]),
+    "null message": ({"conversations": [None, *turns("a", "b")[1:]]}, ["message 1 .*but None"]),
+    "null text": (
+        {"conversations": [{"from": "human", "value": None}, {"from": None, "value": "b"}]},
+        ["message 1 .*: 'value' is None", "message 2 .*: 'from' is None"],
+    ),
+    "null byte": ({"image": "a\0b", "conversations": SEEN}, [r"'image' is 'a\\x00b', which no path can hold"]),
+    "long path": ({"image": "a" * 5000, "conversations": SEEN}, ["too long"]),
+    "long text": ({"image": {"a": "b" * 5000}, "conversations": SEEN}, ["'image' is .*bbb[.]{3}, expected a path"]),
     "several": ({"image": "none.jpg", "conversations": turns("a", "", "b")}, ["empty", "no answer", "<image>", "none"]),
 }
 GOOD = [
@@ -55,6 +77,12 @@ GOOD = [
     {"id": "two", "image": "good.jpg", "conversations": turns("a <image>", "b", "c", "d")},
     {"id": "three", "conversations": [{"from": "gpt", "value": "Welcome"}, *turns("a", "b")]},
     {"conversations": turns("a", "b")},
+]
+# What only describes a record, and what is empty, is no fault.
+DESCRIBED = [
+    {"id": None, "image": "good.png", "image_id": 3, "image_url": "http://a/b.png", "conversations": SEEN},
+    {"image_id": "b", "images": [], "video": None, "audio": "", "video_fps": 2.5, "conversations": turns("a", "b")},
+    {"images": 0, "media_type": "text", "model": "x", "conversations": turns("<video> is an HTML tag", "b")},
 ]
 
 
@@ -92,6 +120,10 @@ def test_good_data(written, images, version):
     assert check_data(written(GOOD), str(images), template_of(version)) == 4
 
 
+def test_fields_that_describe_a_record_are_no_fault(written, images):
+    assert check_data(written(DESCRIBED), str(images), template_of("v1")) == 3
+
+
 @pytest.mark.parametrize("fault", FAULTY)
 def test_each_fault(written, images, fault):
     record, patterns = FAULTY[fault]
@@ -102,6 +134,17 @@ def test_each_fault(written, images, fault):
     for pattern in patterns:
         assert any(re.search(pattern, line) for line in lines), pattern
     assert len(lines) >= len(patterns)
+
+
+def test_texts_and_paths_with_half_of_a_surrogate_pair_are_faults(images):
+    """Where the reader of the file lets them pass."""
+    for record, fault in (
+        ({"conversations": turns("a \ud83d", "b")}, "message 1 holds half of a surrogate pair"),
+        ({"image": "\ud83d", "conversations": SEEN}, r"'image' is '\ud83d', which no path can hold"),
+    ):
+        (found,) = record_faults(record, str(images), template_of("v1"))
+        assert found.startswith(fault)
+    assert not list(record_faults({"conversations": turns("a \U0001f600", "b")}, None, template_of("v1")))
 
 
 def test_every_fault_is_reported(written, images):

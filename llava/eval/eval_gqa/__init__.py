@@ -16,23 +16,27 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.scoring.matching import by_id, check_same, percent_by
-from llava.files.jsonl import read_json
+from llava.files.fields import optional_field, required_field, typed
+from llava.files.jsonl import Record, read_json
 from llava.program import run_program
 
 
-def gqa_scores(questions: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def gqa_scores(questions: Mapping[str, Any], predictions: Sequence[Record]) -> dict[str, Any]:
     """Return ``questions`` (their number), ``accuracy`` and ``by_structure`` ("verify", "query", ...) in percent.
 
-    Raises ``DataError`` where predictions and questions do not have the same ids.
+    Raises ``DataError`` where predictions and questions do not have the same ids, or one lacks a field.
     """
-    given = by_id(map(dict, predictions), "questionId", "the predictions")
-    check_same(given, questions, "the predictions")
+    given = by_id(predictions, "questionId", "the predictions")
+    check_same(given, typed(questions, dict, "the questions"), "the predictions")
     if not questions:
         raise DataError("there are no questions")
     hits: defaultdict[str, list[bool]] = defaultdict(list)
     for key, question in questions.items():
-        structure = question.get("types", {}).get("structural", "unknown")
-        hits[structure].append(given[key]["prediction"] == question["answer"])
+        where = f"question {key}"
+        types = optional_field(question, "types", dict, where)
+        structure = (optional_field(types, "structural", str, f"{where}: 'types'") if types else None) or "unknown"
+        prediction = required_field(given[key], "prediction", str, f"the prediction of {where}")
+        hits[structure].append(prediction == required_field(question, "answer", str, where))
     return {
         "questions": len(questions),
         "accuracy": 100 * sum(map(sum, hits.values())) / len(questions),
@@ -61,7 +65,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(gqa_scores(questions, read_json(args.predictions, "--predictions"))))
 
     return run_program(show)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

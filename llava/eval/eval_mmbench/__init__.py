@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.scoring.matching import check_same, percent_by, text_of
-from llava.eval.scoring.mmbench_table import Row, read_table
+from llava.eval.eval_mmbench.table import Row, options_of, read_table
+from llava.eval.scoring.matching import by_id, check_same, percent_by, text_of
+from llava.files.fields import id_field, list_of, required_field, shown
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
@@ -24,10 +25,11 @@ def chosen(record: Record) -> str | None:
 
     A round rotates the options; ``option_char`` has their original letters.
     """
+    where = f"the result file: the answer to {shown(record.get('question_id'))}"
     text = text_of(record, "the result file").strip()
     letter = text[:1] if text[1:2] in ("", ".", ")", " ", ":") else ""
     index = "ABCD".find(letter) if letter else -1
-    letters: list[str] = record["option_char"]
+    letters = list_of(required_field(record, "option_char", list, where), str, f"{where}: 'option_char'")
     return letters[index] if 0 <= index < len(letters) else None
 
 
@@ -37,20 +39,26 @@ def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, 
     ``accuracy`` and ``by_category`` are of first rounds; ``circular_accuracy`` counts the questions that are right in
     all rounds, and is None where there is one round. Raises ``DataError`` for answers that are not to these questions.
     """
-    truths = {int(row["index"] or 0): row for row in rows}
+    truths = by_id(rows, "index", "the annotation file")
     if any(not row.get("answer") for row in rows):
         raise DataError("the annotation file has questions without an answer, as test splits do; submit it instead")
-    check_same((record["question_id"] for record in records), truths, "the result file")
-    rounds: defaultdict[int, dict[int, bool]] = defaultdict(dict)
-    for record in records:
-        turn = record["round_id"]
-        if turn in rounds[record["question_id"]]:
-            raise DataError(f"question {record['question_id']} has two answers in round {turn}; two runs in a file?")
-        rounds[record["question_id"]][turn] = chosen(record) == truths[record["question_id"]]["answer"]
-    hits: defaultdict[str, list[bool]] = defaultdict(list)
-    for index, turns in rounds.items():
-        hits[truths[index].get("category") or "none"].append(turns[0])
+    keys = [str(id_field(r, "question_id", f"the result file, answer {n}")) for n, r in enumerate(records, 1)]
+    check_same(keys, truths, "the result file")
+    rounds: defaultdict[str, dict[int, bool]] = defaultdict(dict)
+    for key, record in zip(keys, records, strict=True):
+        turn = required_field(record, "round_id", int, f"the result file: the answer to {key}")
+        if turn in rounds[key]:
+            raise DataError(f"question {key} has two answers in round {turn}; is it two runs in one file?")
+        rounds[key][turn] = chosen(record) == truths[key]["answer"]
     several = any(len(turns) > 1 for turns in rounds.values())
+    hits: defaultdict[str, list[bool]] = defaultdict(list)
+    for key, turns in rounds.items():
+        expected = len(options_of(truths[key])) if several else 1
+        if sorted(turns) != list(range(expected)):
+            raise DataError(
+                f"question {key} has answers in the rounds {sorted(turns)}; expected all from 0 to {expected - 1}"
+            )
+        hits[truths[key].get("category") or "none"].append(turns[0])
     return {
         "questions": len(rounds),
         "accuracy": 100 * sum(turns[0] for turns in rounds.values()) / len(rounds),
@@ -75,7 +83,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(mmbench_scores(rows, read_records(args.result_file, "--result-file"))))
 
     return run_program(show)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -130,7 +130,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(scores) if args.json else report(scores))
 
     return run_program(show)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
 from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
-from llava.eval.scoring.matching import check_same, mean
+from llava.eval.scoring.matching import by_id, check_same, mean
+from llava.files.fields import list_of, required_field, typed
 from llava.files.jsonl import Record, RecordFile, read_json
 from llava.program import run_program
 
@@ -45,11 +46,14 @@ def mmvet_scores(questions: Mapping[str, Any], grades: Sequence[Record]) -> dict
 
     Raises ``DataError`` where grades and questions do not have the same ids.
     """
-    marks = {grade["question_id"]: grade["mark"] for grade in grades}
-    check_same(marks, questions, "the grades")
+    given = by_id(grades, "question_id", "the grades")
+    check_same(given, questions, "the grades")
+    marks = {key: required_field(given[key], "mark", float, f"the grade of {key}") for key in questions}
     marks_of: defaultdict[str, list[float]] = defaultdict(list)
     for key, question in questions.items():
-        for capability in question["capability"]:
+        where = f"question {key}"
+        capabilities = list_of(required_field(question, "capability", list, where), str, f"{where}: 'capability'")
+        for capability in capabilities:
             marks_of[capability].append(marks[key])
     return {
         "questions": len(marks),
@@ -63,26 +67,33 @@ def grade(question_file: Path, result_file: Path, output: Path, model: str = DEF
 
     Raises ``DataError`` for files that do not match, ``OptionError`` for an output of other answers.
     """
-    questions, results = read_json(question_file, "--questions"), read_json(result_file, "--results")
-    if not questions or not isinstance(results, dict):
-        raise DataError(f"{question_file} holds no questions, or {result_file} no answers by question")
+    questions: Record = typed(read_json(question_file, "--questions"), dict, f"--questions {question_file}")
+    results: Record = typed(read_json(result_file, "--results"), dict, f"--results {result_file}")
+    if not questions:
+        raise DataError(f"--questions {question_file} holds no questions")
     check_same(results, questions, f"--results {result_file}")
+    prompts = {key: _prompt(key, question, results[key]) for key, question in questions.items()}
     file = RecordFile(output)
-    if any(results.get(record["question_id"]) != record["prediction"] for record in file.records):
+    graded = by_id(file.records, "question_id", str(output))
+    if any(results.get(key) != grade.get("prediction") for key, grade in graded.items()):
         raise OptionError(f"{output} holds grades of other answers; remove it, or choose another --output")
-    graded = {record["question_id"] for record in file.records}
     waiting = [key for key in questions if key not in graded]
+    if waiting and file.complete:
+        raise OptionError(f"{output} lacks the grades of {len(waiting)} answers; remove it, or choose another --output")
+    mmvet_scores(questions, [{"question_id": key, "mark": 0} for key in questions])  # refuses bad questions before
     judge = Judge(model) if waiting else None
     for key in tqdm(waiting, desc=output.stem, unit=" grades"):
         if judge is not None:
-            _, mark = judge.mark(SYSTEM, _prompt(questions[key], results[key]), read_mark)
+            _, mark = judge.mark(SYSTEM, prompts[key], read_mark)
             file.append([{"question_id": key, "prediction": results[key], "mark": mark}])
     file.finish(file.records)
     return mmvet_scores(questions, file.records)
 
 
-def _prompt(question: Mapping[str, str], prediction: str) -> str:
-    return f"Question: {question['question']}\nTrue answer: {question['answer']}\nModel's answer: {prediction}\nMark:"
+def _prompt(key: str, question: object, prediction: object) -> str:
+    asked, truth = (required_field(question, name, str, f"question {key}") for name in ("question", "answer"))
+    said = typed(prediction, str, f"the answer to {key}")
+    return f"Question: {asked}\nTrue answer: {truth}\nModel's answer: {said}\nMark:"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +118,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     return run_program(lambda: print(json.dumps(grade(args.questions, args.results, args.output, args.model))))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

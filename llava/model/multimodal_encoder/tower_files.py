@@ -1,0 +1,65 @@
+"""Finds and reads the files of a vision tower: its folder or hub name, its config, processor and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import CLIPVisionModel
+
+from llava.errors import CheckpointError
+from llava.model.checkpoint.quiet import quiet_loading
+from llava.model.checkpoint.weights_io import report_misfits
+
+SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
+
+
+def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
+    """Return the folder that a tower's name means, or the name itself, for the hub.
+
+    A relative path is looked for in the checkpoint's folder, so that a folder may hold all it needs, then in the two
+    folders above it, where a tower may be shared by several checkpoints, then in the current folder. A tower that is
+    in none may still be described in the checkpoint itself, in ``SAVED_FOLDER``.
+    """
+    path = Path(name).expanduser()
+    candidates = [path]
+    if checkpoint_folder is not None:
+        above = checkpoint_folder.absolute().parents[:2]
+        relative = [folder / path for folder in (checkpoint_folder, *above)]
+        candidates = [*relative, path, checkpoint_folder / SAVED_FOLDER]
+    for folder in candidates:
+        if (folder / "config.json").is_file():
+            return str(folder)
+    if path.is_absolute() or len(path.parts) != 2 or name.startswith("."):  # the hub's names are owner/model
+        looked = f"{checkpoint_folder}, the two folders above it, " if checkpoint_folder else ""
+        raise CheckpointError(f"there is no vision tower at {name!r}; looked in {looked}and the current folder")
+    return name
+
+
+def folder_of_checkpoint(args: object) -> Path | None:
+    """Return the checkpoint folder that a config was read from; None for training arguments, and for a hub name."""
+    folder = getattr(args, "_name_or_path", None)
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def read_tower(location: str, model_class: Any = CLIPVisionModel, **kwargs: Any) -> Any:
+    """Read the tower of a folder or hub name; ``model_class`` is transformers' for it.
+
+    Raises CheckpointError where a tensor is missing or of another shape: transformers would fill in random ones.
+    """
+    model, found = from_folder(model_class, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+    report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
+    return model
+
+
+def from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
+    """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
+    try:
+        with quiet_loading():
+            return kind.from_pretrained(location, **kwargs)
+    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP or SigLIP folder, "
+            "relative to the checkpoint or absolute, or a hub name that can be reached"
+        ) from error
