@@ -82,7 +82,9 @@ class ChatTab:
         )
         again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
         for event in (asked, again):
-            event.success(self.answer, inputs, outputs, **PRIVATE)
+            answered = event.success(self.answer, inputs, outputs, **PRIVATE)
+            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
+            answered.then(self.shown_chat, [self.chat], [self.shown], **PRIVATE)
         self.stop.click(self.stop_answer, [self.chat], None, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
         for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
@@ -118,6 +120,10 @@ class ChatTab:
             box = gr.skip() if chat.turns[-1].answer else question_again(chat.take_back())
             yield [messages(chat), box, *panels]
             raise shown_error(error) from error
+
+    def shown_chat(self, chat: WebChat | None) -> list[dict[str, Any]]:
+        """Return what the conversation shows; nothing once it was cleared."""
+        return [] if chat is None else messages(chat)
 
     def ask_again(self, chat: WebChat | None) -> Updates:
         """Remove the last answer, so that it can be given again."""

@@ -121,6 +121,11 @@ def test_ask_again_removes_the_last_answer(tab) -> None:
     assert tab.ask_again(None) == [None, []]
 
 
+def test_shown_chat_is_empty_once_it_was_cleared(tab) -> None:
+    assert tab.shown_chat(None) == []
+    assert tab.shown_chat(ask(tab)) == [{"role": "user", "content": "What is this?"}]
+
+
 def test_forget_empties_conversation_and_panels(tab) -> None:
     assert tab.forget(None) == [None, [], "start"]
     assert tab.forget(ask(tab)) == [None, [], "start"]
