@@ -82,13 +82,13 @@ class ChatTab:
         )
         again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
         for event in (asked, again):
-            answered = event.success(self.answer, inputs, outputs, **PRIVATE)
-            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
-            answered.then(self.shown_chat, [self.chat], [self.shown], **PRIVATE)
+            event.success(self.answer, inputs, outputs, **PRIVATE)
         self.stop.click(self.stop_answer, [self.chat], None, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
         for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
-            forgetting(self.forget, [self.chat], cleared, **PRIVATE)
+            forgotten = forgetting(self.forget, [self.chat], cleared, **PRIVATE)
+            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
+            forgotten.then(self.shown_chat, [self.chat], [self.shown], **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
 
