@@ -133,9 +133,10 @@ def _write_single(conversation: Conversation, turns: Turns) -> str:
 
 def _write_two(conversation: Conversation, turns: Turns) -> str:
     separators = (conversation.sep, conversation.sep2 or "")
+    first = int(bool(turns) and turns[0][0] == conversation.roles[1])  # the assistant may begin
     text = conversation.system + conversation.sep
     return text + "".join(
-        f"{role}:" if m is None else f"{role}: {m}{separators[i % 2]}" for i, (role, m) in enumerate(turns)
+        f"{role}:" if m is None else f"{role}: {m}{separators[i % 2]}" for i, (role, m) in enumerate(turns, first)
     )
 
 

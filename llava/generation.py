@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -24,50 +24,8 @@ from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
 from llava.model.sequence_length import answer_limit, context_length, prompt_length
 from llava.plugins import hooks, merged
-from llava.seeded_sampler import SeededSampler
+from llava.sampling import SamplingParams as SamplingParams
 from llava.token_clock import TokenClock
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """Settings of how tokens are chosen.
-
-    A temperature of 0 is greedy; above 0, the same ``seed`` draws the same tokens again.
-    """
-
-    temperature: float = 0.0
-    top_p: float | None = None
-    num_beams: int = 1
-    max_new_tokens: int = 512
-    seed: int | None = None
-
-    def keywords(self, top_k: int | None = None) -> dict[str, Any]:
-        """Return the keyword arguments of ``generate``.
-
-        top_k: the model's own, for seeded draws. Raises OptionError for values out of range, and for a seed with beams.
-        """
-        if self.temperature < 0:
-            raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise OptionError(f"--top_p is {self.top_p:g}; expected a number in (0, 1]")
-        if self.max_new_tokens < 1 or self.num_beams < 1:
-            raise OptionError(
-                f"--max-new-tokens is {self.max_new_tokens} and --num_beams {self.num_beams}; expected 1 or more"
-            )
-        sampled = self.temperature > 0
-        settings: dict[str, Any] = {
-            "num_beams": self.num_beams,
-            "max_new_tokens": self.max_new_tokens,
-            "max_length": None,  # a checkpoint's own limit; transformers warns of two limits for every answer
-        }
-        if not sampled:
-            return {"do_sample": False, **settings}
-        if self.seed is None:
-            return {"do_sample": True, **settings, "temperature": self.temperature, "top_p": self.top_p}
-        if self.num_beams > 1:
-            raise OptionError(f"seed is {self.seed} and --num_beams {self.num_beams}; a seed needs a single beam")
-        choice = SeededSampler(self.seed, self.temperature, self.top_p, top_k)
-        return {"do_sample": False, **settings, "logits_processor": LogitsProcessorList([choice])}
 
 
 @dataclass(frozen=True)
@@ -97,14 +55,17 @@ def answer(
     sampling: SamplingParams | None = None,
     options: Mapping[str, Any] | None = None,
     stop: str | Sequence[str] | None = None,
+    criteria: Sequence[StoppingCriteria] = (),
+    stop_ids: Sequence[int] = (),
     streamer: Any = None,
     cancelled: threading.Event | None = None,
 ) -> Answer:
     """Answer a prompt whose image tags stand for ``images``.
 
-    options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer. Time
-    to the first token runs from here on: pixels, vision tower and prefill. The answer ends where the model's context
-    does. Raises OptionError for a prompt that leaves no position for it.
+    options: what plug-ins may turn into keywords of ``generate``. stop: text, or texts, that end the answer.
+    criteria: what else ends it, among it the tokens ``stop_ids``, which ``min_tokens`` holds off. Time to the first
+    token runs from here on: pixels, vision tower and prefill. The answer ends where the model's context does. Raises
+    OptionError for a prompt that leaves no position for it.
     """
     clock = TokenClock(cancelled)
     sampling = sampling or SamplingParams()
@@ -113,12 +74,12 @@ def answer(
     length = prompt_length(keywords["inputs"][0].tolist(), keywords["image_sizes"] or [], model)
     limit = answer_limit(length, context_length(model.config), sampling.max_new_tokens)
     sampling = replace(sampling, max_new_tokens=limit)
-    criteria = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
+    at_stops = [KeywordsStoppingCriteria(stops, tokenizer, keywords["inputs"])] if stops else []
     output = model.generate(
         streamer=streamer,
         clock=clock,
-        stopping_criteria=StoppingCriteriaList(criteria),
-        **sampling.keywords(model.generation_config.top_k),
+        stopping_criteria=StoppingCriteriaList([*at_stops, *criteria]),
+        **sampling.keywords(keywords["inputs"], model.generation_config.top_k, [*end_ids(model), *stop_ids]),
         **keywords,
     )
     return finished_answer(model, tokenizer, output, output.sequences[0].tolist(), clock, sampling, stops)
@@ -157,11 +118,12 @@ def finished_answer(
     new: list[int],
     clock: TokenClock,
     sampling: SamplingParams,
-    stops: Sequence[str],
+    stops: Sequence[str] = (),
 ) -> Answer:
     """Make an answer of the new tokens. output: what ``generate`` returned, for the plug-ins' metadata."""
     text = tokenizer.decode(new, skip_special_tokens=True).strip()
-    ended = (bool(new) and new[-1] in end_ids(model)) or any(stop in text for stop in stops)
+    end_token = bool(new) and new[-1] in end_ids(model) and not sampling.ignore_eos
+    ended = end_token or any(stop in text for stop in stops)
     for stop in stops:
         text = text.removesuffix(stop).strip()
     timing = clock.timing()
@@ -173,9 +135,9 @@ def finished_answer(
 
 
 def end_ids(model: Any) -> list[int]:
-    """Return the ids of the tokens with which the model ends an answer."""
+    """Return the ids of the tokens with which the model ends an answer; none where it names none."""
     ids = model.generation_config.eos_token_id
-    return ids if isinstance(ids, list) else [ids]
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def conversation_for(model: Any, model_name: str, conv_mode: str | None) -> Conversation:

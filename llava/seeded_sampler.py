@@ -8,6 +8,7 @@ import torch
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -21,10 +22,17 @@ class SeededSampler(LogitsProcessor):  # type: ignore[misc]
 
     ``generate`` itself draws from torch's global generator, which all threads share. The generator here is the CPU's,
     so that a seed means the same on every device. temperature: above 0; top_p: None or 1 keeps all tokens; top_k: 0
-    keeps all, None is ``TOP_K``.
+    keeps all, None is ``TOP_K``; min_p: None or 0 keeps all.
     """
 
-    def __init__(self, seed: int, temperature: float, top_p: float | None = None, top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        temperature: float,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+    ) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         top_k = TOP_K if top_k is None else top_k
         self._warpers = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
@@ -32,6 +40,8 @@ class SeededSampler(LogitsProcessor):  # type: ignore[misc]
             self._warpers.append(TopKLogitsWarper(top_k))
         if top_p is not None and top_p < 1:
             self._warpers.append(TopPLogitsWarper(top_p))
+        if min_p:
+            self._warpers.append(MinPLogitsWarper(min_p))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Draw from ``scores`` (B, V): the same shape, 0 for the drawn token, minus infinity for all others."""

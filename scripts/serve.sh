@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
 
 host=${HOST:-127.0.0.1}
-web_port=${WEB_PORT:-7860}
+controller_port=${CONTROLLER_PORT:-21001} worker_port=${WORKER_PORT:-21002}
+api_port=${API_PORT:-21003} web_port=${WEB_PORT:-7860}
 logs=${LOG_DIR:-$(mktemp -d -t llava-serve.XXXXXX)}
 mkdir -p "$logs"
 pids=()
@@ -49,13 +50,15 @@ start() { # NAME COMMAND...
     printf -v "$name" %s "$address"
 }
 
-start controller python -m llava.serve.controller --host "$host" --port "${CONTROLLER_PORT:-21001}"
-start worker python -m llava.serve.model_worker --host "$host" --port "${WORKER_PORT:-21002}" \
+# Stop before anything is started where a port is taken, such as by another run of this script.
+python -m llava.serve.hosting.free_ports --host "$host" "CONTROLLER_PORT=$controller_port" "WORKER_PORT=$worker_port" \
+    "API_PORT=$api_port" "WEB_PORT=$web_port" || exit 1
+
+start controller python -m llava.serve.controller --host "$host" --port "$controller_port"
+start worker python -m llava.serve.model_worker --host "$host" --port "$worker_port" \
     --controller-address "$controller" "$@"
-start api python -m llava.serve.openai_api --host "$host" --port "${API_PORT:-21003}" --controller-address "$controller"
-web_flags=(--host "$host" --controller "$controller")
-[ "$web_port" = 0 ] || web_flags+=(--port "$web_port")
-start web python -m llava.serve.gradio_web_server "${web_flags[@]}"
+start api python -m llava.serve.openai_api --host "$host" --port "$api_port" --controller-address "$controller"
+start web python -m llava.serve.gradio_web_server --host "$host" --port "$web_port" --controller "$controller"
 
 echo "web demo:   $web"
 echo "OpenAI API: $api/v1"

@@ -14,7 +14,9 @@ PLUGINS = (  # of tests/fixtures
     "scripts",
     "serving",
     "servers",
+    "hosting",
     "training",
+    "browser",
 )
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""Runs a benchmark: ``python -m ada.bench [prefill-decode | adherence | batch | quantized | load]``.
+"""Runs a benchmark: ``python -m ada.bench [prefill-decode | adherence | batch | quantized | load | hostile]``.
 
 Every benchmark prints its figures as one JSON object on the last line. Without a command, prefill-decode runs.
 """
@@ -9,6 +9,7 @@ import argparse
 from types import ModuleType
 
 from ada.bench import adherence, batching, prefill_decode, quantized
+from ada.bench.hostile import command as hostile
 from ada.bench.load import command as load
 from llava.program import run_program
 
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_command(commands, "batch", batching)
     _add_command(commands, "quantized", quantized, "quantised")
     _add_command(commands, "load", load)
+    _add_command(commands, "hostile", hostile)
     return parser
 
 

@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request
 
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
-from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, from_flags
 from llava.program import run_program
+from llava.serve.hosting.lifecycle import Lifecycle
+from llava.serve.hosting.monitoring import add_monitoring_routes
+from llava.serve.hosting.options import HostingOptions
+from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.sockets import bind
 from llava.serve.middleware import registration_token
-from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.middleware.allowed_hosts import allowed_names
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.closing_stream import ClosingStream
-from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.middleware.stack import Middleware
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
 from llava.serve.protocol.http_client import new_client
@@ -30,11 +35,12 @@ from llava.serve.protocol.schemas import (
     WorkerAddressRequest,
     WorkerStatus,
 )
+from llava.serve.routing.registrants import check_operator, check_registrant
 from llava.serve.routing.relay import Relay, ask_status
-from llava.serve.routing.worker_address import checked_address
 from llava.serve.routing.worker_registry import DISPATCH_METHODS, SHORTEST_QUEUE, WorkerRegistry
 
-QUIET = ("/receive_heart_beat", "/health", "/worker_get_status")
+WORKERS = ("/receive_heart_beat", "/unregister_worker", "/worker_get_status")  # answered while it drains, too
+QUIET = (*MONITORING, "/receive_heart_beat", "/worker_get_status")
 
 
 @dataclass
@@ -49,18 +55,29 @@ class Controller:
     worker_timeout_s: float = 120.0
     client: httpx.AsyncClient | None = None
 
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
     def worker_name(self, request: Request, name: str) -> str:
         """Return the checked worker address of a request that may speak for workers. Raises RequestFailure (403)."""
-        if not registration_token.fits(self.token, request.headers.get("Authorization")):
-            raise RequestFailure(403, "forbidden", "the registration token is missing or wrong")
-        try:
-            return checked_address(name, loopback_only=self.token is None)
-        except OptionError as error:
-            raise RequestFailure(403, "forbidden", str(error)) from error
+        return check_registrant(request, self.token, name)
+
+    def health(self) -> dict[str, Any]:
+        """Return what ``/health`` says in addition: how many workers are registered."""
+        return {"workers": len(self.registry.workers())}
+
+    async def state(self) -> dict[str, Any]:
+        """Return what ``/ready`` says: the models that can be asked."""
+        models = self.registry.models()
+        reason = self.lifecycle.not_ready_reason or (None if models else "no worker is registered")
+        return {"reason": reason, "models": models}
+
+    def middleware(self, names: tuple[str, ...] | None = None) -> Middleware:
+        """Return the middleware of the controller's application; ``names``: by which it may be addressed."""
+        return Middleware(self.lifecycle, self.limits, names, quiet=QUIET, open_paths=(*MONITORING, *WORKERS))
 
 
-def create_app(controller: Controller | None = None) -> FastAPI:
-    """Make the controller's ASGI application."""
+def create_app(controller: Controller | None = None, middleware: Middleware | None = None) -> FastAPI:
+    """Make the controller's ASGI application. ``middleware``: by default the controller's, without names."""
     controller = controller or Controller()
     client = controller.client or new_client()
     relay = Relay(controller.registry, client, controller.worker_timeout_s)
@@ -71,11 +88,12 @@ def create_app(controller: Controller | None = None) -> FastAPI:
         await client.aclose()
 
     app = FastAPI(title="LLaVA controller", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(LimitedBodies, limits=controller.limits)
-    app.add_middleware(RequestIds, quiet=QUIET)
+    middleware = middleware or controller.middleware()
+    middleware.install(app)
     errors.install(app)
     _add_worker_routes(app, controller, client)
-    _add_status_routes(app, controller.registry, client)
+    _add_status_routes(app, controller, client)
+    _add_monitoring(app, controller, middleware)
     _add_client_routes(app, controller.registry, relay)
     return app
 
@@ -105,12 +123,20 @@ def _add_worker_routes(app: FastAPI, controller: Controller, client: httpx.Async
         return {"exist": registry.forget(controller.worker_name(request, body.worker_name), "it is shutting down")}
 
 
-def _add_status_routes(app: FastAPI, registry: WorkerRegistry, client: httpx.AsyncClient) -> None:
+def _add_monitoring(app: FastAPI, controller: Controller, middleware: Middleware) -> None:
+    registries = controller.registry.metrics(), middleware.metrics.registry
+    lifecycle = controller.lifecycle
+    add_monitoring_routes(app, registries, lambda: lifecycle.failure, controller.state, controller.health)
+
+
+def _add_status_routes(app: FastAPI, controller: Controller, client: httpx.AsyncClient) -> None:
     """Add the endpoints for whoever looks after the servers."""
+    registry = controller.registry
 
     @app.post("/refresh_all_workers", responses=REPLIES)
-    async def refresh_all_workers() -> None:
+    async def refresh_all_workers(request: Request) -> None:
         """Ask every worker for its status, and forget those that give none."""
+        check_operator(request, controller.token)
         for name, worker in registry.workers().items():
             status = await ask_status(client, name)
             if status is None:
@@ -122,11 +148,6 @@ def _add_status_routes(app: FastAPI, registry: WorkerRegistry, client: httpx.Asy
     async def worker_get_status() -> WorkerStatus:
         """Return the status of all workers combined, so that a controller can be the worker of another controller."""
         return registry.total()
-
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        """Say that the controller runs, and how many workers are registered."""
-        return {"status": "ok", "workers": len(registry.workers())}
 
 
 def _add_client_routes(app: FastAPI, registry: WorkerRegistry, relay: Relay) -> None:
@@ -177,6 +198,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     registration_token.add_flag(parser)
     add_dataclass_flags(parser, BodyLimits)
+    add_dataclass_flags(parser, HostingOptions)
     return parser.parse_args(arguments)
 
 
@@ -187,15 +209,19 @@ def main(arguments: list[str] | None = None) -> int:
     return run_program(lambda: serve(args))
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Answer requests until the process is stopped."""
+def serve(args: argparse.Namespace) -> int:
+    """Answer requests until a signal ends the process; return the exit code. Raises a ``LlavaError``."""
     controller = Controller(
         WorkerRegistry(args.dispatch_method, args.heart_beat_expiration),
         from_flags(BodyLimits, args),
         registration_token.token_of(args),
         args.worker_timeout,
     )
-    uvicorn.run(create_app(controller), host=args.host, port=args.port, log_config=None, access_log=False)
+    options = from_flags(HostingOptions, args)
+    middleware = controller.middleware(allowed_names(args.host, options.extra_hosts))
+    sockets = bind(args.host, args.port)
+    app = create_app(controller, middleware)
+    return run_server(make_server(app, middleware, options, args.host, controller.limits), sockets)
 
 
 if __name__ == "__main__":

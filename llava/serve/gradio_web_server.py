@@ -8,24 +8,53 @@ Plug-ins add controls and panels.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
+import secrets
+import socket
+import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing is sent anywhere
 
+import anyio.to_thread
 import gradio as gr
+from fastapi import FastAPI
+from gradio import networking
 
 from llava.constants import LOGDIR
+from llava.errors import LlavaError, OptionError
+from llava.flags import add_dataclass_flags, from_flags
 from llava.plugins import hooks
 from llava.program import run_program
+from llava.serve.hosting.monitoring import add_monitoring_routes
+from llava.serve.hosting.options import HostingOptions
+from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.sockets import bind
+from llava.serve.middleware.allowed_hosts import allowed_names
+from llava.serve.middleware.draining import MONITORING
+from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.middleware.stack import Middleware
+from llava.serve.middleware.timed_bodies import TimedBodies
+from llava.serve.protocol.http_client import checked_url
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
+from llava.serve.web.content_policy import ContentPolicy
+from llava.serve.web.conversation_state import LIMITS
 from llava.serve.web.page import CSS, build
+from llava.serve.web.uploads import UploadQuota
 from llava.serve.web.vote_log import VoteLog
 
+log = logging.getLogger(__name__)
+
 block_css = CSS
+PORTS = range(7860, 7960)
+PAGE_OPEN = "/gradio_api/heartbeat/"  # a request that lasts as long as a page is open
+SHARED_HOSTS = "*.gradio.live"
 FONTS = ("system-ui", "sans-serif")  # none is fetched
-MAX_UPLOAD = "20mb"
+UPLOAD_TIMEOUT_S = 120.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,6 +77,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="make a public URL through Gradio's servers")
     parser.add_argument("--embed", action="store_true", help="show no title, for use inside another page")
     parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their images")
+    add_dataclass_flags(parser, HostingOptions)
     return parser.parse_args(arguments)
 
 
@@ -83,34 +113,91 @@ def example_questions() -> list[Example]:
     return [(str(image), question) for question in questions] if image.is_file() else []
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Serve until a signal ends the process."""
-    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
-    reload_models = args.model_list_mode == "reload"
-    page = Page(WebClient(args.controller_url), VoteLog(args.log_dir), parts, reload_models)
-    blocks = build(page, example_questions(), args.embed)
-    blocks.queue(default_concurrency_limit=args.concurrency_count, api_open=False)
-    blocks.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        max_file_size=MAX_UPLOAD,
+def create_app(
+    page: Page, middleware: Middleware, uploads: Path, embed: bool = False, concurrency: int = 16
+) -> FastAPI:
+    """Make the demo's ASGI application: the page, and the endpoints of monitoring.
+
+    uploads: the folder that Gradio keeps what visitors send in.
+    """
+    blocks = build(page, example_questions(), embed)
+    blocks.queue(default_concurrency_limit=concurrency, api_open=False)
+    app = FastAPI(title="LLaVA web demo", docs_url=None, redoc_url=None, openapi_url=None)
+    quota: dict[str, Any] = {"folder": uploads}
+    middleware.install(app, (ContentPolicy, {}), (UploadQuota, quota), (TimedBodies, {"timeout_s": UPLOAD_TIMEOUT_S}))
+    lifecycle = middleware.lifecycle
+
+    async def state() -> dict[str, Any]:
+        try:
+            models = await anyio.to_thread.run_sync(page.client.models, False)
+            reason = None if models else "no worker is registered with the controller"
+        except LlavaError as error:
+            models, reason = [], str(error)
+        return {"reason": lifecycle.not_ready_reason or reason, "models": models}
+
+    add_monitoring_routes(app, (middleware.metrics.registry,), lambda: lifecycle.failure, state)
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        "/",
+        max_file_size=LIMITS.max_bytes,
         theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
         css=CSS,
-        show_error=True,
+        show_error=False,  # of unexpected errors; the log has them
         ssr_mode=False,
-        quiet=True,
-        prevent_thread_lock=True,
     )
-    for url in (blocks.local_url, blocks.share_url):
-        if url is not None:
-            print(f"running on {url.rstrip('/')}", flush=True)
-    blocks.block_thread()
+    return app
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve until a signal or a failure ends the process; return the exit code. Raises a ``LlavaError``.
+
+    What visitors send is deleted at the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="llava-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read as the page is built
+        return _serve(args, Path(folder))
+
+
+def _serve(args: argparse.Namespace, uploads: Path) -> int:
+    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
+    client = WebClient(checked_url(args.controller_url, "--controller-url"))
+    page = Page(client, VoteLog(args.log_dir), parts, args.model_list_mode == "reload")
+    options = from_flags(HostingOptions, args)
+    hosts = (*options.extra_hosts, *((SHARED_HOSTS,) if args.share else ()))
+    middleware = Middleware(
+        limits=None, names=allowed_names(args.host, hosts), quiet=None, open_paths=(*MONITORING, PAGE_OPEN)
+    )
+    sockets = bind_first_free(args.host) if args.port is None else bind(args.host, args.port)
+    app = create_app(page, middleware, uploads, args.embed, args.concurrency_count)
+    server = make_server(app, middleware, options, args.host)
+    if args.share:
+        server.call_when_listening(lambda: share(args.host, sockets[0].getsockname()[1]))
+    return run_server(server, sockets)
+
+
+def bind_first_free(host: str) -> list[socket.socket]:
+    """Return sockets at the first port of ``PORTS`` that is free. Raises OptionError where none is."""
+    for port in PORTS[:-1]:
+        with contextlib.suppress(OptionError):
+            return bind(host, port)
+    return bind(host, PORTS[-1])
+
+
+def share(host: str, port: int) -> None:
+    """Make a public URL through Gradio's servers, and log it; a failure leaves the demo without one."""
+    try:
+        url = networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
+    except Exception as error:  # noqa: BLE001 - Gradio raises many kinds, and the demo works without
+        log.warning("no public URL could be made: %s", error)
+    else:
+        log.info("shared at %s", url)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return the exit code: 2 for a user error."""
     args = parse_arguments(arguments)
+    set_up_logging()
     return run_program(lambda: serve(args))
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import socket
+from urllib.parse import urlsplit
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from llava.constants import WORKER_HEART_BEAT_INTERVAL
@@ -24,11 +23,17 @@ from llava.program import run_program
 from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.policy import Policies
 from llava.serve.engine.threads_engine import ThreadsEngine
+from llava.serve.hosting.options import HostingOptions
+from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.sockets import bind, url_of
 from llava.serve.middleware import registration_token
+from llava.serve.middleware.allowed_hosts import allowed_names
 from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.server_log import set_up_logging
-from llava.serve.worker.app import create_app
-from llava.serve.worker.drain import GRACE_S, Drain, DrainingServer
+from llava.serve.protocol.http_client import checked_url
+from llava.serve.routing.worker_address import checked_address
+from llava.serve.worker.app import create_app, worker_middleware
+from llava.serve.worker.drain import stopping_in_order
 from llava.serve.worker.heartbeat import HeartBeat
 from llava.serve.worker.request_limits import RequestLimits
 from llava.serve.worker.service import EngineMaker, WorkerService
@@ -38,7 +43,7 @@ log = logging.getLogger(__name__)
 
 ENGINES: dict[str, EngineMaker] = {"batch": BatchEngine, "threads": ThreadsEngine}
 MINIMUMS = {"limit_model_concurrency": 1, "max_queue_length": 0, "stream_interval": 1}
-SECONDS = ("heart_beat_interval", "drain_timeout")
+SECONDS = ("heart_beat_interval",)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -66,6 +71,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_queue_flags(parser)
     add_dataclass_flags(parser, RequestLimits)
     add_dataclass_flags(parser, BodyLimits)
+    add_dataclass_flags(parser, HostingOptions)
     hooks().add_arguments(parser=parser, program="model_worker")
     return parser.parse_args(arguments)
 
@@ -100,12 +106,6 @@ def _add_queue_flags(parser: argparse.ArgumentParser) -> None:
         "--max-queue-length", type=int, default=32, help="maximum number of requests that wait; others get 429"
     )
     group.add_argument("--stream-interval", type=int, default=1, help="number of tokens in each chunk of an answer")
-    group.add_argument(
-        "--drain-timeout",
-        type=float,
-        default=60.0,
-        help="time that accepted requests have to end after SIGTERM, in seconds",
-    )
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -136,29 +136,33 @@ def open_service(args: argparse.Namespace) -> WorkerService:
     )
 
 
-def open_server(args: argparse.Namespace) -> DrainingServer:
-    """Return the worker's server, ready to run."""
+def worker_address(url: str) -> str:
+    """Return the URL under which others reach the worker. Raises OptionError where no controller would take it."""
+    try:
+        return checked_address(url)
+    except OptionError as error:
+        raise OptionError(f"{error}; give --worker-address, or --no-register to run without a controller") from error
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve until a signal or a failure ends the worker; return the exit code. Raises a ``LlavaError``."""
     check_arguments(args)
     token = registration_token.token_of(args)
+    options, limits = from_flags(HostingOptions, args), from_flags(BodyLimits, args)
+    sockets = bind(args.host, args.port)  # before the model is loaded, which takes long
+    url = url_of(args.host, sockets[0].getsockname()[1])
+    address = url if args.no_register else worker_address(args.worker_address or url)
+    controller = checked_url(args.controller_address, "--controller-address")
+    names = allowed_names(args.host, [*options.extra_hosts, urlsplit(address).hostname or args.host])
     service = open_service(args)
-    sockets = [socket.create_server((args.host, 0))] if args.port == 0 else None
-    port = args.port if sockets is None else sockets[0].getsockname()[1]
     heart_beat = None
     if not args.no_register:
-        address = args.worker_address or f"http://{args.host}:{port}"
-        heart_beat = HeartBeat(args.controller_address, address, service.status, args.heart_beat_interval, token)
+        heart_beat = HeartBeat(controller, address, service.status, args.heart_beat_interval, token)
         service.on_change = heart_beat.nudge
-    drain = Drain(service, heart_beat, args.drain_timeout)
-    config = uvicorn.Config(
-        create_app(service, from_flags(BodyLimits, args), drain),
-        host=args.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(args.drain_timeout) + GRACE_S,
-    )
-    log.info("serving model %s at http://%s:%d", service.loaded.name, args.host, port)
-    return DrainingServer(config, drain.begin, sockets)
+    middleware = worker_middleware(service, limits, names)
+    app = create_app(service, limits, stopping_in_order(service, heart_beat), middleware)
+    log.info("serving model %s at %s", service.loaded.name, url)
+    return run_server(make_server(app, middleware, options, args.host, limits, service.abandon), sockets)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -166,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     set_up_logging()
     progress_only_on_terminals()
-    return run_program(lambda: open_server(args).run_until_drained())
+    return run_program(lambda: serve(args))
 
 
 if __name__ == "__main__":

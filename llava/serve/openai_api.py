@@ -10,30 +10,37 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
 from llava.flags import add_dataclass_flags, from_flags
 from llava.program import run_program
-from llava.serve.middleware import api_keys
+from llava.serve.hosting.lifecycle import Lifecycle
+from llava.serve.hosting.monitoring import add_monitoring_routes
+from llava.serve.hosting.options import HostingOptions
+from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.sockets import bind
+from llava.serve.middleware import api_keys, cors
+from llava.serve.middleware.allowed_hosts import allowed_names
 from llava.serve.middleware.api_keys import ApiKeys
-from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.closing_stream import ClosingStream
-from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
+from llava.serve.middleware.stack import Middleware
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
 from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
 from llava.serve.openai_compat.request import generation_body
-from llava.serve.openai_compat.response import ChatAnswer
+from llava.serve.openai_compat.response import ChatAnswer, last_events
 from llava.serve.openai_compat.schemas import ChatBody, Completion, Model, ModelList, chat_model
+from llava.serve.openai_compat.templates import template_unknown
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import RequestFailure, request_id_of
-from llava.serve.protocol.http_client import new_client
+from llava.serve.protocol.http_client import checked_url, new_client
+from llava.serve.protocol.schemas import OTHER_TEMPLATE
 
-HEALTH = "/health"
 COMPLETIONS: dict[int | str, dict[str, Any]] = {
     **REPLIES,
     200: {
@@ -42,6 +49,7 @@ COMPLETIONS: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {}},
     },
 }
+TEMPLATE_TRIES = 3  # how often a chat is rendered where its worker turns out to have another template
 T = TypeVar("T")
 
 
@@ -52,12 +60,27 @@ class ChatApi:
     controller: ControllerClient
     images: ImageUrls = field(default_factory=ImageUrls)
     keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     limits: BodyLimits = field(default_factory=BodyLimits)
     started: int = field(default_factory=lambda: int(time.time()))
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     async def models(self) -> list[Model]:
         """Return the models that can be asked. Raises RequestFailure where the controller does not answer."""
         return [Model(id=name, created=self.started) for name in await self.controller.models()]
+
+    async def state(self) -> dict[str, Any]:
+        """Return what ``/ready`` says: the models that can be asked."""
+        try:
+            models = await self.controller.models()
+            reason = None if models else "no worker is registered with the controller"
+        except RequestFailure as failure:
+            models, reason = [], failure.message
+        return {"reason": self.lifecycle.not_ready_reason or reason, "models": models}
+
+    def middleware(self, names: tuple[str, ...] | None = None) -> Middleware:
+        """Return the middleware of the API's application; ``names``: by which it may be addressed."""
+        return Middleware(self.lifecycle, self.limits, names, error_response, last_events)
 
 
 class EventStream(ClosingStream):
@@ -66,8 +89,8 @@ class EventStream(ClosingStream):
     media_type = "text/event-stream"
 
 
-def create_app(api: ChatApi) -> FastAPI:
-    """Make the API's ASGI application."""
+def create_app(api: ChatApi, middleware: Middleware | None = None) -> FastAPI:
+    """Make the API's ASGI application. ``middleware``: by default the API's, without names."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,10 +106,11 @@ def create_app(api: ChatApi) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Security(HTTPBearer(auto_error=False))] if api.keys else [],  # as documentation: ApiKeys checks
     )
-    app.add_middleware(LimitedBodies, limits=api.limits, error_format=error_response)
-    app.add_middleware(ApiKeys, keys=api.keys, error_format=error_response, open_paths=(HEALTH,))
-    app.add_middleware(RequestIds, quiet=(HEALTH,), error_format=error_response)
+    middleware = middleware or api.middleware()
+    middleware.install(app, (ApiKeys, {"keys": api.keys, "error_format": error_response, "open_paths": MONITORING}))
+    cors.add_cors(app, api.cors_origins)
     errors.install(app, error_response)
+    add_monitoring_routes(app, (middleware.metrics.registry,), lambda: api.lifecycle.failure, api.state)
     _add_model_routes(app, api)
     _add_chat_route(app, api)
     return app
@@ -98,18 +122,13 @@ def _add_model_routes(app: FastAPI, api: ChatApi) -> None:
         """List the models that can be asked."""
         return ModelList(data=await api.models())
 
-    @app.get("/v1/models/{model}", responses=REPLIES)
+    @app.get("/v1/models/{model:path}", responses=REPLIES)
     async def one_model(model: str) -> Model:
         """Return one model, by its name."""
         for found in await api.models():
             if found.id == model:
                 return found
         raise RequestFailure(404, "no_such_model", f"no worker serves model {model[:100]!r}", param="model")
-
-    @app.get(HEALTH)
-    async def health() -> dict[str, str]:
-        """Say that the process runs."""
-        return {"status": "ok"}
 
 
 def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
@@ -122,13 +141,7 @@ def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
 
 
 async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
-    request_id = request_id_of(request) or ""
-
-    async def open_answer() -> tuple[ChatAnswer, httpx.Response]:
-        fields = await generation_body(body, request.headers, api.controller, api.images)
-        return ChatAnswer(request_id, body.model, fields["prompt"]), await api.controller.open(fields, request_id)
-
-    answer, reply = await _while_connected(request, open_answer())
+    answer, reply = await _while_connected(request, _open_answer(api, body, request))
     chunks = api.controller.chunks(reply)
     if body.stream:
         options = body.stream_options
@@ -138,6 +151,22 @@ async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
     finally:
         await reply.aclose()
     return Response(completion.model_dump_json(), media_type="application/json")
+
+
+async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[ChatAnswer, httpx.Response]:
+    """Send a chat to a worker; where that has another template, render the chat by the worker's template instead."""
+    request_id = request_id_of(request) or ""
+    for _ in range(TEMPLATE_TRIES):
+        fields = await generation_body(body, request.headers, api.controller, api.images)
+        try:
+            reply = await api.controller.open(fields, request_id)
+        except RequestFailure as failure:
+            if failure.reason != OTHER_TEMPLATE:
+                raise
+            api.controller.templates.forget(body.model)
+            continue
+        return ChatAnswer(request_id, body.model, fields["prompt"]), reply
+    raise template_unknown(body.model, "its workers name different ones")
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -175,8 +204,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="maximum wait for the next piece of an answer, in seconds",
     )
     api_keys.add_flag(parser)
+    cors.add_flag(parser)
     add_dataclass_flags(parser, ImageOptions)
     add_dataclass_flags(parser, BodyLimits)
+    add_dataclass_flags(parser, HostingOptions)
     return parser.parse_args(arguments)
 
 
@@ -187,17 +218,22 @@ def main(arguments: list[str] | None = None) -> int:
     return run_program(lambda: serve(args))
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Answer requests until the process is stopped."""
+def serve(args: argparse.Namespace) -> int:
+    """Answer requests until a signal ends the process; return the exit code. Raises a ``LlavaError``."""
+    controller = checked_url(args.controller_address, "--controller-address")
     api = ChatApi(
-        ControllerClient(args.controller_address.rstrip("/"), new_client(), args.worker_timeout),
+        ControllerClient(controller, new_client(), args.worker_timeout),
         from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
+        cors.origins_of(args),
         from_flags(BodyLimits, args),
     )
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):
         logging.getLogger(__name__).warning("no API key is set: everyone who reaches %s is served", args.host)
-    uvicorn.run(create_app(api), host=args.host, port=args.port, log_config=None, access_log=False)
+    options = from_flags(HostingOptions, args)
+    middleware = api.middleware(allowed_names(args.host, options.extra_hosts))
+    sockets = bind(args.host, args.port)
+    return run_server(make_server(create_app(api, middleware), middleware, options, args.host, api.limits), sockets)
 
 
 if __name__ == "__main__":

@@ -18,25 +18,39 @@ def drawn(choice: SeededSampler, scores: torch.Tensor) -> list[int]:
     return left.argmax(-1).tolist()
 
 
-def slow_distribution(temperature: float, top_p: float, top_k: int) -> list[float]:
-    """Probabilities by the definitions: the likeliest ``top_k``, of them the fewest that reach ``top_p``."""
+def slow_distribution(temperature: float, top_p: float, top_k: int, min_p: float = 0.0) -> list[float]:
+    """Probabilities by the definitions: the likeliest ``top_k``, of them the fewest that reach ``top_p``, of them those
+    with ``min_p`` of the likeliest one's."""
     weights = [float(torch.exp(score / temperature)) for score in SCORES.double()]
-    kept = sorted(range(len(weights)), key=lambda token: -weights[token])[:top_k]
+    kept = sorted(range(len(weights)), key=lambda token: -weights[token])[: top_k or None]
     total, enough, reached = sum(weights[token] for token in kept), [], 0.0
     for token in kept:
         if reached >= top_p:
             break
         enough.append(token)
         reached += weights[token] / total
+    enough = [token for token in enough if weights[token] >= min_p * max(weights)]
     total = sum(weights[token] for token in enough)
     return [weights[token] / total if token in enough else 0.0 for token in range(len(weights))]
 
 
-@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1, 1, 50), (0.5, 1, 50), (2, 0.7, 50), (1, 0.9, 3)])
-def test_sampler_draws_follow_the_distribution(temperature, top_p, top_k) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k", "min_p"),
+    [
+        (1, 1, 50, 0),
+        (0.5, 1, 50, 0),
+        (2, 0.7, 50, 0),
+        (1, 0.9, 3, 0),
+        (1, 1, 0, 0.2),
+        (2, 1, 0, 0.5),
+        (1, 0.95, 5, 0.1),
+        (1, 1, 50, 1),
+    ],
+)
+def test_sampler_draws_follow_the_distribution(temperature, top_p, top_k, min_p) -> None:
     rows = 20_000
-    tokens = drawn(SeededSampler(0, temperature, top_p, top_k), SCORES.expand(rows, -1))
-    for token, expected in enumerate(slow_distribution(temperature, top_p, top_k)):
+    tokens = drawn(SeededSampler(0, temperature, top_p, top_k, min_p), SCORES.expand(rows, -1))
+    for token, expected in enumerate(slow_distribution(temperature, top_p, top_k, min_p)):
         share, deviation = tokens.count(token) / rows, (expected * (1 - expected) / rows) ** 0.5
         assert abs(share - expected) <= 4.5 * deviation, token
 

@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from llava.serve.hosting import free_ports
 
 WAIT_S = 300
 LAST_LINE = "Ctrl-C stops all."
@@ -112,6 +115,30 @@ def test_serve_script_reports_the_log_of_a_server_that_ends(root, environment, t
     assert script.process.wait(WAIT_S) == 1
     script.kill()
     assert script.output[0].startswith("the worker has ended") and "missing" in script.output[-1]
+
+
+def test_serve_script_on_taken_ports_stops_before_it_starts_anything(root, environment, tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = {"API_PORT": first.getsockname()[1], "WEB_PORT": second.getsockname()[1]}
+        given = {"CONTROLLER_PORT": "0", "WORKER_PORT": "0", **{name: str(port) for name, port in ports.items()}}
+        ran = subprocess.run(
+            ["bash", "scripts/serve.sh"],
+            cwd=root,
+            env={**environment, **given, "LOG_DIR": str(tmp_path / "logs")},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
+    assert ran.returncode == 1 and ran.stdout == ""
+    assert all(f"{name} {port}" in ran.stderr for name, port in ports.items()) and "CONTROLLER" not in ran.stderr
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["CONTROLLER_PORT", "WORKER_PORT", "API_PORT", "WEB_PORT"])
+@pytest.mark.parametrize("value", ["many", "-1", "65536"])
+def test_free_ports_port_that_cannot_be_is_named(capsys, name, value) -> None:
+    assert free_ports.main(["--host", "127.0.0.1", f"{name}={value}"]) == 2
+    assert name in capsys.readouterr().err
 
 
 def test_serve_script_syntax_is_valid(root) -> None:

@@ -1,4 +1,4 @@
-"""Starts a controller and one worker as processes, and stops them when the load test ends."""
+"""Starts a controller, one worker and, where asked, the API as processes, and stops them when the load test ends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +24,39 @@ START_S, STOP_S = 600.0, 60.0
 
 @dataclass(frozen=True)
 class Servers:
-    """Addresses of controller and worker, and the worker's model and conversation template."""
+    """Addresses of controller, worker and API, the worker's model and conversation template, and the process ids."""
 
     controller: str
     worker: str
     model: str
     conv_mode: str | None
+    api: str | None = None
+    processes: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def started(worker_flags: Sequence[str]) -> Iterator[Servers]:
-    """Start controller and worker, and yield them once the controller lists the model.
+def started(worker_flags: Sequence[str], api_flags: Sequence[str] | None = None) -> Iterator[Servers]:
+    """Start controller and worker, and yield them once the controller lists the model; the API, where it has flags.
 
     Raises OptionError, with the last lines of its log, for a process that ends before it answers.
     """
-    ports = _free_ports(2)
-    controller, worker = (f"http://{HOST}:{port}" for port in ports)
+    ports = _free_ports(3)
+    controller, worker, api = (f"http://{HOST}:{port}" for port in ports)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        logs = [Path(folder) / f"{name}.log" for name in ("controller", "worker")]
-        stack.enter_context(_running("llava.serve.controller", ports[0], [], logs[0]))
+        logs = [Path(folder) / f"{name}.log" for name in ("controller", "worker", "api")]
+        processes = {"controller": stack.enter_context(_running("llava.serve.controller", ports[0], [], logs[0])).pid}
         flags = ["--controller-address", controller, *worker_flags]
         process = stack.enter_context(_running("llava.serve.model_worker", ports[1], flags, logs[1]))
+        processes["worker"] = process.pid
         metadata = _wait(f"{worker}/ready", "GET", process, logs[1])
         _wait(f"{controller}/list_models", "POST", process, logs[1])
-        yield Servers(controller, worker, metadata["model"], metadata["conv_mode"])
+        if api_flags is not None:
+            flags = ["--controller-address", controller, *api_flags]
+            process = stack.enter_context(_running("llava.serve.openai_api", ports[2], flags, logs[2]))
+            processes["api"] = process.pid
+            _wait(f"{api}/ready", "GET", process, logs[2])
+        names = metadata["model"], metadata["conv_mode"]
+        yield Servers(controller, worker, *names, api if api_flags is not None else None, processes)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -83,4 +92,4 @@ def _wait(address: str, method: str, process: subprocess.Popen[bytes], log: Path
                 return content
         time.sleep(0.1)
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-    raise OptionError(f"the worker does not answer at {address}; the last lines of its log: {' | '.join(last)}")
+    raise OptionError(f"the server does not answer at {address}; the last lines of its log: {' | '.join(last)}")

@@ -8,6 +8,7 @@ a burst of prefills cannot starve running decodes.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 
@@ -21,7 +22,21 @@ from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.engine.sequence import RunningSequence, decoding_batch
 
 # Settings of a generation config that depend on the tokens so far in ways only ``generate`` knows: neutral values.
-NOT_BATCHED = {"repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None, 0), "num_beams": (None, 1)}
+NOT_BATCHED: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "num_beams": (None, 1),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "bad_words_ids": (None, []),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "sequence_bias": (None, {}, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "guidance_scale": (None, 1.0),
+}
 
 
 class BatchEngine:
@@ -50,11 +65,12 @@ class BatchEngine:
 
     @torch.no_grad()
     def _work(self) -> None:
-        while self._admit() or self._running:
-            self._retire_finished()
-            if self._running:
-                self._step()
-            self._retire_finished()
+        with self.queue.guard():
+            while self._admit() or self._running:
+                self._retire_finished()
+                if self._running:
+                    self._step()
+                self._retire_finished()
 
     def _admit(self) -> bool:
         """Prefill the next request where a slot is free, waiting for one when idle; return whether one came."""

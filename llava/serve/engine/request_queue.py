@@ -6,13 +6,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.protocol.errors import RequestFailure
 
 OnDone = Callable[[EngineRequest, Outcome], None]
+ENGINE_FAILED = "engine_failed"  # why requests are cancelled and refused, for programs
 SMOOTHING = 0.2  # weight of the newest request in the moving mean of the service time
 
 
@@ -42,12 +44,20 @@ class RequestQueue:
     """At most ``slots`` requests run and ``max_waiting`` wait; what comes beyond is refused.
 
     on_done: called in the engine's thread with each request that was taken and its outcome, before the client gets it.
+    on_failure: called with the error that has ended the engine, from its thread.
     """
 
-    def __init__(self, slots: int, max_waiting: int, on_done: OnDone = lambda request, outcome: None) -> None:
+    def __init__(
+        self,
+        slots: int,
+        max_waiting: int,
+        on_done: OnDone = lambda request, outcome: None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
         self.slots = slots
         self.max_waiting = max_waiting
         self._on_done = on_done
+        self._on_failure = on_failure
         self._waiting: deque[EngineRequest] = deque()
         self._running: set[EngineRequest] = set()
         self._seconds_per_request: float | None = None
@@ -108,7 +118,8 @@ class RequestQueue:
         try:
             self._on_done(request, outcome)
         finally:
-            request.end(outcome)
+            if request.outcome is None:  # else the engine has failed meanwhile
+                request.end(outcome)
 
     def _observe(self, seconds: float) -> None:
         mean = self._seconds_per_request
@@ -128,6 +139,34 @@ class RequestQueue:
         with self._change:
             self._closed = True
             self._change.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Accept nothing more, and end every request, running or waiting, as the engine has failed with ``error``."""
+        try:
+            self._on_failure(error)
+        finally:
+            self._end_all(error)
+
+    def _end_all(self, error: BaseException) -> None:
+        with self._change:
+            self._closed = True
+            failed = [*self._running, *self._waiting]
+            self._running.clear()
+            self._waiting.clear()
+            self._change.notify_all()
+        message = f"the worker's engine has failed ({type(error).__name__}), and the worker ends; please ask again"
+        for request in failed:
+            request.cancel(ENGINE_FAILED)
+            if request.outcome is None:
+                request.end(RequestFailure(503, ENGINE_FAILED, message, retry_after=1))
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Fail all requests where the block raises: for the body of an engine's thread, which nobody else watches."""
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - a thread that ends by any of them answers nobody any more
+            self.fail(error)
 
     def requests(self) -> list[EngineRequest]:
         """Return all requests that wait or run."""

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from llava.generation import SamplingParams, end_ids, finished_answer, generation_inputs
+from llava.generation import end_ids, finished_answer, generation_inputs
 from llava.kv_cache import DecodingBatch, RowCache, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.plugins import hooks
 from llava.protocols import LlavaModel
-from llava.serve.engine.detokenizer import IncrementalDetokenizer
-from llava.serve.engine.request import EngineRequest, Finished
+from llava.serve.engine.detokenizer import IncrementalDetokenizer, detokenizer_of
+from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished
 from llava.token_clock import TokenClock
-
-NUM_SEEDS = 2**63
 
 
 def decoding_batch(model: LlavaModel, outputs: Sequence[Any]) -> DecodingBatch:
@@ -53,17 +50,18 @@ class RunningSequence:
         """Read a request's prompt and images, alone and so under its own plan, and emit the first token."""
         model, generation = loaded.model, request.generation
         clock = TokenClock(request.cancelled_event)
-        settings = _seeded(generation.sampling).keywords(model.generation_config.top_k)
+        text = detokenizer_of(loaded.tokenizer, generation)
         inputs = generation_inputs(
             model, loaded.tokenizer, loaded.image_processor, generation.prompt, generation.images, options
         )
+        ends = [*end_ids(model), *text.stop_ids]
+        settings = generation.sampling.keywords(inputs["inputs"], model.generation_config.top_k, ends)
         settings["max_new_tokens"] = 1
         output = model.generate(clock=clock, **settings, **inputs)
         heads = decoding_batch(model, [output]).heads
         cache = take_row(output.past_key_values, 0, output.past_key_values.get_seq_length(), heads, heads)
         output.past_key_values = None  # the sequence owns it now
         processors = settings.get("logits_processor") or LogitsProcessorList()
-        text = IncrementalDetokenizer(loaded.tokenizer, generation.stop)
         sequence = cls(loaded, request, options, clock, output, processors, text, cache)
         sequence._emit(int(output.sequences[0, -1]))
         return sequence
@@ -71,9 +69,10 @@ class RunningSequence:
     @property
     def ended(self) -> bool:
         """Whether no token is to follow."""
-        ids, max_tokens = self.text.ids, self.request.generation.sampling.max_new_tokens
-        end_token = ids[-1] in end_ids(self.loaded.model)
-        return end_token or self.text.stopped or len(ids) >= max_tokens or self.request.cancelled_event.is_set()
+        ids, sampling = self.text.ids, self.request.generation.sampling
+        end_token = ids[-1] in end_ids(self.loaded.model) and not sampling.ignore_eos
+        full = len(ids) >= sampling.max_new_tokens
+        return end_token or self.text.stopped or full or self.request.cancelled_event.is_set()
 
     def add(self, logits: torch.Tensor, batch_size: int) -> None:
         """Choose the next token by its logits (1, vocabulary), float32, of a decode step of ``batch_size`` rows."""
@@ -90,16 +89,9 @@ class RunningSequence:
     def finish(self) -> Finished:
         """Return the finished answer."""
         loaded, generation, ids = self.loaded, self.request.generation, self.text.ids
-        answer = finished_answer(
-            loaded.model, loaded.tokenizer, self.output, ids, self.clock, generation.sampling, generation.stop
-        )
+        answer = finished_answer(loaded.model, loaded.tokenizer, self.output, ids, self.clock, generation.sampling)
         steps = len(ids) - 1
         mean_batch_size = self.row_steps / steps if steps else 1.0
-        return Finished(answer, self.text.finish(), answer.finish_reason, self.options, mean_batch_size)
-
-
-def _seeded(sampling: SamplingParams) -> SamplingParams:
-    """Return ``sampling`` with a seed, where it draws: each sequence of a batch draws from its own generator."""
-    if sampling.temperature > 0 and sampling.seed is None:
-        return replace(sampling, seed=secrets.randbelow(NUM_SEEDS))
-    return sampling
+        text = self.text.finish()
+        reason = STOP if self.text.stopped and answer.finish_reason != ABORT else answer.finish_reason
+        return Finished(answer, text, reason, self.options, mean_batch_size)

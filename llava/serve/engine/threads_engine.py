@@ -7,7 +7,7 @@ from typing import Protocol
 
 from llava.generation import answer
 from llava.model.loaded_model import LoadedModel
-from llava.serve.engine.detokenizer import IncrementalDetokenizer, TokenStreamer
+from llava.serve.engine.detokenizer import TokenWatcher, detokenizer_of
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import RequestQueue
@@ -18,7 +18,7 @@ class Engine(Protocol):
 
     For each it calls ``request.begin()``, then ``policy.grant`` with ``queue.load(request)``, then ``request.emit`` as
     tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished`` or
-    an exception.
+    an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
     """
 
     def start(self) -> None:
@@ -61,25 +61,24 @@ class ThreadsEngine:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        while (request := self.queue.take()) is not None:
-            request.begin()
-            outcome: Outcome
-            try:
-                outcome = self._answer(request)
-            except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
-                outcome = error
-            self.queue.done(request, outcome)
+        with self.queue.guard():
+            while (request := self.queue.take()) is not None:
+                request.begin()
+                outcome: Outcome
+                try:
+                    outcome = self._answer(request)
+                except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
+                    outcome = error
+                self.queue.done(request, outcome)
 
     def _answer(self, request: EngineRequest) -> Finished:
         loaded, generation = self.loaded, request.generation
         options = self.policy.grant(generation.fields, self.queue.load(request))
-        text = IncrementalDetokenizer(loaded.tokenizer, generation.stop)
+        text = detokenizer_of(loaded.tokenizer, generation)
 
-        def on_token(token_id: int) -> None:
-            shown = text.add(token_id)
-            if text.stopped:
-                request.cancel(STOP)
-            request.emit(shown, len(text.ids))
+        def on_token(token_id: int) -> bool:
+            request.emit(text.add(token_id), len(text.ids))
+            return text.stopped
 
         result = answer(
             loaded.model,
@@ -89,9 +88,10 @@ class ThreadsEngine:
             generation.images,
             sampling=generation.sampling,
             options=options,
-            stop=generation.stop,
-            streamer=TokenStreamer(on_token),
+            stop_ids=text.stop_ids,
+            criteria=[TokenWatcher(on_token)],
             cancelled=request.cancelled_event,
         )
-        stopped = result.finish_reason == ABORT and request.cancel_reason == STOP
-        return Finished(result, text.finish(), STOP if stopped else result.finish_reason, options)
+        complete = text.finish()
+        reason = STOP if text.stopped and result.finish_reason != ABORT else result.finish_reason
+        return Finished(result, complete, reason, options)

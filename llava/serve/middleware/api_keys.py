@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava.errors import OptionError
 from llava.serve.middleware import registration_token
-from llava.serve.protocol.errors import ErrorFormat, RequestFailure
+from llava.serve.protocol.errors import ErrorFormat, RequestFailure, refuse
 
 VARIABLE = "LLAVA_API_KEYS"
 
@@ -72,6 +72,6 @@ class ApiKeys:
         if guarded and not any(registration_token.fits(key, shown) for key in self.keys):
             message = "the API key is missing or wrong; send the header Authorization: Bearer KEY"
             failure = RequestFailure(401, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"})
-            await self.error_format(failure, None)(scope, receive, send)
+            await refuse(failure, self.error_format, scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""ASGI middleware that limits requests: size, JSON depth and arrival time of a body, reading time of a reply."""
+"""ASGI middleware that limits requests: encoding, size, depth and arrival time of a body, reading time of a reply."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava.errors import OptionError
 from llava.flags import flag
-from llava.serve.protocol.errors import ErrorFormat, RequestFailure
+from llava.serve.middleware.json_text import check_headers, check_text
+from llava.serve.protocol.errors import ErrorFormat, RequestFailure, refuse
 
 MIB = 1024 * 1024
-MAX_STRINGS, MAX_BRACKETS = 100_000, 10_000  # in one body; an honest one has a few dozen
 READ_BEFORE_REFUSAL = 4  # times the limit: up to here a body is read to its end, so that the client reads the refusal
-LARGE_BYTES = 256 * 1024  # the depth of larger bodies is checked in a thread
+LARGE_BYTES = 256 * 1024  # larger bodies are checked in a thread
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,6 @@ class BodyLimits:
                 raise OptionError(f"{name} is {value:g}; expected a number above 0")
 
 
-def check_depth(body: bytes, max_depth: int) -> None:
-    """Refuse JSON that is nested too deeply or has too many parts, in time linear in its length.
-
-    Raises RequestFailure. What is not JSON may pass; the parser refuses it.
-    """
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left open and close strings
-    if unescaped.count(b'"') > 2 * MAX_STRINGS:
-        raise RequestFailure(400, "bad_request", f"the body has more than {MAX_STRINGS:,} strings")
-    outside_strings = b"".join(unescaped.split(b'"')[::2])
-    brackets = outside_strings.translate(None, delete=bytes(set(range(256)) - set(b"[]{}")))
-    if len(brackets) > 2 * MAX_BRACKETS:
-        raise RequestFailure(400, "bad_request", f"the body has more than {MAX_BRACKETS:,} objects and lists")
-    depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket in b"[{" else -1
-        if depth > max_depth:
-            raise RequestFailure(400, "bad_request", f"the body's JSON is nested more than {max_depth} deep")
-
-
 class ClientDisconnected(Exception):
     """The client disconnected before its request was read."""
 
@@ -95,16 +77,16 @@ class LimitedBodies:
             return
         send_in_time = self._with_timeout(send)
         try:
+            check_headers(Headers(scope=scope))
             body = await self._read(receive)
             if len(body) > LARGE_BYTES:
-                await anyio.to_thread.run_sync(check_depth, body, self.limits.max_depth)
+                await anyio.to_thread.run_sync(check_text, body, self.limits.max_depth)
             else:
-                check_depth(body, self.limits.max_depth)
+                check_text(body, self.limits.max_depth)
         except ClientDisconnected:
             return
         except RequestFailure as failure:
-            request_id = scope.get("state", {}).get("request_id")
-            await self.error_format(failure, request_id)(scope, receive, send_in_time)
+            await refuse(failure, self.error_format, scope, receive, send_in_time)
             return
         replay = _replay(body, receive)
         del body  # the application may drop it while it answers

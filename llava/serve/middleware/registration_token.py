@@ -39,5 +39,12 @@ def header(token: str | None) -> dict[str, str]:
 
 
 def fits(token: str | None, authorization: str | None) -> bool:
-    """Return whether an ``Authorization`` header carries the token, compared in constant time; True without a token."""
-    return token is None or hmac.compare_digest((SCHEME + token).encode(), (authorization or "").encode())
+    """Return whether an ``Authorization`` header carries the token, compared in constant time; True without a token.
+
+    The scheme is of any case, as HTTP has it.
+    """
+    if token is None:
+        return True
+    scheme, _, shown = (authorization or "").partition(" ")
+    same = hmac.compare_digest(token.encode(), shown.strip(" ").encode())
+    return same and scheme.lower() == SCHEME.strip().lower()

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.openai_compat.errors import failure_in_stream
-from llava.serve.protocol.errors import RequestFailure, failure_of_reply, no_worker
+from llava.serve.openai_compat.templates import NamedTemplate, Templates, template_of_reply, template_unknown
+from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
 from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 
-log = logging.getLogger(__name__)
-
 SHORT_TIMEOUT_S = 10.0  # for requests that no model is needed for
-TEMPLATE_TTL_S = 60.0  # how long a model's template is cached
 
 
 @dataclass
@@ -34,24 +28,15 @@ class ControllerClient:
     address: str
     client: httpx.AsyncClient
     timeout_s: float = 120.0
-    _templates: dict[str, tuple[float, Conversation]] = field(default_factory=dict)  # model -> (expiry, template)
+    templates: Templates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.templates = Templates(self._ask_template)
 
     async def models(self) -> list[str]:
         """Return the names of all models that some worker serves."""
         models: list[str] = (await self._post("/list_models", {})).get("models", [])
         return models
-
-    async def template(self, model: str) -> Conversation:
-        """Return a model's prompt template: the one that its worker names, else the one of the model's name."""
-        cached = self._templates.get(model)
-        if cached is not None and cached[0] > time.monotonic():
-            return cached[1]
-        worker = (await self._post("/get_worker_address", {"model": model})).get("address")
-        if not worker:
-            raise no_worker(model, await self.models())
-        template = await self._template_of_worker(worker, model)
-        self._templates[model] = (time.monotonic() + TEMPLATE_TTL_S, template)
-        return template
 
     async def open(self, body: dict[str, Any], request_id: str) -> httpx.Response:
         """Send a request for an answer; return the reply, not read yet. The caller closes it."""
@@ -97,13 +82,16 @@ class ControllerClient:
         fields: dict[str, Any] = reply.json()
         return fields
 
-    async def _template_of_worker(self, worker: str, model: str) -> Conversation:
+    async def _ask_template(self, model: str) -> NamedTemplate:
+        """Ask a worker of ``model`` for its template. Raises RequestFailure: no worker, or one that does not say."""
+        worker = (await self._post("/get_worker_address", {"model": model})).get("address")
+        if not worker:
+            raise no_worker(model, await self.models())
         try:
-            mode = (await self.client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)).json().get("conv_mode")
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
-            log.warning("worker %s names no template for %r (%s); the model's name decides", worker, model, error)
-            mode = None
-        return conv_templates[mode] if mode in conv_templates else template_of_name(model)
+            reply = await self.client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise template_unknown(model, f"its worker at {worker} does not answer ({type(error).__name__})") from error
+        return template_of_reply(reply, model)
 
     def _refusal(self, response: httpx.Response, content: bytes) -> RequestFailure:
         """Return the controller's failure, or a worker's that it passed on."""

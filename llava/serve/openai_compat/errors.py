@@ -11,8 +11,6 @@ from llava.serve.protocol.errors import RequestFailure
 
 # Our reasons for which OpenAI's API has a code; all other reasons are the code themselves.
 CODES = {"no_such_model": "model_not_found", "queue_full": "rate_limit_exceeded"}
-# HTTP status of failures that arrive inside a worker's stream, by their reason; 500 for all others.
-STATUSES = {"bad_request": 400, "timeout": 504, "out_of_memory": 503, "shutting_down": 503, "worker_lost": 502}
 
 REPLIES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply, "description": description}
@@ -47,12 +45,6 @@ def error_response(failure: RequestFailure, request_id: str | None) -> JSONRespo
     """Make the HTTP reply; the request's id is in its header. A status 422 becomes 400, as in OpenAI's API."""
     status = 400 if failure.status == 422 else failure.status
     return JSONResponse(error_body(failure), status, failure.all_headers())
-
-
-def failure_in_stream(chunk: dict[str, Any]) -> RequestFailure:
-    """Return the failure that a worker's or the controller's chunk reports."""
-    reason = str(chunk.get("reason", "worker_failed"))
-    return RequestFailure(STATUSES.get(reason, 500), reason, str(chunk.get("text", "the worker failed")))
 
 
 def _type(status: int) -> str:

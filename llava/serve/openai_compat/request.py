@@ -9,10 +9,23 @@ from llava.plugins import hooks, merged
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.image_urls import ImageUrls
 from llava.serve.openai_compat.prompt import render_prompt
-from llava.serve.openai_compat.schemas import UNSUPPORTED, ChatBody
+from llava.serve.openai_compat.schemas import ANY, WITHOUT_EFFECT, ChatBody
 from llava.serve.protocol.errors import RequestFailure
 
-NO_TOKEN_LIMIT = 1_000_000  # tokens; the worker cuts it to its own limit
+NO_TOKEN_LIMIT = 1_000_000_000  # tokens; the worker cuts it to its own limit
+# Fields that a worker takes under the same name.
+PASSED_ON = (
+    "temperature",
+    "top_p",
+    "seed",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "min_tokens",
+    "ignore_eos",
+)
 
 
 async def generation_body(
@@ -25,27 +38,31 @@ async def generation_body(
     check_supported(body)
     extra = plugin_fields(body, headers)
     max_new_tokens = token_limit(body)
-    chat = render_prompt(body.messages, await controller.template(body.model))
+    template = await controller.templates.of(body.model)
+    chat = render_prompt(body.messages, template.conversation)
     stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
+    if chat.stop and not body.ignore_eos:  # the template's separator ends an answer as the end token does
+        stops.insert(0, chat.stop)
     fields: dict[str, Any] = {
         "model": body.model,
+        "conv_mode": template.mode,
         "prompt": chat.prompt,
         "images": await images.read_base64(chat.image_urls),
         "max_new_tokens": max_new_tokens,
-        "stop": [*([chat.stop] if chat.stop else []), *stops],
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "seed": body.seed,
+        "stop": stops,
+        **{name: getattr(body, name) for name in PASSED_ON},
     }
     return {**{name: value for name, value in fields.items() if value is not None}, **extra}
 
 
 def check_supported(body: ChatBody) -> None:
-    """Raise RequestFailure for a field that is not supported here and would change the answer."""
+    """Raise RequestFailure for a field that is not supported here, except with a value that asks for nothing."""
     for name, value in (body.model_extra or {}).items():
-        if name in UNSUPPORTED and value is not None and value not in UNSUPPORTED[name]:
-            message = f"{name} is not supported by this server; leave it out"
-            raise RequestFailure(400, "unsupported_parameter", message, param=name)
+        harmless = WITHOUT_EFFECT.get(name, ())
+        if value is not None and ANY not in harmless and value not in harmless:
+            shown = name[:100] if name.isprintable() else ascii(name[:100])
+            message = f"{shown} is not supported by this server with this value; leave it out"
+            raise RequestFailure(400, "unsupported_parameter", message, param=name[:100])
     if body.stream_options is not None and not body.stream:
         message = "stream_options is given, but stream is not true"
         raise RequestFailure(400, "bad_request", message, param="stream_options")
@@ -57,7 +74,11 @@ def token_limit(body: ChatBody) -> int:
     if len(given) > 1:
         message = f"max_tokens is {body.max_tokens} and max_completion_tokens {body.max_completion_tokens}; give one"
         raise RequestFailure(400, "bad_request", message, param="max_completion_tokens")
-    return given.pop() if given else NO_TOKEN_LIMIT
+    limit = given.pop() if given else NO_TOKEN_LIMIT
+    if body.min_tokens is not None and body.min_tokens > limit:
+        message = f"min_tokens is {body.min_tokens:,}, but the answer may have {limit:,} tokens at most; give less"
+        raise RequestFailure(400, "bad_request", message, param="min_tokens")
+    return limit
 
 
 def plugin_fields(body: ChatBody, headers: Mapping[str, str]) -> dict[str, Any]:

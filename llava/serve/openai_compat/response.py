@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.serve.middleware.request_end import current_end
 from llava.serve.openai_compat.errors import error_body
 from llava.serve.openai_compat.schemas import AssistantMessage, Choice, Completion, Usage
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import WORKER_UNREACHABLE
-
-log = logging.getLogger(__name__)
 
 Chunks = AsyncIterator[dict[str, Any]]
 COMPLETION_FIELDS = ("text", "error_code", "finish_reason", "usage")  # all others go into the field ``llava``
@@ -36,8 +34,8 @@ class ChatAnswer:
         return f"chatcmpl-{self.request_id}"
 
     def text(self, chunk: dict[str, Any]) -> str:
-        """Return the answer so far, without the space around it."""
-        return str(chunk["text"])[len(self.prompt) :].strip()
+        """Return the answer so far, without the space around it, nor what UTF-8 cannot encode."""
+        return str(chunk["text"])[len(self.prompt) :].strip().encode(errors="replace").decode()
 
     async def completion(self, chunks: Chunks) -> Completion:
         """Read all chunks; return the completion. Raises RequestFailure where they have no proper end."""
@@ -71,7 +69,7 @@ class ChatAnswer:
             if include_usage:
                 yield _encode({**self._head(), "choices": [], "usage": last["usage"]})
         except RequestFailure as failure:
-            log.warning("request %s: %d %s", self.request_id, failure.status, failure.message)
+            current_end().fail(failure)
             yield _encode(error_body(failure))
         yield DONE
 
@@ -93,6 +91,11 @@ def _check_finished(last: dict[str, Any] | None) -> dict[str, Any]:
 
 def _metadata(last: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in last.items() if name not in COMPLETION_FIELDS}
+
+
+def last_events(failure: RequestFailure, request_id: str | None) -> bytes:
+    """Return the events that end a stream whose answer the server has stopped."""
+    return _encode(error_body(failure)) + DONE
 
 
 def _encode(event: dict[str, Any]) -> bytes:

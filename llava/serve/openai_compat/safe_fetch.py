@@ -15,6 +15,7 @@ from llava.serve.openai_compat.public_ip import is_public
 
 MAX_REDIRECTS = 3
 MAX_URL_LENGTH = 2000  # characters
+MAX_PORT = 65535
 Resolve = Callable[[str, int], Awaitable[list[str]]]  # (host, port) -> IP addresses
 
 
@@ -52,18 +53,20 @@ class PublicFetcher:
         shown = url[:200]
         try:
             with anyio.fail_after(self.timeout_s):
+                hop = checked_url(url)
                 for _ in range(MAX_REDIRECTS + 1):
-                    data, url = await self._hop(checked_url(url))
+                    data, location = await self._hop(hop)
                     if data is not None:
                         return data
+                    hop = checked_url(location, hop)
         except TimeoutError as error:
             raise ImageError(f"{shown!r} did not arrive within {self.timeout_s:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # httpx also parses where a reply redirects to
             raise ImageError(f"{shown!r} cannot be fetched: {type(error).__name__}") from error
         raise ImageError(f"{shown!r} redirects more than {MAX_REDIRECTS} times")
 
     async def _hop(self, url: httpx.URL) -> tuple[bytes | None, str]:
-        """Request one URL; return the file, or None and the URL that it redirects to."""
+        """Request one URL; return the file, or None and where it redirects to, which may be relative."""
         address = await self._checked_ip(url)
         headers = {"Host": url.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
         request = self.client.build_request(
@@ -76,7 +79,7 @@ class PublicFetcher:
         reply = await self.client.send(request, stream=True, follow_redirects=False)
         try:
             if reply.has_redirect_location:
-                return None, str(url.join(reply.headers["Location"]))
+                return None, reply.headers["Location"]
             if reply.status_code != 200:
                 raise ImageError(f"{str(url)[:200]!r} answered with status {reply.status_code}")
             return await self._read(reply, url), ""
@@ -88,7 +91,7 @@ class PublicFetcher:
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
             addresses = await self.resolve(url.host, port)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             raise ImageError(f"the host {url.host[:100]!r} is not known") from error
         if not addresses or not all(self.is_allowed(address) for address in addresses):
             raise ImageError(
@@ -108,17 +111,20 @@ class PublicFetcher:
         return bytes(data)
 
 
-def checked_url(text: str) -> httpx.URL:
-    """Parse a URL. Raises ImageError for what is not a plain http(s) URL."""
+def checked_url(text: str, base: httpx.URL | None = None) -> httpx.URL:
+    """Parse a URL, which may be relative to ``base``. Raises ImageError for what is not a plain http(s) URL."""
     shown = text[:200]
     if len(text) > MAX_URL_LENGTH:
         raise ImageError(f"the URL {shown!r}... has more than {MAX_URL_LENGTH:,} characters")
     try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, UnicodeError) as error:
+        url = httpx.URL(text) if base is None else base.join(text)
+        host, port = url.host, url.port  # the host is decoded here
+    except (httpx.InvalidURL, ValueError) as error:
         raise ImageError(f"{shown!r} is not a URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+    if url.scheme not in ("http", "https") or not host or url.userinfo:
         raise ImageError(
             f"{shown!r} is not the URL of an image; expected http(s)://HOST/..., without user and password"
         )
+    if port is not None and not 0 < port <= MAX_PORT:
+        raise ImageError(f"{shown!r} has the port {port}; expected 1 to {MAX_PORT}")
     return url

@@ -7,24 +7,41 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from llava.plugins import hooks, merged
-from llava.serve.protocol.schemas import Body, Name
+from llava.serve.protocol.schemas import MAX_COUNT, Body, Name
 
-# OpenAI's fields that are not supported, and their values that would change nothing: any other value is refused.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+ANY: Any = object()
+# Fields that have no effect here, with the values that ask for none: any other value, and any other field, is refused.
+# OpenAI's own API refuses fields that it does not know, too.
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "user": (ANY,),
+    "metadata": (ANY,),
+    "store": (ANY,),
+    "service_tier": (ANY,),
+    "safety_identifier": (ANY,),
+    "prompt_cache_key": (ANY,),
+    "prompt_cache_retention": (ANY,),
+    "request_id": (ANY,),
+    "priority": (ANY,),
     "n": (1,),
+    "best_of": (1,),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
+    "parallel_tool_calls": (ANY,),  # of no meaning without tools
     "response_format": ({"type": "text"},),
     "logprobs": (False,),
     "top_logprobs": (0,),
     "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
     "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "add_generation_prompt": (True,),
+    "echo": (False,),
 }
 
 
@@ -63,14 +80,24 @@ class ImagePart(Body):
     image_url: ImageUrl
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class RefusalPart(Body):
+    """Text of an assistant's message that refuses to answer."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+Part = Annotated[TextPart | ImagePart | RefusalPart, Field(discriminator="type")]
 
 
 class Message(Body):
-    """One message of the chat."""
+    """One message of the chat, also as the API answered it. ``refusal``: the text of an assistant that refused."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | list[Part] | None = None
+    refusal: Text | None = None
+    tool_calls: list[Any] | None = None
+    function_call: dict[str, Any] | None = None
 
 
 class StreamOptions(Body):
@@ -92,6 +119,13 @@ class ChatBody(Body):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
+    top_k: int | None = Field(default=None, ge=-1, le=MAX_COUNT)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    min_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -11,11 +11,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from llava.errors import LlavaError
+from llava.serve.middleware.request_end import current_end
 from llava.serve.protocol.schemas import NO_WORKER, WORKER_FAILED, Failure, chunk
+from llava.serve.protocol.validation import describe_problems
 
-MAX_REPORTED = 5  # problems of one body that a message lists
+MAX_NAMES = 20  # models that a message lists
 
 
 @dataclass
@@ -61,11 +64,17 @@ class RequestFailure(Exception):
         return {**self.headers, **after}
 
 
+def shortened(names: Sequence[str]) -> str:
+    """Return names for a message: all, or the first of very many."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
 def no_worker(model: str, models: Sequence[str]) -> RequestFailure:
     """Return the failure of a request for a model that no worker serves; ``models``: those that are served."""
     if not models:
         return RequestFailure(503, "no_worker", "no worker is registered; start one, or try again later", NO_WORKER)
-    message = f"no worker serves model {model!r}; there are: {', '.join(models)}"
+    message = f"no worker serves model {model!r}; there are: {shortened(models)}"
     return RequestFailure(404, "no_such_model", message, NO_WORKER, param="model")
 
 
@@ -82,12 +91,37 @@ def failure_of_reply(status: int, headers: Mapping[str, str], content: bytes) ->
     )
 
 
+# HTTP status of failures that arrive inside a stream, by their reason; 500 for all others.
+STREAM_STATUSES = {
+    "bad_request": 400,
+    "timeout": 504,
+    "out_of_memory": 503,
+    "shutting_down": 503,
+    "engine_failed": 503,
+    "worker_lost": 502,
+}
+
+
+def failure_in_stream(chunk: Mapping[str, Any]) -> RequestFailure:
+    """Return the failure that a chunk of an answer reports."""
+    reason = str(chunk.get("reason", "worker_failed"))
+    return RequestFailure(STREAM_STATUSES.get(reason, 500), reason, str(chunk.get("text", "the worker failed")))
+
+
 def error_status(status: int) -> int:
-    """Return the status of a reply that is passed on as a failure: its own, or 502 where that is none of an error."""
-    return status if status >= 400 else 502
+    """Return the status of a failure that is passed on: that of the reply, or 502 where that is none of an error."""
+    return status if 400 <= status < 600 else 502
 
 
 ErrorFormat = Callable[[RequestFailure, "str | None"], JSONResponse]  # (failure, request id) -> reply
+
+
+async def refuse(
+    failure: RequestFailure, error_format: ErrorFormat, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer a request with a failure, in an ASGI middleware, and record it as the request's end."""
+    current_end().fail(failure)
+    await error_format(failure, scope.get("state", {}).get("request_id"))(scope, receive, send)
 
 
 REPLIES: dict[int | str, dict[str, Any]] = {
@@ -98,6 +132,8 @@ REPLIES: dict[int | str, dict[str, Any]] = {
         404: "no such model",
         408: "the body took too long to arrive",
         413: "the body is too large",
+        415: "the body is compressed, or not in UTF-8",
+        421: "the header Host names another server",
         422: "a field is missing or of the wrong type",
         429: "the queue is full",
         502: "a worker cannot be reached",
@@ -120,51 +156,37 @@ def request_id_of(request: Request) -> str | None:
 
 
 def validation_failure(error: RequestValidationError) -> RequestFailure:
-    """Return the failure for a body that does not fit its schema: 400 where it is not JSON, else 422.
-
-    The values are not quoted: they may be very large, or not text at all.
-    """
+    """Return the failure for a body that does not fit its schema: 400 where it is not JSON, else 422."""
     problems = error.errors()
     broken = next((problem for problem in problems if problem["type"] == "json_invalid"), None)
     if broken is not None:
         why = broken.get("ctx", {}).get("error", broken["msg"])
-        return RequestFailure(400, "bad_request", f"the body is not JSON: {why}", param=_field_at_fault(error))
-    messages = []
-    for problem in problems[:MAX_REPORTED]:
-        path = ".".join(str(part) for part in problem["loc"] if part != "body")[:200]
-        messages.append(f"{path or 'the body'}: {problem['msg'][:300]}")
+        return RequestFailure(400, "bad_request", f"the body is not JSON: {why}")
+    message, field_at_fault = describe_problems(problems, error.body)
     if any(tuple(problem["loc"]) == ("body",) for problem in problems):
-        messages.append("send a JSON object, with the header Content-Type: application/json")
-    return RequestFailure(422, "bad_request", "; ".join(messages), param=_field_at_fault(error))
-
-
-def _field_at_fault(error: RequestValidationError) -> str | None:
-    """Return the first field of the body with a problem; None where the problem is not in a field."""
-    path = next((problem["loc"][1:] for problem in error.errors() if len(problem["loc"]) > 1), ())
-    return str(path[0])[:100] if path and isinstance(path[0], str) else None
+        message += "; send a JSON object, with the header Content-Type: application/json"
+    return RequestFailure(422, "bad_request", message, param=field_at_fault)
 
 
 def install(app: FastAPI, error_format: ErrorFormat = RequestFailure.response) -> None:
     """Make ``app`` answer every failure in one format: ours, a ``LlavaError``, a bad body, FastAPI's own."""
 
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestFailure)
-        return error_format(error, request_id_of(request))
-
-    async def user_error(request: Request, error: Exception) -> JSONResponse:
-        return error_format(RequestFailure(400, "bad_request", str(error)), request_id_of(request))
-
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return error_format(validation_failure(error), request_id_of(request))
-
-    async def refused(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        message = f"{request.method} {request.url.path[:200]}: {error.detail or HTTPStatus(error.status_code).phrase}"
-        failure = RequestFailure(error.status_code, "bad_request", message, headers=dict(error.headers or {}))
+        failure = failure_of_error(error, request)
+        current_end().fail(failure)
         return error_format(failure, request_id_of(request))
 
-    app.add_exception_handler(RequestFailure, failed)
-    app.add_exception_handler(LlavaError, user_error)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, refused)
+    for kind in (RequestFailure, LlavaError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, failed)
+
+
+def failure_of_error(error: Exception, request: Request) -> RequestFailure:
+    """Return the failure for an error that ``install`` handles."""
+    if isinstance(error, RequestFailure):
+        return error
+    if isinstance(error, RequestValidationError):
+        return validation_failure(error)
+    if isinstance(error, HTTPException):
+        message = f"{request.method} {request.url.path[:200]}: {error.detail or HTTPStatus(error.status_code).phrase}"
+        return RequestFailure(error.status_code, "bad_request", message, headers=dict(error.headers or {}))
+    return RequestFailure(400, "bad_request", str(error))

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import httpx
 
+from llava.errors import OptionError
+
 CONNECT_TIMEOUT_S = 5.0
 HEADERS = {"User-Agent": "LLaVA Client"}
+
+
+def checked_url(url: str, flag: str) -> str:
+    """Return a server's URL without a slash at its end. Raises OptionError, which names ``flag``, for what is none."""
+    try:
+        parsed = httpx.URL(url)
+        host, port = parsed.host, parsed.port  # the host is decoded here
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OptionError(f"{flag} is {url!r} ({error}); expected http://HOST:PORT") from error
+    if parsed.scheme not in ("http", "https") or not host or (port is not None and not 0 < port < 65536):
+        raise OptionError(f"{flag} is {url!r}; expected http://HOST:PORT")
+    return url.rstrip("/")
 
 
 def new_client() -> httpx.AsyncClient:

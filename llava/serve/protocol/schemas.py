@@ -15,11 +15,13 @@ OK = 0
 WORKER_FAILED = 1  # the worker refused the request, or failed while it answered
 NO_WORKER = 2  # no worker is registered for this model
 WORKER_UNREACHABLE = 3  # the controller cannot reach the worker, or lost it in the middle of an answer
+OTHER_TEMPLATE = "other_template"  # reason of a worker that has another prompt template than the request's
 
 END = b"\0"
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, Field(max_length=300, pattern=PRINTABLE)]
-Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+MAX_COUNT = 1_000_000_000
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Body(BaseModel):
@@ -80,6 +82,9 @@ class GenerationBody(Body):
 
     model: Name = Field(default="", description="name of the model; must be the worker's where it is given")
     prompt: str = Field(min_length=1)
+    conv_mode: Name | None = Field(
+        default=None, description="template of the prompt; a worker whose ``/ready`` names another refuses the request"
+    )
     images: list[str] | None = Field(default=None, description="base64 of PNG, JPEG, WebP, BMP or still GIF files")
     temperature: float = Field(default=1.0, ge=0, le=100, description="up to 0.001 is greedy")
     top_p: float = Field(default=1.0, ge=0, le=1, description="0 keeps only the most probable token")
@@ -90,6 +95,25 @@ class GenerationBody(Body):
     seed: int | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="repeats the same draws, where the temperature is above 0"
     )
+    top_k: int | None = Field(
+        default=None, ge=-1, le=MAX_COUNT, description="keeps this many of the most probable tokens; 0 or -1 keeps all"
+    )
+    min_p: float = Field(
+        default=0.0, ge=0, le=1, description="keeps tokens of at least this share of the best one's probability"
+    )
+    repetition_penalty: float | None = Field(
+        default=None, ge=0.01, le=100, description="above 1: tokens of prompt and answer become less probable"
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="subtracted from a token's logit for each time it is in the answer"
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="subtracted from the logit of every token that is in the answer"
+    )
+    min_tokens: int = Field(
+        default=0, ge=0, le=MAX_COUNT, description="before this many tokens nothing ends the answer"
+    )
+    ignore_eos: bool = Field(default=False, description="the model's end token does not end the answer")
 
 
 class Failure(BaseModel):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
 
+from llava.serve.middleware.request_end import current_end
 from llava.serve.middleware.request_ids import HEADER
-from llava.serve.protocol.errors import RequestFailure, error_status, failure_of_reply, no_worker
-from llava.serve.protocol.framing import FrameReader
-from llava.serve.protocol.schemas import END, WORKER_UNREACHABLE, WorkerStatus
+from llava.serve.protocol.errors import RequestFailure, error_status, failure_in_stream, failure_of_reply, no_worker
+from llava.serve.protocol.framing import FrameReader, parse_chunk
+from llava.serve.protocol.schemas import END, OK, WORKER_UNREACHABLE, WorkerStatus
 from llava.serve.routing.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ class Relay:
             try:
                 response = await self._send(address, body, request_id)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                log.warning("request %s: worker %s cannot be reached: %s", request_id, address, error)
-                self.registry.forget(address, "cannot be reached")
+                self.registry.forget(address, f"cannot be reached: {error or type(error).__name__}")
                 continue
             except httpx.HTTPError as error:  # it may be working on the request: not sent again
                 await self._forget_if_dead(address)
@@ -91,24 +92,34 @@ class Relay:
 
         The caller closes ``response``.
         """
-        reader = FrameReader()
+        reader, last = FrameReader(), b""
         try:
             async for data in response.aiter_bytes():
-                for frame in reader.feed(data):
-                    yield frame + END
+                for last in reader.feed(data):
+                    yield last + END
                 if len(reader.remainder) > MAX_FRAME_BYTES:
                     raise httpx.ReadError(f"a frame of its answer is longer than {MAX_FRAME_BYTES:,} bytes")
             if reader.remainder:
                 raise httpx.RemoteProtocolError("the answer ends within a frame")
+            _record_end(last)
         except httpx.HTTPError as error:
-            log.warning("request %s: worker %s lost: %s", request_id, address, error or type(error).__name__)
-            yield _lost(address, error).chunk(request_id)
+            failure = _lost(address, error)
+            current_end().fail(failure)
+            yield failure.chunk(request_id)
             await self._forget_if_dead(address)
 
     async def _forget_if_dead(self, address: str) -> None:
         """Forget a worker that has just failed, unless it still gives its status."""
         if await ask_status(self.client, address) is None:
             self.registry.forget(address, "lost in the middle of a request")
+
+
+def _record_end(last: bytes) -> None:
+    """Record the failure that an answer's last frame reports, if it does, as the request's end."""
+    with contextlib.suppress(ValueError):  # not JSON: the client sees that itself
+        chunk = parse_chunk(last)
+        if chunk.get("error_code", OK) != OK:
+            current_end().fail(failure_in_stream(chunk))
 
 
 def _lost(address: str, error: httpx.HTTPError) -> RequestFailure:

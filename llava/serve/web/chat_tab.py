@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from llava.serve.web.components import (
     add_examples,
     ask_question,
     messages,
+    question_again,
     question_box,
     sampling_controls,
     shown_error,
@@ -25,6 +27,8 @@ from llava.serve.web.components import (
 )
 from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.vote_log import VOTES
+
+log = logging.getLogger(__name__)
 
 BUTTONS = {"upvote": "Good answer", "downvote": "Bad answer", "flag": "Flag it"}
 ERROR_S = 10.0  # how long a hint is shown
@@ -48,7 +52,8 @@ class ChatTab:
                 self.shown = gr.Chatbot(
                     height=480,
                     label="Conversation",
-                    buttons=["copy"],
+                    buttons=[],
+                    latex_delimiters=[],
                     feedback_options=None,
                     elem_id="conversation",
                     placeholder="Drop or paste an image into the field below, and ask about it.",
@@ -70,15 +75,20 @@ class ChatTab:
         """Connect the components with the event handlers."""
         controls = [*self.sampling.values(), *self.settings.fields.values()]
         inputs = [self.chat, self.memory, *controls]
-        outputs = [self.chat, self.memory, self.shown, *self.settings.panels]
+        # Without chat and memory, which are changed in place: no late piece of an answer brings a cleared chat back.
+        outputs = [self.shown, self.box, *self.settings.panels]
         asked = self.box.submit(
             self.ask, [self.box, self.chat, self.model], [self.chat, self.shown, self.box], **PRIVATE
         )
         again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
-        running = [event.success(self.answer, inputs, outputs, **PRIVATE) for event in (asked, again)]
-        self.stop.click(None, None, None, cancels=running, **PRIVATE)
+        for event in (asked, again):
+            event.success(self.answer, inputs, outputs, **PRIVATE)
+        self.stop.click(self.stop_answer, [self.chat], None, **PRIVATE)
         cleared = [self.chat, self.shown, *self.settings.panels]
-        self.clear.click(self.forget, None, cleared, cancels=running, **PRIVATE)
+        for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
+            forgotten = forgetting(self.forget, [self.chat], cleared, **PRIVATE)
+            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
+            forgotten.then(self.shown_chat, [self.chat], [self.shown], **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
 
@@ -93,7 +103,7 @@ class ChatTab:
         return chat, messages(chat), gr.MultimodalTextbox(value=None)
 
     def answer(self, chat: WebChat | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
-        """Stream the last question's answer."""
+        """Stream the last question's answer. A question that gets none goes back to its field, to be changed."""
         if chat is None or not chat.turns:
             raise shown_error("there is no question yet", ERROR_S)
         remaining = iter(values)
@@ -103,10 +113,17 @@ class ChatTab:
             for part in self.page.replies(chat, chat.request(sampling, fields)):
                 if "finish_reason" in part:
                     panels = self.settings.panel_values(part, memory)
-                yield [chat, memory, messages(chat), *panels]
+                yield [messages(chat), gr.skip(), *panels]
+            if not chat.turns:  # cleared meanwhile; Gradio shows the last piece of this event again as it ends
+                yield [[], gr.skip(), *self.settings.panel_values({}, {})]
         except LlavaError as error:
-            yield [chat, memory, messages(chat), *panels]
+            box = gr.skip() if chat.turns[-1].answer else question_again(chat.take_back())
+            yield [messages(chat), box, *panels]
             raise shown_error(error) from error
+
+    def shown_chat(self, chat: WebChat | None) -> list[dict[str, Any]]:
+        """Return what the conversation shows; nothing once it was cleared."""
+        return [] if chat is None else messages(chat)
 
     def ask_again(self, chat: WebChat | None) -> Updates:
         """Remove the last answer, so that it can be given again."""
@@ -115,14 +132,27 @@ class ChatTab:
         chat.ask_again()
         return [chat, messages(chat)]
 
-    def forget(self) -> Updates:
+    def stop_answer(self, chat: WebChat | None) -> None:
+        """Let no more of the answer come; what has come stays."""
+        if chat is not None:
+            chat.answers += 1
+
+    def forget(self, chat: WebChat | None) -> Updates:
         """Begin a new conversation, with the panels as they were at the start."""
+        if chat is not None:
+            self.stop_answer(chat)
+            chat.turns.clear()
         return [None, [], *self.settings.panel_values({}, {})]
 
     def vote(self, kind: str, chat: WebChat | None) -> None:
         """Log a vote on the last answer."""
-        if chat is None or chat.turns[-1].answer is None:
+        if chat is None or not chat.turns or chat.turns[-1].answer is None:
             raise shown_error("there is no answer to vote on yet", ERROR_S)
-        if not self.page.log.add(kind, chat):
+        try:
+            kept = self.page.log.add(kind, chat)
+        except OSError as error:
+            log.error("a vote was not kept: %s", error)
+            raise shown_error("the vote could not be kept; please write to those who run this page", ERROR_S) from error
+        if not kept:
             raise shown_error("the log of today is full; the vote was not kept", ERROR_S)
         gr.Info("Thank you.")

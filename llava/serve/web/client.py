@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from llava.conversation import conv_templates
 from llava.errors import LlavaError
 from llava.serve.protocol.framing import iter_chunks
 from llava.serve.protocol.http_client import new_sync_client
@@ -27,25 +28,32 @@ class WebClient:
     def models(self, refresh: bool = True) -> list[str]:
         """Return the names of the models that workers serve, sorted. Raises ``ServingError``.
 
-        refresh: the controller asks all workers first.
+        refresh: the controller asks all workers first, where it lets this machine ask for that.
         """
         if refresh:
-            self._post("/refresh_all_workers")
+            self._post("/refresh_all_workers", accepted=(403,))
         return sorted(self._post("/list_models")["models"])
 
     def conv_mode(self, model: str) -> str | None:
-        """Return the prompt template that a worker says its model was trained with; None where it names none.
+        """Return the prompt template that a worker says its model was trained with.
 
-        Upstream's workers name none. Raises ``ServingError`` where no worker serves the model.
+        It is "" where the model names none, and None for an upstream worker, which does not say. Raises
+        ``ServingError`` where no worker serves the model, or it does not answer: a guess could be the wrong template.
         """
         worker = self._post("/get_worker_address", {"model": model})["address"]
         if not worker:
             raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
         try:
-            state = self._client.get(f"{worker}/ready").json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        return state.get("conv_mode") if isinstance(state, dict) else None
+            reply = self._client.get(f"{worker}/ready")
+            mode = None if reply.status_code == 404 else str(reply.json()["conv_mode"] or "")
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise ServingError(
+                f"the worker of {model!r} does not say which prompt template its model needs "
+                f"({type(error).__name__}); please ask again"
+            ) from error
+        if mode and mode not in conv_templates:
+            raise ServingError(f"the worker of {model!r} names the template {mode!r}, which this demo does not know")
+        return mode
 
     def answer(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Yield the chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
@@ -60,10 +68,11 @@ class WebClient:
         except ValueError as error:
             raise ServingError(f"the controller at {self.address} sent an invalid answer: {error}") from error
 
-    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _post(self, path: str, body: Mapping[str, Any] | None = None, accepted: Sequence[int] = ()) -> Any:
         try:
             reply = self._client.post(self.address + path, json=dict(body or {}))
-            reply.raise_for_status()
+            if reply.status_code not in accepted:
+                reply.raise_for_status()
             return reply.json()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from llava.errors import LlavaError
 from llava.serve.web.client import WebClient
-from llava.serve.web.conversation_state import WebChat
+from llava.serve.web.conversation_state import Turn, WebChat
 from llava.serve.web.demo_part import DemoPart
+from llava.serve.web.markup import literal, shown_text
 from llava.serve.web.vote_log import VoteLog
 
 NO_MODELS = (
     "**No model is being served.** Start a worker: `python -m llava.serve.model_worker`, and choose *Look again*."
 )
+FILE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"]  # the endings of ``REQUEST_FORMATS``
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of every event: the demo has no API
 Updates = list[Any]
 """New values for an event's output components, in their order."""
@@ -39,7 +42,7 @@ class Page:
         try:
             found = self.client.models(refresh)
         except LlavaError as error:
-            return [], f"**{error}**"
+            return [], f"**{literal(str(error))}**"
         return found, "" if found else NO_MODELS
 
     def new_chat(self, model: str | None) -> WebChat:
@@ -49,11 +52,22 @@ class Page:
         return WebChat(model, self.client.conv_mode(model))
 
     def replies(self, chat: WebChat, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the chunks of the last turn's answer, and keep the answer in the chat as it grows."""
+        """Yield the chunks of the last turn's answer, and keep the answer in the chat as it grows.
+
+        It ends early, without an error, where ``chat`` is stopped, cleared or asked again meanwhile. Raises LlavaError.
+        """
+        chat.answers += 1
+        number = chat.answers
         with closing(self.client.answer(body)) as chunks:
-            for part in chunks:
-                chat.turns[-1].answer = part["text"][len(body["prompt"]) :].strip()
-                yield part
+            try:
+                for part in chunks:
+                    if chat.answers != number:
+                        return
+                    chat.turns[-1].answer = part["text"][len(body["prompt"]) :].strip()
+                    yield part
+            except LlavaError:
+                if chat.answers == number:
+                    raise
 
 
 @dataclass
@@ -87,9 +101,9 @@ def messages(chat: WebChat) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for turn in chat.turns:
         images: list[Any] = [gr.Image(image.open(), show_label=False) for image in turn.images]
-        shown += [{"role": "user", "content": part} for part in (*images, turn.question) if part]
+        shown += [{"role": "user", "content": part} for part in (*images, shown_text(turn.question)) if part]
         if turn.answer is not None:
-            shown.append({"role": "assistant", "content": turn.answer or "…"})
+            shown.append({"role": "assistant", "content": shown_text(turn.answer) or "…"})
     return shown
 
 
@@ -111,7 +125,7 @@ def take_values(controls: Mapping[str, Any], values: Iterator[Any]) -> dict[str,
 def question_box(placeholder: str, elem_id: str, autofocus: bool = False) -> gr.MultimodalTextbox:
     """Make a field for a question with images."""
     return gr.MultimodalTextbox(
-        file_types=["image"],
+        file_types=FILE_TYPES,
         file_count="multiple",
         placeholder=placeholder,
         show_label=False,
@@ -121,6 +135,12 @@ def question_box(placeholder: str, elem_id: str, autofocus: bool = False) -> gr.
     )
 
 
+def question_again(turn: Turn) -> gr.MultimodalTextbox:
+    """Return the value of a question field that asks ``turn`` again; without images that were deleted meanwhile."""
+    files = [image.path for image in turn.images if Path(image.path).is_file()]
+    return gr.MultimodalTextbox(value={"text": turn.question, "files": files})
+
+
 def add_examples(examples: Sequence[Example], box: gr.MultimodalTextbox) -> None:
     """Add examples that fill the field ``box`` when they are clicked; nothing where there are none."""
     if examples:
@@ -128,10 +148,13 @@ def add_examples(examples: Sequence[Example], box: gr.MultimodalTextbox) -> None
 
 
 def ask_question(chat: WebChat, asked: Mapping[str, Any]) -> None:
-    """Append the value of a question field to a chat. Raises ``ImageError``."""
+    """Append the value of a question field to a chat. Raises ``LlavaError``."""
     chat.ask(asked.get("text") or "", list(asked.get("files") or []))
 
 
 def shown_error(error: LlavaError | str, duration_s: float | None = None) -> gr.Error:
-    """Return an error that Gradio shows the visitor, by default until it is closed, and does not log."""
-    return gr.Error(str(error), duration=duration_s, print_exception=False)
+    """Return an error that Gradio shows the visitor, by default until it is closed, and does not log.
+
+    Gradio takes its text for HTML; it may quote what others wrote.
+    """
+    return gr.Error(literal(str(error)), duration=duration_s, print_exception=False)

@@ -14,28 +14,37 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates, stop_text, template_of_name
-from llava.errors import ImageError
-from llava.files.images import load_image
+from llava.errors import ImageError, OptionError
+from llava.files.images import MIB, REQUEST_FORMATS, ImageLimits, open_image
+from llava.serve.turns import Turn as PromptTurn
+from llava.serve.turns import joined_turns, render_turns, without_image_tags
 
 MAX_SIDE = 800  # pixels; vision towers read smaller ones
+MAX_IMAGES = 8  # of a conversation, as workers take by default
+LIMITS = ImageLimits(max_bytes=20 * MIB, max_pixels=50_000_000, formats=REQUEST_FORMATS, still=True)
 
 
 @dataclass(frozen=True)
 class UploadedImage:
-    """An image as it is sent to a worker: PNG bytes."""
+    """An image as it is sent to a worker, in PNG bytes, and the ``path`` of the file that the browser sent."""
 
     png: bytes
+    path: str
 
     @classmethod
-    def read(cls, path: str) -> UploadedImage:
-        """Read a file that the browser sent. Raises ``ImageError`` where it is no image, or too large."""
+    def read(cls, path: str, number: int) -> UploadedImage:
+        """Read a file that the browser sent, upright. Raises ImageError where workers would refuse it, or too large.
+
+        number: the image's in its question; messages name it by this, not by where the server keeps the file.
+        """
+        name = f"image {number}"
         if not Path(path).is_file():
-            raise ImageError("the image has not arrived; send it again")
-        image = load_image(path)
+            raise ImageError(f"{name} has not arrived, or was deleted meanwhile; send it again")
+        image = open_image(Path(path).read_bytes(), LIMITS, turn_by_exif=True, name=name).image
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        return cls(buffer.getvalue())
+        return cls(buffer.getvalue(), path)
 
     @property
     def digest(self) -> str:
@@ -58,17 +67,36 @@ class Turn:
 
 @dataclass
 class WebChat:
-    """A conversation with ``model``, whose prompts follow the template ``mode``; None: the one of the model's name."""
+    """A conversation with ``model``, whose prompts follow the template ``mode``, as its worker names it.
+
+    "" where the model names none, None where the worker is upstream's: then it is the template of the model's name.
+    """
 
     model: str = ""
     mode: str | None = None
     turns: list[Turn] = field(default_factory=list)
+    answers: int = 0  # counts those begun or stopped: an answer goes on while no other one has begun
 
     def ask(self, question: str, files: Sequence[str]) -> None:
-        """Append a question. Raises ``ImageError``; then nothing has changed."""
+        """Append a question. Raises ``LlavaError``; then nothing has changed."""
         if not question.strip() and not files:
             raise ImageError("there is nothing to ask: write a question, or add an image")
-        self.turns.append(Turn(question.strip(), tuple(UploadedImage.read(path) for path in files)))
+        if DEFAULT_IMAGE_TOKEN in question:
+            raise OptionError(
+                f"the question holds {DEFAULT_IMAGE_TOKEN}, which stands for an image in a prompt; leave it out"
+            )
+        held = sum(len(turn.images) for turn in self.turns)
+        if held + len(files) > MAX_IMAGES:
+            raise ImageError(
+                f"{len(files)} images, with {held} asked about before; a conversation may have {MAX_IMAGES}. Choose "
+                "Clear for a new one"
+            )
+        images = tuple(UploadedImage.read(path, number) for number, path in enumerate(files, start=1))
+        self.turns.append(Turn(question.strip(), images))
+
+    def take_back(self) -> Turn:
+        """Remove the last question, which was not answered, and return it."""
+        return self.turns.pop()
 
     def ask_again(self) -> None:
         """Remove the last answer, so that it can be given again."""
@@ -81,16 +109,17 @@ class WebChat:
         sampling: temperature, top_p, max_new_tokens. fields: the plug-ins' fields by name.
         """
         known = conv_templates.get(self.mode or "")
-        conversation = template_of_name(self.model) if known is None else known.copy()
+        template = template_of_name(self.model) if known is None else known
+        said: list[PromptTurn] = []
         for turn in self.turns:
-            tags = f"{DEFAULT_IMAGE_TOKEN}\n" * len(turn.images)
-            conversation.append_message(conversation.roles[0], tags + turn.question)
-            conversation.append_message(conversation.roles[1], turn.answer)
+            said.append(PromptTurn(False, f"{DEFAULT_IMAGE_TOKEN}\n" * len(turn.images) + turn.question))
+            said.append(PromptTurn(True, without_image_tags(turn.answer or "")))
         images = [base64.b64encode(image.png).decode() for turn in self.turns for image in turn.images]
         return {
             "model": self.model,
-            "prompt": conversation.get_prompt(),
-            "stop": stop_text(conversation),
+            "prompt": render_turns(template, joined_turns(said)),
+            "stop": stop_text(template),
+            **({} if self.mode is None else {"conv_mode": self.mode}),
             "images": images,
             **sampling,
             **fields,

@@ -10,6 +10,7 @@ import gradio as gr
 from llava.serve.web.chat_tab import ChatTab
 from llava.serve.web.compare_tab import CompareTab
 from llava.serve.web.components import PRIVATE, Example, Page
+from llava.serve.web.uploads import KEPT_S, LOOK_S
 
 TITLE = "LLaVA"
 CSS = """
@@ -27,7 +28,7 @@ footer { display: none !important; }
 def build(page: Page, examples: Sequence[Example], embed: bool = False) -> gr.Blocks:
     """Build the page. embed: without title, for use inside another page."""
     blocks: gr.Blocks
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(LOOK_S, KEPT_S)) as blocks:
         if not embed:
             gr.Markdown(f"# {TITLE}\nAsk about images.")
         notice = gr.Markdown(elem_id="notice")

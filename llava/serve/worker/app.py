@@ -5,21 +5,22 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import FastAPI, Request
 from pydantic import create_model
 
 from llava.plugins import hooks, merged
-from llava.serve.middleware.body_limits import BodyLimits, LimitedBodies
+from llava.serve.hosting.monitoring import add_monitoring_routes
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.closing_stream import ClosingStream
-from llava.serve.middleware.request_ids import RequestIds
+from llava.serve.middleware.draining import MONITORING
+from llava.serve.middleware.stack import Middleware
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import STREAM_REPLIES, request_id_of
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
-from llava.serve.worker.service import WorkerService
+from llava.serve.worker.service import GENERATE, WorkerService
 
-QUIET = ("/health", "/ready", "/metrics", "/worker_get_status")  # paths that are not logged
+STATUS = "/worker_get_status"
+QUIET = (*MONITORING, STATUS)
 
 
 def request_model() -> type[GenerationBody]:
@@ -31,8 +32,12 @@ def create_app(
     service: WorkerService,
     limits: BodyLimits | None = None,
     alongside: AbstractAsyncContextManager[Any] | None = None,
+    middleware: Middleware | None = None,
 ) -> FastAPI:
-    """Make the worker's application. ``alongside`` is entered while it runs: the heartbeat."""
+    """Make the worker's application. ``alongside`` is entered while it runs: the heartbeat.
+
+    middleware: ``worker_middleware`` of the service, by default without names.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,19 +48,34 @@ def create_app(
         service.images.close()
 
     app = FastAPI(title="LLaVA model worker", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(LimitedBodies, limits=limits or BodyLimits())
-    app.add_middleware(RequestIds, quiet=QUIET)
+    middleware = middleware or worker_middleware(service, limits)
+    middleware.install(app)
     errors.install(app)
     _add_generation_routes(app, service)
-    _add_monitoring_routes(app, service)
+    registries = (service.registry, middleware.metrics.registry)
+    add_monitoring_routes(app, registries, service.failure, lambda: _state(service))
     return app
+
+
+def worker_middleware(
+    service: WorkerService, limits: BodyLimits | None = None, names: tuple[str, ...] | None = None
+) -> Middleware:
+    """Return the middleware of a worker, which reports the ends of requests to its service."""
+    return Middleware(
+        service.lifecycle,
+        limits or BodyLimits(),
+        names,
+        quiet=QUIET,
+        open_paths=(*MONITORING, STATUS),
+        on_end=service.record_end,
+    )
 
 
 def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     """Add the endpoints that clients and the controller call."""
     body_model = request_model()
 
-    @app.post("/worker_generate_stream", response_model=None, responses=STREAM_REPLIES)
+    @app.post(GENERATE, response_model=None, responses=STREAM_REPLIES)
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
         """Answer a question about images."""
         stream = await service.accept(body, request_id_of(request) or "")
@@ -64,9 +84,9 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
         async def close() -> None:
             await service.close(stream)
 
-        return ClosingStream(stream.chunks(service.policy, service.metrics), close)
+        return ClosingStream(stream.chunks(service.policy), close)
 
-    @app.post("/worker_get_status")
+    @app.post(STATUS)
     async def worker_get_status() -> WorkerStatus:
         """Return models, speed and queue length, as the controller needs them."""
         return service.status()
@@ -78,31 +98,15 @@ def release_body(request: Request) -> None:
         vars(request).pop(kept, None)
 
 
-def _add_monitoring_routes(app: FastAPI, service: WorkerService) -> None:
-    """Add the endpoints that operators and monitoring call."""
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """Say that the process answers."""
-        return {"status": "ok"}
-
-    @app.get("/ready", responses={503: {"description": "it takes no requests now"}})
-    async def ready() -> JSONResponse:
-        """Say whether requests may be sent, and describe the model."""
-        reason, load, loaded = service.not_ready_reason(), service.queue.load(), service.loaded
-        state = {
-            "ready": reason is None,
-            "reason": reason,
-            "model": loaded.name,
-            "conv_mode": loaded.conv_mode,
-            "context_length": loaded.context_length,
-            "images": loaded.takes_images,
-            "running": load.running,
-            "waiting": load.waiting,
-        }
-        return JSONResponse(state, 200 if reason is None else 503)
-
-    @app.get("/metrics", response_class=Response)
-    async def metrics() -> Response:
-        """Return the metrics in Prometheus' text format."""
-        return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
+async def _state(service: WorkerService) -> dict[str, Any]:
+    """Return what ``/ready`` says: whether requests may be sent, the model, and how busy it is."""
+    load, loaded = service.queue.load(), service.loaded
+    return {
+        "reason": service.not_ready_reason(),
+        "model": loaded.name,
+        "conv_mode": loaded.conv_mode,
+        "context_length": loaded.context_length,
+        "images": loaded.takes_images,
+        "running": load.running,
+        "waiting": load.waiting,
+    }

@@ -59,6 +59,12 @@ class HeartBeat:
         self._task = asyncio.create_task(self._run())
         return self
 
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that beats, once the context was entered; its failure is the worker's."""
+        assert self._task is not None
+        return self._task
+
     async def __aexit__(self, *_: object) -> None:
         await self.leave()
         await self._client.aclose()
@@ -71,12 +77,11 @@ class HeartBeat:
 
     async def leave(self) -> None:
         """Stop beating, and unregister from the controller."""
-        if self._task is None:
+        task, self._task = self._task, None
+        if task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
+        task.cancel()
+        await asyncio.wait([task])
         if self.registered:
             await self._post("/unregister_worker", {"worker_name": self.address})
             self.registered = False

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from llava.plugins import hooks
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import Load
+from llava.serve.middleware.request_end import CLIENT_CLOSED, RequestEnd
 
 DEFAULT_PREFIX = "llava:"
 LABEL = "model_name"
@@ -47,8 +48,10 @@ class WorkerMetrics:
     def _add_counters(self) -> None:
         self.prompt = self._counter("prompt_tokens", "Positions of prompts, image tokens included.")
         self.generated = self._counter("generation_tokens", "Tokens of answers.")
-        self.success = self._counter("request_success", "Requests that ended, by reason.", "finished_reason")
-        self.rejected = self._counter("requests_rejected", "Requests without an answer, by HTTP status.", "code")
+        answered = "Requests that ended in an answer, or whose client left (abort), by reason."
+        self.success = self._counter("request_success", answered, "finished_reason")
+        failed = "Requests that ended in a failure, before or during their answer, by HTTP status."
+        self.rejected = self._counter("requests_rejected", failed, "code")
         self.prompt.labels(self._model)  # exported from the start, as 0
         self.generated.labels(self._model)
 
@@ -63,11 +66,10 @@ class WorkerMetrics:
         gauge = Gauge(self._prefix + name, text, [LABEL], registry=self.registry)
         gauge.labels(self._model).set_function(value)
 
-    def record_end(self, request: EngineRequest, outcome: Outcome) -> None:
-        """Count an answer, complete or aborted; failures are counted by ``record_failure``."""
+    def record_work(self, request: EngineRequest, outcome: Outcome) -> None:
+        """Record the tokens and times of what the model has answered, for a client that is still there or not."""
         if not isinstance(outcome, Finished):
             return
-        self.success.labels(self._model, outcome.finish_reason).inc()
         self.prompt.labels(self._model).inc(request.generation.prompt_tokens)
         self.generated.labels(self._model).inc(len(outcome.answer.token_ids))
         self.queue.observe(request.queue_s)
@@ -78,6 +80,11 @@ class WorkerMetrics:
         if outcome.finish_reason != ABORT:
             self.total.observe(request.total_s)
 
-    def record_failure(self, status: int) -> None:
-        """Count a request that got a failure with this HTTP status instead of an answer."""
-        self.rejected.labels(self._model, str(status)).inc()
+    def record_end(self, end: RequestEnd) -> None:
+        """Count a request for an answer that has ended: in one counter, under one label."""
+        if end.finish_reason is not None:
+            self.success.labels(self._model, end.finish_reason).inc()
+        elif end.code == CLIENT_CLOSED:
+            self.success.labels(self._model, ABORT).inc()
+        else:
+            self.rejected.labels(self._model, str(end.code)).inc()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import OptionError
@@ -14,11 +16,12 @@ from llava.protocols import ImageSizes
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
-from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody
 from llava.serve.worker.request_images import read_images
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
 MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
+NUM_SEEDS = 2**63
 
 
 def parse_request(
@@ -37,6 +40,7 @@ def parse_request(
         raise RequestFailure(
             404, "no_such_model", f"this worker serves model {loaded.name!r}, not {body.model[:100]!r}"
         )
+    check_template(body.conv_mode, loaded)
     if len(body.prompt) > limits.max_prompt_characters:
         raise OptionError(
             f"the prompt has {len(body.prompt):,} characters; the maximum is {limits.max_prompt_characters:,}"
@@ -53,6 +57,13 @@ def parse_request(
     return GenerationRequest(prompt, images, sampling, stops, fields, prompt_tokens, echo=body.prompt)
 
 
+def check_template(conv_mode: str | None, loaded: LoadedModel) -> None:
+    """Raise RequestFailure for a prompt of another template than the model's; None: the client does not say which."""
+    if conv_mode is not None and conv_mode != (loaded.conv_mode or ""):
+        message = f"the prompt is rendered by the template {conv_mode!r}; this worker's is {loaded.conv_mode or ''!r}"
+        raise RequestFailure(409, OTHER_TEMPLATE, message)
+
+
 def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: RequestLimits) -> None:
     """Raise OptionError for a prompt that is longer than the limits or leaves no position for an answer."""
     longest = loaded.context_length - 1
@@ -60,10 +71,26 @@ def check_prompt_tokens(prompt_tokens: int, loaded: LoadedModel, limits: Request
 
 
 def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
-    """Return how tokens are chosen. Temperatures near 0, and a ``top_p`` of 0, are greedy."""
-    if body.temperature <= MAX_GREEDY_TEMPERATURE or body.top_p == 0:
-        return SamplingParams(max_new_tokens=max_new_tokens)
-    return SamplingParams(body.temperature, body.top_p, max_new_tokens=max_new_tokens, seed=body.seed)
+    """Return how tokens are chosen. Temperatures near 0, and a ``top_p`` of 0, are greedy.
+
+    Draws always have a seed: one that the client gave, or a random one, so that all engines draw alike and no request
+    disturbs another's. Raises OptionError where the answer cannot have ``min_tokens``.
+    """
+    sampling = SamplingParams(
+        max_new_tokens=max_new_tokens,
+        top_k=max(body.top_k, 0) if body.top_k is not None else None,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        frequency_penalty=body.frequency_penalty,
+        presence_penalty=body.presence_penalty,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+    )
+    if body.temperature > MAX_GREEDY_TEMPERATURE and body.top_p > 0:
+        seed = secrets.randbelow(NUM_SEEDS) if body.seed is None else body.seed
+        sampling = replace(sampling, temperature=body.temperature, top_p=body.top_p, seed=seed)
+    sampling.check()
+    return sampling
 
 
 def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:

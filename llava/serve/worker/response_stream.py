@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,14 +13,12 @@ import torch
 
 from llava.errors import LlavaError
 from llava.serve.engine.policy import ServingPolicy
-from llava.serve.engine.request import ABORT, EngineRequest, Finished, GenerationRequest, Outcome
+from llava.serve.engine.request import ABORT, EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import RequestQueue
+from llava.serve.middleware.request_end import current_end
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import chunk
-from llava.serve.worker.metrics import WorkerMetrics
 from llava.serve.worker.request_limits import RequestLimits
-
-log = logging.getLogger(__name__)
 
 CLIENT_DISCONNECTED, TIMEOUT, SHUTDOWN = "client_disconnected", "timeout", "shutting_down"  # why one is cancelled
 
@@ -47,7 +44,7 @@ class ResponseStream:
 
         self.request = EngineRequest(generation, request_id, wake)
 
-    async def chunks(self, policy: ServingPolicy, metrics: WorkerMetrics) -> AsyncIterator[bytes]:
+    async def chunks(self, policy: ServingPolicy) -> AsyncIterator[bytes]:
         """Yield ``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures or the error."""
         request, prompt, shown, tokens = self.request, self.request.generation.echo, "", 0
         try:
@@ -57,13 +54,9 @@ class ResponseStream:
                     shown, tokens = request.text, request.tokens
                     yield chunk(prompt + shown)
             yield self._last_chunk(policy)
-        except Exception as error:  # every error reaches the client; unexpected ones also the log
+        except Exception as error:  # noqa: BLE001 - every error reaches the client; unexpected ones also the log
             failure = failure_of(error)
-            metrics.record_failure(failure.status)
-            if failure.reason == "internal" and error is not request.outcome:
-                log.exception("request %s: failed", request.request_id)
-            elif failure.reason != "internal":
-                log.warning("request %s: %d %s", request.request_id, failure.status, failure.message)
+            current_end().fail(failure, error if failure.reason == "internal" else None)
             yield failure.chunk(request.request_id)
 
     async def _wait_for_change(self) -> None:
@@ -107,15 +100,15 @@ class ResponseStream:
         if notes := request.generation.images.notes:
             fields["image_notes"] = list(notes)
         reply = policy.reply(request.generation.fields, outcome)
-        return chunk(request.generation.echo + outcome.text, **fields, **reply)
+        last = chunk(request.generation.echo + outcome.text, **fields, **reply)
+        current_end().finish(outcome.finish_reason, describe(request, outcome))
+        return last
 
-    def close(self) -> bool:
-        """Stop the request where it is not finished, as nobody reads on; return whether it was stopped."""
-        if self.request.outcome is not None or self.request.cancelled_event.is_set():
-            return False
-        self.request.cancel(CLIENT_DISCONNECTED)
-        self._queue.drop(self.request)
-        return True
+    def close(self) -> None:
+        """Stop the request where it is not finished, as nobody reads on."""
+        if self.request.outcome is None and not self.request.cancelled_event.is_set():
+            self.request.cancel(CLIENT_DISCONNECTED)
+            self._queue.drop(self.request)
 
 
 def failure_of(error: BaseException) -> RequestFailure:
@@ -131,18 +124,9 @@ def failure_of(error: BaseException) -> RequestFailure:
     return RequestFailure(500, "internal", f"the worker failed while it answered: {type(error).__name__}: {first_line}")
 
 
-def log_end(request: EngineRequest, outcome: Outcome) -> None:
-    """Log one line about a request that has ended, or an unexpected error with its traceback."""
-    if isinstance(outcome, Finished):
-        reason = request.cancel_reason if outcome.finish_reason == ABORT else outcome.finish_reason
-        log.info(
-            "request %s: %d tokens, %s, queue %.0f ms, first token %.0f ms, total %.0f ms",
-            request.request_id,
-            len(outcome.answer.token_ids),
-            reason,
-            request.queue_s * 1000,
-            request.first_token_s(outcome) * 1000,
-            request.total_s * 1000,
-        )
-    elif failure_of(outcome).reason == "internal":
-        log.error("request %s: failed", request.request_id, exc_info=outcome)
+def describe(request: EngineRequest, outcome: Finished) -> str:
+    """Return what the log says about an answer: its length, and where its time was spent."""
+    return (
+        f"{outcome.finish_reason}, {len(outcome.answer.token_ids)} tokens, queue {request.queue_s * 1000:.0f} ms, "
+        f"first token {request.first_token_s(outcome) * 1000:.0f} ms, total {request.total_s * 1000:.0f} ms"
+    )

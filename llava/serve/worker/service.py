@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +10,13 @@ from dataclasses import dataclass, field
 import anyio.to_thread
 from prometheus_client import CollectorRegistry
 
-from llava.errors import LlavaError
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.policy import Policies, ServingPolicy
 from llava.serve.engine.request import EngineRequest, GenerationRequest, Outcome
 from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.engine.threads_engine import Engine, ThreadsEngine
+from llava.serve.hosting.lifecycle import Lifecycle
+from llava.serve.middleware.request_end import RequestEnd
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.image_pool import ImagePool
@@ -24,10 +24,9 @@ from llava.serve.worker.metrics import WorkerMetrics
 from llava.serve.worker.parse_request import parse_request
 from llava.serve.worker.request_images import is_large
 from llava.serve.worker.request_limits import RequestLimits
-from llava.serve.worker.response_stream import SHUTDOWN, ResponseStream, log_end
+from llava.serve.worker.response_stream import SHUTDOWN, ResponseStream
 
-log = logging.getLogger(__name__)
-
+GENERATE = "/worker_generate_stream"
 EngineMaker = Callable[[LoadedModel, RequestQueue, ServingPolicy], Engine]
 
 
@@ -48,9 +47,10 @@ class WorkerService:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     make_engine: EngineMaker = ThreadsEngine
     on_change: Callable[[], None] = lambda: None
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     def __post_init__(self) -> None:
-        self.queue = RequestQueue(self.slots, self.max_waiting, self._ended)
+        self.queue = RequestQueue(self.slots, self.max_waiting, self._ended, self._failed)
         self.images = ImagePool(self.limits.image_timeout_s, self.slots + self.max_waiting, self.limits.image_threads)
         self.metrics = WorkerMetrics(self.registry, self.loaded.name, self.queue.load)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
@@ -63,28 +63,26 @@ class WorkerService:
 
     def not_ready_reason(self) -> str | None:
         """Return why no request should be sent here; None where one may be."""
-        if self.queue.closed:
-            return "it is shutting down"
-        return None if self.engine.alive else "its engine has died; restart it"
+        if (failure := self.failure()) is not None:
+            return failure
+        return "it is shutting down" if self.queue.closed else self.lifecycle.not_ready_reason
+
+    def failure(self) -> str | None:
+        """Return why the process is to be restarted; None where it works."""
+        if self.lifecycle.failure is not None or self.queue.closed or self.engine.alive:
+            return self.lifecycle.failure
+        return "its engine has died; restart it"
 
     async def accept(self, body: GenerationBody, request_id: str) -> ResponseStream:
-        """Check a request and put it in the queue. Raises RequestFailure."""
+        """Check a request and put it in the queue. Raises RequestFailure or a ``LlavaError``."""
         arrived = time.perf_counter()  # reading its images counts
-        try:
-            if (reason := self.not_ready_reason()) is not None:
-                raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
-            self.queue.refuse_if_full()  # before any work is done for it
-            generation = await self._parse(body)
-            stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
-            stream.request.arrived = arrived
-            self.queue.put(stream.request)
-        except LlavaError as error:
-            failure = RequestFailure(400, "bad_request", str(error))
-            self._record_failure(failure, request_id)
-            raise failure from error
-        except RequestFailure as failure:
-            self._record_failure(failure, request_id)
-            raise
+        if (reason := self.not_ready_reason()) is not None:
+            raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
+        self.queue.refuse_if_full()  # before any work is done for it
+        generation = await self._parse(body)
+        stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
+        stream.request.arrived = arrived
+        self.queue.put(stream.request)
         self.on_change()
         return stream
 
@@ -97,13 +95,11 @@ class WorkerService:
 
     async def close(self, stream: ResponseStream) -> None:
         """Release what a reply holds once it has ended, however it did."""
-        if stream.close():
-            log.info("request %s: the client has disconnected", stream.request.request_id)
+        stream.close()
         self.on_change()
 
     def drain(self) -> None:
         """Accept nothing more; requests that were accepted are answered."""
-        log.info("draining: %s", self.queue.load())
         self.queue.close()
         self.on_change()
 
@@ -114,11 +110,14 @@ class WorkerService:
             if self.queue.drop(request):
                 request.end(RequestFailure(503, SHUTDOWN, "the worker is shutting down; please ask again"))
 
+    def record_end(self, end: RequestEnd) -> None:
+        """Count a request for an answer that has ended; others are not the worker's work."""
+        if end.handler == GENERATE:
+            self.metrics.record_end(end)
+
     def _ended(self, request: EngineRequest, outcome: Outcome) -> None:
-        self.metrics.record_end(request, outcome)
-        log_end(request, outcome)
+        self.metrics.record_work(request, outcome)
         self.on_change()
 
-    def _record_failure(self, failure: RequestFailure, request_id: str) -> None:
-        self.metrics.record_failure(failure.status)
-        log.warning("request %s: refused with %d: %s", request_id, failure.status, failure.message)
+    def _failed(self, error: BaseException) -> None:
+        self.lifecycle.fail("the engine", error)

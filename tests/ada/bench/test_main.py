@@ -15,6 +15,7 @@ from ada.bench.__main__ import main, make_parser
         (["quantized"], "quantized"),
         (["quantised"], "quantized"),
         (["load"], "load.command"),
+        (["hostile"], "hostile.command"),
     ],
 )
 def test_command_runs_its_module(command, module) -> None:
@@ -30,7 +31,7 @@ def test_defaults_of_a_command_are_its_own() -> None:
     assert make_parser().parse_args(["batch"]).rounds == 5 != make_parser().parse_args([]).rounds
 
 
-@pytest.mark.parametrize("command", ["prefill-decode", "adherence", "batch", "quantized", "load"])
+@pytest.mark.parametrize("command", ["prefill-decode", "adherence", "batch", "quantized", "load", "hostile"])
 def test_help_of_a_command_names_the_program(command, capsys) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -23,7 +23,7 @@ DOCUMENTED = {
     "budget_downgrades_total": set(),
     "requests_rejected_total": {"code"},
 }
-SERIES = re.compile(r"adallava:(\w+)(?:\{(.*?)\})?")
+SERIES = re.compile(r"(?:adallava:|(?=http_|process_))\b(\w+)(?:\{(.*?)\})?")
 FUNCTIONS = {"sum", "min", "rate", "histogram_quantile", "by"}
 ADDED_BY_PROMETHEUS = {"instance"}
 
@@ -59,8 +59,8 @@ def test_dashboard_queries_exported_series_only(dashboard, exposed) -> None:
         assert set(re.findall(r"(\w+)=", selector)) <= exposed[name] | ADDED_BY_PROMETHEUS, (name, selector)
     for expression in expressions:
         assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
-        by = {label for group in re.findall(r"by \((\w+)\)", expression) for label in group.split()}
-        assert by <= set().union(*(exposed[name] for name, _ in SERIES.findall(expression)))
+        by = {label for group in re.findall(r"by \(([\w, ]+)\)", expression) for label in re.findall(r"\w+", group)}
+        assert by <= set().union(*(exposed[name] for name, _ in SERIES.findall(expression))) | ADDED_BY_PROMETHEUS
         assert set(re.findall(r"\b([a-z_]+)\s*\(", expression)) - FUNCTIONS <= {"label_values"}, expression
 
 

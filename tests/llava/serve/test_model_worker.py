@@ -38,7 +38,7 @@ def test_parse_arguments_defaults_are_upstreams_and_plug_ins_add_flags() -> None
     ],
 )
 def test_main_bad_value_is_a_user_error_that_names_the_flag(adaptive_checkpoint, capsys, flags) -> None:
-    assert main(["--model-path", str(adaptive_checkpoint), "--device", "cpu", *flags]) == 2
+    assert main(["--model-path", str(adaptive_checkpoint), "--device", "cpu", "--port", "0", *flags]) == 2
     message = capsys.readouterr().err
     assert (flags[0] in message or "registration token" in message) and "Traceback" not in message
 

@@ -1,5 +1,6 @@
 """The OpenAI-style API over real sockets: streams as they grow, clients that disconnect, a full queue; its keys."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from fixtures.fake_controller import FakeController, asking
+from fixtures.fake_controller import FakeController, api_app, asking
+from fixtures.serving import metric_samples
 
 from llava.flags import from_flags
 from llava.serve import openai_api
@@ -132,7 +134,7 @@ WRONG = [None, "Bearer wrong", "first", "Basic first", "Bearer first,second"]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("authorization", ["Bearer first", "Bearer second"])
+@pytest.mark.parametrize("authorization", ["Bearer first", "Bearer second", "bearer first", "BEARER  second"])
 async def test_right_key_is_accepted(authorization) -> None:
     async with guarded(authorization) as client:
         assert (await client.get("/v1/models")).status_code == 200
@@ -176,3 +178,84 @@ def test_flags_without_image_urls_fetch_nothing() -> None:
 def test_main_bad_limit_is_a_user_error(capsys) -> None:
     assert openai_api.main(["--body-timeout", "-1"]) == 2
     assert "--body-timeout is -1" in capsys.readouterr().err
+
+
+ANSWER = b'{"text": "w5 sun", "error_code": 0, "finish_reason": "stop", "usage": {"prompt_tokens": 1, '
+ANSWER += b'"completion_tokens": 1, "total_tokens": 2}}\0'
+TIMEOUT = b'{"text": "too slow", "error_code": 1, "reason": "timeout"}\0'
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("fields", "answer", "status", "counted"),
+    [
+        ({}, ANSWER, 200, "200"),
+        ({"stream": True}, ANSWER, 200, "200"),
+        ({}, TIMEOUT, 504, "504"),
+        ({"stream": True}, TIMEOUT, 200, "504"),
+        ({"stream": True}, b"", 200, "502"),
+        ({}, httpx.ConnectError("refused"), 503, "503"),
+        ({"messages": 5}, ANSWER, 400, "400"),
+        ({"tools": [{}]}, ANSWER, 400, "400"),
+    ],
+)
+async def test_chat_is_counted_once_by_how_it_ends(caplog, fields, answer, status, counted) -> None:
+    caplog.set_level("INFO")
+    app = api_app(worker_generate_stream=answer)
+    async with asking(app) as client:
+        assert (await client.post("/v1/chat/completions", json={**CHAT, **fields})).status_code == status
+        samples = metric_samples((await client.get("/metrics")).text)
+    start = "http_requests_total /v1/chat/completions "
+    ends = {name.removeprefix(start): value for name, value in samples.items() if name.startswith(start)}
+    assert ends == {f"POST {counted}": 1}
+    lines = [record for record in caplog.records if "/v1/chat/completions" in record.getMessage()]
+    assert len(lines) == 1 and f" {counted} " in lines[0].getMessage()
+
+
+@pytest.mark.anyio
+async def test_monitoring_needs_no_key_and_says_whether_models_can_be_asked() -> None:
+    client = httpx.AsyncClient(transport=FakeController())
+    api = ChatApi(ControllerClient("http://controller", client), keys=("secret-1",))
+    async with asking(create_app(api)) as asked:
+        assert [(await asked.get(path)).status_code for path in ("/health", "/ready", "/metrics")] == [200] * 3
+        assert (await asked.get("/v1/models")).status_code == 401
+        assert (await asked.get("/ready")).json()["models"] == ["tiny"]
+        samples = metric_samples((await asked.get("/metrics")).text)
+        assert samples["http_requests_total /v1/models GET 401"] == 1
+        api.lifecycle.drain()
+        assert (await asked.get("/ready")).status_code == 503 and (await asked.get("/health")).status_code == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("reply", [{"models": []}, httpx.ConnectError("refused")])
+async def test_api_without_models_is_not_ready(reply) -> None:
+    async with asking(api_app(list_models=reply)) as client:
+        ready = await client.get("/ready")
+    assert ready.status_code == 503 and ready.json()["models"] == [] and "controller" in ready.json()["reason"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [True, False])
+async def test_answer_that_outlasts_the_drain_ends_with_a_failure(stream) -> None:
+    class Slow(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            yield b'{"text": "w5 a", "error_code": 0}\0'
+            await asyncio.Event().wait()
+
+    class Controller(FakeController):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/worker_generate_stream":
+                return httpx.Response(200, stream=Slow())
+            return await super().handle_async_request(request)
+
+    api = ChatApi(ControllerClient("http://controller", httpx.AsyncClient(transport=Controller())))
+    async with asking(create_app(api)) as client:
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+        while not api.lifecycle.in_flight:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        api.lifecycle.drain()
+        api.lifecycle.abandon()
+        reply = await asyncio.wait_for(asked, WAIT_S)
+    assert "shutting_down" in reply.text and reply.status_code == (200 if stream else 503)
+    assert not stream or reply.text.endswith("data: [DONE]\n\n")

@@ -199,7 +199,18 @@ def failing_decode(forward):
     return fail
 
 
-def test_refuse_unbatchable_repetition_penalty_names_setting_and_flag(model, monkeypatch):
-    monkeypatch.setattr(model.model.generation_config, "repetition_penalty", 1.2)
-    with pytest.raises(OptionError, match=r"repetition_penalty to 1\.2.*--engine threads"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("repetition_penalty", 1.2),
+        ("min_new_tokens", 5),
+        ("min_length", 3),
+        ("suppress_tokens", [4]),
+        ("bad_words_ids", [[4]]),
+        ("forced_eos_token_id", 2),
+    ],
+)
+def test_refuse_unbatchable_setting_of_the_model_is_named_with_the_flag(model, monkeypatch, name, value):
+    monkeypatch.setattr(model.model.generation_config, name, value)
+    with pytest.raises(OptionError, match=rf"{name} to .*--engine threads"):
         refuse_unbatchable(model.model)

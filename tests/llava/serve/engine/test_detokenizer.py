@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from llava.serve.engine.detokenizer import IncrementalDetokenizer, cut_at_stop, partial_stop_length
+from llava.serve.engine.detokenizer import (
+    IncrementalDetokenizer,
+    cut_at_stop,
+    partial_stop_length,
+    special_ids,
+)
 
 WORDS = ["▁the", "▁cat", "s", "▁", ".", "é", "▁END", "EN", "D"]
 
@@ -30,8 +35,8 @@ def ids_of(*pieces: str | bytes) -> list[int]:
     return out
 
 
-def run(tokenizer, ids, stops=()):
-    stream = IncrementalDetokenizer(tokenizer, stops)
+def run(tokenizer, ids, stops=(), **options):
+    stream = IncrementalDetokenizer(tokenizer, stops, **options)
     return stream, [stream.add(token_id) for token_id in ids]
 
 
@@ -64,9 +69,38 @@ def test_add_shows_no_part_of_a_stop_text(tokenizer, pieces, stop) -> None:
     ids = ids_of(*pieces)
     stream, shown = run(tokenizer, ids, [stop])
     complete = tokenizer.decode(ids)
-    expected = complete.split(stop)[0]
-    assert stream.finish() == expected and stream.stopped == (stop in complete)
+    blank = len(complete) - len(complete.lstrip())
+    ends = [at for at in range(len(complete)) if complete[at:].startswith(stop) and at + len(stop) > blank]
+    expected = complete[: ends[0]] if ends else complete
+    assert stream.finish() == expected and stream.stopped == bool(ends)
     assert all(expected.startswith(text) for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"), [(" ", " the"), ("\n", " the cats."), ("  ", " the cats."), (" the", ""), ("s", " the cat")]
+)
+def test_add_spaces_before_an_answer_do_not_end_it(tokenizer, stop, expected) -> None:
+    stream, shown = run(tokenizer, ids_of("▁", "▁the", "▁cat", "s", "."), [stop])
+    assert stream.finish() == expected and shown[-1] == expected
+    assert stream.stopped == (expected != " the cats.")
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "expected"),
+    [(0, "the "), (3, "the "), (4, "the END cats "), (6, "the END cats "), (7, "the END cats END")],
+)
+def test_add_stop_text_within_the_minimum_does_not_end_the_answer(tokenizer, min_tokens, expected) -> None:
+    ids = ids_of("▁the", "▁", "EN", "D", "▁cat", "s", "▁END")  # a stop text ends with the 4th and the 7th token
+    stream, shown = run(tokenizer, ids, ["END"], min_tokens=min_tokens)
+    assert stream.finish() == shown[-1] == expected and stream.stopped == (min_tokens < 7)
+
+
+def test_special_ids_are_those_of_texts_that_decoding_leaves_out(tokenizer) -> None:
+    assert special_ids(tokenizer, ["</s>", "END", "the", ""]) == [1]
+    stream, _ = run(tokenizer, [*ids_of("▁the"), 1], stop_ids=[1])
+    assert stream.stopped and stream.finish() == "the"
+    stream, _ = run(tokenizer, [*ids_of("▁the"), 1, *ids_of("▁cat")], stop_ids=[1], min_tokens=2)
+    assert not stream.stopped and stream.finish() == "the cat"
 
 
 def test_partial_stop_length_is_the_longest_possible_beginning() -> None:

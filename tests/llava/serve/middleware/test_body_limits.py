@@ -31,6 +31,7 @@ class Exchange:
             for index, piece in enumerate(pieces)
         ]
         self.sent: list[dict] = []
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def receive(self) -> dict:
         if not self.incoming:
@@ -41,7 +42,8 @@ class Exchange:
         self.sent.append(message)
 
     async def run(self, app, limits: BodyLimits = LIMITS) -> "Exchange":
-        await LimitedBodies(app, limits)({"type": "http"}, self.receive, self.send)
+        scope = {"type": "http", "headers": self.headers}
+        await LimitedBodies(app, limits)(scope, self.receive, self.send)
         return self
 
     @property

@@ -41,7 +41,15 @@ def test_header_of_a_token_fits_it() -> None:
     assert header(None) == {}
 
 
-@pytest.mark.parametrize("authorization", [None, "", "secret", "Bearer secret2", "Basic secret", "é"])
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "secret", "Bearer secret2", "Basic secret", "é", "Bearer", "Bearersecret", "Bearer sec ret"],
+)
 def test_header_without_the_token_does_not_fit(authorization: str | None) -> None:
     assert not fits("secret", authorization)
     assert fits(None, authorization), "without a token everyone fits"
+
+
+@pytest.mark.parametrize("authorization", ["bearer secret", "BEARER secret", "bEaReR  secret "])
+def test_scheme_is_of_any_case(authorization: str) -> None:
+    assert fits("secret", authorization)

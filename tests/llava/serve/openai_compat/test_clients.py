@@ -27,14 +27,14 @@ def client(served) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def alone(loaded):
-    """``alone(text, image=None, tokens, **options)``: the same model's greedy answer, without any server."""
+    """``alone(text, image=None, tokens, begun, **options)``: the same model's greedy answer, without any server."""
 
-    def ask(text, image=None, tokens=6, **options) -> str:
+    def ask(text, image=None, tokens=6, begun="", **options) -> str:
         result = answer(
             loaded.model,
             loaded.tokenizer,
             loaded.image_processor,
-            TEMPLATE.format(text),
+            TEMPLATE.format(text) + begun,
             [] if image is None else [load_image(image)],
             sampling=SamplingParams(max_new_tokens=tokens),
             options=options,
@@ -130,6 +130,18 @@ def test_openai_chat_of_several_turns_ends_at_a_stop_text(client, alone) -> None
     cut = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=8, stop=[stop])
     assert cut.choices[0].message.content == full[: full.index(stop)].strip()
     assert cut.choices[0].finish_reason == "stop"
+
+
+def test_openai_stop_of_one_space_ends_after_the_first_word(client, alone) -> None:
+    chat = [{"role": "user", "content": "w5"}]
+    got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=8, stop=" ")
+    assert got.choices[0].message.content == alone("w5", tokens=8).split()[0]
+
+
+def test_openai_last_assistant_message_is_continued(client, alone) -> None:
+    chat = [{"role": "user", "content": "w5"}, {"role": "assistant", "content": "w8 w9 "}]
+    got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=5)
+    assert got.choices[0].message.content == alone("w5", tokens=5, begun=" w8 w9") != alone("w5", tokens=5)
 
 
 def test_openai_seed_repeats_and_top_p_limits_the_draws(client, alone) -> None:

@@ -32,3 +32,11 @@ async def test_failure_becomes_a_status_and_a_message(name: str) -> None:
     async with asking(api_app(**replies)) as client:
         reply = await client.post("/v1/chat/completions", json=CHAT)
     assert reply.status_code == status and words in reply.json()["error"]["message"], reply.text
+
+
+@pytest.mark.parametrize("name", ["org/model", "tiny", "a/b/c", "weights v1.5"])
+async def test_model_is_found_by_its_name_with_slashes(name: str) -> None:
+    async with asking(api_app(list_models={"models": [name]})) as client:
+        found, missing = await client.get(f"/v1/models/{name}"), await client.get(f"/v1/models/{name}/x")
+    assert found.status_code == 200 and found.json()["id"] == name
+    assert missing.status_code == 404 and missing.json()["error"]["code"] == "model_not_found"

@@ -64,11 +64,13 @@ def test_random_requests_never_get_a_500(addresses, server) -> None:
 
 
 def test_openapi_document_lists_every_endpoint(served) -> None:
+    monitoring = {"/health", "/ready", "/metrics"}
     paths = {
         served.controller: {"/register_worker", "/refresh_all_workers", "/list_models", "/get_worker_address"}
-        | {"/receive_heart_beat", "/worker_generate_stream", "/worker_get_status", "/unregister_worker", "/health"},
-        served.worker: {"/worker_generate_stream", "/worker_get_status", "/health", "/ready", "/metrics"},
-        served.api: {"/v1/models", "/v1/models/{model}", "/v1/chat/completions", "/health"},
+        | {"/receive_heart_beat", "/worker_generate_stream", "/worker_get_status", "/unregister_worker"}
+        | monitoring,
+        served.worker: {"/worker_generate_stream", "/worker_get_status"} | monitoring,
+        served.api: {"/v1/models", "/v1/models/{model}", "/v1/chat/completions"} | monitoring,
     }
     for server, expected in paths.items():
         document = httpx.get(f"{server.address}/openapi.json", trust_env=False).json()

@@ -33,3 +33,13 @@ async def test_events_have_pieces_without_surrounding_space_and_the_metadata_at_
     assert [piece for piece in pieces if piece] == ["a", " b"]
     assert events[-1]["llava"] == {"total_ms": 5, "more": {"x": 1}}
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("text", ["", " ", "a <image> b", "<image>", "<im<image>age>", "USER: no", "</s>", "\ud800"])
+async def test_answer_may_be_sent_back_as_it_came(text: str) -> None:
+    answer = chunk(f"{PROMPT} {text}", finish_reason="stop", usage=USAGE)
+    async with asking(api_app(worker_generate_stream=answer)) as client:
+        message = (await client.post("/v1/chat/completions", json=CHAT)).json()["choices"][0]["message"]
+        chat = [*CHAT["messages"], message, {"role": "user", "content": "w6"}]
+        again = await client.post("/v1/chat/completions", json={**CHAT, "messages": chat})
+    assert again.status_code == 200, again.text

@@ -8,8 +8,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import anyio
 import httpx
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from llava.errors import ImageError
 from llava.serve.openai_compat.safe_fetch import MAX_REDIRECTS, PublicFetcher
@@ -204,3 +207,58 @@ async def test_fetch_certificate_is_checked_against_the_name_not_the_ip(net, tmp
         await fetcher.fetch(f"https://other.example:{port}/image")
     server.shutdown()
     server.server_close()
+
+
+HOSTS = st.one_of(
+    st.text(alphabet="ab0.-_:/@?#[]%\\ \t\r\n\0é。．xn--ü🐈\u200d1", max_size=30),
+    st.text(alphabet="xn-a0.", max_size=25),
+    st.integers(-5, 10**20).map(lambda port: f"a.example:{port}/"),
+    st.text(max_size=20),
+)
+
+
+async def streamed(data: bytes):
+    yield data
+
+
+def fetcher_of(answer) -> PublicFetcher:
+    """A fetcher whose every request ``answer`` answers, and to which every host is public."""
+
+    async def resolve(host: str, port: int) -> list[str]:
+        assert host and 0 < port < 65536
+        return ["192.0.2.1"]
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return PublicFetcher(LIMIT, 10, client, resolve, lambda address: True)
+
+
+@settings(deadline=None, max_examples=500)
+@given(scheme=st.sampled_from(["http://", "https://", "//", ""]), host=HOSTS)
+@example(scheme="http://", host="xn--n-00.x-/")
+@example(scheme="http://", host="a.example:99999/")
+@example(scheme="//", host="[")
+def test_fetch_of_any_text_is_an_image_or_a_user_error(scheme, host) -> None:
+    """As the URL, and as where another one redirects to."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/start":
+            return httpx.Response(200, content=streamed(IMAGE))
+        try:
+            return httpx.Response(302, headers={"Location": scheme + host})
+        except UnicodeEncodeError:  # a header cannot carry it
+            return httpx.Response(302, headers={"Location": "//["})
+
+    async def fetch(url: str) -> bytes:
+        try:
+            return await fetcher_of(answer).fetch(url)
+        except ImageError:
+            return IMAGE
+
+    for url in (scheme + host, "http://a.example/start"):
+        assert anyio.run(fetch, url) == IMAGE
+
+
+@pytest.mark.parametrize("host", ["xn--n-00.x-", "a.example:99999", "[::g]", "a b", "", ":80", "\udcff"])
+async def test_resolved_hosts_are_plain(host) -> None:
+    with pytest.raises(ImageError):
+        await PublicFetcher(LIMIT, 10).fetch(f"http://{host}/a.png")

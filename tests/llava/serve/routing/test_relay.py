@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from fixtures.fake_workers import Pieces, address_of, answering
+from fixtures.serving import metric_samples
 
 from llava.serve.protocol.schemas import chunk
 
@@ -158,3 +159,62 @@ async def test_client_that_disconnects_closes_the_workers_answer(fleet, connect)
     client.left.set()
     await client.task
     assert closed.is_set()
+
+
+async def counted(fleet) -> dict[str, float]:
+    """Requests for an answer by method and status, as the controller's metrics say."""
+    samples = metric_samples((await fleet.client.get("/metrics")).text)
+    start = "http_requests_total /worker_generate_stream "
+    return {name.removeprefix(start): value for name, value in samples.items() if name.startswith(start)}
+
+
+FAILED = b'{"text": "it broke", "error_code": 1, "reason": "%s"}\0'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([b'{"text": "w5", "error_code": 0}\0'], "200"),
+        ([b'{"text": "w5", "error_code": 0}\0', FAILED % b"internal"], "500"),
+        ([FAILED % b"timeout"], "504"),
+        ([FAILED % b"engine_failed"], "503"),
+        ([b'{"text": "w5", "error_code": 0}\0', httpx.ReadError("lost")], "502"),
+        ([b'{"text": "w5"'], "502"),
+        ([b"not JSON\0"], "200"),
+        ([], "200"),
+    ],
+)
+async def test_answer_is_counted_once_by_how_it_ends(fleet, pieces, status) -> None:
+    await fleet.add(1, answering(*pieces))
+    await fleet.ask()
+    assert await counted(fleet) == {f"POST {status}": 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "counted_as"), [(429, 429), (404, 404), (500, 500), (302, 502), (204, 502), (599, 599)]
+)
+async def test_refusal_of_a_worker_is_counted_under_a_status_of_http(fleet, sent, counted_as) -> None:
+    await fleet.add(1, answering(b"{}", status=sent))
+    assert (await fleet.ask()).status_code == counted_as
+    assert await counted(fleet) == {f"POST {counted_as}": 1}
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/" + "x" * 5000, "/%00", "/list_models/", "/health/../x"])
+async def test_paths_that_clients_invent_become_no_label(fleet, path) -> None:
+    await fleet.client.get(path)
+    await fleet.client.request("BREW", "/list_models")
+    samples = metric_samples((await fleet.client.get("/metrics")).text)
+    handlers = {name.split()[1] for name in samples if name.startswith("http_requests_total ")}
+    methods = {name.split()[2] for name in samples if name.startswith("http_requests_total ")}
+    assert handlers <= {"none", "/list_models", "/health"} and methods <= {"GET", "other"}
+
+
+async def test_ready_controller_names_its_models_and_is_not_without_workers(fleet) -> None:
+    nothing = await fleet.client.get("/ready")
+    assert nothing.status_code == 503 and nothing.json()["reason"] == "no worker is registered"
+    await fleet.add(1, answering())
+    assert (await fleet.client.get("/ready")).json() == {"ready": True, "reason": None, "models": ["tiny"]}
+    fleet.controller.lifecycle.drain()
+    assert (await fleet.client.get("/ready")).status_code == 503
+    assert (await fleet.ask()).json()["reason"] == "shutting_down"
+    assert (await fleet.client.get("/health")).json() == {"status": "ok", "workers": 1}

@@ -4,9 +4,12 @@ import random
 from collections import Counter
 
 import pytest
+from fixtures.serving import metric_samples
+from prometheus_client import generate_latest
 
+from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import WorkerStatus
-from llava.serve.routing.worker_registry import WorkerRegistry
+from llava.serve.routing.worker_registry import MAX_WORKERS, WorkerRegistry
 
 
 @pytest.fixture
@@ -87,3 +90,57 @@ def test_forget_says_whether_the_worker_was_registered(make_registry) -> None:
     registry = make_registry("lottery", a=(["m"], 1, 2))
     assert registry.forget("a", "test")
     assert not registry.forget("a", "test")
+
+
+def test_choose_idle_workers_take_turns(make_registry, now) -> None:
+    registry = make_registry("shortest_queue", a=(["m"], 1, 0), b=(["m"], 1, 0), c=(["m"], 1, 0))
+    chosen = []
+    for _ in range(9):
+        chosen.append(registry.choose("m"))
+        for name in "abc":  # each has answered before the next request comes
+            registry.receive_heartbeat(name, 0)
+    assert chosen == ["a", "b", "c"] * 3
+
+
+@pytest.mark.parametrize("load", [0, 3])
+def test_choose_equal_loads_share_requests_evenly_whatever_the_speeds(make_registry, load) -> None:
+    registry = make_registry("shortest_queue", slow=(["m"], 1, load), quick=(["m"], 2, 2 * load))
+    counts: Counter = Counter()
+    for _ in range(100):
+        counts[registry.choose("m")] += 1
+        registry.receive_heartbeat("slow", load)
+        registry.receive_heartbeat("quick", 2 * load)
+    assert counts == {"slow": 50, "quick": 50}
+
+
+def test_choose_turn_survives_registering_again(make_registry) -> None:
+    registry = make_registry("shortest_queue", a=(["m"], 1, 0), b=(["m"], 1, 0))
+    assert registry.choose("m") == "a"
+    registry.register("a", True, WorkerStatus(model_names=["m"]))
+    registry.receive_heartbeat("b", 0)
+    assert registry.choose("m") == "b"
+
+
+def test_register_more_than_the_maximum_is_refused_and_known_ones_may_return(make_registry, now) -> None:
+    registry = make_registry("shortest_queue")
+    status = WorkerStatus(model_names=["m"])
+    for number in range(MAX_WORKERS):
+        registry.register(f"http://localhost:{number}", True, status)
+    with pytest.raises(RequestFailure, match=str(MAX_WORKERS)):
+        registry.register("http://localhost:9999", True, status)
+    registry.register("http://localhost:0", True, status)
+    now[0] = 31.0
+    registry.register("http://localhost:9999", True, status)
+    assert list(registry.workers()) == ["http://localhost:9999"], "those without a heartbeat make way"
+
+
+def test_register_logs_a_bounded_line(make_registry, caplog) -> None:
+    caplog.set_level("INFO")
+    make_registry("shortest_queue", a=(["m" * 300] * 100, 1, 0))
+    assert all(len(record.getMessage()) < 10_000 for record in caplog.records)
+
+
+def test_metrics_count_workers_and_their_requests(make_registry) -> None:
+    registry = make_registry("shortest_queue", a=(["m"], 1, 2), b=(["n"], 1, 3))
+    samples = metric_samples(generate_latest(registry.metrics()).decode())
+    assert (samples["llava:num_workers"], samples["llava:num_requests"]) == (2, 5)

@@ -1,5 +1,6 @@
 """A demo page whose controller answers as the test says."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,21 +13,34 @@ from llava.serve.web.vote_log import VoteLog
 
 
 class FakeClient:
-    """A controller's client that answers every request in two chunks. ``requests``: the bodies that it got."""
+    """A controller's client that answers every request in two chunks. ``requests``: the bodies that it got.
+
+    failure: raised after the first chunk. refusal: raised before it.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Mapping[str, Any]] = []
         self.failure: LlavaError | None = None
+        self.refusal: LlavaError | None = None
+        self.text = "sunny"
+        self.goes_on = threading.Event()  # the second chunk waits for it
+        self.goes_on.set()
+
+    def models(self, refresh: bool) -> list[str]:
+        return ["m"]
 
     def conv_mode(self, model: str) -> str:
         return "vicuna_v1"
 
     def answer(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         self.requests.append(body)
-        yield {"text": f"{body['prompt']} sun"}
+        if self.refusal is not None:
+            raise self.refusal
+        yield {"text": f"{body['prompt']} {self.text[:3]}"}
+        assert self.goes_on.wait(60)
         if self.failure is not None:
             raise self.failure
-        yield {"text": f"{body['prompt']} sunny", "finish_reason": "stop"}
+        yield {"text": f"{body['prompt']} {self.text}", "finish_reason": "stop"}
 
 
 class StrengthPart:

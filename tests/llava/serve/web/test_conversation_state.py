@@ -8,7 +8,8 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
-from llava.serve.web.conversation_state import MAX_SIDE, WebChat
+from llava.serve.web.conversation_state import MAX_IMAGES, MAX_SIDE, WebChat
+from llava.serve.worker.request_limits import RequestLimits
 
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
 
@@ -56,14 +57,72 @@ def test_web_chat_large_image_is_sent_smaller(tmp_path) -> None:
     assert chat.turns[0].images[0].open().size == (MAX_SIDE, MAX_SIDE // 10)
 
 
+def test_web_chat_photo_of_a_phone_is_sent_upright(tmp_path) -> None:
+    """Stored on its side with EXIF orientation 6: turned a quarter clockwise, what was left is at the top."""
+    photo = Image.new("RGB", (40, 20), "blue")
+    photo.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.jpg"
+    photo.save(path, exif=exif, quality=95)
+    chat = WebChat("m")
+    chat.ask("?", [str(path)])
+    sent = chat.turns[0].images[0].open()
+    assert sent.size == (20, 40)
+    top, bottom = sent.getpixel((10, 5)), sent.getpixel((10, 35))
+    assert top[0] > 200 > 50 > top[2] and bottom[2] > 200 > 50 > bottom[0]
+
+
+@pytest.mark.parametrize("form", ["TIFF", "EPS", "PPM", "ICO", "TGA", "animation"])
+def test_web_chat_formats_are_those_of_workers(tmp_path, form) -> None:
+    path = tmp_path / "image.png"  # the name says nothing
+    image = Image.new("RGB", (16, 16), "red")
+    if form == "animation":
+        image.save(path, "GIF", save_all=True, append_images=[Image.new("RGB", (16, 16), "blue")])
+    else:
+        image.save(path, form)
+    with pytest.raises(ImageError, match="image 2") as raised:
+        WebChat("m").ask("?", [str(save(tmp_path / "good.png")), str(path)])
+    assert str(tmp_path) not in str(raised.value)
+
+
+def save(path):
+    Image.new("RGB", (16, 16)).save(path)
+    return path
+
+
+def test_web_chat_takes_as_many_images_as_workers_do(tmp_path) -> None:
+    path = str(save(tmp_path / "a.png"))
+    chat = WebChat("m")
+    chat.ask("?", [path] * (MAX_IMAGES - 1))
+    with pytest.raises(ImageError, match="Clear"):
+        chat.ask("?", [path] * 2)
+    chat.ask("?", [path])
+    assert RequestLimits().max_images == MAX_IMAGES
+
+
+def test_web_chat_answer_without_text_is_left_out(chat) -> None:
+    chat.turns[0].answer = ""
+    prompt = chat.request(SAMPLING, {})["prompt"]
+    assert prompt.endswith(f" USER: {DEFAULT_IMAGE_TOKEN}\nWhat is this?\nAnd now? ASSISTANT:")
+
+
+@pytest.mark.parametrize(("mode", "said"), [(None, {}), ("", {"conv_mode": ""}), ("v1", {"conv_mode": "v1"})])
+def test_web_chat_request_says_which_template_it_follows(mode, said) -> None:
+    chat = WebChat("m", mode)
+    chat.ask("?", [])
+    assert {name: value for name, value in chat.request(SAMPLING, {}).items() if name == "conv_mode"} == said
+
+
 @pytest.mark.parametrize(("name", "content"), [("no.png", b"not an image"), ("missing.png", None)])
 def test_web_chat_bad_image_is_refused_and_changes_nothing(chat, tmp_path, name, content) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     before = chat.record()
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match="image 1") as raised:
         chat.ask("And this?", [str(path)])
+    assert str(tmp_path) not in str(raised.value)
     with pytest.raises(ImageError, match="nothing to ask"):
         chat.ask("  ", [])
     assert chat.record() == before

@@ -54,8 +54,8 @@ IMAGE, PNG = "<image>\nw5", encoded(image_bytes())
 FIELDS = {
     "no prompt": ({"prompt": None}, 422, ["prompt"]),
     "empty prompt": ({"prompt": ""}, 422, ["prompt"]),
-    "prompt a number": ({"prompt": 5}, 422, ["prompt", "string"]),
-    "prompt a list": ({"prompt": ["w5"]}, 422, ["prompt", "string"]),
+    "prompt a number": ({"prompt": 5}, 422, ["prompt", "a text"]),
+    "prompt a list": ({"prompt": ["w5"]}, 422, ["prompt", "a text"]),
     "prompt an object": ({"prompt": {"text": "w5"}}, 422, ["prompt"]),
     "half a surrogate pair": ({"prompt": "\ud800"}, 422, ["prompt"]),
     "prompt too long": ({"prompt": "w5 " * 2000}, 400, ["6,000 characters", "5,000"]),

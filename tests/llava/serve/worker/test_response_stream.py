@@ -244,7 +244,7 @@ async def test_dead_engine_makes_the_worker_not_ready(connect, worker, slow_engi
         service.queue._closed = False
         ready = await client.get("/ready")
         assert ready.status_code == 503 and "engine has died" in ready.json()["reason"]
-        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/health")).status_code == 503
         asked = await client.post("/worker_generate_stream", json={"prompt": "w5"})
         assert asked.status_code == 503 and "engine has died" in asked.json()["text"]
 
@@ -264,5 +264,5 @@ async def test_request_that_starts_as_its_wait_ends_goes_on(make_service):
     stream = ResponseStream(question, "one", service.queue, limits, 1)
     # As if the engine's call were still on its way when the time is up.
     asyncio.get_running_loop().call_later(0.05, setattr, stream.request, "began", time.perf_counter() + 0.05)
-    [said] = [part async for part in stream.chunks(service.policy, service.metrics)]
+    [said] = [part async for part in stream.chunks(service.policy)]
     assert b"took more than 0.4 s" in said

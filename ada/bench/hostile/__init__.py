@@ -1,0 +1,1 @@
+"""The benchmark of hostile neighbours: what they cost others, and whether every request is accounted for."""

@@ -1,0 +1,78 @@
+"""ASGI middleware that counts the requests in flight, and refuses new ones while the server drains or has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llava.serve.hosting.lifecycle import Lifecycle
+from llava.serve.middleware.request_end import current_end
+from llava.serve.protocol.errors import ErrorFormat, RequestFailure, refuse
+
+LastPiece = Callable[[RequestFailure, "str | None"], bytes]  # (failure, request id) -> end of a stream
+MONITORING = ("/health", "/ready", "/metrics")
+
+
+class Draining:
+    """ASGI middleware that lets a server end without losing a request.
+
+    ``open_paths`` are always answered, and waited for by nobody; one that ends with a slash stands for all below it.
+    What the lifecycle abandons ends with a failure: ``error_format`` makes the reply, ``last_piece`` ends a stream.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifecycle: Lifecycle,
+        open_paths: tuple[str, ...] = MONITORING,
+        error_format: ErrorFormat = RequestFailure.response,
+        last_piece: LastPiece = RequestFailure.chunk,
+    ) -> None:
+        self.app = app
+        self.lifecycle = lifecycle
+        self.open_paths = open_paths
+        self.error_format = error_format
+        self.last_piece = last_piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request: refuse it with 503, or pass it on and count it until its reply is complete."""
+        if scope["type"] != "http" or self._is_open(scope["path"]):
+            await self.app(scope, receive, send)
+        elif (reason := self.lifecycle.not_ready_reason) is not None:
+            failure = RequestFailure(503, "shutting_down", f"this server takes no requests: {reason}", retry_after=1)
+            await refuse(failure, self.error_format, scope, receive, send)
+        else:
+            self.lifecycle.in_flight += 1
+            try:
+                await self._answer(scope, receive, send)
+            finally:
+                self.lifecycle.in_flight -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        with anyio.CancelScope() as cancel_scope:
+            self.lifecycle.cancels.add(cancel_scope.cancel)
+            try:
+                await self.app(scope, receive, send_and_note)
+            finally:
+                self.lifecycle.cancels.discard(cancel_scope.cancel)
+        if not cancel_scope.cancelled_caught:
+            return
+        failure = RequestFailure(503, "shutting_down", "the server is shutting down and stopped the answer; ask again")
+        if not begun:
+            await refuse(failure, self.error_format, scope, receive, send)
+            return
+        current_end().fail(failure)
+        last = self.last_piece(failure, scope.get("state", {}).get("request_id"))
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    def _is_open(self, path: str) -> bool:
+        return path in self.open_paths or path.startswith(tuple(open_ for open_ in self.open_paths if open_[-1] == "/"))

@@ -1,0 +1,32 @@
+"""Messages that would fill a server's log are passed once a minute."""
+
+import logging
+
+from llava.serve.middleware.server_log import OncePerMinute, drop_incomplete_reply
+
+ACCEPT = "socket.accept() out of system resource\nsocket: <...>"
+
+
+def record(text: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord("asyncio", logging.ERROR, __file__, 1, text, arguments, None)
+
+
+def test_repeated_message_is_passed_once_a_minute_with_the_number_of_the_others() -> None:
+    now = [0.0]
+    passes = OncePerMinute("socket.accept()", clock=lambda: now[0])
+    assert passes.filter(record(ACCEPT))
+    assert not any(passes.filter(record(ACCEPT)) for _ in range(50))
+    now[0] = 61.0
+    later = record(ACCEPT)
+    assert passes.filter(later) and "50 times more" in later.getMessage()
+
+
+def test_other_messages_are_passed_as_they_are() -> None:
+    passes = OncePerMinute("socket.accept()", clock=lambda: 0.0)
+    other = record("Task was destroyed: %s", "x")
+    assert passes.filter(other) and passes.filter(other) and other.getMessage() == "Task was destroyed: x"
+
+
+def test_uvicorns_line_about_an_incomplete_reply_is_dropped() -> None:
+    assert not drop_incomplete_reply(record("ASGI callable returned without completing response."))
+    assert drop_incomplete_reply(record("ASGI callable returned without starting response."))
