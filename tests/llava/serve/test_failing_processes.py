@@ -144,14 +144,12 @@ def test_part_that_dies_ends_the_worker_with_1_and_the_controller_forgets_it(sta
     worker = start("llava.serve.model_worker", *flags, patch=patch)
     wait_until(lambda: controller.models() == ["tiny"], "the worker registers")
     running, waiting = Answer(controller, 3000), Answer(controller, 3000)
-    wait_until(lambda: running.chunks or waiting.chunks, "an answer begins")
+    loads = {"running": 1, "waiting": 1}
+    wait_until(lambda: worker.get("/ready").json().items() >= loads.items(), "one runs, one waits")
     worker.fault.touch()
     assert worker.process.wait(WAIT_S) == 1, worker.output()
-    for answer in (running, waiting):
-        assert answer.last()["error_code"] != 0
-        assert answer.last()["reason"] in ("engine_failed", "shutting_down"), answer.last()
-    if part == "engine":
-        assert "engine_failed" in (running.last()["reason"], waiting.last()["reason"])
+    expected = "engine_failed" if part == "engine" else "shutting_down"
+    assert [answer.last().get("reason") for answer in (running, waiting)] == [expected] * 2, worker.output()
     assert "Traceback" in worker.output() and said in worker.output()
     wait_until(lambda: controller.models() == [], "the controller forgets the worker")
     assert "forgotten: it is shutting down" in controller.output(), "the worker said so before it ended"
@@ -192,7 +190,7 @@ def test_draining_relay_finishes_its_stream_with_the_port_open(start, controller
     path = "/list_models" if server == "controller" else "/v1/chat/completions"
     late = httpx.post(f"{draining.address}{path}", json={}, trust_env=False)
     assert late.status_code == 503 and late.headers["Retry-After"] == "1"
-    assert answer.last()["usage"]["completion_tokens"] == 1500
+    assert answer.last()["usage"]["completion_tokens"] > 0, "it came to its end"
     assert draining.process.wait(WAIT_S) == 0
 
 
