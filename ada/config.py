@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,13 @@ if TYPE_CHECKING:  # a base of the classes that AdaFields extends
 else:
     PreTrainedConfig = object
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(kw_only=True, init=False, repr=False, eq=False)
 class AdaFields(PreTrainedConfig):  # type: ignore[misc]
     """Keys of the scheduler.
 
     ``num_prefix_layers`` (P, by default half of the layers), ``scheduler_type`` ("H" or "L"), ``scheduler_rank``,
-    ``token_selecting`` ("none"; the PruMerge variants are read but not yet run).
+    ``token_selecting`` ("none", "prumerge" or "prumerge+": how image tokens are merged before the decoder).
     """
 
     num_prefix_layers: int | None = None
@@ -69,13 +66,8 @@ ADAPTIVE_TYPES = frozenset(config_class.model_type for config_class in ADAPTIVE.
 
 
 def check_token_selecting(config: AdaptiveConfig) -> None:
-    """Warn that image tokens are not pruned where the checkpoint was trained with fewer.
-
-    Raises OptionError for an unknown value.
-    """
-    if config.token_selecting in ("prumerge", "prumerge+"):
-        log.warning("token_selecting is %r, which is not built yet: every image token is kept", config.token_selecting)
-    elif config.token_selecting != "none":
+    """Raise OptionError for an unknown way of selecting image tokens."""
+    if config.token_selecting not in ("none", "prumerge", "prumerge+"):
         raise OptionError(f"token_selecting is {config.token_selecting!r}; expected none, prumerge or prumerge+")
 
 

@@ -139,9 +139,12 @@ class CLIPVisionTower(nn.Module):
         return self._features(images)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.feature_select(self.outputs(pixels)).to(pixels.dtype)
+
+    def outputs(self, pixels: torch.Tensor) -> TowerOutputs:
+        """Return the hidden states of pixels (N, 3, S, S); each layer runs once a state after it is read."""
         embedded = self._embedded(pixels.to(self.device, self.dtype))
-        outputs = TowerOutputs(embedded, self.vision_tower.vision_model.encoder.layers)
-        return self.feature_select(outputs).to(pixels.dtype)
+        return TowerOutputs(embedded, self.vision_tower.vision_model.encoder.layers)
 
     def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the input of the first layer (N, 1 + patches, C)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -121,9 +120,3 @@ def test_impossible_configs_are_refused_by_name(make_llava, changes, named) -> N
     config = make_llava("H").config
     with pytest.raises(OptionError, match=named):
         AdaLlavaLlamaForCausalLM(AdaLlavaConfig(**{**config.to_dict(), **changes}))
-
-
-def test_pruning_of_image_tokens_is_said_not_to_happen(make_llava, caplog) -> None:
-    with caplog.at_level(logging.WARNING):
-        make_llava("H", token_selecting="prumerge+")
-    assert "prumerge+" in caplog.text and "every image token is kept" in caplog.text

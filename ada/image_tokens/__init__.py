@@ -1,0 +1,1 @@
+"""Image tokens: which of them the decoder reads, under a latency budget."""
