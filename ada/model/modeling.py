@@ -12,7 +12,7 @@ from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
-from ada.image_tokens.prumerge import merged_image_features
+from ada.image_tokens.merged_images import MergesImageTokens
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
@@ -30,7 +30,6 @@ from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
-from llava.protocols import Images, ImageSizes
 from llava.token_clock import TokenClock
 
 # Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
@@ -38,7 +37,7 @@ from llava.token_clock import TokenClock
 MIN_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaCausalLM(LlavaCausalLM):
+class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
@@ -57,17 +56,6 @@ class AdaLlavaCausalLM(LlavaCausalLM):
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
         install(self.model.layers)
-
-    def image_features(self, images: Images, image_sizes: ImageSizes | None = None) -> list[torch.Tensor]:
-        """Encode images as one (n, D) tensor each, merged where the checkpoint was trained so (``token_selecting``)."""
-        if getattr(self.config, "token_selecting", "none") == "none":
-            return super().image_features(images, image_sizes)
-        return merged_image_features(self, images)
-
-    def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
-        """Return how many decoder positions an image of (width, height) takes; the maximum where tokens are merged."""
-        merged = getattr(self.config, "token_selecting", "none") != "none"
-        return super().max_image_tokens(size, num_images) + merged
 
     def forward(
         self,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ada.image_tokens.prumerge import outlier_share, prune_and_merge, read_patches
+from ada.image_tokens.merged_images import read_patches
+from ada.image_tokens.prumerge import outlier_share, prune_and_merge
 from llava.mm_utils import process_images
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 

@@ -100,8 +100,8 @@ def test_model_reads_merged_tokens_in_place_of_patches(make_merged, make_llava, 
 
 def test_image_in_a_batch_is_merged_as_alone(make_merged, make_llava):
     model, pixels = make_merged("prumerge+", make_llava), images_of(3)
-    together = model.image_features(pixels)
-    for features, image in zip(together, pixels, strict=True):
+    in_batch = model.image_features(pixels)
+    for features, image in zip(in_batch, pixels, strict=True):
         torch.testing.assert_close(features, model.image_features([image])[0], atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,75 @@
+"""Makes a model read merged image tokens where its checkpoint was trained so (``token_selecting``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ada.image_tokens.prumerge import Patches, prune_and_merge
+from llava.errors import OptionError
+from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.protocols import Images, ImageSizes
+
+
+class MergesImageTokens(LlavaMetaForCausalLM):
+    """Mixed in before a LLaVA whose config may have ``token_selecting`` "prumerge" or "prumerge+"."""
+
+    @property
+    def merges_image_tokens(self) -> bool:
+        """Whether images enter the decoder as merged tokens."""
+        return getattr(self.config, "token_selecting", "none") != "none"
+
+    def image_features(self, images: Images, image_sizes: ImageSizes | None = None) -> list[torch.Tensor]:
+        """Encode images as one (n, D) tensor of features each, of merged tokens where the config says so."""
+        if not self.merges_image_tokens:
+            return super().image_features(images, image_sizes)
+        return merged_image_features(self, images)
+
+    def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
+        """Return how many decoder positions an image of (width, height) takes; the maximum where tokens are merged."""
+        return super().max_image_tokens(size, num_images) + self.merges_image_tokens
+
+
+def merged_image_features(model: Any, images: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Encode images as PruMerge's tokens in the decoder's space, (k + 1, D) each; k differs from image to image.
+
+    images: pixels (N, 3, S, S), or a list of (3, S, S) or (1, 3, S, S). Each image's outliers are its own, also in a
+    batch, where the published code counts them over all images. Raises OptionError for an image of several crops, and
+    for a vision tower without what PruMerge reads.
+    """
+    pixels = [image[None] if image.dim() == 3 else image for image in images]
+    if any(len(image) != 1 for image in pixels):
+        raise OptionError(
+            f"token_selecting is {model.config.token_selecting!r}, which merges images of one crop; set "
+            "image_aspect_ratio to pad, or token_selecting to none, in the checkpoint's config.json"
+        )
+    tower, projector = model.get_vision_tower(), model.get_model().mm_projector
+    plus, dtype = model.config.token_selecting == "prumerge+", model.get_input_embeddings().weight.dtype
+    with torch.no_grad():
+        tokens = [prune_and_merge(patches, plus) for patches in read_patches(tower, torch.cat(pixels))]
+    return [projector(image.to(dtype)) for image in tokens]
+
+
+def read_patches(tower: Any, pixels: torch.Tensor) -> Iterator[Patches]:
+    """Yield what PruMerge reads of each image of ``pixels`` (N, 3, S, S).
+
+    Raises OptionError for a tower other than a plain CLIP's, and where no layer follows the selected one.
+    """
+    layers = tower.vision_tower.vision_model.encoder.layers
+    if type(tower) is not CLIPVisionTower or tower.layers_run == len(layers):
+        raise OptionError(
+            "token_selecting reads the attention of a CLIP tower's layer after the selected one; this "
+            f"{type(tower).__name__} has {len(layers)} layers, and mm_vision_select_layer is {tower.select_layer}. "
+            "Set token_selecting to none in the checkpoint's config.json"
+        )
+    hidden = tower.outputs(pixels).hidden_states[tower.layers_run]
+    layer = layers[tower.layers_run]
+    normed = layer.layer_norm1(hidden)
+    queries, keys = layer.self_attn.q_proj(normed[:, :1]), layer.self_attn.k_proj(normed)
+    scores = queries @ keys.transpose(1, 2) * hidden.shape[-1] ** -0.5
+    attention = scores.softmax(dim=-1)[:, 0, 1:]
+    for image, own_keys, weights in zip(hidden[:, 1:], keys[:, 1:], attention, strict=True):
+        yield Patches(image, own_keys, weights)
