@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from llava.errors import OptionError
 
@@ -61,7 +61,7 @@ def select_salient(candidates: Candidates, keep: int) -> torch.Tensor:
     Those are the ones of the least cosine to the mean of the image's projected features.
     """
     features = candidates.features.float()
-    similarity = F.cosine_similarity(features, features.mean(dim=0, keepdim=True), dim=-1)
+    similarity = functional.cosine_similarity(features, features.mean(dim=0, keepdim=True), dim=-1)
     return similarity.topk(keep, largest=False).indices.sort().values
 
 
@@ -70,7 +70,7 @@ def select_diverse(candidates: Candidates, keep: int) -> torch.Tensor:
 
     Greedy max-min over cosine distances of projected features.
     """
-    unit = F.normalize(candidates.features.float(), dim=-1)
+    unit = functional.normalize(candidates.features.float(), dim=-1)
     return spread(1 - unit @ unit.T, keep)
 
 
