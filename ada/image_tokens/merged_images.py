@@ -28,6 +28,10 @@ class MergesImageTokens(LlavaMetaForCausalLM):
             return super().image_features(images, image_sizes)
         return merged_image_features(self, images)
 
+    def image_lengths(self, images: Images, image_sizes: ImageSizes | None = None) -> list[int] | None:
+        """Return how many tokens ``image_features`` makes of each image; None for merged ones, before they are."""
+        return None if self.merges_image_tokens else super().image_lengths(images, image_sizes)
+
     def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
         """Return how many decoder positions an image of (width, height) takes; the maximum where tokens are merged."""
         return super().max_image_tokens(size, num_images) + self.merges_image_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -91,4 +92,5 @@ def insert(sequence: EmbeddedBatch, token: torch.Tensor, column: torch.Tensor) -
         mask = widen(mask, one)
     if labels is not None:
         labels = widen(labels, one * IGNORE_INDEX)
-    return EmbeddedBatch(widen(sequence.embeds, token), mask, positions, labels, sequence.num_images)
+    embeds = widen(sequence.embeds, token)
+    return replace(sequence, embeds=embeds, attention_mask=mask, position_ids=positions, labels=labels)

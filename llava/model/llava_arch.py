@@ -176,6 +176,19 @@ class LlavaMetaForCausalLM:
             for part, size in zip(features, sizes, strict=True)
         ]
 
+    def image_lengths(self, images: Images, image_sizes: ImageSizes | None = None) -> list[int] | None:
+        """Return how many tokens ``image_features`` makes of each image; None where only encoding them tells."""
+        tokens, merge_type = self._tower().num_image_tokens, self._merge_type
+        if isinstance(images, torch.Tensor) and images.dim() == 4:
+            return [tokens] * len(images)
+        crops = [1 if image.dim() == 3 else len(image) for image in images]
+        if merge_type == "flat":
+            return [tokens * count for count in crops]
+        sizes = [None] * len(crops) if image_sizes is None else image_sizes
+        grids = [self._crop_grid(size) if count > 1 else None for size, count in zip(sizes, crops, strict=True)]
+        limit = max_crops(self.config)
+        return [merged_positions(tokens, merge_type, *each, limit) for each in zip(grids, sizes, strict=True)]
+
     def _crop_grid(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
         """Count crops across and down for an image of ``size`` (width, height)."""
         if size is None or not cuts_crops(self.config):

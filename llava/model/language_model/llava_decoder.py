@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Cache, StoppingCriter
 from llava.errors import OptionError
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.model.multimodal.image_spans import image_spans
 from llava.model.multimodal.merge_inputs import images_per_row
 from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
 from llava.protocols import Images, ImageSizes
@@ -137,7 +138,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if embeds is None:  # text only
             embeds = self.get_input_embeddings()(input_ids)
         seen = images if self.get_vision_tower() else None
-        return EmbeddedBatch(embeds, mask, position_ids, labels, images_per_row(input_ids, attention_mask, seen))
+        num_images = images_per_row(input_ids, attention_mask, seen)
+        lengths = None if seen is None else self.image_lengths(seen, image_sizes)
+        spans = None
+        if lengths is not None:
+            cut = labels is not None
+            spans = image_spans(input_ids, attention_mask, lengths, mask, embeds.shape[1], cut)
+        return EmbeddedBatch(embeds, mask, position_ids, labels, num_images, spans)
 
     @torch.no_grad()
     def generate(
@@ -172,6 +179,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         """Continue prompts that are embedded and padded on the left; the part of ``generate`` to extend."""
         if clock is not None:
             kwargs["stopping_criteria"] = StoppingCriteriaList([clock, *(kwargs.get("stopping_criteria") or ())])
+        if batch.position_ids is not None:  # otherwise they follow from the mask
+            kwargs["position_ids"] = batch.position_ids
         return super().generate(inputs_embeds=batch.embeds, attention_mask=batch.attention_mask, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from llava.model.multimodal.image_spans import Spans
 from llava.model.multimodal.merge_inputs import pad_left
 
 
@@ -14,7 +15,8 @@ from llava.model.multimodal.merge_inputs import pad_left
 class EmbeddedBatch:
     """``B`` rows of ``T`` positions, image tokens included. Tensors are None where nothing is padded or labelled.
 
-    ``num_images``: how many images, crops counted, the vision tower saw for each row; None where that is not known.
+    ``num_images``: how many images, crops counted, the vision tower saw for each row; ``image_spans``: where each row's
+    image tokens stand. None where that is not known.
     """
 
     embeds: torch.Tensor  # (B, T, D)
@@ -22,6 +24,7 @@ class EmbeddedBatch:
     position_ids: torch.Tensor | None = None  # (B, T)
     labels: torch.Tensor | None = None  # (B, T)
     num_images: Sequence[int] | None = None  # B
+    image_spans: Spans | None = None  # B
 
     @property
     def width(self) -> int:
@@ -45,7 +48,15 @@ class EmbeddedBatch:
     def padded_left(self) -> EmbeddedBatch:
         """Return the prompt with its padding moved to the left, as generation reads the last column.
 
-        Positions and labels are dropped: they follow from the mask.
+        Labels are dropped. Positions are kept where the batch states them: there may be gaps.
         """
         embeds, mask = pad_left(self.embeds, self.attention_mask)
-        return replace(self, embeds=embeds, attention_mask=mask, position_ids=None, labels=None)
+        positions, spans = self.position_ids, self.image_spans
+        if self.attention_mask is not None and mask is not None:
+            if positions is not None:
+                positions = pad_left(positions[..., None], self.attention_mask)[0][..., 0]
+            if spans is not None:
+                before = (self.attention_mask.bool().int().argmax(dim=1), mask.bool().int().argmax(dim=1))
+                moves = (before[1] - before[0]).tolist()
+                spans = [[span.moved(move) for span in row] for row, move in zip(spans, moves, strict=True)]
+        return replace(self, embeds=embeds, attention_mask=mask, position_ids=positions, labels=None, image_spans=spans)
