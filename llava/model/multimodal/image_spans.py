@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import ImageError
 from llava.model.multimodal.merge_inputs import features_by_row
 
 
@@ -47,7 +48,10 @@ def image_spans(
     real = torch.ones_like(input_ids, dtype=torch.bool) if given is None else given.bool()
     rows = [ids[keep] for ids, keep in zip(input_ids, real, strict=True)]
     tags = [(ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist() for ids in rows]
-    owned = features_by_row([len(found) for found in tags], lengths)
+    try:
+        owned = features_by_row([len(found) for found in tags], lengths)
+    except ImageError:  # several images for one tag, as a replaced method may merge them
+        return None
     columns = torch.ones(len(rows), width, dtype=torch.bool) if mask is None else mask.bool().cpu()
     spans = []
     for ids, found, own, kept in zip(rows, tags, owned, columns, strict=True):
