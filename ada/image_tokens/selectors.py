@@ -100,6 +100,9 @@ SELECTORS: dict[str, TokenSelector] = {
 }
 
 
+DEFAULT_SELECTOR = "salient"
+
+
 def selector_named(name: str) -> TokenSelector:
     """Return the selector of a name. Raises OptionError where there is none."""
     if name not in SELECTORS:

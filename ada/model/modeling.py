@@ -12,7 +12,10 @@ from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
+from ada.image_tokens.amount import ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.merged_images import MergesImageTokens
+from ada.image_tokens.selection import with_selected_tokens
+from ada.image_tokens.selectors import DEFAULT_SELECTOR, selector_named
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
@@ -128,6 +131,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         planner: str | None = None,
         strict_latency_budget: bool = False,
         ttft_predictor: TTFTPredictor | None = None,
+        image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
+        token_selector: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run LLaVA's generate under a budget; the full model without one.
@@ -136,6 +141,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         these per row. planner: a name, by default the one that the checkpoint was trained with. ttft_predictor: this
         device's calibration, which a time budget needs, and which learns from the call; not used by other calls unless
         they are given it too. strict_latency_budget: raise OptionError for a budget below the model's minimum.
+        image_tokens: how many tokens of each image the decoder reads, as ``ImageTokens.parse`` takes it, or one a row;
+        token_selector: which ones, a name of ``SELECTORS``.
 
         The plan is made in prefill and holds for every token. The latency token carries what a time budget grants as
         the call begins; by the time the plan is made, what is left of it decides. With
@@ -151,6 +158,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             planner=planner,
             strict_latency_budget=strict_latency_budget,
             ttft_predictor=ttft_predictor,
+            image_tokens=image_tokens,
+            token_selector=token_selector,
             **kwargs,
         )
 
@@ -162,9 +171,13 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         planner: str | None = None,
         strict_latency_budget: bool = False,
         ttft_predictor: TTFTPredictor | None = None,
+        image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
+        token_selector: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
+        amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
+        batch = with_selected_tokens(batch, amounts, selector_named(token_selector or DEFAULT_SELECTOR))
         rows, width, num_images = len(batch.embeds), batch.width, batch.images_per_row
         budgets = budgets_of_rows(latency_budget, rows)
         call = None if clock is None else CallClock(clock)

@@ -1,0 +1,76 @@
+"""Parses how many of an image's tokens the decoder reads, where it enters: flag, request field or Python argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llava.errors import OptionError
+
+EXPECTED = "all, auto, a number of tokens such as 144, or a percentage such as 25%"
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """How many tokens of each image stay: a number, or a share in (0, 1]; by default all. auto: the budget decides."""
+
+    number: int | None = None
+    share: float = 1.0
+    auto: bool = False
+
+    @classmethod
+    def parse(cls, value: object) -> ImageTokens:
+        """Read a number, or a text as on the command line. Raises OptionError with the value and what was expected."""
+        if isinstance(value, ImageTokens):
+            return value
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1:
+            return cls(number=int(value))
+        text = value.strip() if isinstance(value, str) else ""
+        if text == "all":
+            return cls()
+        if text == "auto":
+            return cls(auto=True)
+        if text.isascii() and text.isdigit() and int(text) >= 1:
+            return cls(number=int(text))
+        if text.endswith("%") and 0 < (share := _percentage(text[:-1])) <= 1:
+            return cls(share=share)
+        raise OptionError(f"--image-tokens is {value!r}; expected {EXPECTED}")
+
+    def of(self, tokens: int) -> int:
+        """Return how many of an image's ``tokens`` stay, at least one."""
+        if self.number is not None:
+            return min(self.number, tokens)
+        return max(1, math.floor(self.share * tokens + 1e-9))
+
+    def __str__(self) -> str:
+        if self.auto:
+            return "auto"
+        if self.number is not None:
+            return str(self.number)
+        return "all" if self.share == 1 else f"{100 * self.share:g}%"
+
+
+ImageTokensLike = ImageTokens | int | str
+"""What ``ImageTokens.parse`` reads."""
+
+
+def _percentage(text: str) -> float:
+    try:
+        share = float(text) / 100
+    except ValueError:
+        return math.nan
+    return share
+
+
+def image_tokens_of_rows(value: object, rows: int) -> Sequence[ImageTokens]:
+    """Return one amount for each of ``rows`` rows, from one for all, none (all tokens), or a list of one per row.
+
+    Raises OptionError where their number is another.
+    """
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    each = [value] * rows if one else list(value)  # type: ignore[call-overload]
+    if len(each) != rows:
+        raise OptionError(f"{len(each)} values of image_tokens for a batch of {rows}; expected one, or one per row")
+    return [ImageTokens() if amount is None else ImageTokens.parse(amount) for amount in each]

@@ -1,0 +1,49 @@
+"""Selects, in an embedded batch, the image tokens that the decoder reads."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ada.image_tokens.amount import ImageTokens
+from ada.image_tokens.kept import Kept, with_kept_tokens
+from ada.image_tokens.selectors import Candidates, TokenSelector
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+
+def with_selected_tokens(
+    batch: EmbeddedBatch, amounts: Sequence[ImageTokens], selector: TokenSelector, padding_side: str = "left"
+) -> EmbeddedBatch:
+    """Return the batch with as many tokens of each image as its row's amount says, chosen by ``selector``.
+
+    A batch of which all stays is returned as it is. Raises OptionError where the places of images are not known.
+    """
+    if batch.image_spans is None and any(amount != ImageTokens() for amount in amounts):
+        return with_kept_tokens(batch, [], padding_side)  # which says so
+    spans = batch.image_spans or []
+    if all(amount.of(len(span)) == len(span) for row, amount in zip(spans, amounts, strict=True) for span in row):
+        return batch
+    kept: Kept = [
+        [_selected(batch.embeds[index, span.start : span.end].detach(), amount.of(len(span)), selector) for span in row]
+        for index, (row, amount) in enumerate(zip(spans, amounts, strict=True))
+    ]
+    return with_kept_tokens(batch, kept, padding_side)
+
+
+def _selected(features: torch.Tensor, keep: int, selector: TokenSelector) -> torch.Tensor:
+    if keep == len(features):
+        return torch.arange(keep, device=features.device)
+    return selector(Candidates(features, cells_of(len(features)).to(features.device)), keep)
+
+
+def cells_of(tokens: int) -> torch.Tensor:
+    """Return row and column (n, 2) of each of an image's tokens, which are read line by line.
+
+    Those of an image that is no square of patches, as one of several crops, are taken for one line.
+    """
+    side = math.isqrt(tokens)
+    rows, columns = (side, side) if side * side == tokens else (1, tokens)
+    return torch.tensor(list(itertools.product(range(rows), range(columns))), dtype=torch.float32)
