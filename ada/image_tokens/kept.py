@@ -42,7 +42,8 @@ def with_kept_tokens(batch: EmbeddedBatch, kept: Kept, padding_side: str = "left
     return replace(
         batch,
         embeds=embeds * real[..., None],
-        attention_mask=None if bool(real.all()) else real if given is None else real.to(given.dtype),
+        # Always stated: without a mask, transformers takes a gap in the positions for the start of another sequence.
+        attention_mask=real.long() if given is None else real.to(given.dtype),
         position_ids=positions.gather(1, order) * real,
         labels=labels,
         image_spans=_new_spans(batch.image_spans, stays.cpu(), real.cpu()),

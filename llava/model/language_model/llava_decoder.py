@@ -139,7 +139,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
             embeds = self.get_input_embeddings()(input_ids)
         seen = images if self.get_vision_tower() else None
         num_images = images_per_row(input_ids, attention_mask, seen)
-        lengths = None if seen is None else self.image_lengths(seen, image_sizes)
+        lengths = [] if seen is None else self.image_lengths(seen, image_sizes)
         spans = None
         if lengths is not None:
             cut = labels is not None
