@@ -21,9 +21,11 @@ def with_selected_tokens(
 
     A batch of which all stays is returned as it is. Raises OptionError where the places of images are not known.
     """
-    if batch.image_spans is None and any(amount != ImageTokens() for amount in amounts):
+    if all(amount == ImageTokens() for amount in amounts):
+        return batch
+    if batch.image_spans is None:
         return with_kept_tokens(batch, [], padding_side)  # which says so
-    spans = batch.image_spans or []
+    spans = batch.image_spans
     if all(amount.of(len(span)) == len(span) for row, amount in zip(spans, amounts, strict=True) for span in row):
         return batch
     kept: Kept = [
