@@ -9,16 +9,15 @@ from dataclasses import dataclass
 
 from llava.errors import OptionError
 
-EXPECTED = "all, auto, a number of tokens such as 144, or a percentage such as 25%"
+EXPECTED = "all, a number of tokens such as 144, or a percentage such as 25%"
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """How many tokens of each image stay: a number, or a share in (0, 1]; by default all. auto: the budget decides."""
+    """How many tokens of each image stay: a number, or a share in (0, 1]; by default all."""
 
     number: int | None = None
     share: float = 1.0
-    auto: bool = False
 
     @classmethod
     def parse(cls, value: object) -> ImageTokens:
@@ -30,8 +29,6 @@ class ImageTokens:
         text = value.strip() if isinstance(value, str) else ""
         if text == "all":
             return cls()
-        if text == "auto":
-            return cls(auto=True)
         if text.isascii() and text.isdigit() and int(text) >= 1:
             return cls(number=int(text))
         if text.endswith("%") and 0 < (share := _percentage(text[:-1])) <= 1:
@@ -45,8 +42,6 @@ class ImageTokens:
         return max(1, math.floor(self.share * tokens + 1e-9))
 
     def __str__(self) -> str:
-        if self.auto:
-            return "auto"
         if self.number is not None:
             return str(self.number)
         return "all" if self.share == 1 else f"{100 * self.share:g}%"

@@ -19,13 +19,11 @@ class Candidates:
     """The n image tokens of one image, before any is left out.
 
     features: (n, D), projected into the decoder's space. cells: (n, 2), row and column of each token's centre on the
-    image, in any unit. class_attention: (n,), how much the vision tower's class token attends to each; None for a tower
-    without that token.
+    image, in any unit.
     """
 
     features: torch.Tensor
     cells: torch.Tensor
-    class_attention: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -44,15 +42,6 @@ def select_grid(candidates: Candidates, keep: int) -> torch.Tensor:
     """Return the indices (k,) of tokens that are spread evenly over the image, whatever it shows."""
     cells = candidates.cells.double()
     return spread(torch.cdist(cells, cells), keep)
-
-
-def select_by_class_attention(candidates: Candidates, keep: int) -> torch.Tensor:
-    """Return the indices (k,) of the tokens that the class token attends to. Raises OptionError without one."""
-    if candidates.class_attention is None:
-        raise OptionError(
-            "the vision tower has no class token, which --token-selector cls needs; give another selector"
-        )
-    return candidates.class_attention.topk(keep).indices.sort().values
 
 
 def select_salient(candidates: Candidates, keep: int) -> torch.Tensor:
@@ -94,7 +83,6 @@ def spread(distances: torch.Tensor, keep: int) -> torch.Tensor:
 SELECTORS: dict[str, TokenSelector] = {
     "random": select_random,
     "grid": select_grid,
-    "cls": select_by_class_attention,
     "salient": select_salient,
     "divprune": select_diverse,
 }

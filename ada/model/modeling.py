@@ -131,8 +131,6 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         planner: str | None = None,
         strict_latency_budget: bool = False,
         ttft_predictor: TTFTPredictor | None = None,
-        image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
-        token_selector: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run LLaVA's generate under a budget; the full model without one.
@@ -158,8 +156,6 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             planner=planner,
             strict_latency_budget=strict_latency_budget,
             ttft_predictor=ttft_predictor,
-            image_tokens=image_tokens,
-            token_selector=token_selector,
             **kwargs,
         )
 

@@ -177,7 +177,7 @@ class LlavaMetaForCausalLM:
         ]
 
     def image_lengths(self, images: Images, image_sizes: ImageSizes | None = None) -> list[int] | None:
-        """Return how many tokens ``image_features`` makes of each image; None where only encoding them tells."""
+        """Return how many tokens ``image_features`` makes of each image; None where only encoding shows it."""
         tokens, merge_type = self._tower().num_image_tokens, self._merge_type
         if isinstance(images, torch.Tensor) and images.dim() == 4:
             return [tokens] * len(images)

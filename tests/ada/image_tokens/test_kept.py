@@ -55,20 +55,20 @@ def embed(ids):
 
 def row_by_loops(row, images, kept):
     """Embeddings, positions and labels of one row, token by token."""
-    embeds, positions, labels, place = [], [], [], 0
+    embeds, positions, labels, position = [], [], [], 0
     images, kept = iter(images), iter(kept)
     for token in row:
         if token == IMAGE_TOKEN_INDEX:
             image, own = next(images), next(kept).tolist()
             embeds += [image[index] for index in own]
-            positions += [place + index for index in own]
+            positions += [position + index for index in own]
             labels += [IGNORE_INDEX] * len(own)
-            place += len(image)
+            position += len(image)
         else:
             embeds.append(embed(torch.tensor([token]))[0])
-            positions.append(place)
+            positions.append(position)
             labels.append(token)
-            place += 1
+            position += 1
     return torch.stack(embeds), positions, labels
 
 

@@ -15,7 +15,7 @@ def candidates_of(rows, columns, seed=0, size=8):
     generator = torch.Generator().manual_seed(seed)
     cells = torch.tensor(list(itertools.product(range(rows), range(columns))), dtype=torch.float32)
     features = torch.randn(rows * columns, size, generator=generator)
-    return Candidates(features, cells, torch.rand(rows * columns, generator=generator).softmax(dim=0))
+    return Candidates(features, cells)
 
 
 @settings(max_examples=40, deadline=None)
@@ -68,5 +68,3 @@ def test_salient_keeps_the_tokens_that_stand_out():
 def test_selector_that_cannot_be_used_is_refused():
     with pytest.raises(OptionError, match="'best'; expected one of random, grid"):
         selector_named("best")
-    with pytest.raises(OptionError, match="no class token"):
-        SELECTORS["cls"](Candidates(torch.ones(4, 2), torch.zeros(4, 2)), 2)
