@@ -2,6 +2,7 @@
 
 import base64
 import io
+import socket
 import struct
 import zlib
 
@@ -127,6 +128,25 @@ def test_load_image_from_an_address(image, monkeypatch):
     answer.status_code = 404
     with pytest.raises(ImageError, match="404"):
         load_image("https://example.org/gone.png")
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "a" * 64, "xn--\u0080", "host:99999", "[::1", "", ".", "\ud83d", "a b", "host:x", "%zz"]
+)
+def test_load_image_from_an_address_that_is_none_raises(host, monkeypatch):
+    """Before anything is looked up; for some of these the library raises what belongs to another one."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up"))
+    if host in ("a b", "%zz"):  # names that could be looked up
+        monkeypatch.setattr(socket, "getaddrinfo", raiser(socket.gaierror("unknown")))
+    with pytest.raises(ImageError, match="cannot fetch the image"):
+        load_image(f"http://{host}/a.png")
+
+
+def raiser(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I", "F", "I;16"])
