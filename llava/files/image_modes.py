@@ -10,8 +10,10 @@ from PIL import Image
 
 from llava.errors import ImageError
 
-# What Pillow's formats raise on bad files.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error)
+# What Pillow's formats raise on bad files, AVIF RuntimeError.
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, struct.error
+)  # fmt: skip
 EIGHT_BIT = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"))
 SIXTEEN_BIT = frozenset(("I;16", "I;16L", "I;16B", "I;16N"))
 SIXTEEN_BIT_FILES = frozenset(("PNG", "PPM"))  # formats whose 32-bit mode "I" holds 16 bits
