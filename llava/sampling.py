@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class SamplingParams:
 
     def check(self) -> None:
         """Raise OptionError for a value out of range, and for a seed with beams."""
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:  # NaN is refused, too
             raise OptionError(f"--temperature is {self.temperature:g}; expected 0 (greedy) or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise OptionError(f"--top_p is {self.top_p:g}; expected a number in (0, 1]")

@@ -64,14 +64,14 @@ def _rounds(row: Row, rounds: int, request: str, where: str) -> Iterator[Questio
             int(row["index"] or 0),
             prompt,
             prompt + request,
-            functools.partial(_open_image, row["image"] or ""),
+            functools.partial(_open_image, row["image"] or "", f"{where}: the image"),
             before={"round_id": shift},
             after={"options": rotated, "option_char": [*letters[shift:], *letters[:shift]]},
         )
 
 
-def _open_image(text: str) -> Image.Image:
-    return open_image(decode_base64(text)).image
+def _open_image(text: str, name: str, *, turn_by_exif: bool = False) -> Image.Image:
+    return open_image(decode_base64(text, name=name), turn_by_exif=turn_by_exif, name=name).image
 
 
 def eval_model(args: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ python -m llava.eval.run_llava --image-file F --query Q
 from __future__ import annotations
 
 import argparse
-import base64
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,12 +15,16 @@ from PIL import Image
 
 from llava import mm_utils
 from llava.errors import OptionError
+from llava.files.images import open_image
 from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
-from llava.mm_utils import load_image_from_base64
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks
 from llava.program import run_program
 from llava.utils import progress_only_on_terminals
+
+log = logging.getLogger(__name__)
+
+SAMPLING = ("temperature", "top_p", "num_beams", "max_new_tokens")  # flags that are fields of SamplingParams
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,9 +68,15 @@ def image_parser(args: Any) -> list[str]:
 
 def load_image(image_file: str | bytes) -> Image.Image:
     """Load an RGB image from a path, an http(s) address, or a file's bytes. Raises ``ImageError``."""
-    if isinstance(image_file, bytes):
-        return load_image_from_base64(base64.b64encode(image_file)).convert("RGB")
     return mm_utils.load_image(image_file)
+
+
+def _opened(name: str, turn_by_exif: bool) -> Image.Image:
+    """Open an image; say on stderr where it is turned, or a viewer would turn it."""
+    opened = open_image(name, turn_by_exif=turn_by_exif)
+    if note := opened.note(name):
+        log.warning("%s", note)
+    return opened.image
 
 
 def load_images(image_files: Iterable[str | bytes]) -> list[Image.Image]:
@@ -80,15 +90,9 @@ def eval_model(args: Any) -> Answer:
     args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
     """
     options = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
-    sampling = SamplingParams(
-        options.get("temperature") or 0.0,
-        options.get("top_p"),
-        options.get("num_beams") or 1,
-        options.get("max_new_tokens") or 512,
-    )
+    sampling = SamplingParams(**{name: options[name] for name in SAMPLING if options.get(name) is not None})
     sampling.keywords()
-    turn = bool(options.get("exif_orientation"))
-    images = [mm_utils.load_image(name, turn_by_exif=turn) for name in image_parser(args)]
+    images = [_opened(name, bool(options.get("exif_orientation"))) for name in image_parser(args)]
     loaded = open_model(options)
     options.update(loaded.options)
     conversation = loaded.template.copy()

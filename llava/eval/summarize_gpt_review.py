@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError, OptionError
-from llava.eval.scoring.matching import mean
+from llava.eval.scoring.matching import by_id, mean
 from llava.eval.scoring.reviews import marks_of
 from llava.files.fields import required_field, shown
 from llava.files.jsonl import Record, read_records
@@ -22,7 +22,13 @@ DIGITS = 3  # that mean marks are rounded to, as in published figures
 
 
 def review_scores(reviews: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Return ``relative`` (percent), ``reference`` and ``model`` (mean marks of 100) of ``all`` and each category."""
+    """Return ``relative`` (percent), ``reference`` and ``model`` (mean marks of 100) of ``all`` and each category.
+
+    Raises ``DataError`` where there are no reviews, or two of one question.
+    """
+    by_id([review for review in reviews if review.get("question_id") is not None], "question_id", "the reviews")
+    if not reviews:
+        raise DataError("there are no reviews left to summarize; --ignore names all of them")
     marks: defaultdict[str, list[Sequence[float]]] = defaultdict(list)
     for review in reviews:
         where = f"the review of question {shown(review.get('question_id'))}"

@@ -10,12 +10,15 @@ from PIL import Image
 
 from llava.errors import ImageError
 
-# What Pillow's formats raise on bad files.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error)
+# What Pillow's formats raise on bad files, AVIF RuntimeError.
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, struct.error
+)  # fmt: skip
 EIGHT_BIT = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"))
 SIXTEEN_BIT = frozenset(("I;16", "I;16L", "I;16B", "I;16N"))
 SIXTEEN_BIT_FILES = frozenset(("PNG", "PPM"))  # formats whose 32-bit mode "I" holds 16 bits
-ORIENTATION, PHOTOMETRIC = 0x0112, 262  # EXIF's tag; TIFF's, where 0 says that 0 is white
+ORIENTATION = 0x0112  # EXIF's tag
+BITS, PHOTOMETRIC = 258, 262  # TIFF's tags: of a sample; 0 says that 0 is white
 UPRIGHT = 1
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,8 +35,8 @@ _TO_8_BITS = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).asty
 def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """Convert a decoded image to RGB; modes of more than 8 bits are scaled, where Pillow would cut their values off.
 
-    Transparency is dropped. 16 bits are scaled by 65535, floats by 1. Raises ImageError, which begins with ``name``,
-    where an image's values have no known range, and for modes that have no colour of RGB.
+    Transparency is dropped. 16 bits are scaled by 65535, 12 by 4095, floats by 1. Raises ImageError, which begins with
+    ``name``, where an image's values have no known range, and for modes that have no colour of RGB.
     """
     if image.mode == "RGB":
         return image  # not a copy, which Pillow's conversion makes: photographs are large
@@ -42,7 +45,7 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     if image.mode == "La":
         return image.convert("LA").convert("RGB")
     if image.mode in SIXTEEN_BIT:
-        return _grey(_TO_8_BITS[_from_black(np.asarray(image), image)])
+        return _grey(_TO_8_BITS[_from_black(_sixteen_bits(image), image, 65535)])
     if image.mode == "I":
         return _grey(_int32_to_8_bits(image, name))
     if image.mode == "F":
@@ -54,10 +57,19 @@ def _grey(values: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(values).convert("RGB")
 
 
-def _from_black(values: np.ndarray[Any, Any], image: Image.Image) -> np.ndarray[Any, Any]:
-    """Return 16-bit values that count from black; Pillow leaves those of a TIFF that count from white as they are."""
-    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    return 65535 - values if white_is_zero else values
+def _tiff_tag(image: Image.Image, tag: int) -> object:
+    return getattr(image, "tag_v2", {}).get(tag) if image.format == "TIFF" else None
+
+
+def _sixteen_bits(image: Image.Image) -> np.ndarray[Any, Any]:
+    """Return values up to 65535; Pillow leaves the 12 bits of a TIFF, up to 4095, as they are."""
+    values = np.asarray(image)
+    return values << 4 | values >> 8 if _tiff_tag(image, BITS) == (12,) else values
+
+
+def _from_black(values: np.ndarray[Any, Any], image: Image.Image, white: int) -> np.ndarray[Any, Any]:
+    """Return values that count from black; Pillow leaves those of a TIFF that count from white as they are."""
+    return white - values if _tiff_tag(image, PHOTOMETRIC) == 0 else values
 
 
 def _int32_to_8_bits(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
@@ -83,7 +95,7 @@ def _float_to_8_bits(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
             f"{name} holds floating-point values from {low:g} to {high:g}; expected 0 (black) to 1 (white). Scale "
             "them, or save it with 8 bits a channel"
         )
-    scaled: np.ndarray[Any, Any] = np.rint(values * 255).astype(np.uint8)
+    scaled: np.ndarray[Any, Any] = np.rint(_from_black(values, image, 1) * 255).astype(np.uint8)
     return scaled
 
 

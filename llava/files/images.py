@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import requests
+import urllib3
 from PIL import Image, UnidentifiedImageError
 
 from llava.errors import ImageError
@@ -109,15 +110,18 @@ def load_image_from_base64(image: str | bytes, max_pixels: int = MAX_PIXELS) -> 
     return _decoded(_inspected(decode_base64(image, limits), name, limits)[0], name)
 
 
-def decode_base64(text: str | bytes, limits: ImageLimits = ANY_FILE) -> bytes:
-    """Return the file that a base64 text holds. Raises ImageError where it is not base64, or too large."""
+def decode_base64(text: str | bytes, limits: ImageLimits = ANY_FILE, *, name: str = "the image of a request") -> bytes:
+    """Return the file that a base64 text holds. name: what messages call it.
+
+    Raises ImageError where it is not base64, or too large.
+    """
     if len(text) * 3 // 4 > limits.max_bytes + 2:
-        raise ImageError(f"the image of a request has more than {limits.max_bytes:,} bytes; make it smaller")
+        raise ImageError(f"{name} has more than {limits.max_bytes:,} bytes; make it smaller")
     try:
         packed = text if isinstance(text, bytes) else text.encode("ascii")
         return base64.b64decode(b"".join(packed.split()), validate=limits.still)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the image of a request is not base64: {error}") from error
+        raise ImageError(f"{name} is not base64: {error}") from error
 
 
 def check_image(path: str | Path, limits: ImageLimits = ANY_FILE) -> None:
@@ -134,7 +138,7 @@ def _plainly_complete(image: Image.Image, file: BinaryIO, limits: ImageLimits) -
     if image.format not in ("PNG", "JPEG"):
         return False
     scans = 1
-    if image.info.get("progressive"):
+    if image.format == "PNG" or image.info.get("progressive"):  # a plain JPEG of many scans is no fault of encoders
         file.seek(0)
         scans = check_structure(file.read(limits.max_bytes), "it")
     check_cost(image, scans, limits.max_pixels, "it")
@@ -175,8 +179,8 @@ def _download(address: str, limits: ImageLimits) -> bytes:
                     raise ImageError(f"{address!r} has more than {limits.max_bytes:,} bytes; give a smaller image")
                 if time.monotonic() > end:
                     raise ImageError(f"{address!r} did not arrive within {DOWNLOAD_SECONDS} s")
-    except requests.RequestException as error:
-        raise ImageError(f"cannot fetch the image {address!r}: {error}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:  # of odd host names, too
+        raise ImageError(f"cannot fetch the image {address[:MAX_SHOWN]!r}: {error}") from error
     return bytes(data)
 
 

@@ -189,6 +189,19 @@ def _ignored_warmup(given: Mapping[str, list[str]]) -> str | None:
     return "--warmup_steps" if given["--warmup_steps"] == ["0"] else "--warmup_ratio"
 
 
+def check_unsupported(args: TrainingArguments) -> None:
+    """Raise ``OptionError`` for flags of transformers that would do harm here, or nothing, without a word."""
+    resumes = "a run resumes from the last complete checkpoint of its --output_dir by itself"
+    for name, fine, reason in (
+        ("resume_from_checkpoint", (None, "", "True", True), resumes),
+        ("eval_strategy", ("no",), "training has no evaluation data; llava.eval evaluates its result"),
+        ("remove_unused_columns", (False,), "images would be removed from the samples"),
+    ):
+        value = getattr(args, name)
+        if value not in fine:
+            raise OptionError(f"--{name} is {getattr(value, 'value', value)}: {reason}; leave the flag out")
+
+
 def check_logs(report_to: Sequence[str]) -> None:
     """Raise ``OptionError`` where ``--report_to`` names a logger that is not known, or not installed."""
     for name in report_to:

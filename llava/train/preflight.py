@@ -14,6 +14,7 @@ from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.aspect_ratio import cuts_crops
 from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.sequence_length import context_length
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.data.length_check import ImageTags, LengthCheck
 from llava.train.data.preprocessing import template_of
@@ -64,6 +65,19 @@ def image_counter(arguments: Arguments) -> ImageCounter | None:
     return ImageCounter(settings, tower)
 
 
+def _warn_beyond_context(limit: int, arguments: Arguments) -> None:
+    """Warn of samples that may be longer than what the model answers."""
+    folder = open_checkpoint(arguments[ModelArguments].model_name_or_path, arguments[TrainingArguments].cache_dir)
+    context = context_length(SimpleNamespace(**read_fields(folder)))
+    if limit > context:
+        log.warning(
+            "--model_max_length %d is more than the %d positions of the model's config: what is longer than these is "
+            "trained on, but prompts of that length are refused",
+            limit,
+            context,
+        )
+
+
 def length_check(arguments: Arguments) -> LengthCheck | None:
     """Return the check of the records' lengths for a training run's flags.
 
@@ -84,6 +98,7 @@ def length_check(arguments: Arguments) -> LengthCheck | None:
     if tags.mm_use_im_start_end:
         tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     template, limit = template_of(model_args.version), training_args.model_max_length
+    _warn_beyond_context(limit, arguments)
     if counter is None:
         return LengthCheck(tokenizer, template, limit, tags, None)
     turn = arguments[DataArguments].exif_orientation

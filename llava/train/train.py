@@ -13,12 +13,19 @@ from typing import Any
 import torch
 import transformers
 
-from llava.conversation import SeparatorStyle
+from llava.conversation import SeparatorStyle, conv_templates
 from llava.errors import OptionError
 from llava.model.checkpoint.zero3 import size
 from llava.plugins import hooks, merged
 from llava.program import run_program
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
+from llava.train.arguments import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_logs,
+    check_unsupported,
+    translate_flags,
+)
 from llava.train.data.collator import DataCollatorForSupervisedDataset
 from llava.train.data.dataset import LazySupervisedDataset, SampleSettings
 from llava.train.data.preprocessing import mode_of, template_of
@@ -53,6 +60,9 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     local_rank = training_args.local_rank
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     check_logs(training_args.report_to)
+    check_unsupported(training_args)
+    if model_args.version not in conv_templates:
+        log.warning("--version is %r, which names no template; vicuna_v1 is used, as upstream", model_args.version)
     init_distributed(training_args)
     if (data_args.check_data or data_args.check_data_only) and training_args.process_index == 0:
         lengths = length_check(arguments)

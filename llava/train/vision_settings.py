@@ -19,6 +19,7 @@ Arguments = Mapping[type, Any]
 
 # Config fields of a LLaVA that keep their values where no flag sets them.
 _INHERITED = ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_type", "mm_patch_merge_type")
+UNCUT = ("square", "pad")  # aspect ratios that do not cut images into crops
 # Fields that are not the config's: files to read, and what initialize_vision_modules writes itself.
 _NOT_IN_CONFIG = ("vision_tower", "pretrain_mm_mlp_adapter", *_INHERITED)
 
@@ -99,6 +100,11 @@ def _flag_or_config(name: str, value: int | str, config: PretrainedConfig) -> An
 def _grid_pinpoints(config: PretrainedConfig, data_args: DataArguments) -> list[list[int]] | str | None:
     """Return the sizes of ``--image_grid_pinpoints``, else those of the config; None unless images are cut."""
     if not cuts_crops(data_args):
+        if data_args.image_aspect_ratio not in UNCUT:  # answering takes other values for the first, as upstream
+            raise OptionError(
+                f"--image_aspect_ratio is {data_args.image_aspect_ratio!r}; expected {', '.join(UNCUT)}, anyres, or "
+                "anyres_max_N"
+            )
         return None
     points = data_args.image_grid_pinpoints or getattr(config, "image_grid_pinpoints", None)
     if not points:

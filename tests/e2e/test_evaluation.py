@@ -240,6 +240,8 @@ def test_faulty_question_files(flags, quiz, tmp_path, capsys, lines, message) ->
     [
         (("--num-chunks", "2", "--chunk-idx", "2"), "--chunk-idx is 2"),
         (("--batch-size", "0"), "--batch-size 0"),
+        (("--seed", "1" * 30), "--seed is 1"),
+        (("--temperature", "nan"), "--temperature is nan"),
         (("--latency-budget", "0.2", "--strict-latency-budget"), "0.5"),
         (("--question-file", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
     ],

@@ -15,7 +15,7 @@ from ada.eval.questions.question_set import Figures, Item, QuestionSet, asked_by
 from llava.errors import DataError
 from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.answering.questions import Question
-from llava.eval.eval_mmbench import chosen, mmbench_scores
+from llava.eval.eval_mmbench import chosen, mmbench_scores, true_letters
 from llava.eval.eval_mmbench.table import read_table
 from llava.eval.eval_mme import mme_scores, parse_pred_ans
 from llava.eval.eval_mme.ground_truth import read_truth
@@ -112,9 +112,10 @@ def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en")
     """Read MMBench: multiple choice, each question asked once; a kind is a category."""
     file = folder / f"{table}.tsv"
     rows = read_table(file, "MMBench's")
+    truths = true_letters(rows)
     questions = asked_by(model_vqa_mmbench, file, all_rounds=False, single_pred_prompt=True, lang=lang)
     items = [
-        Item(question, row.get("category") or "none", str(row["answer"]), partial(_chooses, str(row["answer"])))
+        Item(question, row.get("category") or "none", truth := truths[str(row["index"])], partial(_chooses, truth))
         for question, row in zip(questions, rows, strict=True)
     ]
 

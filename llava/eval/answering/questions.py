@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -18,7 +18,12 @@ from llava.mm_utils import load_image
 
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."
 
-OpenImage = Callable[[], Image.Image]
+
+class OpenImage(Protocol):
+    """A function that opens a question's image."""
+
+    def __call__(self, *, turn_by_exif: bool = False) -> Image.Image:
+        """Return the image in RGB, as it is stored, or turned upright as its EXIF orientation says."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ def _answer_batches(
     answerer.check_lengths(prompts, titles)
     for group in groups_by_length(prompts, settings.batch_size):
         clock = TokenClock(None)  # opening the images counts
-        images = [open_image() for open_image in (asked[i].open_image for i in group) if open_image is not None]
+        openers = [open_image for open_image in (asked[i].open_image for i in group) if open_image is not None]
+        images = [open_image(turn_by_exif=settings.exif_orientation) for open_image in openers]
         torch.manual_seed(settings.seed + waiting[group[0]])  # by the index in the file: the same in any chunk or run
         batch, own = [prompts[i] for i in group], [titles[i] for i in group]
         pixels, sizes = answerer.pixels(images, batch), [image.size for image in images] or None

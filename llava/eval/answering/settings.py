@@ -17,6 +17,7 @@ from llava.model.checkpoint.folder import local_folder
 from llava.model.checkpoint.weights_io import find_weight_files
 from llava.plugins import hooks
 
+MAX_SEED = 1 << 62  # torch takes 64 bits, to which the question's index is added
 SAMPLE_BYTES = 1 << 16  # of each end of a weight file: enough to distinguish two training runs
 
 # Options that say where files are and how the work is divided; all others decide what is answered, and are recorded.
@@ -36,6 +37,7 @@ class RunSettings:
     image_folder: Path = flag(Path(), "folder that the images' names are relative to (default: this folder)")
     question_file: Path = flag(None, "file of questions", required=True)
     answers_file: Path = flag(None, "file to write the answers to, one JSON object a line", required=True)
+    exif_orientation: bool = flag(False, "turn images upright as their EXIF orientation says")
     conv_mode: str | None = flag(None, "conversation template (default: the one that the model was trained with)")
     num_chunks: int = flag(1, "number of processes that share the questions")
     chunk_idx: int = flag(0, "which of the --num-chunks parts this process answers, from 0")
@@ -59,6 +61,8 @@ class RunSettings:
                 f"--chunk-idx is {self.chunk_idx}, --num-chunks {self.num_chunks} and --batch-size {self.batch_size}; "
                 "expected chunks counted from 0, and batches of 1 or more"
             )
+        if abs(self.seed) >= MAX_SEED:
+            raise OptionError(f"--seed is {self.seed}; expected a number below {MAX_SEED:,}")
         self.sampling.keywords()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
-from llava.eval.eval_mmbench.table import Row, options_of, read_table
+from llava.eval.eval_mmbench.table import OPTIONS, Row, options_of, read_table
 from llava.eval.scoring.matching import by_id, check_same, percent_by, text_of
 from llava.files.fields import id_field, list_of, required_field, shown
 from llava.files.jsonl import Record, read_records
@@ -28,9 +28,20 @@ def chosen(record: Record) -> str | None:
     where = f"the result file: the answer to {shown(record.get('question_id'))}"
     text = text_of(record, "the result file").strip()
     letter = text[:1] if text[1:2] in ("", ".", ")", " ", ":") else ""
-    index = "ABCD".find(letter) if letter else -1
+    index = OPTIONS.index(letter) if letter in OPTIONS else -1
     letters = list_of(required_field(record, "option_char", list, where), str, f"{where}: 'option_char'")
     return letters[index] if 0 <= index < len(letters) else None
+
+
+def true_letters(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the letter of each question's right option, by its index. Raises ``DataError`` where one has none."""
+    letters = {key: row.get("answer") for key, row in by_id(rows, "index", "the annotation file").items()}
+    if not all(letters.values()):
+        raise DataError("the annotation file has questions without an answer, as test splits do; submit it instead")
+    for key, letter in letters.items():
+        if letter not in OPTIONS:
+            raise DataError(f"the annotation file: the answer to {key} is {shown(letter)}; expected A, B, C or D")
+    return {key: str(letter) for key, letter in letters.items()}
 
 
 def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Any]:
@@ -39,9 +50,7 @@ def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, 
     ``accuracy`` and ``by_category`` are of first rounds; ``circular_accuracy`` counts the questions that are right in
     all rounds, and is None where there is one round. Raises ``DataError`` for answers that are not to these questions.
     """
-    truths = by_id(rows, "index", "the annotation file")
-    if any(not row.get("answer") for row in rows):
-        raise DataError("the annotation file has questions without an answer, as test splits do; submit it instead")
+    truths, asked = true_letters(rows), by_id(rows, "index", "the annotation file")
     keys = [str(id_field(r, "question_id", f"the result file, answer {n}")) for n, r in enumerate(records, 1)]
     check_same(keys, truths, "the result file")
     rounds: defaultdict[str, dict[int, bool]] = defaultdict(dict)
@@ -49,16 +58,16 @@ def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, 
         turn = required_field(record, "round_id", int, f"the result file: the answer to {key}")
         if turn in rounds[key]:
             raise DataError(f"question {key} has two answers in round {turn}; is it two runs in one file?")
-        rounds[key][turn] = chosen(record) == truths[key]["answer"]
+        rounds[key][turn] = chosen(record) == truths[key]
     several = any(len(turns) > 1 for turns in rounds.values())
     hits: defaultdict[str, list[bool]] = defaultdict(list)
     for key, turns in rounds.items():
-        expected = len(options_of(truths[key])) if several else 1
+        expected = len(options_of(asked[key])) if several else 1
         if sorted(turns) != list(range(expected)):
             raise DataError(
                 f"question {key} has answers in the rounds {sorted(turns)}; expected all from 0 to {expected - 1}"
             )
-        hits[truths[key].get("category") or "none"].append(turns[0])
+        hits[asked[key].get("category") or "none"].append(turns[0])
     return {
         "questions": len(rounds),
         "accuracy": 100 * sum(turns[0] for turns in rounds.values()) / len(rounds),

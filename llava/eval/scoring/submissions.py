@@ -22,6 +22,7 @@ YES_NO = "Please answer yes or no."
 MMBENCH_LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-category")
 MMBENCH_PREDICTION = 6  # the prediction's column
 RESULTS = "the result file"
+LETTERS = ("A", "B", "C", "D")  # of SEED-Bench's choices
 
 
 def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
@@ -94,7 +95,9 @@ def seed_scores(answers: Sequence[Record], annotation: object) -> dict[str, Any]
         number = required_field(question, "question_type_id", int, about)
         if number not in names:
             raise DataError(f"{about}: 'question_type_id' is {number}; 'question_type' has {shown(sorted(names))}")
-        hits[key] = predicted[key] == required_field(question, "answer", str, about)
+        if (truth := required_field(question, "answer", str, about)) not in LETTERS:
+            raise DataError(f"{about}: 'answer' is {shown(truth)}; expected A, B, C or D")
+        hits[key] = predicted[key] == truth
         by_data[required_field(question, "data_type", str, about)].append(hits[key])
         by_type[names[number]].append(hits[key])
     return {
@@ -108,7 +111,7 @@ def seed_scores(answers: Sequence[Record], annotation: object) -> dict[str, Any]
 def _letter(record: Record) -> str:
     """Return an answer's letter, alone or before a mark; the text of an answer that names none."""
     text = text_of(record, RESULTS).strip()
-    return text[0] if text[:1] in ("A", "B", "C", "D") and text[1:2] in ("", ".", ")", " ", ":") else text
+    return text[0] if text[:1] in LETTERS and text[1:2] in ("", ".", ")", " ", ":") else text
 
 
 def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[Any]]:

@@ -27,6 +27,7 @@ from transformers import LlavaNextConfig as HubLlavaNextConfig
 from transformers import LlavaOnevisionConfig as HubLlavaOnevisionConfig
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.byte_order_mark import read_without_marks
 from llava.model.checkpoint.folder import CheckpointFolder
 from llava.model.checkpoint.hf_vision import SIGLIP, is_siglip, llava_select_layer, select_strategy
 from llava.model.checkpoint.weights_io import settings_of
@@ -138,13 +139,17 @@ def image_processor(folder: CheckpointFolder) -> Any:
 
 def _hub_processor(folder: Path) -> Any:
     """Read the folder's own image processor, as PIL's; transformers' Auto class of some releases needs torchvision."""
-    try:
-        fields, _ = PROCESSORS["CLIPImageProcessor"].get_image_processor_dict(folder)
+
+    def read(readable: Path) -> Any:
+        fields, _ = PROCESSORS["CLIPImageProcessor"].get_image_processor_dict(readable)
         stated = str(fields.get("image_processor_type") or fields.get("feature_extractor_type"))
         name = re.sub("(Fast|Pil)$", "", stated.replace("FeatureExtractor", "ImageProcessor"))
         if name not in PROCESSORS:
             raise ValueError(f"its type is {stated}; expected one of {', '.join(PROCESSORS)}")
-        return PROCESSORS[name].from_pretrained(folder)
+        return PROCESSORS[name].from_pretrained(readable)
+
+    try:
+        return read_without_marks(folder, read)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"there is no usable image processor in {folder}: {error}") from error
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import PretrainedConfig
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.folder import CONFIG_FILE
 from llava.model.checkpoint.quiet import quiet_loading
+from llava.model.checkpoint.weights_io import read_json
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
 from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, resolve_tower
@@ -66,6 +69,8 @@ def _model_type(name: str, config: TowerSettings) -> str:
 
 def _config_fields(location: str) -> dict[str, Any]:
     """Read the config.json of a folder or hub name; the hub is asked only for one that was never read before."""
+    if (file := Path(location, CONFIG_FILE)).is_file():
+        return read_json(file)
     with quiet_loading():
         try:
             fields, _ = PretrainedConfig.get_config_dict(location, local_files_only=True)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import CLIPVisionModel
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint.byte_order_mark import read_without_marks
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import report_misfits
 
@@ -55,11 +56,21 @@ def read_tower(location: str, model_class: Any = CLIPVisionModel, **kwargs: Any)
 
 def from_folder(kind: Any, location: str, **kwargs: Any) -> Any:
     """Call ``kind.from_pretrained``. Raises CheckpointError where it cannot read the folder or hub name."""
-    try:
+
+    def read(readable: str | Path) -> Any:
         with quiet_loading():
-            return kind.from_pretrained(location, **kwargs)
+            return kind.from_pretrained(readable, **kwargs)
+
+    try:
+        found = read_without_marks(Path(location), read) if Path(location).is_dir() else read(location)
     except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot read the vision tower at {location!r} ({error}); mm_vision_tower must be a CLIP or SigLIP folder, "
             "relative to the checkpoint or absolute, or a hub name that can be reached"
         ) from error
+    model = found[0] if isinstance(found, tuple) else found
+    parts: list[Any] = [model, getattr(model, "config", None)]
+    for part in parts:
+        if hasattr(part, "name_or_path"):
+            part.name_or_path = location  # where it had marks it was read from a temporary folder
+    return found

@@ -11,6 +11,7 @@ from PIL import Image
 from llava.conversation import Conversation
 from llava.errors import DataError
 from llava.files.image_modes import orientation_of
+from llava.model.checkpoint.weights_io import listed
 from llava.protocols import Tokenizer
 from llava.train.data.preprocessing import preprocess, preprocess_multimodal
 from llava.train.data.records import Record
@@ -20,7 +21,6 @@ from llava.train.data.token_estimate import TokenEstimate
 log = logging.getLogger("llava.train")
 
 FIRST_ON_ITS_SIDE = 5  # of EXIF's eight orientations: from here on width and height are exchanged
-SHOWN = 10  # records that a message names before it counts the rest
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class LengthCheck:
             limit,
             self.lost,
             self.lost + self.kept,
-            _listed(self.cut),
-            f"Nothing is trained of {len(self.emptied)} (record {_listed(self.emptied)})"
+            listed(self.cut),
+            f"Nothing is trained of {len(self.emptied)} (record {listed(self.emptied)})"
             if self.emptied
             else "Each keeps some",
             remedy,
@@ -113,8 +113,3 @@ class LengthCheck:
         with Image.open(path) as image:
             on_its_side = self.exif_orientation and orientation_of(image) >= FIRST_ON_ITS_SIDE
             return (image.height, image.width) if on_its_side else image.size
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

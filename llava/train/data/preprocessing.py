@@ -100,6 +100,18 @@ def round_marks(template: Conversation) -> tuple[str, str] | None:
     return None
 
 
+def reserved_marks(template: Conversation) -> list[str]:
+    """Return the texts that no message may hold, as they separate turns; none for templates that take any text."""
+    if template.sep_style in (SeparatorStyle.MPT, SeparatorStyle.CHATML):
+        return [template.sep]
+    return [mark for mark in round_marks(template) or () if mark]
+
+
+def takes_empty_questions(template: Conversation) -> bool:
+    """Return whether a question may have no text; other templates would leave out its turn."""
+    return template.sep_style in (SeparatorStyle.SINGLE, SeparatorStyle.PLAIN)
+
+
 def _rounds(
     source: Sequence[Message], tokenizer: Tokenizer, has_image: bool, template: Conversation, sample: str
 ) -> Sample:
@@ -107,8 +119,6 @@ def _rounds(
     marks = round_marks(template)
     assert marks is not None  # the other styles are handled elsewhere
     conversation = _conversation(source, template, sample)
-    if template.sep_style is SeparatorStyle.LLAMA_2 and not (conversation.messages and conversation.messages[0][1]):
-        raise DataError(f"sample {sample}: the first question is empty, which this template has no form for")
     text = conversation.get_prompt()
     ids = _encode(text, tokenizer, has_image)
     count = functools.partial(_count, tokenizer=tokenizer, has_image=has_image)
@@ -177,11 +187,16 @@ def _upstream_chatml_labels(
 
 
 def _conversation(source: Sequence[Message], template: Conversation, sample: str) -> Conversation:
-    """Return the template with a record's turns. Raises ``DataError`` where human and gpt do not take turns."""
+    """Return the template with a record's turns, for templates that have no form for an empty question.
+
+    Raises ``DataError`` for one, and where human and gpt do not take turns.
+    """
     roles = {"human": template.roles[0], "gpt": template.roles[1]}
     turns = list(source)
     if turns and turns[0]["from"] == "gpt":
         turns = turns[1:]  # some data sets begin with a greeting
+    if not turns:
+        raise DataError(f"sample {sample}: it has no question")
     conversation = template.copy()
     conversation.messages = []
     for index, message in enumerate(turns):
@@ -189,6 +204,10 @@ def _conversation(source: Sequence[Message], template: Conversation, sample: str
         if role != conversation.roles[index % 2]:
             raise DataError(
                 f"sample {sample}: message {index + 1} is from {message['from']!r}; human and gpt must take turns"
+            )
+        if index % 2 == 0 and not message["value"]:
+            raise DataError(
+                f"sample {sample}: message {index + 1} is an empty question, which this template has no form for"
             )
         conversation.append_message(role, message["value"])
     return conversation

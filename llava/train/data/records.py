@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import DataError
+from llava.files.fields import shown
 from llava.files.jsonl import read_json
 
 Record = dict[str, Any]
@@ -30,14 +31,14 @@ def read_records(path: str) -> list[Record]:
 def sample_name(record: object, index: int) -> str:
     """Return how messages name a record: its index in the file, and its id where it has one."""
     if isinstance(record, dict) and "id" in record:
-        return f"{index} (id {_shown(record['id'])})"
+        return f"{index} (id {shown(record['id'])})"
     return str(index)
 
 
 def form_faults(record: object) -> Iterator[str]:
     """Yield a description of each fault for which no sample can be made of a record."""
     if not isinstance(record, dict):
-        yield f"{_shown(record)} is not an object with a list 'conversations'"
+        yield f"{shown(record)} is not an object with a list 'conversations'"
         return
     yield from image_faults(record)
     yield from _media_faults(record)
@@ -52,13 +53,15 @@ def message_faults(record: Record) -> Iterator[str]:
         return
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict):
-            yield f"message {number} is not an object with the texts 'from' and 'value', but {_shown(message)}"
+            yield f"message {number} is not an object with the texts 'from' and 'value', but {shown(message)}"
             continue
         for key in ("from", "value"):
             if not isinstance(message.get(key), str):
                 yield f"message {number} is not an object with the texts 'from' and 'value': {_found(message, key)}"
             elif not _is_text(message[key]):
                 yield f"message {number} holds half of a surrogate pair, which is no character, in {key!r}"
+        for key, value in _unread(message, _SOURCE):
+            yield f"message {number}: {key!r} is {shown(value)}, which would not be seen: an image is the record's"
 
 
 def usable(record: Any, index: int) -> Record:
@@ -75,23 +78,31 @@ def image_faults(record: Record) -> Iterator[str]:
     image = record["image"]
     if not isinstance(image, str):
         several = isinstance(image, list) and len(image) > 1
-        yield f"'image' is {_shown(image)}, expected a path" + (": a record has one image" if several else "")
+        yield f"'image' is {shown(image)}, expected a path" + (": a record has one image" if several else "")
+    elif not image.strip():
+        yield f"'image' is {shown(image)}, expected a path; a record without an image has no 'image'"
     elif "\0" in image or not _is_text(image):
-        yield f"'image' is {_shown(image)}, which no path can hold"
+        yield f"'image' is {shown(image)}, which no path can hold"
 
 
 def _media_faults(record: Record) -> Iterator[str]:
-    unseen = _MEDIA if "image" in record else _SOURCE
-    for key, value in record.items():
-        if key != "image" and unseen.fullmatch(key) and isinstance(value, (str, list, dict)) and value:
+    for key, value in _unread(record, _MEDIA if "image" in record else _SOURCE):
+        if key != "image":
             yield (
-                f"{key!r} is {_shown(value)}, which would not be seen: a record has at most one image, its path under "
+                f"{key!r} is {shown(value)}, which would not be seen: a record has at most one image, its path under "
                 "'image', and an <image> tag in the question"
             )
 
 
+def _unread(fields: Record, names: re.Pattern[str]) -> Iterator[tuple[str, object]]:
+    """Yield the fields with such names that hold something."""
+    for key, value in fields.items():
+        if names.fullmatch(key) and isinstance(value, (str, list, dict)) and value:
+            yield key, value
+
+
 def _found(fields: Record, key: str) -> str:
-    return f"{key!r} is {_shown(fields[key])}" if key in fields else f"it has no {key!r}"
+    return f"{key!r} is {shown(fields[key])}" if key in fields else f"it has no {key!r}"
 
 
 def _is_text(text: str) -> bool:
@@ -100,8 +111,3 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _shown(value: object) -> str:
-    text = ascii(value) if isinstance(value, str) and not _is_text(value) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -13,7 +13,7 @@ from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import DataError, ImageError
 from llava.files.images import check_image
 from llava.train.data.length_check import LengthCheck
-from llava.train.data.preprocessing import Message, round_marks
+from llava.train.data.preprocessing import Message, reserved_marks, takes_empty_questions
 from llava.train.data.records import Record, form_faults, image_faults, message_faults, read_records, sample_name
 
 
@@ -77,7 +77,7 @@ def _turn_faults(messages: list[Message]) -> Iterator[str]:
 
 
 def _text_faults(messages: list[Message], template: Conversation) -> Iterator[str]:
-    marks = [mark for mark in round_marks(template) or () if mark]
+    marks = reserved_marks(template)
     for number, message in enumerate(messages, 1):
         text = message["value"]
         if message["from"] == "gpt":
@@ -85,6 +85,8 @@ def _text_faults(messages: list[Message], template: Conversation) -> Iterator[st
                 yield f"message {number} is an empty answer"
             if DEFAULT_IMAGE_TOKEN in text:
                 yield f"message {number} is an answer that holds {DEFAULT_IMAGE_TOKEN}; it belongs in the question"
+        elif not text and not takes_empty_questions(template):
+            yield f"message {number} is an empty question, which this template has no form for"
         for mark in marks:
             if mark in text:
                 yield f"message {number} holds {mark!r}, by which the template separates turns"

@@ -24,14 +24,6 @@ log = logging.getLogger("llava.train")
 LATEST_UNIVERSAL = "latest_universal"  # the file of DeepSpeed that names the folder of its state's universal form
 
 
-def complete_checkpoints(output_dir: str, has_scheduler_file: bool = True) -> list[Path]:
-    """Return the output folder's checkpoints that hold all of a run's state, oldest first.
-
-    has_scheduler_file: as ``missing_parts`` takes it.
-    """
-    return [path for path in numbered_checkpoints(output_dir) if not missing_parts(path, has_scheduler_file)]
-
-
 def last_checkpoint(args: TrainingArguments) -> str | None:
     """Return the checkpoint to resume from; None where the output folder has none.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.tiny_models import never_end
 from PIL import Image
 
 from ada.budget import LatencyBudget
@@ -40,6 +41,7 @@ def make_adaptive(make_checkpoint):
         config._name_or_path = str(folder)
         torch.manual_seed(1)
         model = AdaLlavaLlamaForCausalLM(config)
+        never_end(model)
         model.get_vision_tower().load_model()
         model.save_pretrained(folder)
         return folder

@@ -118,12 +118,16 @@ def test_distillation_at_full_budget_adds_nothing(make_llava, batch, pixels) -> 
 
 @pytest.mark.parametrize("reads", ["content", "budget"])
 def test_a_scheduler_that_reads_the_budget_alone_has_one_plan_a_budget(make_llava, batch, pixels, reads) -> None:
-    model = make_llava("H", seed=3).eval()
-    model.config.scheduler_input = reads
-    with torch.no_grad():
-        model.scheduler.mlp_head.weight.mul_(50)
-        gates = model(**batch, images=pixels, latency_budget=0.7).gates
-    assert all(torch.equal(row, gates[0]) for row in gates) == (reads == "budget")
+    """In some of a few random models prompts change the plan, where it may; of which ones depends on the CPU."""
+    alike = []
+    for seed in range(5):
+        model = make_llava("H", seed=seed).eval()
+        model.config.scheduler_input = reads
+        with torch.no_grad():
+            model.scheduler.mlp_head.weight.mul_(50)
+            gates = model(**batch, images=pixels, latency_budget=0.7).gates
+        alike.append(all(torch.equal(row, gates[0]) for row in gates))
+    assert all(alike) == (reads == "budget")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llava.conversation import conv_templates
 from llava.errors import DataError, OptionError
 from llava.eval import model_qa, model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_qbench, model_vqa_science
+from llava.eval.answering.batched_generation import Answerer
 from llava.files.jsonl import lines_of
 from llava.model.builder import load_pretrained_model
 
@@ -84,6 +86,49 @@ def test_language_model_refuses_questions_about_images(text_model, flags, tmp_pa
     more = ["--model-path", str(text_model), "--image-folder", str(tmp_path), "--conv-mode", "vicuna_v1"]
     assert model_vqa.main([*flags, *more]) == 2
     assert "without a vision tower" in capsys.readouterr().err
+
+
+ASKING = ["model_vqa", "model_vqa_loader", "model_vqa_science", "model_vqa_mmbench", "model_vqa_qbench"]
+
+
+@pytest.mark.parametrize("program", ASKING)
+def test_photograph_is_turned_where_the_flag_says_so(tiny_checkpoint, flags, tmp_path, monkeypatch, program):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((40, 20), 90).convert("RGB").save(tmp_path / "0.jpg", exif=exif)
+    data = base64.b64encode((tmp_path / "0.jpg").read_bytes()).decode()
+    questions = {
+        "model_vqa_science": json.dumps([{"id": 0, "image": "0.jpg", "conversations": [{"value": "w5"}]}]),
+        "model_vqa_mmbench": f"index\tquestion\tA\tB\tC\tD\timage\n0\tw5\tw6\tw7\t\t\t{data}",
+        "model_vqa_qbench": json.dumps([{"img_path": "0.jpg", "question": "w5", "candidates": ["w6"]}]),
+    }
+    (tmp_path / "q.jsonl").write_text(
+        questions.get(program, lines_of([{"question_id": 0, "image": "0.jpg", "text": "w5"}]))
+    )
+    seen = []
+    pixels = Answerer.pixels
+
+    def recorded(self, images, prompts):
+        seen.extend(image.size for image in images)
+        return pixels(self, images, prompts)
+
+    monkeypatch.setattr(Answerer, "pixels", recorded)
+    main = importlib.import_module(f"llava.eval.{program}").main
+    asked = [flag.replace("--question-file", "--questions-file") if program == ASKING[-1] else flag for flag in flags]
+    more = ["--model-path", str(tiny_checkpoint), "--image-folder", str(tmp_path)]
+    assert main([*asked, *more]) == 0 and seen == [(40, 20)]
+    assert main([*asked, *more, "--exif-orientation"]) == 2, "answers to other images are not mixed in"
+    (tmp_path / "a.jsonl").unlink()
+    assert main([*asked, *more, "--exif-orientation"]) == 0 and seen[1:] == [(20, 40)]
+    assert rows(tmp_path)[0]["metadata"]["settings"]["exif_orientation"] is True
+
+
+def test_image_of_a_table_that_cannot_be_read_is_named_by_its_question(tiny_checkpoint, flags, tmp_path, capsys):
+    table = "index\tquestion\tA\tB\tC\tD\timage\n7\tw5\tw6\tw7\t\t\t{}"
+    for data, said in (("a", "is not base64"), (base64.b64encode(b"no image").decode(), "is not an image")):
+        (tmp_path / "q.jsonl").write_text(table.format(data))
+        assert model_vqa_mmbench.main([*flags, "--model-path", str(tiny_checkpoint)]) == 2
+        assert f"question 7: the image {said}" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -195,6 +195,16 @@ def test_mmbench_by_hand():
         eval_mmbench.mmbench_scores([row(1, None)], first[:1])
 
 
+@pytest.mark.parametrize("letter", ["a", " A", "E", "x"])
+def test_truth_that_names_no_option_is_refused(letter):
+    records = [{"question_id": 1, "round_id": 0, "text": "A", "option_char": ["A", "B"]}]
+    with pytest.raises(DataError, match=r"the answer to 1 is .*; expected A, B, C or D"):
+        eval_mmbench.mmbench_scores([row(1, letter)], records)
+    question = {"question_id": "1", "question_type_id": 1, "data_type": "image", "answer": letter}
+    with pytest.raises(DataError, match=r"question 1: 'answer' is .*; expected A, B, C or D"):
+        submissions.seed_scores(answers(**{"1": "A"}), {"question_type": {"Scene": 1}, "questions": [question]})
+
+
 def test_gqa_by_hand():
     questions = {
         "1": {"answer": "red", "types": {"structural": "query"}},

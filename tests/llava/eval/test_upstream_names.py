@@ -4,7 +4,9 @@ import importlib
 import inspect
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from llava.errors import ImageError, OptionError
 from llava.eval import model_vqa_mmbench, run_llava
@@ -90,6 +92,47 @@ def test_images_of_run_llava(image_file):
     }
     with pytest.raises(ImageError):
         run_llava.load_image(b"no image")
+
+
+def test_16_bit_image_given_as_bytes_is_scaled_as_its_file_is(tmp_path):
+    Image.fromarray(np.full((4, 4), 257 * 90, dtype=np.uint16)).save(tmp_path / "a.png")
+    expected = Image.new("RGB", (4, 4), (90, 90, 90)).tobytes()
+    for source in (str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes()):
+        assert run_llava.load_image(source).tobytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_new_tokens": 0}, "max-new-tokens is 0"),
+        ({"num_beams": 0}, "num_beams 0"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"top_p": 0.0}, "top_p is 0"),
+    ],
+)
+def test_sampling_out_of_range_is_no_default(image_file, given, message):
+    with pytest.raises(OptionError, match=message):
+        run_llava.eval_model(SimpleNamespace(image_file=str(image_file), query="q", **given))
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_photograph_on_its_side_is_named(monkeypatch, caplog, tmp_path, turn):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGB", (8, 4)).save(tmp_path / "b.jpg")
+
+    def no_model(options):
+        raise OptionError("there is none")
+
+    monkeypatch.setattr(run_llava, "open_model", no_model)
+    names = f"{tmp_path / 'a.jpg'},{tmp_path / 'b.jpg'}"
+    with pytest.raises(OptionError, match="there is none"):
+        run_llava.eval_model(SimpleNamespace(image_file=names, query="q", exif_orientation=turn))
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert "a.jpg" in line and ("turned upright" if turn else "as it is stored") in line
 
 
 @pytest.mark.parametrize("names", ["", "a.png,", ",", " "])

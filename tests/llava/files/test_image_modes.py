@@ -1,6 +1,7 @@
 """Colours of every mode against their own formulas, and orientation against Pillow's own turning."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -57,6 +58,33 @@ def test_to_rgb_16_bit_tiff_that_counts_from_white():
     values = random_values(high=65536, dtype=np.uint16)
     stored = saved(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
     assert np.abs(rgb_of(stored) - grey(255 - values / 257)).max() <= 1
+
+
+def test_to_rgb_float_tiff_that_counts_from_white():
+    values = rng.random((SIZE[1], SIZE[0])).astype(np.float32)
+    values[0, :2] = 0, 1
+    stored = saved(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
+    assert np.abs(rgb_of(stored) - grey(np.rint(255 - values * 255))).max() <= 1
+
+
+def tiff_of_12_bits(values):
+    """A TIFF of grey values up to 4095, two of them in three bytes."""
+    pairs = values.reshape(-1, 2).astype(int)
+    packed = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in pairs)
+    height, width = values.shape
+    tags = [(256, 3, width), (257, 3, height), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 3, height), (279, 4, len(packed))]
+    entries = b"".join(struct.pack("<HHIHxx" if kind == 3 else "<HHII", tag, kind, 1, at) for tag, kind, at in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory
+
+
+def test_to_rgb_12_bit_tiff_is_scaled():
+    values = rng.integers(0, 4096, (6, 8))
+    values[0, :3] = 0, 4095, 2048
+    found = np.asarray(load_image(tiff_of_12_bits(values))).astype(int)
+    assert np.abs(found - grey(np.rint(values / 4095 * 255))).max() <= 1
+    assert found[0, :3, 0].tolist() == [0, 255, 128]
 
 
 @pytest.mark.parametrize(("high", "scale"), [(256, 1), (65536, 257)])

@@ -11,7 +11,7 @@ from PIL import Image
 from llava.errors import ImageError
 from llava.files import image_structure
 from llava.files.image_structure import MAX_SCANS, check_structure, count_scans
-from llava.files.images import ImageLimits, open_image, stated_cost
+from llava.files.images import ImageLimits, check_image, open_image, stated_cost
 
 
 def jpeg(width=32, height=24, **options) -> bytes:
@@ -120,6 +120,13 @@ HOSTILE = {
 def test_open_image_refuses_endless_blocks(name):
     with pytest.raises(ImageError, match=r"a (GIF|JPEG|PNG) "):
         open_image(HOSTILE[name])
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if "PNG" in name])
+def test_check_image_refuses_what_open_image_does(name, tmp_path):
+    (tmp_path / "a.png").write_bytes(HOSTILE[name])
+    with pytest.raises(ImageError, match="is a PNG of more than"):
+        check_image(tmp_path / "a.png")
 
 
 def test_check_structure_ordinary_files_pass(tmp_path):

@@ -1,7 +1,9 @@
 """Images that can be read, and the messages for those that cannot."""
 
 import base64
+import contextlib
 import io
+import socket
 import struct
 import zlib
 
@@ -11,8 +13,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from llava.errors import ImageError
-from llava.files.images import ImageLimits, check_image, open_image
+from llava.files.images import FILE_FORMATS, ImageLimits, check_image, open_image
 from llava.mm_utils import load_image, load_image_from_base64
+
+Image.init()  # the formats that this Pillow writes are known after that
 
 
 @pytest.fixture
@@ -60,6 +64,31 @@ def test_load_image_truncated_raises(image, tmp_path, kind):
         path.write_bytes(complete.getvalue()[:length])
         with pytest.raises(ImageError):
             load_image(path)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILE_FORMATS if kind in Image.SAVE])
+def test_load_image_of_a_damaged_file_raises_or_shows_it(image, kind):
+    """Bytes changed or cut out anywhere, the header's more often: nothing but our error."""
+    complete, draws = io.BytesIO(), np.random.default_rng(3)
+    image.save(complete, kind)
+    for _ in range(80):
+        damaged = bytearray(complete.getvalue())
+        for at in draws.integers(0, min(len(damaged), draws.choice([40, 300, 10_000])), 3):
+            damaged[at : at + draws.integers(1, 3)] = draws.choice([b"", b"\0", b"\xff\xff", b"\x7f"])
+        with contextlib.suppress(ImageError):
+            assert load_image(bytes(damaged)).mode == "RGB"
+
+
+@pytest.mark.skipif("AVIF" not in Image.SAVE, reason="this Pillow writes no AVIF")
+@pytest.mark.parametrize("box", [b"mdat", b"av01", b"pitm", b"iloc"])
+def test_load_image_of_a_damaged_avif_raises(image, box):
+    """Its decoder raises RuntimeError, for pixels and for the boxes before them."""
+    complete = io.BytesIO()
+    image.save(complete, "AVIF")
+    before, name, after = complete.getvalue().partition(box)
+    damaged = before + name + bytes(len(after)) if box == b"mdat" else before + b"xxxx" + after
+    with pytest.raises(ImageError, match="is cut short or damaged"):
+        load_image(damaged)
 
 
 def png_header(width, height):
@@ -127,6 +156,25 @@ def test_load_image_from_an_address(image, monkeypatch):
     answer.status_code = 404
     with pytest.raises(ImageError, match="404"):
         load_image("https://example.org/gone.png")
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "a" * 64, "xn--\u0080", "host:99999", "[::1", "", ".", "\ud83d", "a b", "host:x", "%zz"]
+)
+def test_load_image_from_an_address_that_is_none_raises(host, monkeypatch):
+    """Before anything is looked up; for some of these the library raises what belongs to another one."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up"))
+    if host in ("a b", "%zz"):  # names that could be looked up
+        monkeypatch.setattr(socket, "getaddrinfo", raiser(socket.gaierror("unknown")))
+    with pytest.raises(ImageError, match="cannot fetch the image"):
+        load_image(f"http://{host}/a.png")
+
+
+def raiser(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I", "F", "I;16"])

@@ -6,7 +6,7 @@ import pytest
 
 from llava.errors import OptionError
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
-from llava.train.train import parse_arguments
+from llava.train.train import parse_arguments, train
 
 # What LLaVA's launch lines say, in the words of the transformers of their time.
 LAUNCH_LINE = """
@@ -223,3 +223,24 @@ def test_flags_that_cannot_be_used(flags, complaint):
 def test_what_the_program_sets_is_no_flag():
     with pytest.raises(OptionError, match="--image_processor"):
         parse_arguments(["--image_processor", "x"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("resume_from_checkpoint", "runs/checkpoint-4", "by itself"),
+        ("eval_strategy", "steps", "no evaluation data"),
+        ("remove_unused_columns", True, "images would be removed"),
+    ],
+)
+def test_flag_that_would_do_harm_or_nothing_is_refused_before_anything_is_read(trained, tmp_path, name, value, reason):
+    with pytest.raises(OptionError, match=rf"--{name} is {value}: .*{reason}"):
+        trained(tmp_path / "out", data="nowhere.json", **{name: value})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("version", "warned"), [("v1", False), ("v0", False), ("plain", False), ("qwen1.5", True)])
+def test_version_without_a_template_is_a_warning(flags_of, caplog, tmp_path, version, warned):
+    with caplog.at_level("WARNING", logger="llava.train"):
+        train(flags=flags_of(tmp_path, "captions.json", check_data_only=True, version=version))
+    assert ("names no template" in caplog.text) is warned

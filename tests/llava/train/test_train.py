@@ -61,13 +61,18 @@ def history(folder):
 
 
 def answer(folder, base=None, **options):
-    """A few tokens about a grey image, by the checkpoint as any program opens it."""
+    """Four tokens about a grey image, by the checkpoint as any program opens it; it may have learned to end before."""
     tokenizer, model, processor, _ = load_pretrained_model(str(folder), base and str(base), "any", device="cpu")
     side = processor.crop_size["height"]
     ids = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]])
     with torch.no_grad():
         found = model.generate(
-            ids, images=torch.full((1, 3, side, side), 0.5), max_new_tokens=4, do_sample=False, **options
+            ids,
+            images=torch.full((1, 3, side, side), 0.5),
+            min_new_tokens=4,
+            max_new_tokens=4,
+            do_sample=False,
+            **options,
         )
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return model, found

@@ -55,6 +55,12 @@ def test_arguments_are_not_changed(resolve, tmp_path):
     assert model == ModelArguments()
 
 
+@pytest.mark.parametrize("aspect", ["Pad", "padding", "", "crop", "none"])
+def test_aspect_ratio_that_no_llava_is_trained_with_is_refused(resolve, aspect):
+    with pytest.raises(OptionError, match=f"--image_aspect_ratio is '{aspect}'; expected square, pad"):
+        resolve(LLAVA, data={"image_aspect_ratio": aspect})
+
+
 def test_anyres_needs_sizes_from_flag_or_checkpoint(resolve):
     anyres = {"image_aspect_ratio": "anyres"}
     with pytest.raises(OptionError, match="needs --image_grid_pinpoints"):

@@ -186,6 +186,20 @@ def test_summary_leaves_out_ignored_questions_and_joins_folder_and_files(tmp_pat
     assert capsys.readouterr().out.splitlines()[1:] == ["all 66.7 30.0 20.0", "================================="]
 
 
+@pytest.mark.parametrize("second", [1, "1"])
+def test_summary_of_two_runs_in_one_file_is_refused(tmp_path, capsys, second):
+    rows = [{"question_id": 1, "tuple": [8, 4]}, {"question_id": second, "tuple": [8, 8]}]
+    (tmp_path / "r.jsonl").write_text(lines_of(rows))
+    assert summarize_gpt_review.main(["-f", str(tmp_path / "r.jsonl")]) == 2
+    assert "the reviews holds question_id" in capsys.readouterr().err
+
+
+def test_summary_of_reviews_that_are_all_ignored_is_refused(tmp_path, capsys):
+    (tmp_path / "r.jsonl").write_text(lines_of([{"question_id": 1, "tuple": [8, 4]}]))
+    assert summarize_gpt_review.main(["-f", str(tmp_path / "r.jsonl"), "-i", "1"]) == 2
+    assert "--ignore names all of them" in capsys.readouterr().err
+
+
 def test_grades_of_ids_that_are_numbers_or_texts_and_of_a_null_capability(judge, tmp_path, capsys):
     (tmp_path / "q.json").write_text(json.dumps({"v1_0": {"question": "q", "answer": "a", "capability": None}}))
     (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b"}))

@@ -1,6 +1,8 @@
 """JSON files of a checkpoint that an editor has saved with a byte order mark, or as UTF-16."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ import torch
 from llava.errors import CheckpointError
 from llava.model.builder import load_pretrained_model
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from tests.fixtures.hub_llavas import write_hub_llava
 
 
 def opened(folder, base=None):
@@ -37,6 +41,44 @@ def test_checkpoint_with_byte_order_marks_opens_as_without(checkpoint, tmp_path,
     assert tokenizer("w5 w6").input_ids == plain("w5 w6").input_ids and tokenizer.name_or_path == str(checkpoint)
     tokenizer.save_pretrained(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved")("w5").input_ids == [1, 5]
+
+
+@pytest.mark.parametrize("siglip", [False, True])
+@pytest.mark.parametrize("names", [["config.json"], ["preprocessor_config.json"], ["*.json"]], ids=str)
+def test_vision_tower_with_byte_order_marks_is_read_as_without(make_checkpoint, names, siglip):
+    folder = make_checkpoint(siglip=siglip)
+    _, model, processor, _ = opened(folder)
+    for path in {path for name in names for path in (folder / "tower").glob(name)}:
+        saved_as(path, "utf-8-sig")
+    _, marked, read, _ = opened(folder)
+    plain, tower = (one.get_vision_tower() for one in (model, marked))
+    assert type(tower) is type(plain) and read.to_dict() == processor.to_dict()
+    assert tower.config.to_dict() == plain.config.to_dict() and tower.config.name_or_path == str(folder / "tower")
+    assert all(torch.equal(a, b) for a, b in zip(tower.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["onevision-9", "next-qwen2", "1.5-siglip"])
+def test_checkpoint_in_transformers_layout_with_byte_order_marks_opens_as_without(tmp_path, name):
+    write_hub_llava(name, tmp_path)
+    _, model, processor, _ = opened(tmp_path)
+    for path in tmp_path.glob("*.json"):
+        saved_as(path, "utf-8-sig")
+    _, marked, read, _ = opened(tmp_path)
+    assert read.to_dict() == processor.to_dict()
+    assert all(torch.equal(a, b) for a, b in zip(marked.parameters(), model.parameters(), strict=True))
+
+
+def test_tower_of_its_own_folder_with_byte_order_marks_is_read(tiny_checkpoint, tmp_path):
+    settings = SimpleNamespace(mm_vision_tower=str(tmp_path / "tower"), mm_vision_select_layer=-2)
+    shutil.copytree(tiny_checkpoint / "tower", tmp_path / "tower")
+    plain = build_vision_tower(settings)
+    for path in (tmp_path / "tower").glob("*.json"):
+        saved_as(path, "utf-8-sig")
+    marked = build_vision_tower(settings)
+    assert all(torch.equal(a, b) for a, b in zip(marked.parameters(), plain.parameters(), strict=True))
+    marked.save_description(tmp_path / "saved")
+    saved = (tmp_path / "saved" / "vision_tower" / "config.json").read_text()
+    assert json.loads(saved)["hidden_size"] == 24 and "/tmp" not in saved.replace(str(tmp_path), "")
 
 
 def test_config_with_a_byte_order_mark_opens_without_a_generation_config(checkpoint):

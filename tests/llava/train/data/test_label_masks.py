@@ -177,9 +177,11 @@ def test_text_after_the_limit_is_cut_off_unchecked(has_image):
         labelled(rounds, toy_tokenizer("words", length=64), has_image=has_image)
 
 
-def test_llama_2_has_no_form_for_an_empty_first_question():
-    with pytest.raises(DataError, match="sample 7: the first question is empty"):
-        labelled(conversation("", "b"), toy_tokenizer("words"), conv_templates["llava_llama_2"], sample="7")
+@pytest.mark.parametrize("version", ["llava_llama_2", "v1", "mpt", "qwen_1_5"])
+def test_empty_question_is_refused_where_its_turn_would_be_left_out(version):
+    for number, texts in ((1, ("", "b", "c", "d")), (3, ("a", "b", "", "d"))):
+        with pytest.raises(DataError, match=f"sample 7: message {number} is an empty question"):
+            labelled(conversation(*texts), toy_tokenizer("words"), conv_templates[version], sample="7")
 
 
 def qwen_tokenizer():

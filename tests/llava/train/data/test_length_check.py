@@ -164,6 +164,16 @@ def test_check_of_data_alone_counts_lengths_where_a_model_is_named(flags_of, cap
     assert "lengths are not checked" in caplog.text
 
 
+@pytest.mark.parametrize(("limit", "warned"), [(256, False), (257, True), (2048, True)])
+def test_limit_beyond_the_models_context_is_a_warning(flags_of, caplog, tmp_path, limit, warned):
+    """The tiny LLaVA has 256 positions."""
+    from llava.train.train import train
+
+    with caplog.at_level(logging.WARNING, logger="llava.train"):
+        train(flags=flags_of(tmp_path, check_data_only=True, model_max_length=limit))
+    assert (f"--model_max_length {limit} is more than the 256 positions" in caplog.text) is warned
+
+
 @pytest.mark.parametrize("changes", [{}, {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[[16,32],[32,32]]"}])
 def test_positions_counted_before_the_model_is_read_are_the_models(flags_of, tiny_checkpoint, tmp_path, changes):
     from llava.train.preflight import image_counter

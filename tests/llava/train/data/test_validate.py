@@ -10,7 +10,7 @@ from PIL import Image
 
 from llava.errors import DataError
 from llava.train import train as program
-from llava.train.data.preprocessing import template_of
+from llava.train.data.preprocessing import preprocess, template_of
 from llava.train.data.validate import check_data, record_faults
 
 
@@ -45,13 +45,24 @@ FAULTY = {
     "truncated png": ({"image": "cut.png", "conversations": SEEN}, ["cut.png.* cut short or damaged"]),
     "truncated jpeg": ({"image": "cut.jpg", "conversations": SEEN}, ["cut.jpg.* cut short or damaged"]),
     "no picture": ({"image": "text.png", "conversations": SEEN}, ["text.png.* not an image"]),
-    "folder": ({"image": "", "conversations": SEEN}, ["is a folder"]),
+    "folder": ({"image": ".", "conversations": SEEN}, ["is a folder"]),
+    "empty path": ({"image": "", "conversations": SEEN}, ["'image' is '', expected a path; a record without"]),
+    "blank path": ({"image": " ", "conversations": SEEN}, ["'image' is ' ', expected a path; a record without"]),
+    "empty question": ({"conversations": turns("a", "b", "", "d")}, ["message 3 is an empty question"]),
     "too large": ({"image": "huge.png", "conversations": SEEN}, ["huge.png.* 100,000,000 pixels"]),
     "no path": ({"image": ["good.png"], "conversations": SEEN}, ["expected a path"]),
     "images key": ({"images": ["a.png"], "conversations": turns("a", "b")}, ["'images' is .*would not be seen"]),
     "video key": ({"video": "a.mp4", "conversations": turns("<video> a", "b")}, ["'video' is 'a.mp4', which would"]),
     "image_url key": ({"image_url": "http://a/b.png", "conversations": turns("a", "b")}, ["'image_url' is"]),
     "Image key": ({"Image": "a.png", "conversations": turns("a", "b")}, ["'Image' is"]),
+    "image in a message": (
+        {"conversations": [{"from": "human", "value": "a", "image": "a.png"}, *turns("a", "b")[1:]]},
+        ["message 1: 'image' is 'a.png', which would not be seen"],
+    ),
+    "videos in a message": (
+        {"conversations": [*turns("a"), {"from": "gpt", "value": "b", "video_url": ["a.mp4"], "image": None}]},
+        ["message 2: 'video_url' is "],
+    ),
     "audio next to image": (
         {"image": "good.png", "audio": "a.wav", "conversations": SEEN},
         ["'audio' is 'a.wav', which would not be seen"],
@@ -170,6 +181,28 @@ def test_marks_are_the_templates_own(written, images):
     assert "message 2 holds" in faults_of(written(records), images, "v1")[1]
     assert "message 1 holds" in faults_of(written(records), images, "llava_llama_2")[1]
     check_data(written(records), str(images), template_of("llava_v0"))
+
+
+ODD = ["", " ", "\n", "a", "</s>", "b ASSISTANT: c", "[/INST] d", "<|im_end|>", "###", "<s>"]
+
+
+@pytest.mark.parametrize("version", ["v1", "llava_llama_2", "mpt", "qwen_1_5", "llava_v0"])
+def test_what_training_would_stop_at_is_a_fault(version, tiny_tokenizer):
+    """In any message, short records too, whose tokens are not counted one by one."""
+    template, tokenizer = template_of(version), tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.model_max_length = 1000
+    stopped = 0
+    for odd in ODD:
+        for index in range(4):
+            messages = turns(*(odd if number == index else f"w{number + 5}" for number in range(4)))
+            faults = list(record_faults({"conversations": messages}, None, template))
+            try:
+                preprocess([messages], tokenizer, False, template)
+            except DataError:
+                stopped += 1
+                assert faults, (odd, index)
+    assert stopped > 2 or version == "llava_v0"
 
 
 def test_good_data_ends_the_program_well(written, images, monkeypatch, caplog):

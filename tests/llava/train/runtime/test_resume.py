@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from llava.errors import CheckpointError
-from llava.train.runtime.checkpoint_folders import remove_old
-from llava.train.runtime.resume import complete_checkpoints, last_checkpoint, restore_param_group_settings
+from llava.train.runtime.checkpoint_folders import missing_parts, numbered_checkpoints, remove_old
+from llava.train.runtime.resume import last_checkpoint, restore_param_group_settings
 
 
 def write(folder, processes=0, universal=False):
@@ -44,13 +44,15 @@ def args(tmp_path):
     return make
 
 
-def test_the_last_complete_checkpoint_counts(tmp_path):
-    assert complete_checkpoints(str(tmp_path)) == []
+def test_the_last_complete_checkpoint_counts(args, tmp_path):
+    assert last_checkpoint(args(deepspeed=None)) is None and numbered_checkpoints(tmp_path / "nowhere") == []
     for name in ("checkpoint-100", "checkpoint-20", "checkpoint-1000"):
         write(tmp_path / name)
     (tmp_path / "checkpoint-1000" / "trainer_state.json").unlink()  # as a killed save leaves it
-    assert [path.name for path in complete_checkpoints(str(tmp_path))] == ["checkpoint-20", "checkpoint-100"]
-    assert complete_checkpoints(str(tmp_path / "nowhere")) == []
+    folders = numbered_checkpoints(tmp_path)
+    assert [path.name for path in folders] == ["checkpoint-20", "checkpoint-100", "checkpoint-1000"]
+    assert [missing_parts(path) for path in folders] == [[], [], ["trainer_state.json"]]
+    assert last_checkpoint(args(deepspeed=None)) == str(tmp_path / "checkpoint-100")
 
 
 def test_folders_with_other_names_are_passed_over(args, tmp_path):
@@ -59,7 +61,7 @@ def test_folders_with_other_names_are_passed_over(args, tmp_path):
     for name in [*copies, "checkpoint-9 copy", "my-checkpoint-9", "checkpoint-٩", "tmp-checkpoint-8"]:
         shutil.copytree(tmp_path / "checkpoint-4", tmp_path / name)
     (tmp_path / "checkpoint-12").write_text("a file")
-    assert complete_checkpoints(str(tmp_path)) == [tmp_path / "checkpoint-4"]
+    assert numbered_checkpoints(tmp_path) == [tmp_path / "checkpoint-4"]
     assert last_checkpoint(args(deepspeed=None)) == str(tmp_path / "checkpoint-4")
 
 
