@@ -111,6 +111,27 @@ def test_serve_script_starts_all_servers_and_a_signal_stops_them(root, environme
     assert not any(answers(address[name]) for name in ("controller", "worker", "OpenAI API"))
 
 
+def test_serve_script_at_ctrl_c_answers_what_was_accepted(serve) -> None:
+    """A terminal sends the signal to all processes of its foreground; a server ends at once at its second one."""
+    address, pieces = serve.addresses(), []
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "temperature": 0, "ignore_eos": True}
+    with httpx.stream(
+        "POST",
+        f"{address['OpenAI API']}/v1/chat/completions",
+        json={**chat, "stream": True, "max_tokens": 200},
+        trust_env=False,
+        timeout=WAIT_S,
+    ) as reply:
+        for line in reply.iter_lines():
+            pieces.append(line)
+            if len(pieces) == 8:
+                stopping = threading.Thread(target=serve.send, args=(signal.SIGINT,))
+                stopping.start()
+    assert "data: [DONE]" in pieces and '"finish_reason": "length"' in "".join(pieces)
+    stopping.join(WAIT_S)
+    assert serve.process.returncode == 130
+
+
 def test_serve_script_reports_the_log_of_a_server_that_ends(root, environment, tmp_path) -> None:
     script = ServeScript(root, environment, tmp_path / "logs", "--model-path", tmp_path / "missing")
     assert script.process.wait(WAIT_S) == 1

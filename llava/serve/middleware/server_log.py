@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -21,8 +22,14 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 def drop_second_line(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's lines about replies without an end and about what is no request: ours say why."""
-    return not any(text in str(record.msg) for text in SECOND_LINES)
+    """Drop uvicorn's lines about replies without an end, about what is no request, and about what was cancelled.
+
+    The requests' own lines say why. At a second signal everything is cancelled, starlette's lifespan as well.
+    """
+    text = str(record.msg)
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    cancelled = cancelled or text.rstrip().endswith("exceptions.CancelledError")
+    return not (cancelled or any(known in text for known in SECOND_LINES))
 
 
 class OncePerMinute(logging.Filter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,7 +38,19 @@ class PageRequests:
         """Handle one request: refuse it with 404 or 400, or pass it on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif not is_asked_by_page(scope["method"], scope["path"]):
+            return
+        try:
+            await self._handle(scope, receive, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            # Gradio raises it in a stream that has begun, such as for the conversation of another process
+            status, why = error.__cause__.status_code, error.__cause__.detail
+            current_end().fail(RequestFailure(status, "bad_request", f"the stream was ended: {why}"))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_asked_by_page(scope["method"], scope["path"]):
             await _refuse(404, "the demo has no such page")(scope, receive, send)
         elif scope["method"] == "POST" and not scope["path"].startswith(UPLOAD):
             message = await receive()

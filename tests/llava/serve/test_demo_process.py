@@ -77,6 +77,7 @@ def test_demo_that_waits_for_its_controller_ends_at_the_second_signal(demo, stop
     connection, _ = stopped_controller.accept()  # a thread of the demo waits for its answer
     with connection:
         assert ends_within(process, SOON_S + 4, signal.SIGTERM, signal.SIGTERM), log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def _ask(url: str) -> None:

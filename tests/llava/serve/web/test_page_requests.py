@@ -1,5 +1,7 @@
 """What visitors of the demo may ask of Gradio: what the page does, no URLs that it would fetch, no body without end."""
 
+import logging
+
 import pytest
 from fastapi import FastAPI, Request
 from fixtures.fake_controller import asking
@@ -97,6 +99,16 @@ async def test_file_that_is_a_url_is_refused(data) -> None:
 @pytest.mark.parametrize("value", [None, 5, "http://a", {"url": OUTSIDE, "path": "/tmp/a"}, {"path": 5}, [[], {}]])
 def test_values_without_a_file_of_a_url_pass(value) -> None:
     assert not holds_url(value)
+
+
+async def test_stream_of_an_unknown_conversation_is_no_failure_of_the_server(demo, caplog) -> None:
+    """As a page asks that was open while the demo was started again."""
+    with caplog.at_level(logging.DEBUG, "llava.serve.middleware.request_ids"):
+        async with asking(demo) as client:
+            reply = await client.get("/gradio_api/queue/data", params={"session_hash": "of-another-process"})
+    assert '"session_not_found":true' in reply.text.replace(" ", "")
+    [record] = [r for r in caplog.records if "queue/data" in r.getMessage()]
+    assert " 404 " in record.getMessage() and record.exc_info is None and record.levelno == logging.WARNING
 
 
 async def test_call_of_a_large_body_is_refused(demo) -> None:
