@@ -7,6 +7,7 @@
 #
 # A port of 0 is a free one. Each server logs to a file in LOG_DIR, by default a new temporary folder.
 set -euo pipefail
+set -m # a group for each server: Ctrl-C is for this script alone, as a server ends at once at its second signal
 cd "$(dirname "$0")/.."
 EXTRAS=serve source scripts/venv.sh
 
@@ -18,7 +19,8 @@ mkdir -p "$logs"
 pids=()
 
 stop() {
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap 'for _ in 1 2; do kill -TERM "${pids[@]}" 2>/dev/null || true; sleep 0.3; done' INT TERM # the second time
     # In reverse order: the API answers its clients; the worker answers the requests that it accepted, and unregisters
     # from its controller.
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
@@ -29,6 +31,7 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 
 # Print the address that a server's log names.
 address_in() { # LOG

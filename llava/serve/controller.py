@@ -1,6 +1,7 @@
 """Knows the workers and forwards each request to one of them: ``python -m llava.serve.controller``."""
 
 import argparse
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from llava.program import run_program
 from llava.serve.hosting.lifecycle import Lifecycle
 from llava.serve.hosting.monitoring import add_monitoring_routes
 from llava.serve.hosting.options import HostingOptions
-from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.server import end_process, make_server, run_server
 from llava.serve.hosting.sockets import bind
 from llava.serve.middleware import registration_token
 from llava.serve.middleware.allowed_hosts import allowed_names
@@ -24,6 +25,7 @@ from llava.serve.middleware.closing_stream import ClosingStream
 from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.middleware.stack import Middleware
+from llava.serve.middleware.while_connected import release_body, while_connected
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import REPLIES, STREAM_REPLIES, RequestFailure, request_id_of
 from llava.serve.protocol.http_client import new_client
@@ -137,11 +139,12 @@ def _add_status_routes(app: FastAPI, controller: Controller, client: httpx.Async
     async def refresh_all_workers(request: Request) -> None:
         """Ask every worker for its status, and forget those that give none."""
         check_operator(request, controller.token)
-        for name, worker in registry.workers().items():
-            status = await ask_status(client, name)
+        asked = registry.workers()
+        statuses = await asyncio.gather(*(ask_status(client, name) for name in asked))
+        for (name, worker), status in zip(asked.items(), statuses, strict=True):
             if status is None:
                 registry.forget(name, "gives no status")
-            else:
+            elif name in registry.workers():  # else it has left meanwhile
                 registry.register(name, worker.check_heart_beat, status)
 
     @app.post("/worker_get_status", responses=REPLIES)
@@ -167,7 +170,9 @@ def _add_client_routes(app: FastAPI, registry: WorkerRegistry, relay: Relay) -> 
     async def worker_generate_stream(body: RoutedRequest, request: Request) -> ClosingStream:
         """Forward a request to one of the model's workers, and stream its answer."""
         request_id = request_id_of(request) or ""
-        address, response = await relay.open(body.model, await request.body(), request_id)
+        opening = relay.open(body.model, await request.body(), request_id)
+        address, response = await while_connected(request, opening)
+        release_body(request)
         return ClosingStream(relay.frames(address, response, request_id), response.aclose)
 
 
@@ -225,4 +230,4 @@ def serve(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end_process(main())

@@ -31,9 +31,10 @@ from llava.plugins import hooks
 from llava.program import run_program
 from llava.serve.hosting.monitoring import add_monitoring_routes
 from llava.serve.hosting.options import HostingOptions
-from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.server import end_process, make_server, run_server
 from llava.serve.hosting.sockets import bind
 from llava.serve.middleware.allowed_hosts import allowed_names
+from llava.serve.middleware.body_limits import MIB, BodyLimits
 from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.middleware.stack import Middleware
@@ -44,6 +45,7 @@ from llava.serve.web.components import Example, Page
 from llava.serve.web.content_policy import ContentPolicy
 from llava.serve.web.conversation_state import LIMITS
 from llava.serve.web.page import CSS, build
+from llava.serve.web.page_requests import PAGE_OPEN, UPLOAD, PageRequests
 from llava.serve.web.uploads import UploadQuota
 from llava.serve.web.vote_log import VoteLog
 
@@ -51,10 +53,12 @@ log = logging.getLogger(__name__)
 
 block_css = CSS
 PORTS = range(7860, 7960)
-PAGE_OPEN = "/gradio_api/heartbeat/"  # a request that lasts as long as a page is open
 SHARED_HOSTS = "*.gradio.live"
 FONTS = ("system-ui", "sans-serif")  # none is fetched
 UPLOAD_TIMEOUT_S = 120.0
+CALL_BYTES = 4 * MIB  # of a call by the page: a question's text, and where its images are
+MAX_WAITING = 256  # calls that wait for others; more are refused
+MAX_SESSIONS = 1000  # whose conversations are kept; beyond it the oldest one is forgotten
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -121,8 +125,10 @@ def create_app(
     uploads: the folder that Gradio keeps what visitors send in.
     """
     blocks = build(page, example_questions(), embed)
-    blocks.queue(default_concurrency_limit=concurrency, api_open=False)
+    blocks.queue(default_concurrency_limit=concurrency, api_open=False, max_size=MAX_WAITING)
+    blocks.state_session_capacity = MAX_SESSIONS
     app = FastAPI(title="LLaVA web demo", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(PageRequests)
     quota: dict[str, Any] = {"folder": uploads}
     middleware.install(app, (ContentPolicy, {}), (UploadQuota, quota), (TimedBodies, {"timeout_s": UPLOAD_TIMEOUT_S}))
     lifecycle = middleware.lifecycle
@@ -149,6 +155,17 @@ def create_app(
     return app
 
 
+def demo_middleware(names: tuple[str, ...] | None = None) -> Middleware:
+    """Return the middleware of the demo's application; ``names``: by which it may be addressed."""
+    return Middleware(
+        limits=BodyLimits(max_bytes=CALL_BYTES),
+        names=names,
+        streamed=(UPLOAD,),
+        quiet=None,
+        open_paths=(*MONITORING, PAGE_OPEN),
+    )
+
+
 def serve(args: argparse.Namespace) -> int:
     """Serve until a signal or a failure ends the process; return the exit code. Raises a ``LlavaError``.
 
@@ -165,9 +182,7 @@ def _serve(args: argparse.Namespace, uploads: Path) -> int:
     page = Page(client, VoteLog(args.log_dir), parts, args.model_list_mode == "reload")
     options = from_flags(HostingOptions, args)
     hosts = (*options.extra_hosts, *((SHARED_HOSTS,) if args.share else ()))
-    middleware = Middleware(
-        limits=None, names=allowed_names(args.host, hosts), quiet=None, open_paths=(*MONITORING, PAGE_OPEN)
-    )
+    middleware = demo_middleware(allowed_names(args.host, hosts))
     sockets = bind_first_free(args.host) if args.port is None else bind(args.host, args.port)
     app = create_app(page, middleware, uploads, args.embed, args.concurrency_count)
     server = make_server(app, middleware, options, args.host)
@@ -202,4 +217,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end_process(main())

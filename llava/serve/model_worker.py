@@ -24,7 +24,7 @@ from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.policy import Policies
 from llava.serve.engine.threads_engine import ThreadsEngine
 from llava.serve.hosting.options import HostingOptions
-from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.server import end_process, make_server, run_server
 from llava.serve.hosting.sockets import bind, url_of
 from llava.serve.middleware import registration_token
 from llava.serve.middleware.allowed_hosts import allowed_names
@@ -174,4 +174,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end_process(main())

@@ -1,13 +1,12 @@
 """Serves the models of a controller through an OpenAI-style API: ``python -m llava.serve.openai_api``."""
 
 import argparse
-import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request, Security
@@ -19,7 +18,7 @@ from llava.program import run_program
 from llava.serve.hosting.lifecycle import Lifecycle
 from llava.serve.hosting.monitoring import add_monitoring_routes
 from llava.serve.hosting.options import HostingOptions
-from llava.serve.hosting.server import make_server, run_server
+from llava.serve.hosting.server import end_process, make_server, run_server
 from llava.serve.hosting.sockets import bind
 from llava.serve.middleware import api_keys, cors
 from llava.serve.middleware.allowed_hosts import allowed_names
@@ -29,6 +28,7 @@ from llava.serve.middleware.closing_stream import ClosingStream
 from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.middleware.stack import Middleware
+from llava.serve.middleware.while_connected import AwaitedJson, release_body, while_connected
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
 from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
@@ -50,7 +50,6 @@ COMPLETIONS: dict[int | str, dict[str, Any]] = {
     },
 }
 TEMPLATE_TRIES = 3  # how often a chat is rendered where its worker turns out to have another template
-T = TypeVar("T")
 
 
 @dataclass
@@ -80,7 +79,14 @@ class ChatApi:
 
     def middleware(self, names: tuple[str, ...] | None = None) -> Middleware:
         """Return the middleware of the API's application; ``names``: by which it may be addressed."""
-        return Middleware(self.lifecycle, self.limits, names, error_response, last_events)
+        return Middleware(
+            self.lifecycle,
+            self.limits,
+            names=names,
+            cors_origins=self.cors_origins,
+            error_format=error_response,
+            last_piece=last_events,
+        )
 
 
 class EventStream(ClosingStream):
@@ -108,7 +114,6 @@ def create_app(api: ChatApi, middleware: Middleware | None = None) -> FastAPI:
     )
     middleware = middleware or api.middleware()
     middleware.install(app, (ApiKeys, {"keys": api.keys, "error_format": error_response, "open_paths": MONITORING}))
-    cors.add_cors(app, api.cors_origins)
     errors.install(app, error_response)
     add_monitoring_routes(app, (middleware.metrics.registry,), lambda: api.lifecycle.failure, api.state)
     _add_model_routes(app, api)
@@ -141,16 +146,17 @@ def _add_chat_route(app: FastAPI, api: ChatApi) -> None:
 
 
 async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
-    answer, reply = await _while_connected(request, _open_answer(api, body, request))
+    answer, reply = await while_connected(request, _open_answer(api, body, request))
+    release_body(request)
     chunks = api.controller.chunks(reply)
     if body.stream:
         options = body.stream_options
         return EventStream(answer.events(chunks, bool(options and options.include_usage)), reply.aclose)
-    try:
-        completion = await _while_connected(request, answer.completion(chunks))
-    finally:
-        await reply.aclose()
-    return Response(completion.model_dump_json(), media_type="application/json")
+
+    async def completion() -> str:
+        return (await answer.completion(chunks)).model_dump_json()
+
+    return AwaitedJson(completion, reply.aclose)
 
 
 async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[ChatAnswer, httpx.Response]:
@@ -167,25 +173,6 @@ async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[
             continue
         return ChatAnswer(request_id, body.model, fields["prompt"]), reply
     raise template_unknown(body.model, "its workers name different ones")
-
-
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of ``work``, which is cancelled when the client disconnects. Raises RequestFailure then."""
-
-    async def disconnect() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
-    try:
-        await asyncio.wait({working, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise RequestFailure(499, "client_gone", "the client disconnected before its answer was complete")
-        return working.result()
-    finally:
-        for task in (working, disconnected):
-            task.cancel()
-        await asyncio.gather(working, disconnected, return_exceptions=True)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -237,4 +224,4 @@ def serve(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end_process(main())

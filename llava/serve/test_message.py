@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -59,7 +59,7 @@ def find_worker(client: httpx.Client, args: argparse.Namespace) -> tuple[str, st
         status = _post(client, f"{worker}/worker_get_status").json()
         return worker, args.model_name or status["model_names"][0]
     controller = args.controller_address.rstrip("/")
-    _post(client, f"{controller}/refresh_all_workers")
+    _post(client, f"{controller}/refresh_all_workers", accepted=(403,))  # of other machines it takes no such request
     models = _post(client, f"{controller}/list_models").json()["models"]
     print(f"Models: {models}")
     if not models:
@@ -72,9 +72,10 @@ def find_worker(client: httpx.Client, args: argparse.Namespace) -> tuple[str, st
     return worker, name
 
 
-def _post(client: httpx.Client, url: str, body: Any = None) -> httpx.Response:
+def _post(client: httpx.Client, url: str, body: Any = None, accepted: Sequence[int] = ()) -> httpx.Response:
     reply = client.post(url, json=body or {})
-    reply.raise_for_status()
+    if reply.status_code not in accepted:
+        reply.raise_for_status()
     return reply
 
 

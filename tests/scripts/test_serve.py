@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fixtures.ports import reserved_ports
 
 from llava.serve.hosting import free_ports
 
@@ -66,7 +67,7 @@ class ServeScript:
     def kill(self) -> None:
         self._watchdog.cancel()
         if self.process.poll() is None:
-            self.send(signal.SIGKILL)
+            self.send(signal.SIGTERM)  # the script ends the servers, which do not get its signals
 
 
 @pytest.fixture
@@ -110,6 +111,27 @@ def test_serve_script_starts_all_servers_and_a_signal_stops_them(root, environme
     assert not any(answers(address[name]) for name in ("controller", "worker", "OpenAI API"))
 
 
+def test_serve_script_at_ctrl_c_answers_what_was_accepted(serve) -> None:
+    """A terminal sends the signal to all processes of its foreground; a server ends at once at its second one."""
+    address, pieces = serve.addresses(), []
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "temperature": 0, "ignore_eos": True}
+    with httpx.stream(
+        "POST",
+        f"{address['OpenAI API']}/v1/chat/completions",
+        json={**chat, "stream": True, "max_tokens": 200},
+        trust_env=False,
+        timeout=WAIT_S,
+    ) as reply:
+        for line in reply.iter_lines():
+            pieces.append(line)
+            if len(pieces) == 8:
+                stopping = threading.Thread(target=serve.send, args=(signal.SIGINT,))
+                stopping.start()
+    assert "data: [DONE]" in pieces and '"finish_reason": "length"' in "".join(pieces)
+    stopping.join(WAIT_S)
+    assert serve.process.returncode == 130
+
+
 def test_serve_script_reports_the_log_of_a_server_that_ends(root, environment, tmp_path) -> None:
     script = ServeScript(root, environment, tmp_path / "logs", "--model-path", tmp_path / "missing")
     assert script.process.wait(WAIT_S) == 1
@@ -139,6 +161,20 @@ def test_serve_script_on_taken_ports_stops_before_it_starts_anything(root, envir
 def test_free_ports_port_that_cannot_be_is_named(capsys, name, value) -> None:
     assert free_ports.main(["--host", "127.0.0.1", f"{name}={value}"]) == 2
     assert name in capsys.readouterr().err
+
+
+def test_free_ports_same_port_twice_is_named(capsys) -> None:
+    with reserved_ports(1) as [port]:
+        assert free_ports.main(["--host", "127.0.0.1", f"WORKER_PORT={port}", "WEB_PORT=0", f"API_PORT={port}"]) == 2
+    assert f"WORKER_PORT and API_PORT are both {port}" in capsys.readouterr().err
+    assert free_ports.main(["--host", "127.0.0.1", "WORKER_PORT=0", "WEB_PORT=0"]) == 0, "0 is another one each time"
+
+
+@pytest.mark.parametrize(("host", "port", "words"), [("no.invalid", 0, "no address"), ("127.0.0.1", 65536, "65535")])
+def test_free_ports_that_cannot_be_bound_are_not_called_taken(capsys, host, port, words) -> None:
+    assert free_ports.main(["--host", host, f"API_PORT={port}"]) == 2
+    said = capsys.readouterr().err
+    assert "API_PORT" in said and words in said and "taken" not in said
 
 
 def test_serve_script_syntax_is_valid(root) -> None:

@@ -95,12 +95,21 @@ class BatchEngine:
             if self._batch is None:
                 self._batch = RunningBatch(self.loaded.model, self._running)
             logits = self._batch.step()
-            for sequence, row in zip(self._running, logits, strict=True):
-                sequence.add(row[None], len(self._running))
         except Exception as error:  # noqa: BLE001 - it concerns every sequence of the batch
             failed, self._running, self._batch = self._running, [], None
             for sequence in failed:
                 self.queue.done(sequence.request, error)
+            return
+        errors: dict[RunningSequence, Exception] = {}
+        for sequence, row in zip(self._running, logits, strict=True):
+            try:
+                sequence.add(row[None], len(self._running))
+            except Exception as error:  # noqa: BLE001 - such as a draw from logits that are not finite: its own matter
+                errors[sequence] = error
+        if errors:
+            self._rebuild_batch([sequence for sequence in self._running if sequence not in errors])
+        for sequence, cause in errors.items():
+            self.queue.done(sequence.request, cause)
 
     def _retire_finished(self) -> None:
         """Remove sequences that have ended from the batch, and publish their answers."""

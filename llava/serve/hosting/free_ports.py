@@ -6,21 +6,29 @@ import argparse
 
 from llava.errors import OptionError
 from llava.program import run_program
-from llava.serve.hosting.sockets import bind
+from llava.serve.hosting.sockets import PortTaken, bind
+
+MAX_DIGITS = 9  # of a port's number
 
 
 def check(host: str, ports: list[str]) -> None:
-    """Raise OptionError, which names all ports that cannot be bound; each is given as ``NAME=PORT``."""
-    taken = []
+    """Raise OptionError, which names all ports that are taken; each is given as ``NAME=PORT``."""
+    taken: list[str] = []
+    names: dict[int, str] = {}
     for given in ports:
         name, _, port = given.partition("=")
-        if not port.isdecimal():
-            raise OptionError(f"{name} is {port!r}; expected a number, or 0 for a free port")
+        if not port.isdecimal() or len(port) > MAX_DIGITS:
+            raise OptionError(f"{name} is {port!r}; expected 1 to 65535, or 0 for a free port")
+        other = names.setdefault(int(port), name) if int(port) else name
+        if other != name:
+            raise OptionError(f"{other} and {name} are both {port}; give each server a port of its own")
         try:
             for bound in bind(host, int(port)):
                 bound.close()
-        except OptionError:
+        except PortTaken:
             taken.append(f"{name} {port}")
+        except OptionError as error:
+            raise OptionError(f"{name} is {port}: {error}") from error
     if taken:
         raise OptionError(
             f"ports of {host} that are taken: {', '.join(taken)}. Is another scripts/serve.sh running? Stop it, or "

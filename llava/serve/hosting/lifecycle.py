@@ -20,6 +20,7 @@ class Lifecycle:
         self.failure: str | None = None
         self.in_flight = 0
         self.cancels: set[Callable[[], None]] = set()  # each ends one request in flight
+        self.visits: set[Callable[[], None]] = set()  # each ends one request that lasts as long as its client likes
         self._on_stop: list[Callable[[], None]] = []
 
     def call_on_stop(self, function: Callable[[], None]) -> None:
@@ -41,6 +42,11 @@ class Lifecycle:
     def abandon(self) -> None:
         """End the requests that are still in flight. In the event loop's thread."""
         for cancel in tuple(self.cancels):
+            cancel()
+
+    def end_visits(self) -> None:
+        """End the requests that would never end by themselves, as the server does. In the event loop's thread."""
+        for cancel in tuple(self.visits):
             cancel()
 
     def fail(self, what: str, error: BaseException) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -82,7 +86,10 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end now; called every 0.1 s."""
-        return await super().on_tick(counter) or self._drained()
+        ends = await super().on_tick(counter) or self._drained()
+        if ends:
+            self.lifecycle.end_visits()
+        return ends
 
     def _drained(self) -> bool:
         lifecycle = self.lifecycle
@@ -134,6 +141,15 @@ def make_server(
     )
     lifecycle = middleware.lifecycle
     return DrainingServer(config, lifecycle, options.drain_timeout_s, abandon or lifecycle.abandon)
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with an exit code. Threads that still work are not waited for: their clients have left."""
+    logging.shutdown()
+    sys.stdout.flush()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def run_server(server: DrainingServer, sockets: Sequence[socket.socket]) -> int:

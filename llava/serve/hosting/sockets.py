@@ -11,6 +11,10 @@ from typing import Any
 from llava.errors import OptionError
 
 
+class PortTaken(OptionError):
+    """Another program listens at the port."""
+
+
 def url_of(host: str, port: int) -> str:
     """Return the URL of a host and a port; an IPv6 address gets its brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -65,7 +69,7 @@ def _port_of(sockets: list[socket.socket]) -> int:
 def refusal(host: str, port: int, error: OSError) -> OptionError:
     """Return the user error for a port that cannot be listened at."""
     if error.errno == errno.EADDRINUSE:
-        return OptionError(
+        return PortTaken(
             f"port {port} of {host} is taken by another program; stop that, or give another --port (0: a free one)"
         )
     return OptionError(f"port {port} of {host} cannot be listened at: {error.strerror or error}; give another --port")

@@ -16,6 +16,7 @@ from llava.serve.protocol.errors import ErrorFormat, RequestFailure, refuse
 
 MIB = 1024 * 1024
 READ_BEFORE_REFUSAL = 4  # times the limit: up to here a body is read to its end, so that the client reads the refusal
+ARRIVING_AT_ONCE = 32  # times the limit: what bodies that have not arrived completely may hold, all together
 LARGE_BYTES = 256 * 1024  # larger bodies are checked in a thread
 
 
@@ -62,17 +63,26 @@ class UnreadAnswer(Exception):
 class LimitedBodies:
     """ASGI middleware that reads each body completely, within the limits, before the application sees the request.
 
-    ``error_format`` makes the reply to a request that is refused.
+    ``error_format`` makes the reply to a request that is refused. ``streamed``: paths whose bodies the application
+    reads as they arrive, which are limited elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits, error_format: ErrorFormat = RequestFailure.response) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: BodyLimits,
+        error_format: ErrorFormat = RequestFailure.response,
+        streamed: tuple[str, ...] = (),
+    ) -> None:
         self.app = app
         self.limits = limits
         self.error_format = error_format
+        self.streamed = streamed
+        self._arriving = 0  # bytes of bodies that have not arrived completely
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request: refuse it, or pass it on with its body read."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self.streamed:
             await self.app(scope, receive, send)
             return
         send_in_time = self._with_timeout(send)
@@ -93,7 +103,15 @@ class LimitedBodies:
         await self.app(scope, replay, send_in_time)
 
     async def _read(self, receive: Receive) -> bytes:
-        limit, pieces, size = self.limits.max_bytes, [], 0
+        pieces: list[bytes] = []
+        try:
+            return await self._joined(receive, pieces)
+        finally:
+            self._arriving -= sum(map(len, pieces))
+
+    async def _joined(self, receive: Receive, pieces: list[bytes]) -> bytes:
+        """Return the body; what has arrived of it is in ``pieces``, and counts as arriving."""
+        limit, size = self.limits.max_bytes, 0
         too_large = RequestFailure(413, "too_large", f"the body is larger than {limit:,} bytes; send less, or smaller")
         with anyio.move_on_after(self.limits.body_timeout_s):
             while True:
@@ -104,6 +122,10 @@ class LimitedBodies:
                 size += len(piece)
                 if size <= limit:
                     pieces.append(piece)
+                    self._arriving += len(piece)
+                    if self._arriving > ARRIVING_AT_ONCE * limit:
+                        text = "the server reads as many bodies as it can hold; please ask again later"
+                        raise RequestFailure(503, "too_many_connections", text, retry_after=1)
                 elif size > READ_BEFORE_REFUSAL * limit:
                     raise too_large
                 if not message.get("more_body", False):

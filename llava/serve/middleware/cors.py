@@ -46,7 +46,10 @@ def _is_origin(text: str) -> bool:
 
 
 def add_cors(app: FastAPI, origins: Sequence[str]) -> None:
-    """Add the middleware, outside of all others, so that refusals can be read by pages as well; none for no origins."""
+    """Add the middleware, outside of what refuses requests, so that pages can read refusals; none for no origins.
+
+    It answers a browser's question before a call (preflight) itself.
+    """
     if not origins:
         return
     app.add_middleware(

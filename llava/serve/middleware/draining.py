@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava.serve.hosting.lifecycle import Lifecycle
@@ -18,7 +20,8 @@ MONITORING = ("/health", "/ready", "/metrics")
 class Draining:
     """ASGI middleware that lets a server end without losing a request.
 
-    ``open_paths`` are always answered, and waited for by nobody; one that ends with a slash stands for all below it.
+    ``open_paths`` are always answered, and waited for by nobody; one that ends with a slash stands for all below it,
+    which last as long as their clients like: the lifecycle ends them.
     What the lifecycle abandons ends with a failure: ``error_format`` makes the reply, ``last_piece`` ends a stream.
     """
 
@@ -38,8 +41,13 @@ class Draining:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request: refuse it with 503, or pass it on and count it until its reply is complete."""
-        if scope["type"] != "http" or self._is_open(scope["path"]):
+        if scope["type"] != "http" or scope["path"] in self.open_paths:
             await self.app(scope, receive, send)
+        elif self._is_visit(scope["path"]):
+            with _cancelled_by(self.lifecycle.visits) as cancel_scope:
+                await self.app(scope, receive, send)
+            if cancel_scope.cancelled_caught:
+                current_end().leave("the server has ended")
         elif (reason := self.lifecycle.not_ready_reason) is not None:
             failure = RequestFailure(503, "shutting_down", f"this server takes no requests: {reason}", retry_after=1)
             await refuse(failure, self.error_format, scope, receive, send)
@@ -51,19 +59,18 @@ class Draining:
                 self.lifecycle.in_flight -= 1
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        begun = open_ended = False
 
         async def send_and_note(message: Message) -> None:
-            nonlocal begun
-            begun = True
+            nonlocal begun, open_ended
+            if message["type"] == "http.response.start":
+                begun, open_ended = True, "content-length" not in Headers(raw=message["headers"])
+            elif not message.get("more_body", False):
+                open_ended = False
             await send(message)
 
-        with anyio.CancelScope() as cancel_scope:
-            self.lifecycle.cancels.add(cancel_scope.cancel)
-            try:
-                await self.app(scope, receive, send_and_note)
-            finally:
-                self.lifecycle.cancels.discard(cancel_scope.cancel)
+        with _cancelled_by(self.lifecycle.cancels) as cancel_scope:
+            await self.app(scope, receive, send_and_note)
         if not cancel_scope.cancelled_caught:
             return
         failure = RequestFailure(503, "shutting_down", "the server is shutting down and stopped the answer; ask again")
@@ -71,8 +78,20 @@ class Draining:
             await refuse(failure, self.error_format, scope, receive, send)
             return
         current_end().fail(failure)
-        last = self.last_piece(failure, scope.get("state", {}).get("request_id"))
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        if open_ended:  # else the client expects what was begun, and sees that it has no end
+            last = self.last_piece(failure, scope.get("state", {}).get("request_id"))
+            await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    def _is_open(self, path: str) -> bool:
-        return path in self.open_paths or path.startswith(tuple(open_ for open_ in self.open_paths if open_[-1] == "/"))
+    def _is_visit(self, path: str) -> bool:
+        return path.startswith(tuple(open_ for open_ in self.open_paths if open_[-1] == "/"))
+
+
+@contextlib.contextmanager
+def _cancelled_by(cancels: set[Callable[[], None]]) -> Iterator[anyio.CancelScope]:
+    """Run the block in a scope whose ``cancel`` is in the set meanwhile."""
+    with anyio.CancelScope() as scope:
+        cancels.add(scope.cancel)
+        try:
+            yield scope
+        finally:
+            cancels.discard(scope.cancel)

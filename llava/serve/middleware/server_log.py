@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 
 MINUTE_S = 60.0
+SECOND_LINES = ("returned without completing response", "Invalid HTTP request received")
 FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
@@ -16,12 +18,18 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log a line for every heartbeat
     logging.getLogger("asyncio").addFilter(OncePerMinute("socket.accept() out of system resource"))
     logging.getLogger("uvicorn.error").addFilter(OncePerMinute("Unsupported upgrade request", "No supported WebSocket"))
-    logging.getLogger("uvicorn.error").addFilter(drop_incomplete_reply)
+    logging.getLogger("uvicorn.error").addFilter(drop_second_line)
 
 
-def drop_incomplete_reply(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's line about a reply without an end: the request's own line says why."""
-    return "returned without completing response" not in str(record.msg)
+def drop_second_line(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's lines about replies without an end, about what is no request, and about what was cancelled.
+
+    The requests' own lines say why. At a second signal everything is cancelled, starlette's lifespan as well.
+    """
+    text = str(record.msg)
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    cancelled = cancelled or text.rstrip().endswith("exceptions.CancelledError")
+    return not (cancelled or any(known in text for known in SECOND_LINES))
 
 
 class OncePerMinute(logging.Filter):

@@ -13,6 +13,7 @@ from llava.serve.middleware.request_ids import HEADER
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, template_of_reply, template_unknown
 from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
+from llava.serve.protocol.http_client import BodyOnce
 from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 
 SHORT_TIMEOUT_S = 10.0  # for requests that no model is needed for
@@ -35,17 +36,20 @@ class ControllerClient:
 
     async def models(self) -> list[str]:
         """Return the names of all models that some worker serves."""
-        models: list[str] = (await self._post("/list_models", {})).get("models", [])
+        models = (await self._post("/list_models", {})).get("models")
+        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+            raise self._no_controller("it lists no models")
         return models
 
     async def open(self, body: dict[str, Any], request_id: str) -> httpx.Response:
         """Send a request for an answer; return the reply, not read yet. The caller closes it."""
         timeout = httpx.Timeout(self.timeout_s, connect=SHORT_TIMEOUT_S)
+        content = BodyOnce(json.dumps(body).encode())  # escapes what UTF-8 cannot encode; the worker refuses it
         request = self.client.build_request(
             "POST",
             f"{self.address}/worker_generate_stream",
-            content=json.dumps(body).encode(),  # escapes what UTF-8 cannot encode; the worker refuses it where it must
-            headers={HEADER: request_id, "Content-Type": "application/json"},
+            content=content,
+            headers={**content.headers, HEADER: request_id},
             timeout=timeout,
         )
         try:
@@ -68,9 +72,14 @@ class ControllerClient:
                     chunk = parse_chunk(frame)
                     if chunk.get("error_code") != OK:
                         raise failure_in_stream(chunk)
+                    if not isinstance(chunk.get("text"), str):
+                        raise ValueError("a piece of the answer has no text")
                     yield chunk
         except httpx.HTTPError as error:
             raise self._lost(error) from error
+        except ValueError as error:
+            message = f"the worker's answer is not what workers of this project send: {error}"
+            raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE) from error
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -79,8 +88,10 @@ class ControllerClient:
             raise self._lost(error) from error
         if reply.status_code != 200:
             raise self._refusal(reply, reply.content)
-        fields: dict[str, Any] = reply.json()
-        return fields
+        try:
+            return parse_chunk(reply.content)
+        except ValueError as error:
+            raise self._no_controller("its reply is no JSON object") from error
 
     async def _ask_template(self, model: str) -> NamedTemplate:
         """Ask a worker of ``model`` for its template. Raises RequestFailure: no worker, or one that does not say."""
@@ -92,6 +103,10 @@ class ControllerClient:
         except httpx.HTTPError as error:
             raise template_unknown(model, f"its worker at {worker} does not answer ({type(error).__name__})") from error
         return template_of_reply(reply, model)
+
+    def _no_controller(self, why: str) -> RequestFailure:
+        message = f"what answers at {self.address} is no controller: {why}; check --controller-address"
+        return RequestFailure(502, "controller_unreachable", message, WORKER_UNREACHABLE)
 
     def _refusal(self, response: httpx.Response, content: bytes) -> RequestFailure:
         """Return the controller's failure, or a worker's that it passed on."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava.plugins import hooks, merged
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.image_urls import ImageUrls
 from llava.serve.openai_compat.prompt import render_prompt
-from llava.serve.openai_compat.schemas import ANY, WITHOUT_EFFECT, ChatBody
+from llava.serve.openai_compat.schemas import ANY, STREAM_OPTIONS_WITHOUT_EFFECT, WITHOUT_EFFECT, ChatBody
 from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.schemas import Body
 
 NO_TOKEN_LIMIT = 1_000_000_000  # tokens; the worker cuts it to its own limit
 # Fields that a worker takes under the same name.
@@ -57,15 +58,24 @@ async def generation_body(
 
 def check_supported(body: ChatBody) -> None:
     """Raise RequestFailure for a field that is not supported here, except with a value that asks for nothing."""
-    for name, value in (body.model_extra or {}).items():
-        harmless = WITHOUT_EFFECT.get(name, ())
-        if value is not None and ANY not in harmless and value not in harmless:
-            shown = name[:100] if name.isprintable() else ascii(name[:100])
-            message = f"{shown} is not supported by this server with this value; leave it out"
-            raise RequestFailure(400, "unsupported_parameter", message, param=name[:100])
-    if body.stream_options is not None and not body.stream:
+    _refuse_effects(body, WITHOUT_EFFECT)
+    if body.stream_options is None:
+        return
+    _refuse_effects(body.stream_options, STREAM_OPTIONS_WITHOUT_EFFECT, "stream_options.")
+    if not body.stream:
         message = "stream_options is given, but stream is not true"
         raise RequestFailure(400, "bad_request", message, param="stream_options")
+
+
+def _refuse_effects(given: Body, harmless: Mapping[str, Sequence[Any]], parent: str = "") -> None:
+    """Raise RequestFailure for a field that the model of ``given`` does not declare, but for harmless values."""
+    for name, value in (given.model_extra or {}).items():
+        values = harmless.get(name, ())
+        if value is not None and ANY not in values and value not in values:
+            full_name = parent + name[:100]
+            shown = full_name if full_name.isprintable() else ascii(full_name)
+            message = f"{shown} is not supported by this server with this value; leave it out"
+            raise RequestFailure(400, "unsupported_parameter", message, param=full_name)
 
 
 def token_limit(body: ChatBody) -> int:

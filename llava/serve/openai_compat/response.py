@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import ValidationError
 
 from llava.serve.middleware.request_end import current_end
 from llava.serve.openai_compat.errors import error_body
-from llava.serve.openai_compat.schemas import AssistantMessage, Choice, Completion, Usage
+from llava.serve.openai_compat.schemas import AssistantMessage, Choice, Completion, FinishReason, Usage
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import WORKER_UNREACHABLE
 
@@ -83,9 +85,13 @@ class ChatAnswer:
 
 def _check_finished(last: dict[str, Any] | None) -> dict[str, Any]:
     """Return the last chunk. Raises RequestFailure where it is not the end of an answer."""
-    if last is None or "finish_reason" not in last or "usage" not in last:
+    try:
+        if last is None or last["finish_reason"] not in get_args(FinishReason):
+            raise KeyError("finish_reason")
+        Usage.model_validate(last["usage"])
+    except (KeyError, ValidationError) as error:
         message = "the worker's answer ended without its finish_reason and usage; is it a worker of this project?"
-        raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE)
+        raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE) from error
     return last
 
 

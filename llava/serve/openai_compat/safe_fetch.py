@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -19,9 +22,14 @@ MAX_PORT = 65535
 Resolve = Callable[[str, int], Awaitable[list[str]]]  # (host, port) -> IP addresses
 
 
+# Their own threads: a name server may take its time, and the event loop's look up the controller's name.
+_LOOKUPS = ThreadPoolExecutor(8, "lookups")
+
+
 async def resolve(host: str, port: int) -> list[str]:
-    """Look up the IP addresses of a host name. Raises OSError where it has none."""
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Look up the IP addresses of a host name, as DNS has it. Raises OSError where it has none."""
+    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.wrap_future(_LOOKUPS.submit(look_up))
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -90,7 +98,7 @@ class PublicFetcher:
         """Resolve the host; return its first IP address. Raises ImageError unless all of them are allowed."""
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            addresses = await self.resolve(url.host, port)
+            addresses = await self.resolve(url.raw_host.decode("ascii"), port)
         except (OSError, ValueError) as error:
             raise ImageError(f"the host {url.host[:100]!r} is not known") from error
         if not addresses or not all(self.is_allowed(address) for address in addresses):

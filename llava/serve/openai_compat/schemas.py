@@ -20,8 +20,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "safety_identifier": (ANY,),
     "prompt_cache_key": (ANY,),
     "prompt_cache_retention": (ANY,),
-    "request_id": (ANY,),
-    "priority": (ANY,),
+    "priority": (0,),
     "n": (1,),
     "best_of": (1,),
     "tools": ([],),
@@ -42,6 +41,11 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "include_stop_str_in_output": (False,),
     "add_generation_prompt": (True,),
     "echo": (False,),
+}
+
+STREAM_OPTIONS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "include_obfuscation": (False,),
+    "continuous_usage_stats": (False,),
 }
 
 
@@ -101,7 +105,9 @@ class Message(Body):
 
 
 class StreamOptions(Body):
-    """Options of a streamed answer."""
+    """Options of a streamed answer. Others are refused as the body's own fields are."""
+
+    model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
 
@@ -151,6 +157,9 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+FinishReason = Literal["stop", "length"]
+
+
 class Usage(BaseModel):
     """Token counts of an answer; image tokens count as the prompt's."""
 
@@ -173,7 +182,7 @@ class Choice(BaseModel):
     index: Literal[0] = 0
     message: AssistantMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class Completion(BaseModel):

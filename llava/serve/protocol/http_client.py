@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, AsyncIterator
+
 import httpx
 
 from llava.errors import OptionError
@@ -20,6 +22,19 @@ def checked_url(url: str, flag: str) -> str:
     if parsed.scheme not in ("http", "https") or not host or (port is not None and not 0 < port < 65536):
         raise OptionError(f"{flag} is {url!r}; expected http://HOST:PORT")
     return url.rstrip("/")
+
+
+class BodyOnce(AsyncIterable[bytes]):
+    """The body of a request, which is forgotten once it was sent: httpx keeps a request as long as its reply."""
+
+    def __init__(self, body: bytes) -> None:
+        self.headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        self._unsent = [body]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the body, the first time only."""
+        while self._unsent:
+            yield self._unsent.pop()
 
 
 def new_client() -> httpx.AsyncClient:

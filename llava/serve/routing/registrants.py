@@ -43,12 +43,14 @@ def check_operator(request: Request, token: str | None) -> None:
 def is_of_this_machine(request: Request) -> bool:
     """Return whether a request was sent by this machine: from loopback, or from the address that it was sent to.
 
-    After a reverse proxy on this machine the sender is the last one that the proxy names in ``X-Forwarded-For``.
+    Not one of a page in a browser, which has an ``Origin``: the page may be anyone's. After a reverse proxy on this
+    machine the sender is the last one that the proxy names in ``X-Forwarded-For``.
     """
     sender = _address(request.client.host if request.client else "")
     server = request.scope.get("server")
     own = _address(server[0] if server else "")
-    return sender is not None and (sender.is_loopback or sender == own)
+    of_page = "Origin" in request.headers
+    return sender is not None and not of_page and (sender.is_loopback or sender == own)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -13,13 +13,13 @@ from llava.serve.middleware.request_end import current_end
 from llava.serve.middleware.request_ids import HEADER
 from llava.serve.protocol.errors import RequestFailure, error_status, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import FrameReader, parse_chunk
+from llava.serve.protocol.http_client import BodyOnce
 from llava.serve.protocol.schemas import END, OK, WORKER_UNREACHABLE, WorkerStatus
 from llava.serve.routing.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
 STATUS_TIMEOUT_S = 5.0
-JSON = {"Content-Type": "application/json"}
 MAX_FRAME_BYTES = 16 * 1024 * 1024  # a worker's answer is text
 TRY_ANOTHER = (429, 503)  # a worker that is full or shutting down: the next one may take the request
 
@@ -72,11 +72,12 @@ class Relay:
 
     async def _send(self, address: str, body: bytes, request_id: str) -> httpx.Response:
         timeout = httpx.Timeout(self.worker_timeout_s, connect=STATUS_TIMEOUT_S)
+        content = BodyOnce(body)
         request = self.client.build_request(
             "POST",
             f"{address}/worker_generate_stream",
-            content=body,
-            headers={**JSON, HEADER: request_id},
+            content=content,
+            headers={**content.headers, HEADER: request_id},
             timeout=timeout,
         )
         return await self.client.send(request, stream=True)

@@ -13,6 +13,8 @@ from llava.serve.protocol.framing import iter_chunks
 from llava.serve.protocol.http_client import new_sync_client
 from llava.serve.protocol.schemas import OK
 
+SHORT_TIMEOUT_S = 30.0  # for requests that no model is needed for; the controller may ask workers for their status
+
 
 class ServingError(LlavaError):
     """No answer came, with the reason for the user."""
@@ -32,7 +34,11 @@ class WebClient:
         """
         if refresh:
             self._post("/refresh_all_workers", accepted=(403,))
-        return sorted(self._post("/list_models")["models"])
+        reply = self._post("/list_models")
+        try:
+            return sorted(str(name) for name in reply["models"])
+        except (KeyError, TypeError) as error:
+            raise self._no_controller(error) from error
 
     def conv_mode(self, model: str) -> str | None:
         """Return the prompt template that a worker says its model was trained with.
@@ -40,11 +46,12 @@ class WebClient:
         It is "" where the model names none, and None for an upstream worker, which does not say. Raises
         ``ServingError`` where no worker serves the model, or it does not answer: a guess could be the wrong template.
         """
-        worker = self._post("/get_worker_address", {"model": model})["address"]
+        reply = self._post("/get_worker_address", {"model": model})
+        worker = reply.get("address") if isinstance(reply, dict) else None
         if not worker:
             raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
         try:
-            reply = self._client.get(f"{worker}/ready")
+            reply = self._client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)
             mode = None if reply.status_code == 404 else str(reply.json()["conv_mode"] or "")
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise ServingError(
@@ -70,12 +77,18 @@ class WebClient:
 
     def _post(self, path: str, body: Mapping[str, Any] | None = None, accepted: Sequence[int] = ()) -> Any:
         try:
-            reply = self._client.post(self.address + path, json=dict(body or {}))
+            reply = self._client.post(self.address + path, json=dict(body or {}), timeout=SHORT_TIMEOUT_S)
             if reply.status_code not in accepted:
                 reply.raise_for_status()
             return reply.json()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
+        except ValueError as error:
+            raise self._no_controller(error) from error
+
+    def _no_controller(self, error: Exception) -> ServingError:
+        why = f"{type(error).__name__}: {error}"
+        return ServingError(f"what answers at {self.address} is no controller ({why}); check --controller-url")
 
     def _unreachable(self, error: httpx.HTTPError) -> ServingError:
         why = str(error) or type(error).__name__

@@ -8,12 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 OWN = "'self' data: blob:"
 POLICY = "; ".join(
     [
+        f"default-src {OWN}",  # of what is not named below: workers, manifests, and the like
+        "script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'",  # Gradio's own
         f"img-src {OWN}",
         f"media-src {OWN}",
         f"font-src {OWN}",
         f"connect-src {OWN}",
         f"frame-src {OWN}",
-        f"style-src {OWN} 'unsafe-inline'",  # Gradio's own
+        f"style-src {OWN} 'unsafe-inline'",
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",

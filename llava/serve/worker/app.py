@@ -14,6 +14,7 @@ from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.middleware.closing_stream import ClosingStream
 from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.stack import Middleware
+from llava.serve.middleware.while_connected import release_body, while_connected
 from llava.serve.protocol import errors
 from llava.serve.protocol.errors import STREAM_REPLIES, request_id_of
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
@@ -78,7 +79,7 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     @app.post(GENERATE, response_model=None, responses=STREAM_REPLIES)
     async def worker_generate_stream(body: body_model, request: Request) -> ClosingStream:  # type: ignore[valid-type]
         """Answer a question about images."""
-        stream = await service.accept(body, request_id_of(request) or "")
+        stream = await while_connected(request, service.accept(body, request_id_of(request) or ""))
         release_body(request)
 
         async def close() -> None:
@@ -90,12 +91,6 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
     async def worker_get_status() -> WorkerStatus:
         """Return models, speed and queue length, as the controller needs them."""
         return service.status()
-
-
-def release_body(request: Request) -> None:
-    """Drop the body that starlette keeps with a request until its reply has ended: the images of all that wait."""
-    for kept in ("_body", "_json"):
-        vars(request).pop(kept, None)
 
 
 async def _state(service: WorkerService) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from fixtures.fake_controller import asking
 from llava.errors import OptionError
 from llava.serve import gradio_web_server
 from llava.serve.middleware.allowed_hosts import allowed_names
-from llava.serve.middleware.stack import Middleware
 from llava.serve.web.client import ServingError
 from llava.serve.web.components import Page
 from llava.serve.web.vote_log import VoteLog
@@ -33,7 +32,7 @@ def demo(tmp_path):
     """The demo's application with a fake controller, as ``(app, client, middleware)``."""
     client = Client()
     page = Page(client, VoteLog(tmp_path / "votes"), [])
-    middleware = Middleware(limits=None, names=allowed_names("127.0.0.1"), quiet=None)
+    middleware = gradio_web_server.demo_middleware(allowed_names("127.0.0.1"))
     return gradio_web_server.create_app(page, middleware, tmp_path), client, middleware
 
 

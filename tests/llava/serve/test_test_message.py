@@ -2,6 +2,7 @@
 
 import argparse
 
+import httpx
 import pytest
 from pydantic import Field
 
@@ -53,6 +54,19 @@ def test_main_prints_the_answer(served, capsys) -> None:
     printed = capsys.readouterr().out
     assert "Models: ['tiny']" in printed and f"worker_addr: {served.worker.address}" in printed
     assert printed.rstrip("\n").rpartition("\n")[2].strip()
+
+
+def test_find_worker_asks_a_controller_that_lets_other_machines_refresh_nothing() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        replies = {
+            "/refresh_all_workers": httpx.Response(403, json={"text": "forbidden", "error_code": 1}),
+            "/list_models": httpx.Response(200, json={"models": ["tiny"]}),
+            "/get_worker_address": httpx.Response(200, json={"address": "http://worker"}),
+        }
+        return replies[request.url.path]
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        assert program.find_worker(client, program.parse_arguments([])) == ("http://worker", "tiny")
 
 
 def test_main_worker_address_needs_no_controller(served, capsys) -> None:

@@ -11,6 +11,7 @@ from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
 from llava.model.loaded_model import open_model
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
+from llava.seeded_sampler import SeededSampler
 from llava.serve.engine.batch_engine import BatchEngine, refuse_unbatchable
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
@@ -187,6 +188,31 @@ def test_batch_engine_failed_step_fails_running_requests_and_the_engine_continue
     again = request_of(max_new_tokens=3)
     queue.put(again)
     assert isinstance(outcome_of(again), Finished)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_batch_engine_failed_choice_of_a_token_fails_its_own_request_only(model, engine, monkeypatch, failing):
+    """As where one row's logits are not finite: nothing can be drawn from them."""
+    requests = [request_of(f"w{number}", max_new_tokens=30, temperature=1.5, seed=number) for number in (5, 6, 7)]
+    choose = SeededSampler.__call__
+
+    def fail(self, input_ids, scores):
+        if self._generator.initial_seed() == 5 + failing and input_ids.shape[1] >= 4:
+            scores = scores * float("nan")
+        return choose(self, input_ids, scores)
+
+    queue, _ = engine()
+    with monkeypatch.context() as patch:
+        patch.setattr(SeededSampler, "__call__", fail)
+        for request in requests:
+            queue.put(request)
+        outcomes = [outcome_of(request) for request in requests]
+    failed = outcomes.pop(failing)
+    assert isinstance(failed, RuntimeError), failed
+    del requests[failing]
+    for request, outcome in zip(requests, outcomes, strict=True):
+        assert isinstance(outcome, Finished), outcome
+        assert outcome.answer.token_ids == alone(model, request).token_ids
 
 
 def failing_decode(forward):

@@ -1,5 +1,6 @@
 """Connections at a real socket: slow heads, slow bodies, unread replies, too many of them."""
 
+import logging
 import resource
 import threading
 import time
@@ -10,6 +11,7 @@ from fixtures.hosting import read
 from llava.serve.hosting import connections
 from llava.serve.hosting.connections import MIN_CONNECTIONS, affordable_connections
 from llava.serve.middleware.body_limits import BodyLimits
+from llava.serve.middleware.server_log import set_up_logging
 
 HEAD = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -96,11 +98,15 @@ def test_body_that_trickles_gets_a_408_and_the_connection_ends(host, framing) ->
     [b"nonsense\r\n\r\n", b"GET /hello HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"],
     ids=["words", "no host", "TLS"],
 )
-def test_bytes_that_are_no_request_get_a_400_and_are_counted_once(host, sent) -> None:
+def test_bytes_that_are_no_request_get_a_400_and_are_counted_and_logged_once(host, sent, caplog) -> None:
+    set_up_logging()
     hosted = host()
     reply = read(hosted.connect(sent))
     assert reply.startswith(b"HTTP/1.1 400") and b'"reason":"bad_request"' in reply
     assert hosted.counted("none") == {"other 400": 1}
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "llava.serve.middleware.stack"
+    ]
 
 
 def test_broken_chunk_ends_its_request_once(host) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, from_flags
+from llava.serve.middleware import body_limits
 from llava.serve.middleware.body_limits import MIB, BodyLimits, LimitedBodies, UnreadAnswer
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +43,7 @@ class Exchange:
         self.sent.append(message)
 
     async def run(self, app, limits: BodyLimits = LIMITS) -> "Exchange":
-        scope = {"type": "http", "headers": self.headers}
+        scope = {"type": "http", "path": "/", "headers": self.headers}
         await LimitedBodies(app, limits)(scope, self.receive, self.send)
         return self
 
@@ -53,6 +54,37 @@ class Exchange:
     @property
     def body(self) -> bytes:
         return self.sent[1]["body"]
+
+
+async def test_bodies_that_never_end_are_bounded_in_sum(monkeypatch) -> None:
+    monkeypatch.setattr(body_limits, "ARRIVING_AT_ONCE", 2)
+    limited = LimitedBodies(echo, BodyLimits(max_bytes=100, body_timeout_s=60))
+    slow = [Exchange(b"x" * 90, ends=False) for _ in range(2)]
+    scope = {"type": "http", "path": "/", "headers": []}
+    arriving = [asyncio.create_task(limited(scope, one.receive, one.send)) for one in slow]
+    await asyncio.sleep(0.05)
+    refused, small = Exchange(b"x" * 30), Exchange(b"x" * 20)
+    for one in (refused, small):
+        await limited(scope, one.receive, one.send)
+    assert (refused.status, small.status) == (503, 200)
+    assert (b"retry-after", b"1") in refused.sent[0]["headers"]
+    for task in arriving:
+        task.cancel()
+    await asyncio.gather(*arriving, return_exceptions=True)
+    again = Exchange(b"x" * 90, b"x" * 10)
+    await limited(scope, again.receive, again.send)
+    assert again.status == 200, "what has ended counts no more"
+
+
+async def test_body_of_a_streamed_path_is_not_read() -> None:
+    sent = [b"x" * 90, b"x" * 90]
+    exchange = Exchange(*sent)
+
+    async def pieces(scope, receive, send) -> None:
+        assert [(await receive())["body"] for _ in sent] == sent
+
+    limited = LimitedBodies(pieces, LIMITS, streamed=("/upload",))
+    await limited({"type": "http", "path": "/upload", "headers": []}, exchange.receive, exchange.send)
 
 
 async def test_body_within_the_limits_arrives_complete() -> None:

@@ -1,10 +1,12 @@
 """Calls of pages in browsers: which origins may, and what a page can read of refusals."""
 
 import argparse
+import logging
 
 import httpx
 import pytest
 from fixtures.fake_controller import FakeController, asking
+from fixtures.serving import metric_samples
 
 from llava.errors import OptionError
 from llava.serve.middleware import cors
@@ -45,6 +47,20 @@ async def test_page_of_a_given_origin_may_ask_and_read_refusals(origins) -> None
     for reply in (before, refused, found):
         assert reply.headers["Access-Control-Allow-Origin"] in (PAGE, "*")
     assert "x-request-id" in found.headers["Access-Control-Expose-Headers"].lower()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("origins", "status"), [((PAGE,), 200), (("https://other.example",), 400), ((), 401)])
+async def test_question_before_a_call_is_counted_and_logged_once(origins, status, caplog) -> None:
+    caplog.set_level(logging.INFO, "llava.serve.middleware.request_ids")
+    async with api(*origins) as client:
+        before = await client.options("/v1/chat/completions", headers=PREFLIGHT)
+        samples = metric_samples((await client.get("/metrics")).text)
+    assert before.headers["X-Request-Id"]
+    assert samples[f"http_requests_total /v1/chat/completions OPTIONS {status}"] == 1
+    assert [record.getMessage().split()[2:5] for record in caplog.records if "OPTIONS" in record.getMessage()] == [
+        ["OPTIONS", "'/v1/chat/completions'", str(status)]
+    ]
 
 
 @pytest.mark.anyio

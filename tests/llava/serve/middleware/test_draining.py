@@ -77,6 +77,43 @@ def test_lifecycle_abandons_nothing_without_requests() -> None:
     Lifecycle().abandon()
 
 
+@pytest.mark.parametrize("complete", [False, True])
+async def test_abandoned_reply_of_a_stated_length_gets_nothing_added(complete) -> None:
+    lifecycle, sent = Lifecycle(), []
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"full" if complete else b"ha", "more_body": not complete})
+        await asyncio.Event().wait()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/a", "headers": [], "state": {}}
+    answering = asyncio.create_task(Draining(app, lifecycle)(scope, None, send))
+    await asyncio.sleep(0.01)
+    lifecycle.abandon()
+    await answering
+    assert len(sent) == 2 and lifecycle.in_flight == 0
+
+
+async def test_open_page_ends_with_the_server_only() -> None:
+    exchange = Exchange()
+    end = RequestEnd("GET", "/open/x")
+    with recording(end):
+        page = asyncio.create_task(
+            exchange.middleware({"type": "http", "path": "/open/x", "headers": []}, None, lambda message: None)
+        )
+    await asyncio.sleep(0.01)
+    exchange.lifecycle.drain()
+    exchange.lifecycle.abandon()
+    await asyncio.sleep(0.01)
+    assert not page.done()
+    exchange.lifecycle.end_visits()
+    await page
+    assert end.failed_status == 499 and not exchange.lifecycle.visits
+
+
 @pytest.mark.parametrize("begun", [False, True])
 async def test_abandoned_request_ends_with_a_failure(begun) -> None:
     lifecycle, sent = Lifecycle(), []

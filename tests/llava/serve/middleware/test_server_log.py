@@ -1,8 +1,9 @@
 """Messages that would fill a server's log are passed once a minute."""
 
+import asyncio
 import logging
 
-from llava.serve.middleware.server_log import OncePerMinute, drop_incomplete_reply
+from llava.serve.middleware.server_log import OncePerMinute, drop_second_line
 
 ACCEPT = "socket.accept() out of system resource\nsocket: <...>"
 
@@ -27,6 +28,13 @@ def test_other_messages_are_passed_as_they_are() -> None:
     assert passes.filter(other) and passes.filter(other) and other.getMessage() == "Task was destroyed: x"
 
 
-def test_uvicorns_line_about_an_incomplete_reply_is_dropped() -> None:
-    assert not drop_incomplete_reply(record("ASGI callable returned without completing response."))
-    assert drop_incomplete_reply(record("ASGI callable returned without starting response."))
+def test_uvicorns_lines_about_what_ours_say_are_dropped() -> None:
+    assert not drop_second_line(record("ASGI callable returned without completing response."))
+    assert not drop_second_line(record("Invalid HTTP request received."))
+    assert not drop_second_line(record("Traceback ...\n    await getter\nasyncio.exceptions.CancelledError\n"))
+    cancelled, failed = record("Exception in ASGI application"), record("Exception in ASGI application")
+    cancelled.exc_info = (asyncio.CancelledError, asyncio.CancelledError(), None)
+    failed.exc_info = (ValueError, ValueError(), None)
+    assert not drop_second_line(cancelled) and drop_second_line(failed)
+    assert drop_second_line(record("Traceback ...\nRuntimeError: the abacus broke"))
+    assert drop_second_line(record("ASGI callable returned without starting response."))

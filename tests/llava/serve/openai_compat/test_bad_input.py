@@ -145,6 +145,15 @@ FIELDS = {
     "a grammar": ({"guided_json": {"type": "object"}}, 400, ["guided_json"]),
     "a misspelt field": ({"temprature": 0.5}, 400, ["temprature"]),
     "beam search": ({"use_beam_search": True}, 400, ["use_beam_search"]),
+    "usage in every piece": (
+        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+        400,
+        ["stream_options.continuous_usage_stats is not supported"],
+    ),
+    "unknown stream option": ({"stream": True, "stream_options": {"pace": 1}}, 400, ["stream_options.pace"]),
+    "padding of a stream": ({"stream": True, "stream_options": {"include_obfuscation": True}}, 400, ["obfuscation"]),
+    "a priority": ({"priority": 5}, 400, ["priority is not supported"]),
+    "an id of its own": ({"request_id": "mine"}, 400, ["request_id is not supported"]),
     "stream options without a stream": ({"stream_options": {"include_usage": True}}, 400, ["stream is not true"]),
     "stream a word": ({"stream": "maybe"}, 400, ["stream"]),
     "a budget above 1": ({"latency_budget": 2}, 400, ["(0, 1]"]),
@@ -259,6 +268,7 @@ def test_redirect_to_a_private_address_is_refused(served, listen) -> None:
 FINE = {
     "nulls": dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "stream_options", "tools", "n")),
     "harmless values": {"n": 1, "logprobs": False, "tools": [], "frequency_penalty": 0, "user": "u", "store": False},
+    "no priority": {"priority": 0, "request_id": None},
     "control characters": {"messages": [{"role": "user", "content": "w5 \u0000\u0007\u001b[2J"}]},
     "a detail": content({**image("{image}"), "image_url": {"url": "{image}", "detail": "high"}}),
     "more tokens than there are": {"max_tokens": 10**9},

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llava.errors import ImageError
-from llava.serve.openai_compat.safe_fetch import MAX_REDIRECTS, PublicFetcher
+from llava.serve.openai_compat.safe_fetch import MAX_REDIRECTS, PublicFetcher, resolve
 
 pytestmark = pytest.mark.anyio
 IMAGE = b"image" * 10
@@ -161,6 +162,38 @@ async def test_fetch_bad_reply_is_an_image_error(net, path, words) -> None:
     with pytest.raises(ImageError, match=words):
         await net.get(path)
     assert len(net.seen) <= MAX_REDIRECTS + 1
+
+
+async def test_slow_name_servers_delay_no_connection_of_the_server_itself(monkeypatch) -> None:
+    """The API looks up its controller's name in the event loop's threads, of which there are few."""
+    look_up, release, names = socket.getaddrinfo, threading.Event(), 0
+
+    def slow(host, *args, **options):
+        if host == "slow.example":
+            release.wait(60)
+            raise OSError("no such name")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    fetcher = PublicFetcher(LIMIT, 0.3)
+    try:
+        async with anyio.create_task_group() as group:
+
+            async def fetch() -> None:
+                nonlocal names
+                with pytest.raises(ImageError, match="did not arrive within"):
+                    await fetcher.fetch("http://slow.example/image")
+                names += 1
+
+            for _ in range(50):
+                group.start_soon(fetch)
+            with anyio.fail_after(30):
+                await anyio.sleep(0.1)
+                assert await anyio.getaddrinfo("localhost", 80)
+        assert names == 50
+    finally:
+        release.set()
+    assert "127.0.0.1" in await resolve("127.0.0.1", 80)
 
 
 async def test_fetch_slow_reply_is_an_image_error(net) -> None:

@@ -33,7 +33,7 @@ class Workers(FakeController):
             return reply if isinstance(reply, httpx.Response) else httpx.Response(200, json={"conv_mode": reply})
         if request.url.path != "/worker_generate_stream":
             return await super().handle_async_request(request)
-        body = json.loads(request.content)
+        body = json.loads(await request.aread())
         self.bodies.append(body)
         mode = self.modes.pop(0) if len(self.modes) > 1 else self.modes[0]
         if "conv_mode" in body and body["conv_mode"] != mode:

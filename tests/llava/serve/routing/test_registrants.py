@@ -1,5 +1,7 @@
 """Who may speak for workers: by the secret, or by coming from the controller's machine."""
 
+import asyncio
+
 import httpx
 import pytest
 from fixtures.fake_workers import STATUS, address_of, answering
@@ -50,6 +52,36 @@ async def test_stranger_with_the_token_is_accepted(fleet, path) -> None:
         assert (await client.post(path, json=BODY)).status_code == 403
         remote = {**BODY, "worker_name": "http://10.0.0.7:21002"}
         assert (await client.post(path, json=remote, headers=TOKEN)).status_code == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/refresh_all_workers"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000"])
+async def test_page_in_a_browser_of_this_machine_speaks_for_no_worker(fleet, path, origin) -> None:
+    await fleet.add(1, answering())
+    fleet.stop(1)
+    async with client_at(fleet.app, "127.0.0.1") as client:
+        assert (await client.post(path, json=BODY, headers={"Origin": origin})).status_code == 403
+    assert list(fleet.registry.workers()) == [address_of(1)] and fleet.registry.total().queue_length == 0
+
+
+async def test_worker_that_leaves_while_all_are_asked_is_not_registered_again(fleet) -> None:
+    await fleet.add(1, answering())
+    await fleet.add(2, answering())
+    asked, answer = asyncio.Event(), asyncio.Event()
+    handle = fleet.workers.handle_async_request
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        await answer.wait()
+        return await handle(request)
+
+    fleet.workers.handle_async_request = slow
+    refresh = asyncio.create_task(fleet.post("/refresh_all_workers"))
+    await asked.wait()
+    assert (await fleet.post("/unregister_worker", {"worker_name": address_of(2)})).json() == {"exist": True}
+    answer.set()
+    assert (await refresh).status_code == 200
+    assert list(fleet.registry.workers()) == [address_of(1)]
 
 
 @pytest.mark.parametrize("token", [None, "secret-1"])

@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 
 from llava.errors import LlavaError
-from llava.serve.gradio_web_server import create_app
-from llava.serve.middleware.stack import Middleware
+from llava.serve.gradio_web_server import create_app, demo_middleware
 
 WAIT_MS = 60_000
 pytestmark = pytest.mark.browser
@@ -22,7 +21,7 @@ def opened(browser, page, listen, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     page.client.text = ANSWER
     page.parts = []
-    address = listen(create_app(page, Middleware(limits=None), tmp_path / "uploads")).address
+    address = listen(create_app(page, demo_middleware(), tmp_path / "uploads")).address
     tab = browser.new_page(viewport={"width": 1280, "height": 1000})
     tab.set_default_timeout(WAIT_MS)
     tab.outside, tab.complaints = [], []

@@ -1,8 +1,11 @@
 """The demo's client of a controller."""
 
+import socket
+
 import httpx
 import pytest
 
+from llava.serve.web import client as client_module
 from llava.serve.web.client import ServingError, WebClient
 
 
@@ -11,6 +14,27 @@ def test_web_client_unreachable_controller_is_named_with_the_flag() -> None:
     for ask in (client.models, lambda: client.conv_mode("m"), lambda: list(client.answer({}))):
         with pytest.raises(ServingError, match=r"http://127\.0\.0\.1:9 cannot be reached.*--controller-url"):
             ask()
+
+
+@pytest.mark.parametrize(
+    "reply", [httpx.Response(200, text="<html>"), httpx.Response(200, json=[]), httpx.Response(200, json={"models": 5})]
+)
+def test_web_client_of_another_server_says_so(reply) -> None:
+    client = WebClient("http://other")
+    client._client = httpx.Client(transport=httpx.MockTransport(lambda request: reply))
+    with pytest.raises(ServingError, match=r"http://other is no controller.*--controller-url"):
+        client.models()
+    with pytest.raises(ServingError):
+        client.conv_mode("m")
+
+
+def test_web_client_does_not_wait_for_a_stopped_controller(monkeypatch) -> None:
+    monkeypatch.setattr(client_module, "SHORT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        client = WebClient(f"http://127.0.0.1:{stopped.getsockname()[1]}")
+        for ask in (client.models, lambda: client.conv_mode("m")):
+            with pytest.raises(ServingError, match="timed out"):
+                ask()
 
 
 def client_of(ready: httpx.Response | Exception) -> WebClient:

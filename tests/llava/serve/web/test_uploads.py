@@ -68,3 +68,4 @@ async def test_every_reply_forbids_other_addresses(app) -> None:
         replies = [await client.get("/"), await client.post("/other"), await client.post("/gradio_api/upload")]
     assert {reply.headers["Content-Security-Policy"] for reply in replies} == {POLICY}
     assert "http" not in POLICY and "*" not in POLICY
+    assert POLICY.startswith("default-src 'self'") and "script-src 'self'" in POLICY

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import logging
 import random
+import threading
 import time
 
 import pytest
@@ -121,6 +122,18 @@ class Bench:
         self.engine.tokens.release(2)
         await connection.task
         self.engine.tokens.release(1)
+        await self.idle()
+        return [ABORTED]
+
+    async def left_while_its_images_are_read(self) -> list[str]:
+        stuck = threading.Event()
+        self.service.images._small.submit(stuck.wait, 60)
+        connection = Connection(self.app, prompt="<image> w5", images=["bm8="])
+        await wait_until(lambda: self.service.images.pending == 1)
+        connection.left.set()
+        await connection.task  # long before the images' deadline
+        assert self.service.images.pending == 0
+        stuck.set()
         await self.idle()
         return [ABORTED]
 
