@@ -21,6 +21,7 @@ from llava.model.families import known_classes
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT
 from llava.model.placement import (
+    as_stored,
     attention,
     avoid_packing,
     fitting_dtype,
@@ -81,6 +82,7 @@ def load_pretrained_model(
     folder = open_checkpoint(model_path)
     fields = {**read_fields(folder), **(overwrite_config or {})}
     base = _base_folder(folder, model_base)
+    fields = as_stored(fields, base.weights)
     device = usable_device(device)
     quantised = load_8bit or load_4bit
     keywords = {**kwargs, **placing(device, device_map, quantised)}
