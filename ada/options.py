@@ -53,8 +53,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def budget_of(options: Mapping[str, Any]) -> Budget | None:
-    """Return the options' ``latency_budget``; a value that was read before is returned as it is."""
+    """Return the options' ``latency_budget``; a value that was read before is returned as it is.
+
+    ``latency`` is the published code's name for it, in the object that a script passes to ``eval_model``.
+    """
     budget = options.get("latency_budget")
+    budget = options.get("latency") if budget is None else budget
     return None if budget is None else read_budget(budget)
 
 
@@ -97,7 +101,7 @@ def _calibrated(model: AdaptiveModel, options: Mapping[str, Any], needed: bool) 
 def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of ``generate``. Raises OptionError for a budget on a model without a scheduler."""
     if not is_adaptive(model):
-        if options.get("latency_budget") is None:
+        if budget_of(options) is None:
             return {}
         raise no_scheduler(model)  # a request's budget, on a model that was loaded without one
     return {

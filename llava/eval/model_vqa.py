@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llava.eval.answering import runner
 from llava.eval.answering.questions import Question, get_chunk, image_opener, question_text, split_list
-from llava.eval.answering.settings import make_parser
+from llava.eval.answering.settings import make_parser, with_defaults
 from llava.files.fields import id_field, required_field
 from llava.files.jsonl import read_records
 from llava.program import run_program
@@ -27,15 +27,23 @@ def read_questions(question_file: Path, image_folder: Path = Path()) -> list[Que
     return questions
 
 
-def eval_model(args: argparse.Namespace) -> None:
-    """Answer the questions of ``args.question_file`` into ``args.answers_file``."""
+def eval_model(args: object) -> None:
+    """Answer the questions of ``args.question_file`` into ``args.answers_file``.
+
+    args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
+    """
+    answer_file(with_defaults(make_parser("model_vqa", __doc__), args))
+
+
+def answer_file(args: argparse.Namespace) -> None:
+    """Answer a question file as all flags of a program say."""
     runner.run(read_questions(args.question_file, args.image_folder), args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
     args = make_parser("model_vqa", __doc__).parse_args(arguments)
-    return run_program(lambda: eval_model(args))
+    return run_program(lambda: answer_file(args))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The same as model_vqa, except that an answer ends at 128 tokens unless --max_new
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from llava.conversation import conv_templates
 from llava.errors import OptionError
 from llava.eval.answering.questions import image_opener, question_text
-from llava.eval.answering.settings import make_parser
-from llava.eval.model_vqa import eval_model, get_chunk, split_list
+from llava.eval.answering.settings import make_parser, with_defaults
+from llava.eval.model_vqa import answer_file, get_chunk, split_list
 from llava.files.fields import required_field
 from llava.files.jsonl import Record
 from llava.generation import with_image_tags
@@ -28,6 +29,7 @@ from llava.protocols import ImageProcessor, Tokenizer
 __all__ = ["CustomDataset", "collate_fn", "create_data_loader", "eval_model", "get_chunk", "main", "split_list"]
 
 Row = tuple[torch.Tensor, torch.Tensor, tuple[int, int]]
+MAX_NEW_TOKENS = 128
 TEMPLATE = "llava_v1"  # where the checkpoint states none, as upstream
 
 
@@ -89,10 +91,19 @@ def create_data_loader(
     return DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False, collate_fn=collate_fn)
 
 
+def _parser() -> argparse.ArgumentParser:
+    return make_parser("model_vqa_loader", __doc__, max_new_tokens=MAX_NEW_TOKENS)
+
+
+def eval_model(args: object) -> None:
+    """Answer the questions of ``args.question_file`` as ``model_vqa.eval_model`` does, with shorter answers."""
+    answer_file(with_defaults(_parser(), args))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    args = make_parser("model_vqa_loader", __doc__, max_new_tokens=128).parse_args(arguments)
-    return run_program(lambda: eval_model(args))
+    args = _parser().parse_args(arguments)
+    return run_program(lambda: answer_file(args))
 
 
 if __name__ == "__main__":

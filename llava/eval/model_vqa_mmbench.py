@@ -12,7 +12,7 @@ from PIL import Image
 from llava.errors import DataError
 from llava.eval.answering import runner
 from llava.eval.answering.questions import LETTER_PROMPT, Question, get_chunk, question_text, split_list
-from llava.eval.answering.settings import make_parser
+from llava.eval.answering.settings import make_parser, with_defaults
 from llava.eval.eval_mmbench.table import OPTIONS, Row, get_options, is_none, options_of, read_table
 from llava.files.images import decode_base64, open_image
 from llava.program import run_program
@@ -74,8 +74,15 @@ def _open_image(text: str, name: str, *, turn_by_exif: bool = False) -> Image.Im
     return open_image(decode_base64(text, name=name), turn_by_exif=turn_by_exif, name=name).image
 
 
-def eval_model(args: argparse.Namespace) -> None:
-    """Answer the questions of ``args.question_file`` into ``args.answers_file``."""
+def eval_model(args: object) -> None:
+    """Answer the questions of ``args.question_file`` into ``args.answers_file``.
+
+    args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
+    """
+    _answer(with_defaults(_parser(), args))
+
+
+def _answer(args: argparse.Namespace) -> None:
     questions = read_questions(
         args.question_file,
         all_rounds=args.all_rounds,
@@ -85,16 +92,20 @@ def eval_model(args: argparse.Namespace) -> None:
     runner.run(questions, args)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = make_parser("model_vqa_mmbench", __doc__)
     parser.add_argument("--all-rounds", action="store_true", help="ask once for each rotation of the options")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
     parser.add_argument(
         "--lang", choices=list(LETTER_PROMPTS), default="en", help="language of the request of --single-pred-prompt"
     )
-    args = parser.parse_args(arguments)
-    return run_program(lambda: eval_model(args))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    args = _parser().parse_args(arguments)
+    return run_program(lambda: _answer(args))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from llava.eval.answering.questions import (
     question_text,
     split_list,
 )
-from llava.eval.answering.settings import make_parser
+from llava.eval.answering.settings import make_parser, with_defaults
 from llava.files.fields import id_field, optional_field, required_field
 from llava.files.jsonl import read_json
 from llava.program import run_program
@@ -54,19 +54,30 @@ def read_questions(
     return questions
 
 
-def eval_model(args: argparse.Namespace) -> None:
-    """Answer the questions of ``args.question_file`` into ``args.answers_file``."""
+def eval_model(args: object) -> None:
+    """Answer the questions of ``args.question_file`` into ``args.answers_file``.
+
+    args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
+    """
+    _answer(with_defaults(_parser(), args))
+
+
+def _answer(args: argparse.Namespace) -> None:
     questions = read_questions(args.question_file, args.image_folder, single_pred_prompt=args.single_pred_prompt)
     runner.run(questions, args)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = make_parser("model_vqa_science", __doc__)
     parser.add_argument("--answer-prompter", action="store_true", help="upstream's flag; accepted without effect")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    args = parser.parse_args(arguments)
-    return run_program(lambda: eval_model(args))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    args = _parser().parse_args(arguments)
+    return run_program(lambda: _answer(args))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from llava.model.checkpoint.weights_io import read_weights
 from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT
+from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT
 from llava.model.placement import (
+    as_stored,
     attention,
     avoid_packing,
     fitting_dtype,
@@ -63,21 +64,25 @@ def load_pretrained_model(
     device: str = "cuda",
     use_flash_attn: bool = False,
     merge_lora: bool = True,
+    multimodal: bool = True,
+    overwrite_config: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[Tokenizer, LlavaModel, ImageProcessor | None, int]:
     """Load a checkpoint folder or hub name: (tokenizer, model, image_processor, context length in tokens).
 
     model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on. merge_lora: put an
     adapter's product into the weights, so that layers can be cut; quantised weights keep it next to them. model_name:
-    only for messages. image_processor is None for a plain language model. kwargs: ``dtype`` and ``attn_implementation``
-    override what fits the device; others go to ``from_pretrained``.
+    only for messages. image_processor is None for a plain language model. overwrite_config: fields that take the place
+    of a LLaVA's own in config.json, and ``multimodal``, which has no effect, are LLaVA-NeXT's. kwargs: ``dtype`` and
+    ``attn_implementation`` override what fits the device; others go to ``from_pretrained``.
 
     Raises CheckpointError where files, keys or shapes do not fit one another, and OptionError for a device or a
     quantisation that is not available.
     """
     folder = open_checkpoint(model_path)
-    fields = read_fields(folder)
+    fields = {**read_fields(folder), **(overwrite_config or {})}
     base = _base_folder(folder, model_base)
+    fields = as_stored(fields, base.weights)
     device = usable_device(device)
     quantised = load_8bit or load_4bit
     keywords = {**kwargs, **placing(device, device_map, quantised)}

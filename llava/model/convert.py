@@ -38,7 +38,7 @@ from llava.model.checkpoint.weights_io import Tensors, read_json, report_misfits
 from llava.model.families import FAMILIES, Family, llava_classes
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER, read_tower
+from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT, SAVED_FOLDER, read_tower
 from llava.plugins import hooks
 
 # In a converted folder: the files of LLaVA's layout that have no counterpart in the other.

@@ -54,7 +54,12 @@ class LlavaMetaModel:
                 f"mm_resampler_type is {resampler!r}, which is not supported; expected none, as of models for images"
             )
         self.mm_projector = build_vision_projector(self.config)
-        if "unpad" in (getattr(self.config, "mm_patch_merge_type", None) or "flat"):
+        self._make_newline()
+
+    def _make_newline(self) -> None:
+        """Add what ends a line of patches, where they are merged with it and there is none yet."""
+        unpads = "unpad" in (getattr(self.config, "mm_patch_merge_type", None) or "flat")
+        if unpads and not hasattr(self, "image_newline"):
             size = self.config.hidden_size
             self.image_newline = nn.Parameter(torch.randn(size) / math.sqrt(size))
 
@@ -80,6 +85,7 @@ class LlavaMetaModel:
         config.mm_hidden_size = tower.hidden_size
         if getattr(self, "mm_projector", None) is None:
             self._make_projector()
+        self._make_newline()  # a LLaVA that was trained with "flat" has a projector, and no newline
         self.mm_projector.requires_grad_(True)
         if model_args.pretrain_mm_mlp_adapter:
             self.load_projector(Path(model_args.pretrain_mm_mlp_adapter))
@@ -116,10 +122,21 @@ class LlavaMetaForCausalLM:
         return tower
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Encode pixels (N, 3, S, S) as features in the language model's space (N, P, D)."""
+        """Encode pixels (N, 3, S, S) as features in the language model's space (N, P, D).
+
+        Raises CheckpointError where the tower's features have another width than the projector takes.
+        """
         features = self._loaded_tower()(images)
         dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
-        projected: torch.Tensor = self.get_model().mm_projector(features.to(dtype))
+        try:
+            projected: torch.Tensor = self.get_model().mm_projector(features.to(dtype))
+        except RuntimeError as error:
+            if features.shape[-1] == self.config.mm_hidden_size:
+                raise
+            raise CheckpointError(
+                f"mm_hidden_size is {self.config.mm_hidden_size}, but the vision tower's features have width "
+                f"{features.shape[-1]}; is it another tower, or has it other s2_scales, than in training?"
+            ) from error
         return projected
 
     def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
@@ -193,7 +210,7 @@ class LlavaMetaForCausalLM:
         """Count crops across and down for an image of ``size`` (width, height)."""
         if size is None or not cuts_crops(self.config):
             return None
-        return get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, self._tower().config.image_size)
+        return get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, self._tower().input_side)
 
     def prepare_inputs_labels_for_multimodal(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # A 16-bit checkpoint of more bytes stays 16-bit on the CPU, as twice its size may not fit; a smaller one is widened,
 # which is more exact, and faster on most CPUs.
 LARGE_BYTES = 4 << 30
+QUANTISED = (".absmax", ".SCB")  # how names of tensors end that go with weights of 4 and of 8 bits
 
 
 def usable_device(device: str) -> str:
@@ -93,6 +94,21 @@ def quantisation(
         bnb_4bit_quant_type="nf4",
         llm_int8_skip_modules=kept,
     )
+
+
+def as_stored(fields: dict[str, Any], names: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    """Return a config's fields without a quantisation of bitsandbytes' that the weights do not have.
+
+    QLoRA's training, and merging its result, leave there how the base was loaded; transformers would take weights of 16
+    bits for packed ones. names: returns those of the weights, which are only read where it matters.
+    """
+    found = fields.get("quantization_config")
+    if not isinstance(found, Mapping) or found.get("quant_method", "bitsandbytes") != "bitsandbytes":
+        return fields
+    if any(name.endswith(QUANTISED) for name in names()):
+        return fields
+    log.info("config.json has a quantization_config, but the weights are not quantised: it is not used")
+    return {name: value for name, value in fields.items() if name != "quantization_config"}
 
 
 def require_bitsandbytes() -> Any:

@@ -76,7 +76,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.group_by_modality_length or dataset is None:
+        if not getattr(self.args, "group_by_modality_length", False) or dataset is None:
             default: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return default
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
@@ -125,7 +125,8 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         self._pass = step, done + 1
         first = (done * self.args.world_size + self.args.process_index) * self.args.train_batch_size
         progress = step / max(1, self.state.max_steps - 1)
-        added = self.policy.inputs(self.args.seed, step, progress, first, len(inputs["input_ids"]))
+        rows = len(inputs.get("input_ids", ()))  # none where a script's batches have other names
+        added = self.policy.inputs(self.args.seed, step, progress, first, rows)
         loss: torch.Tensor = super().training_step(model, {**inputs, **added}, *args, **kwargs)
         return loss
 

@@ -79,20 +79,22 @@ def add_adapters(model: PreTrainedModel, args: TrainingArguments) -> None:
 
 
 def is_adapted(model: PreTrainedModel) -> bool:
-    """Return whether the model has adapters that are trained."""
+    """Return whether the model, or a script's ``PeftModel`` around it, has adapters that are trained."""
     return ADAPTER in (getattr(model, "peft_config", None) or {})
 
 
 def adapter_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Select from the model's tensors those of the adapter, under peft's names."""
     found = require_peft().get_peft_model_state_dict(model, state_dict=state, adapter_name=ADAPTER)
-    return {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in found.items()}
+    return {PREFIX + key.removeprefix(PREFIX): tensor.detach().cpu().contiguous() for key, tensor in found.items()}
 
 
 def others_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Select from the model's tensors those that were trained in full."""
     trained = [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
-    return {PREFIX + name: state[name].detach().cpu() for name in trained if ".base_layer." not in name}
+    return {
+        PREFIX + name.removeprefix(PREFIX): state[name].detach().cpu() for name in trained if ".base_layer." not in name
+    }
 
 
 def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
@@ -141,8 +143,9 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
     if set(saved) != set(names):
         odd = sorted(set(saved) ^ set(names))
         raise CheckpointError(f"the adapter in {folder} is not that of this model and these flags: {odd[0]}")
-    fill(model, {names[name]: tensor for name, tensor in saved.items()}, str(files[0]))
-    fill(model, trained_in_full(folder), str(folder / OTHERS_FILE))
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
+    fill(inner, {names[name]: tensor for name, tensor in saved.items()}, str(files[0]))
+    fill(inner, trained_in_full(folder), str(folder / OTHERS_FILE))
 
 
 def _in_memory(key: str) -> str:

@@ -134,7 +134,10 @@ def test_eval_model_takes_upstreams_arguments(adaptive_checkpoint, image_file, c
         "max_new_tokens": 4,
     }
     answer = eval_model(type("Args", (), fields)())
-    assert capsys.readouterr().out.strip() == answer.text
+    assert capsys.readouterr().out.strip() == answer.text and answer.metadata["granted"] == 1
+    published = {**fields, "latency": 0.75, "hardware": "nvidia_V100"}  # as the published code has it
+    assert eval_model(type("Args", (), published)()).metadata["granted"] == 0.75
+    assert eval_model(type("Args", (), {**fields, "latency_budget": 0.75})()).metadata["granted"] == 0.75
 
 
 def test_sampling_is_repeatable_and_greedy_is_the_default(run_once, adaptive_checkpoint, image_file) -> None:

@@ -20,6 +20,8 @@ from llava.plugins import hooks
 MAX_SEED = 1 << 62  # torch takes 64 bits, to which the question's index is added
 SAMPLE_BYTES = 1 << 16  # of each end of a weight file: enough to distinguish two training runs
 
+_PATHS = ("image_folder", "question_file", "answers_file")
+
 # Options that say where files are and how the work is divided; all others decide what is answered, and are recorded.
 UNRECORDED_OPTIONS = frozenset(
     "model_path model_base image_folder question_file answers_file num_chunks chunk_idx batch_size device".split()
@@ -86,6 +88,19 @@ def make_parser(
     parser.set_defaults(max_new_tokens=max_new_tokens, **defaults)
     hooks().add_arguments(parser=parser, program=program)
     return parser
+
+
+def with_defaults(parser: argparse.ArgumentParser, args: object) -> argparse.Namespace:
+    """Return all flags of a program whose ``parser`` this is, for an object with some of them as attributes.
+
+    args: what the parser gave, or as with upstream what a script made, with texts for paths.
+    """
+    given = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
+    if missing := [name for name in ("question_file", "answers_file") if given.get(name) is None]:
+        raise OptionError(f"the arguments have no {missing[0]}; expected an object with the flags as attributes")
+    files = [f"--question-file={given['question_file']}", f"--answers-file={given['answers_file']}"]
+    paths = {name: Path(given[name]).expanduser() for name in _PATHS if given.get(name) is not None}
+    return argparse.Namespace(**{**vars(parser.parse_args(files)), **given, **paths})
 
 
 def recorded_settings(options: Mapping[str, Any], model_path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from llava.errors import CheckpointError
 from llava.files.atomic_write import UNFINISHED, atomic_write
 from llava.model.checkpoint.weights_io import Tensors, report_misfits, settings_of
 from llava.model.families import known_classes
-from llava.model.multimodal_encoder.clip_encoder import IN_CHECKPOINT, SAVED_FOLDER
+from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT, SAVED_FOLDER
 from llava.program import run_program
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")

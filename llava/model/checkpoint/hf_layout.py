@@ -130,10 +130,11 @@ def image_processor(folder: CheckpointFolder) -> Any:
     """Make the vision tower's processor with the settings of the folder's own; crops and padding are LLaVA's work."""
     vision, given = hub_config(folder).vision_config, _hub_processor(folder.path).to_dict()
     settings = {name: given[name] for name in _PROCESSOR_FIELDS if given.get(name) is not None}
-    if is_siglip(vision) or not settings.setdefault("do_center_crop", False):
-        settings.pop("crop_size", None)
     if is_siglip(vision):
         settings.pop("do_center_crop", None)
+        settings["crop_size"] = settings["size"]  # as the tower's own
+    elif not settings.setdefault("do_center_crop", False):
+        settings.pop("crop_size", None)
     return tower_class(vision.model_type).processor_class(**settings)
 
 

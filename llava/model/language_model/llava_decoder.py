@@ -19,7 +19,7 @@ from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.model.multimodal.image_spans import image_spans
 from llava.model.multimodal.merge_inputs import images_per_row
-from llava.model.multimodal_encoder.clip_encoder import SAVED_FOLDER
+from llava.model.multimodal_encoder.tower_files import SAVED_FOLDER
 from llava.protocols import Images, ImageSizes
 from llava.token_clock import TokenClock
 

@@ -55,7 +55,8 @@ def _assembled(crops: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     side = round(crops.shape[1] ** 0.5)
     if side * side != crops.shape[1] or across * down != len(crops):
         raise CheckpointError(
-            f"{len(crops)} crops of {crops.shape[1]} patches do not make an image of {across} by {down} square crops"
+            f"{len(crops)} crops of {crops.shape[1]} patches do not make an image of {across} by {down} square crops; "
+            "the sizes in image_grid_pinpoints must be multiples of a crop's side"
         )
     tiles = crops.view(down, across, side, side, -1)
     return tiles.transpose(1, 2).reshape(down * side, across * side, -1)

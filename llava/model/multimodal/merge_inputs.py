@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.errors import ImageError
+from llava.errors import CheckpointError, ImageError
 from llava.protocols import Images
 
 Embed = Callable[[torch.Tensor], torch.Tensor]
@@ -71,7 +71,7 @@ def splice_row(
     """Merge one row without padding into embeddings (T, D) and labels (T,).
 
     ids: (t,); labels: (t,); images: each image's features (n, D), which replace the row's next image tag; their labels
-    are ignored. embed: token ids -> embeddings.
+    are ignored. embed: token ids -> embeddings. Raises CheckpointError for features of another width than embeddings.
     """
     tags = (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
     if not tags:
@@ -79,6 +79,11 @@ def splice_row(
         dummies = [image[:0].to(ids.device) for image in images]
         return torch.cat([embed(ids), *dummies]), labels
     text = embed(ids[ids != IMAGE_TOKEN_INDEX])
+    if widths := {image.shape[-1] for image in images} - {text.shape[-1]}:
+        raise CheckpointError(
+            f"the image features have width {widths.pop()}, the language model's embeddings {text.shape[-1]}; with "
+            "mm_projector_type 'identity' they must be equal"
+        )
     parts: list[torch.Tensor] = []
     part_labels: list[torch.Tensor] = []
     start = 0  # after the last tag

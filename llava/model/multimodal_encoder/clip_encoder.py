@@ -12,17 +12,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.folder import CheckpointFolder
-from llava.model.checkpoint.weights_io import load_exactly
 from llava.model.multimodal_encoder.multiscale import merged_features, scaled_crops, scales_of
 from llava.model.multimodal_encoder.states import TowerOutputs
-from llava.model.multimodal_encoder.tower_files import SAVED_FOLDER as SAVED_FOLDER
-from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, from_folder
-from llava.model.multimodal_encoder.tower_files import read_tower as read_tower
-from llava.model.multimodal_encoder.tower_files import resolve_tower as resolve_tower
+from llava.model.multimodal_encoder.tower_files import (
+    SAVED_FOLDER,
+    folder_of_checkpoint,
+    from_folder,
+    read_tower,
+    resolve_tower,
+    tower_in_checkpoint,
+)
 from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 from llava.protocols import TowerSettings
-
-IN_CHECKPOINT = ("model.vision_tower.", "transformer.vision_tower.")  # how its tensors' names begin in a LLaVA's; MPT's
 
 
 class CLIPVisionTower(nn.Module):
@@ -78,29 +79,15 @@ class CLIPVisionTower(nn.Module):
             return
         if checkpoint is None and self.checkpoint_folder is not None:
             checkpoint = CheckpointFolder.open(self.checkpoint_folder, needs_config=False)
-        holder = self._from_checkpoint(checkpoint) if checkpoint is not None else None
+        holder = None
+        if checkpoint is not None:
+            holder = tower_in_checkpoint(checkpoint, lambda: self.model_class(self.config), self._used)
         if holder is None:
             holder = VisionModelHolder(self._used(read_tower(self.location, self.model_class)))
         if device_map is not None:
             holder.to(device_map)
         self.vision_tower = holder.requires_grad_(False).eval()
         self.is_loaded = True
-
-    def _from_checkpoint(self, checkpoint: CheckpointFolder) -> VisionModelHolder | None:
-        """Read the tower that a LLaVA checkpoint holds among its weights; None where it holds none."""
-        weights = checkpoint.weights()
-        own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
-        if not own:
-            return None
-        prefix = "{}.vision_tower.vision_tower.".format(own[0].partition(".")[0])
-        tensors = weights.read(own, strip=prefix)
-        model = self.model_class(self.config)
-        complete = VisionModelHolder(model).state_dict().keys()
-        holder = VisionModelHolder(self._used(model))
-        unused = complete - holder.state_dict().keys()
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
-        load_exactly(holder, tensors, str(checkpoint.path), prefix)
-        return holder
 
     def _used(self, model: Any) -> Any:
         """Return the vision model without the parts that this kind of tower leaves out; CLIP's is complete."""
@@ -184,6 +171,11 @@ class CLIPVisionTower(nn.Module):
         return int(self.config.hidden_size)
 
     @property
+    def input_side(self) -> int:
+        """Side in pixels of the square images that it takes."""
+        return int(self.config.image_size)
+
+    @property
     def crops_per_image(self) -> int:
         """How many crops of the tower's own size it reads for one of its inputs."""
         return 1
@@ -260,6 +252,11 @@ class CLIPVisionTowerS2(CLIPVisionTower):
     def hidden_size(self) -> int:
         """Width of the features: C of each scale."""
         return int(self.config.hidden_size) * len(self.s2_scales)
+
+    @property
+    def input_side(self) -> int:
+        """Side in pixels of the largest scale."""
+        return self.s2_image_size
 
     @property
     def crops_per_image(self) -> int:

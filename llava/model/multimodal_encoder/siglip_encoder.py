@@ -25,6 +25,14 @@ class SigLipVisionTower(CLIPVisionTower):
     processor_class = SiglipImageProcessorPil
 
     @property
+    def image_processor(self) -> SiglipImageProcessorPil:
+        """The processor that makes the tower's pixels; its ``crop_size``, which data sets read, is their size."""
+        processor = super().image_processor
+        if not processor.crop_size:
+            processor.crop_size = dict(processor.size)
+        return processor
+
+    @property
     def layers_run(self) -> int:
         """Layers up to the selected one; those after it are not held."""
         count = super().layers_run

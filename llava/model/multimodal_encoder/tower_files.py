@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from transformers import CLIPVisionModel
 
 from llava.errors import CheckpointError
 from llava.model.checkpoint.byte_order_mark import read_without_marks
+from llava.model.checkpoint.folder import CheckpointFolder
 from llava.model.checkpoint.quiet import quiet_loading
-from llava.model.checkpoint.weights_io import report_misfits
+from llava.model.checkpoint.weights_io import load_exactly, report_misfits
+from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 
+IN_CHECKPOINT = ("model.vision_tower.", "transformer.vision_tower.")  # how its tensors' names begin in a LLaVA's; MPT's
 SAVED_FOLDER = "vision_tower"  # in a saved checkpoint: the tower's config and processor, its weights being the model's
 
 
@@ -52,6 +56,29 @@ def read_tower(location: str, model_class: Any = CLIPVisionModel, **kwargs: Any)
     model, found = from_folder(model_class, location, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     report_misfits(location, missing=found["missing_keys"], wrong_shapes=found["mismatched_keys"])
     return model
+
+
+def tower_in_checkpoint(
+    checkpoint: CheckpointFolder, make: Callable[[], Any], used: Callable[[Any], Any]
+) -> VisionModelHolder | None:
+    """Read the tower that a LLaVA checkpoint holds among its weights; None where it holds none.
+
+    make: makes transformers' model for it; used: removes the parts of that model that are left out, whose tensors are
+    passed over. Raises CheckpointError where the others do not fit.
+    """
+    weights = checkpoint.weights()
+    own = [key for key in weights if key.startswith(IN_CHECKPOINT)]
+    if not own:
+        return None
+    prefix = "{}.vision_tower.vision_tower.".format(own[0].partition(".")[0])
+    tensors = weights.read(own, strip=prefix)
+    model = make()
+    complete = VisionModelHolder(model).state_dict().keys()
+    holder = VisionModelHolder(used(model))
+    unused = complete - holder.state_dict().keys()
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    load_exactly(holder, tensors, str(checkpoint.path), prefix)
+    return holder
 
 
 def from_folder(kind: Any, location: str, **kwargs: Any) -> Any:

@@ -39,6 +39,7 @@ class DataCollatorForSupervisedDataset:
             images = [instance["image"] for instance in instances]
             same_shape = all(image.shape == images[0].shape for image in images)
             batch["images"] = torch.stack(images) if same_shape else images
-            if any(image.dim() == 4 for image in images):  # tiles, whose grid follows from the image's size
+            # Of tiles, whose grid follows from the image's size; a script's own data set may not give it.
+            if any(image.dim() == 4 for image in images) and all("image_size" in instance for instance in instances):
                 batch["image_sizes"] = [instance["image_size"] for instance in instances]
         return batch

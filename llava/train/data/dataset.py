@@ -61,11 +61,12 @@ class SampleSettings:
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
     """Samples ``{"input_ids": (T,), "labels": (T,), "image": (3, H, W), "image_size": (width, height)}``.
 
-    data_args: ``SampleSettings``, or upstream's ``DataArguments``. template: by default the one that
-    ``llava.conversation`` has as its default. A text-only record of a multimodal model gets a black image that no tag
-    refers to, so that every process of a distributed run passes through the vision tower. image_positions: what an
-    image takes of the tokenizer's maximum length, beyond which ids and labels are cut off; without it only the text
-    counts here. Raises ``DataError``, naming the record, for one that no sample can be made of.
+    data_args: ``SampleSettings``, or upstream's ``DataArguments``; kept as it is, with whatever a script has added, and
+    read for each sample. template: by default the one that ``llava.conversation`` has as its default. A text-only
+    record of a multimodal model gets a black image that no tag refers to, so that every process of a distributed run
+    passes through the vision tower. image_positions: what an image takes of the tokenizer's maximum length, beyond
+    which ids and labels are cut off; without it only the text counts here. Raises ``DataError``, naming the record, for
+    one that no sample can be made of.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         image_positions: ImagePositions | None = None,
     ) -> None:
         self.list_data_dict = read_records(data_path)
-        self.tokenizer, self.data_args = tokenizer, SampleSettings.of(data_args)
+        self.tokenizer, self.data_args = tokenizer, data_args
         self.template = template or conversation.default_conversation
         self.image_positions = image_positions
         self._has_warned = False
@@ -102,11 +103,11 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         record = usable(self.list_data_dict[i], i)
-        source, args = record["conversations"], self.data_args
+        source, args = record["conversations"], SampleSettings.of(self.data_args)
         sample: dict[str, Any] = {}
         if "image" in record:
-            turn = getattr(args, "exif_orientation", False)  # upstream's arguments have none
-            image = load_image(str(Path(args.image_folder or "") / record["image"]), turn_by_exif=turn)
+            path = Path(args.image_folder or "") / record["image"]
+            image = load_image(str(path), turn_by_exif=args.exif_orientation)
             sample["image"] = ImagePipeline(args.image_processor, args).pixels(image)
             sample["image_size"] = image.size
             (source,) = preprocess_multimodal([source], args, self.template)

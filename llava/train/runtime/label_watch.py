@@ -25,9 +25,11 @@ class LabelWatch:
         """Return the number of trained tokens in a step's batches over all processes, at least 1: losses are divided
         by it.
 
-        items: this number as the trainer has it, or None. Raises ``DataError`` where a run begins with
-        ``MAX_EMPTY_STEPS`` steps without any.
+        items: this number as the trainer has it, or None. Batches without labels, of a script's trainer with a loss of
+        its own, are passed over. Raises ``DataError`` where a run begins with ``MAX_EMPTY_STEPS`` steps without any.
         """
+        if not any("labels" in batch for batch in batches):
+            return items
         own = sum(count_labels(batch["labels"]) for batch in batches if "labels" in batch)
         if own or (items is not None and int(items)):  # the trainer's is on the device: asked only where it matters
             self.filled += 1

@@ -11,7 +11,7 @@ from transformers import Trainer
 from llava.files.atomic_write import atomic_folder
 
 PROJECTOR_FILE = "mm_projector.bin"
-PROJECTOR_KEYS = ("mm_projector", "vision_resampler")
+PROJECTOR_KEYS = ("mm_projector", "vision_resampler", "image_newline")
 TOKEN_KEYS = ("embed_tokens", "embed_in")  # trained too with --mm_use_im_start_end
 
 
@@ -46,7 +46,7 @@ def save_projector(trainer: Trainer, folder: str, state: dict[str, torch.Tensor]
 
 
 def save_model(trainer: Trainer, folder: str) -> None:
-    """Save model, tokenizer and image processor, in bfloat16 where the model was trained with ``--bf16``."""
+    """Save model, image processor, and the tokenizer where there is one; in bfloat16 after training with ``--bf16``."""
     state = gathered_state(trainer)
     if not trainer.args.should_save:
         return
@@ -58,7 +58,8 @@ def save_model(trainer: Trainer, folder: str) -> None:
         model.save_pretrained(part, state_dict=state)
         if half:
             _set_dtype(part / "config.json", "bfloat16")
-        trainer.processing_class.save_pretrained(part)
+        if trainer.processing_class is not None:  # a script's trainer may have none
+            trainer.processing_class.save_pretrained(part)
     model.config.use_cache = caching
 
 

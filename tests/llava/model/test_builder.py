@@ -91,6 +91,16 @@ def test_load_model_type_of_before_1_5_opens_as_llama(checkpoint):
     assert isinstance(load(checkpoint)[1], LlavaLlamaForCausalLM)
 
 
+def test_load_with_llava_nexts_keywords(checkpoint):
+    """As its examples have them: ``multimodal``, and fields that take the place of the checkpoint's."""
+    fields = {"image_aspect_ratio": "pad", "rope_scaling": {"type": "linear", "factor": 2.0}}
+    *_, context = load(checkpoint, multimodal=True)
+    _, model, _, longer = load(checkpoint, multimodal=True, overwrite_config=fields)
+    assert model.config.image_aspect_ratio == "pad" and longer == 2 * context == 512
+    with pytest.raises(CheckpointError, match="mm_resampler_type is 'qformer'"):
+        load(checkpoint, overwrite_config={"mm_resampler_type": "qformer"})
+
+
 def test_load_plain_language_model_has_no_image_processor(plain_base):
     _, model, processor, _ = load(plain_base)
     assert type(model) is LlamaForCausalLM

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from llava.errors import CheckpointError
 from llava.model import LlavaLlamaForCausalLM
+from llava.model.multimodal_projector.builder import IdentityMap
 
 
 def arguments(**changes):
@@ -43,6 +44,31 @@ def test_initialize_vision_modules_makes_a_llava(plain, tiny_checkpoint, pixels)
     assert plain.model.image_newline.shape == (32,)
     assert {"model.mm_projector.0.weight", "model.image_newline"} < set(plain.state_dict())
     assert plain.encode_images(pixels).shape == (3, 4, 32)
+
+
+def test_initialize_vision_modules_gives_an_existing_llava_a_newline(model, pixels):
+    """LLaVA-1.5 has a projector and no newline; fine-tuned with "spatial_unpad" it needs one."""
+    projector = model.model.mm_projector
+    model.model.initialize_vision_modules(arguments(mm_patch_merge_type="spatial_unpad"))
+    assert model.model.mm_projector is projector and model.model.image_newline.requires_grad
+    newline = model.model.image_newline
+    assert torch.equal(model.image_features(pixels[:1, None])[0][-1], newline)
+    model.model.initialize_vision_modules(arguments(mm_patch_merge_type="spatial_unpad"))
+    assert model.model.image_newline is newline
+
+
+def test_identity_between_different_widths_raises(model, pixels):
+    model.model.mm_projector, model.config.mm_projector_type = IdentityMap(), "identity"
+    with pytest.raises(CheckpointError, match=r"have width 24, the language model's embeddings 32;.*'identity'"):
+        model(torch.tensor([[1, -200, 5]]), images=pixels[:1])
+
+
+@pytest.mark.parametrize("width", [12, 48])
+def test_tower_of_another_width_than_the_projector_raises(model, pixels, monkeypatch, width):
+    """Another tower, or with s2 other scales, than those of the training."""
+    monkeypatch.setattr(type(model.get_vision_tower()), "forward", lambda self, images: torch.zeros(1, 4, width))
+    with pytest.raises(CheckpointError, match=f"mm_hidden_size is 24, but .* have width {width}"):
+        model(torch.tensor([[1, -200, 5]]), images=pixels[:1])
 
 
 def test_initialize_vision_modules_changes_an_existing_tower(model):

@@ -1,8 +1,15 @@
 """Where a model goes, and in which dtype."""
 
+import json
+
+import pytest
 import torch
 
-from llava.model.placement import fitting_dtype, usable_device
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.builder import load_pretrained_model
+from llava.model.placement import as_stored, fitting_dtype, usable_device
+
+QLORA = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}  # and more
 
 
 def test_usable_device_without_gpu_is_the_cpu(monkeypatch, caplog):
@@ -26,3 +33,29 @@ def test_fitting_dtype_depends_on_device_and_checkpoint(checkpoint, monkeypatch)
     monkeypatch.setattr("llava.model.placement.LARGE_BYTES", 10)
     assert fitting_dtype("cpu", {"dtype": "float16"}, files) == torch.bfloat16
     assert fitting_dtype("cpu", {"dtype": "float32"}, files) == torch.float32
+
+
+@pytest.mark.parametrize("found", [QLORA, {"load_in_8bit": True}, None, {}], ids=str)
+def test_quantisation_that_the_weights_do_not_have_is_passed_over(checkpoint, model, pixels, found):
+    """Upstream's QLoRA, and its merged checkpoints, leave that of their base in config.json."""
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": found}))
+    _, opened, _, _ = load_pretrained_model(str(checkpoint), None, "any", device="cpu")
+    ids = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]])
+    with torch.no_grad():
+        assert torch.equal(opened(ids, images=pixels[:1]).logits, model(ids, images=pixels[:1]).logits)
+    assert getattr(opened.config, "quantization_config", None) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (QLORA, ["model.layers.0.mlp.up_proj.weight.absmax"]),
+        ({"load_in_8bit": True}, ["model.layers.0.mlp.up_proj.SCB"]),
+        ({"quant_method": "gptq", "bits": 4}, ["model.layers.0.mlp.up_proj.weight"]),
+    ],
+    ids=str,
+)
+def test_quantisation_that_the_weights_have_is_kept(found, names):
+    fields = {"quantization_config": found}
+    assert as_stored(fields, lambda: names) is fields

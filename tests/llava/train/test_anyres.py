@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from llava.mm_utils import process_images
 from llava.model import LlavaQwenForCausalLM
@@ -28,6 +29,26 @@ def test_train_save_load_and_answer_under_a_budget_a_onevision(trained, make_che
     flags = {"image_aspect_ratio": "anyres_max_2", "image_grid_pinpoints": "(1x1),...,(3x3)"}
     out = trained(tmp_path / "out", **flags, **ADAPTIVE, model_name_or_path=base, version="qwen_1_5")
     answer_under_a_budget(out, flags)
+
+
+def test_stage_1_keeps_the_newline(trained, plain_base, tiny_checkpoint, tmp_path):
+    """Its features were in what the projector learned from: the file opens next to its base, and stage 2 goes on."""
+    flags = {
+        "image_aspect_ratio": "anyres",
+        "image_grid_pinpoints": str(POINTS),
+        "mm_patch_merge_type": "spatial_unpad",
+    }
+    settings = {"model_name_or_path": plain_base, "vision_tower": tiny_checkpoint / "tower", **flags}
+    settings |= {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2}
+    stage_1 = {**settings, "tune_mm_mlp_adapter": True, "version": "plain"}
+    out = trained(tmp_path / "stage-1", data="captions.json", **stage_1)
+    saved = torch.load(out / "mm_projector.bin", weights_only=True)
+    _, model, processor, _ = load_pretrained_model(str(out), str(plain_base), "any", device="cpu")
+    assert torch.equal(model.model.image_newline, saved["model.image_newline"])
+    assert isinstance(process_images([Image.new("RGB", (20, 30))], processor, model.config), torch.Tensor)
+    stage_2 = {**settings, "pretrain_mm_mlp_adapter": out / "mm_projector.bin", "learning_rate": 0}
+    full = trained(tmp_path / "stage-2", **stage_2)
+    assert torch.equal(load_file(full / "model.safetensors")["model.image_newline"], saved["model.image_newline"])
 
 
 def answer_under_a_budget(out, flags):

@@ -96,8 +96,9 @@ def test_plain_trainer_is_saved_too(parts, tmp_path):
 def test_text_only_model_gets_no_black_image(parts):
     _, tokenizer, data_args, _ = parts
     with_tower = upstream.LazySupervisedDataset(data_args.data_path, tokenizer, data_args)
-    data_args.is_multimodal = False
-    without = upstream.LazySupervisedDataset(data_path=data_args.data_path, tokenizer=tokenizer, data_args=data_args)
+    text_only = copy.copy(data_args)
+    text_only.is_multimodal = False
+    without = upstream.LazySupervisedDataset(data_path=data_args.data_path, tokenizer=tokenizer, data_args=text_only)
     assert "image" in with_tower[0] and "image" not in without[0]
     assert torch.equal(with_tower[0]["input_ids"], without[0]["input_ids"])
 

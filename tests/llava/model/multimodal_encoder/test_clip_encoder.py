@@ -9,7 +9,8 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from llava.errors import CheckpointError
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, resolve_tower
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_encoder.tower_files import resolve_tower
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 from transformers import CLIPVisionModel, SiglipVisionConfig
 
 from llava.errors import CheckpointError
+from llava.mm_utils import process_images
 from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
 from llava.model.convert import convert
@@ -101,6 +102,24 @@ def test_scales_of_another_tower_raise(settings):
 def test_class_token_with_scales_raises(settings):
     with pytest.raises(CheckpointError, match="'cls_patch'; with s2 it must be 'patch'"):
         build_vision_tower(settings(mm_vision_select_feature="cls_patch"), delay_load=True)
+
+
+@pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad"])
+@pytest.mark.parametrize("points", [[[32, 64], [64, 32], [64, 64]], "(1x2),(2x1),(2x2)"])
+def test_crops_are_of_the_largest_scale(make_checkpoint, points, merge):
+    """An image in crops: each is a square of the largest scale, as the processor makes it."""
+    from PIL import Image
+
+    changes = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": points, "mm_patch_merge_type": merge}
+    folder = make_checkpoint(s2=True, s2_scales="16,32", mm_hidden_size=48, **changes)
+    _, model, processor, _ = load_pretrained_model(str(folder), None, "tiny", device="cpu")
+    for size, crops in (((60, 30), 2), ((30, 60), 2), ((61, 60), 4)):
+        pixels = process_images([Image.effect_noise(size, 90)], processor, model.config)
+        assert pixels.shape == (1, 1 + crops, 3, 32, 32)
+        (features,) = model.image_features(pixels, [size])
+        assert len(features) == model.max_image_tokens(size)
+        overview = model.encode_images(pixels[0, :1])[0]
+        torch.testing.assert_close(features[: len(overview)], overview, atol=1e-5, rtol=1e-5)
 
 
 def test_checkpoint_with_scales_answers_and_is_saved_with_them(make_checkpoint, tmp_path, image_file):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipVisionModel
 
@@ -59,6 +60,10 @@ def test_tower_features_are_those_of_llava_next(folder, pixels, make_config):
 def test_tower_pixels_are_siglips(folder, make_config):
     processor = build_vision_tower(make_config(mm_vision_tower=str(folder)), delay_load=True).image_processor
     assert isinstance(processor, SiglipImageProcessorPil) and list(processor.image_mean) == [0.5, 0.5, 0.5]
+    assert processor.crop_size["height"] == processor.crop_size["width"] == 16, "as data sets of LLaVA-NeXT's read it"
+    image = Image.effect_noise((40, 30), 90).convert("RGB")
+    expected = SiglipImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor(image, return_tensors="pt")["pixel_values"], expected)
 
 
 def test_tower_of_a_text_and_image_model_is_its_vision_part(tmp_path, pixels, make_config):
