@@ -10,6 +10,7 @@ from llava.errors import ImageError
 from llava.model.multimodal.anyres_grid import get_anyres_image_grid_shape
 from llava.model.multimodal.anyres_merge import merged_positions
 from llava.model.multimodal.aspect_ratio import crops_of, cuts_crops, max_crops
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.protocols import Images, ImageSizes
 
 
@@ -18,7 +19,7 @@ class CountsImageTokens:
 
     config: Any
 
-    def get_vision_tower(self) -> Any:
+    def get_vision_tower(self) -> CLIPVisionTower | None:
         """Return the vision tower, None for a plain language model."""
         raise NotImplementedError
 
