@@ -199,7 +199,7 @@ class LlavaMetaForCausalLM(CountsImageTokens):
             attention_mask,
             labels,
             self.image_features(images, image_sizes),
-            self.get_model().embed_tokens,
+            lambda ids: self.get_model().embed_tokens(ids[None])[0],  # a batch, as hooks such as NEFTune's expect
             # Where training cuts its samples. A prompt to answer has no labels, and is never cut.
             max_length=None if labels is None else getattr(self.config, "tokenizer_model_max_length", None),
             padding_side=getattr(self.config, "tokenizer_padding_side", "right"),

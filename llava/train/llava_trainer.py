@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.lora import is_adapter
 from llava.protocols import Tokenizer
 from llava.train.data.samplers import ModalityGroupedSampler
@@ -47,7 +47,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
     """Trains a LLaVA, or (``projector_only``) its projector.
 
     Without ``projector_only`` and ``learning_rates`` the arguments' ``tune_mm_mlp_adapter`` and ``mm_projector_lr``
-    count, as upstream. tokenizer: another name of ``processing_class``.
+    count, as upstream. tokenizer: another name of ``processing_class``. Raises OptionError for smoothed labels.
     """
 
     optimizer: Any  # torch's, or a launcher's wrapper of it
@@ -62,6 +62,11 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **({} if tokenizer is None else {"processing_class": tokenizer}), **kwargs)
+        if self.label_smoother is not None:
+            raise OptionError(
+                f"--label_smoothing_factor is {self.args.label_smoothing_factor}; expected 0: a batch's labels have no "
+                "positions for image tokens, which are added within the model"
+            )
         if projector_only is None:
             projector_only = bool(getattr(self.args, "tune_mm_mlp_adapter", False))
         if learning_rates is None:

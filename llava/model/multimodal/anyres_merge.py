@@ -76,8 +76,8 @@ def padding_of(rows: int, columns: int, original_size: tuple[int, int]) -> tuple
     """Return how many rows above and below, and columns left and right, hold only the padding of a fitted image."""
     width, height = original_size
     if width / height > columns / rows:  # fitted in width: padding above and below
-        return (rows - int(height * (columns / width))) // 2, 0
-    return 0, (columns - int(width * (rows / height))) // 2
+        return (rows - int(height * columns // width)) // 2, 0  # in integers: floats may fall short of an exact line
+    return 0, (columns - int(width * rows // height)) // 2
 
 
 def _reduced(patches: torch.Tensor, crop_patches: int, max_crops: int | None) -> torch.Tensor:

@@ -1,7 +1,11 @@
 """The trainer's own parts: parameter groups and the order of samples."""
 
 import pytest
+import torch
+from transformers.integrations.neftune import neftune_post_forward_hook
 
+from llava.errors import OptionError
+from llava.model import LlavaLlamaForCausalLM
 from llava.train.data.samplers import ModalityGroupedSampler
 from llava.train.train import make_trainer, parse_arguments
 
@@ -34,6 +38,48 @@ def test_parameter_groups(trainer, projector_rate):
         rate = projector_rate if projector_rate and name.startswith("model.mm_projector.") else 0.02
         decay = 0.1 if parameter.dim() == 2 else 0.0  # norms and biases are vectors
         assert found[name] == (rate, decay), name
+
+
+def test_noise_on_the_embeddings_is_that_of_neftune(trainer):
+    """--neftune_noise_alpha: its hook expects embeddings in a batch, of texts with and without an image."""
+    runner = trainer(neftune_noise_alpha=5.0)
+    runner.train()
+    plain = trainer()
+    losses = [float(run.compute_loss(run.model, next(iter(run.get_train_dataloader())))) for run in (runner, plain)]
+    assert runner.state.global_step == 2 and all(loss > 0 for loss in losses)
+
+
+def test_noise_is_added_to_each_rows_text(model_with_noise):
+    """Uniform, at most alpha / sqrt(tokens * width) from the embedding."""
+    model, alpha = model_with_noise
+    ids = torch.tensor([[1, 5, -200, 6, 7], [1, 8, 9, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    pixels = torch.zeros(1, 3, 16, 16)
+    clean = model.eval().embed(ids, mask, images=pixels).embeds
+    noisy = model.train().embed(ids, mask, images=pixels).embeds
+    width = clean.shape[-1]
+    for row, (tokens, text) in enumerate(((4, [0, 1, 6, 7]), (3, [0, 1, 2]))):
+        differences = (noisy - clean)[row, text].abs()
+        limit = alpha / (tokens * width) ** 0.5
+        assert 0.8 * limit < differences.max() <= limit
+    assert torch.equal(noisy[0, 2:6], clean[0, 2:6]), "the image's features"
+
+
+@pytest.fixture
+def model_with_noise(tiny_checkpoint):
+    """A LLaVA with NEFTune's hook, as transformers' trainer sets it; and its alpha."""
+    model = LlavaLlamaForCausalLM.from_pretrained(tiny_checkpoint)
+    model.get_vision_tower().load_model()
+    table = model.get_input_embeddings()
+    table.neftune_noise_alpha = 5.0
+    table.register_forward_hook(neftune_post_forward_hook)
+    return model, table.neftune_noise_alpha
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 1e-6])
+def test_smoothed_labels_are_refused(trainer, factor):
+    with pytest.raises(OptionError, match=f"--label_smoothing_factor is {factor}"):
+        trainer(label_smoothing_factor=factor)
 
 
 def test_the_optimizer_is_made_once(trainer):
