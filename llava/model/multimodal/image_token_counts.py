@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +19,7 @@ class CountsImageTokens:
     """The part of a LLaVA that knows how many tokens an image becomes."""
 
     config: Any
-
-    def get_vision_tower(self) -> CLIPVisionTower | None:
-        """Return the vision tower, None for a plain language model."""
-        raise NotImplementedError
+    get_vision_tower: Callable[[], CLIPVisionTower | None]  # the model's
 
     def max_image_tokens(self, size: tuple[int, int], num_images: int = 1) -> int:
         """Return how many decoder positions an image of (width, height) takes.
