@@ -3,7 +3,7 @@
 #
 #   bash scripts/test.sh                  # what must pass before a commit lands
 #   bash scripts/test.sh lint             # ruff and mypy alone
-#   bash scripts/test.sh unit             # unit tests alone: no process, server, program or training run
+#   bash scripts/test.sh unit             # unit tests alone: no process, server, program, training, checkpoint's folder
 #   bash scripts/test.sh integration      # the other tests alone; or slow, gpu, browser, network
 #   bash scripts/test.sh tests/ada -x     # arguments go to pytest
 #   JOBS=4 bash scripts/test.sh           # tests at a time; 2 by default, 0: in pytest's own process

@@ -6,9 +6,12 @@ Those below that name a program are marked as well, though they never run it.
 import subprocess
 import sys
 
+import httpx
 import uvicorn
 from fixtures.marks import starts_something
 
+from llava.model.builder import load_pretrained_model
+from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import train
 from playground.easy_vqa import convert
 
@@ -32,8 +35,21 @@ def test_server_in_a_class_is_found() -> None:
     assert starts_something(lambda: _Server().start())
 
 
+def test_servers_app_is_found() -> None:
+    assert starts_something(lambda app: httpx.ASGITransport(app))
+
+
 def test_training_run_is_found() -> None:
     assert starts_something(lambda: train())
+    assert starts_something(lambda: LLaVATrainer().train())
+
+
+def test_loading_of_a_checkpoint_is_found() -> None:
+    assert starts_something(lambda: load_pretrained_model("folder", None, "llava"))
+
+
+def test_recorded_models_are_integration(request, golden) -> None:
+    assert request.node.get_closest_marker("integration")
 
 
 def test_program_in_this_process_is_found() -> None:
