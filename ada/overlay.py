@@ -187,4 +187,5 @@ def training_policy(model: Any, arguments: Mapping[type, Any]) -> Any:
 
     if model.config.model_type not in ADAPTIVE_TYPES:
         return None
-    return BudgetTraining(arguments[AdaArguments].recipe(model.units), model.units)
+    flags = arguments[AdaArguments]
+    return BudgetTraining(flags.recipe(model.units), model.units, flags.token_selector)

@@ -8,10 +8,21 @@ from collections.abc import Sequence
 
 import torch
 
-from ada.image_tokens.amount import ImageTokens
+from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.kept import Kept, with_kept_tokens
-from ada.image_tokens.selectors import Candidates, TokenSelector
+from ada.image_tokens.selectors import DEFAULT_SELECTOR, Candidates, TokenSelector, selector_named
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+
+def selected(
+    batch: EmbeddedBatch,
+    image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
+    token_selector: str | None,
+    padding_side: str = "left",
+) -> EmbeddedBatch:
+    """Return the batch with the image tokens that a call asks for, as ``generate`` takes its arguments."""
+    amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
+    return with_selected_tokens(batch, amounts, selector_named(token_selector or DEFAULT_SELECTOR), padding_side)
 
 
 def with_selected_tokens(

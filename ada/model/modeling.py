@@ -12,10 +12,9 @@ from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
-from ada.image_tokens.amount import ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.merged_images import MergesImageTokens
-from ada.image_tokens.selection import with_selected_tokens
-from ada.image_tokens.selectors import DEFAULT_SELECTOR, selector_named
+from ada.image_tokens.selection import selected
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
@@ -80,23 +79,28 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         ttft_predictor: TTFTPredictor | None = None,
         granted_units: torch.Tensor | None = None,
         noise: Noise | None = None,
+        image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
+        token_selector: str | None = None,
         execution: Execution | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Run LLaVA's forward; under a plan where a budget is given, and always in training.
+        """Run LLaVA's forward; under a plan where a budget is given, and always in a scheduler's training.
 
-        ``latency_budget``, ``planner``, ``ttft_predictor``: as ``generate`` takes them. The logits then have one more
-        position, the latency token's, and the output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the
-        widened ``labels`` (B, T + 1) and, outside training mode, ``execution_plan`` and ``report`` as ``generate``'s.
-        ``granted_units`` (B,) grants units directly, and ``noise`` is that of the draws; in training, where neither
-        they nor a budget are given, both are random. ``execution`` belongs to the steps of a running generation.
+        ``latency_budget``, ``planner``, ``ttft_predictor``, ``image_tokens``, ``token_selector``: as ``generate`` takes
+        them. The logits then have one more position, the latency token's, and none for tokens that were left out; the
+        output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the ``labels`` of the logits' positions and,
+        outside training mode, ``execution_plan`` and ``report`` as ``generate``'s. ``granted_units`` (B,) grants units
+        directly, and ``noise`` is that of the draws; in training, where neither they nor a budget are given, both are
+        random. ``execution`` belongs to the steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         others |= {"return_dict": return_dict, "logits_to_keep": logits_to_keep}
         prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
-        if execution is not None or not (self.training or latency_budget is not None or granted_units is not None):
+        learns = self.training and self.scheduler is not None
+        planned = learns or latency_budget is not None or granted_units is not None
+        if execution is not None or not (planned or image_tokens is not None):
             return super().forward(
                 input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
@@ -106,11 +110,15 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             batch = self.embed(input_ids, **prompt, **pixels)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
+        batch = selected(batch, image_tokens, token_selector, padding_side="right")
+        inputs: dict[str, Any] = batch.inputs() | others
+        if not planned:
+            return super().forward(**inputs)
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
         if granted_units is None:
             granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
         batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise)
-        inputs: dict[str, Any] = batch.inputs() | others
+        inputs = batch.inputs() | others
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
@@ -172,8 +180,7 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
-        amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
-        batch = with_selected_tokens(batch, amounts, selector_named(token_selector or DEFAULT_SELECTOR))
+        batch = selected(batch, image_tokens, token_selector)
         rows, width, num_images = len(batch.embeds), batch.width, batch.images_per_row
         budgets = budgets_of_rows(latency_budget, rows)
         call = None if clock is None else CallClock(clock)

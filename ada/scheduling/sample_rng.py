@@ -30,9 +30,9 @@ class Draws:
         """Return draws of a batch outside a run, which ``torch.manual_seed`` makes repeatable."""
         return cls(int(torch.randint(2**31, (1,))), 0)
 
-    def uniform(self, rows: int) -> torch.Tensor:
-        """Draw one number a row, in [0, 1): (rows,)."""
-        return torch.cat([torch.rand(1, generator=own) for own in self._generators("uniform", rows)])
+    def uniform(self, rows: int, purpose: str = "uniform") -> torch.Tensor:
+        """Draw one number a row, in [0, 1): (rows,), float32; for each ``purpose`` others."""
+        return torch.cat([torch.rand(1, generator=own) for own in self._generators(purpose, rows)])
 
     def integers(self, low: int, high: int, rows: int) -> torch.Tensor:
         """Draw one integer a row, uniform over ``low`` to ``high``, both included: (rows,), int64."""

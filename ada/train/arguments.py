@@ -8,6 +8,7 @@ from typing import Any
 
 from ada.budget import LatencyBudget
 from ada.config import ADAPTIVE, ADAPTIVE_TYPES, AdaLlavaConfig
+from ada.image_tokens.selectors import DEFAULT_SELECTOR, SELECTORS, selector_named
 from ada.scheduling.units import Units
 from ada.train.recipe import Recipe
 from llava.errors import OptionError
@@ -15,7 +16,7 @@ from llava.errors import OptionError
 
 @dataclass
 class AdaArguments:
-    """Train a scheduler with the model. Nothing here applies while ``--scheduler_type`` is not given."""
+    """Train a scheduler with the model, where ``--scheduler_type`` is given, or with image tokens left out."""
 
     scheduler_type: str | None = field(
         default=None, metadata={"help": "H: switch attention heads and MLP neurons; L: switch whole layers"}
@@ -55,6 +56,17 @@ class AdaArguments:
         metadata={"help": "weight of the model's own answer at full budget as a target in addition to the labels"},
     )
 
+    image_token_dropout: float | None = field(
+        default=None,
+        metadata={
+            "help": "minimum share of each image's tokens that a sample keeps, as 0.1: half of the samples keep all, the "
+            "others a random share of at least it"
+        },
+    )
+    token_selector: str | None = field(
+        default=None, metadata={"help": "which image tokens stay: " + ", ".join(SELECTORS) + "; by default salient"}
+    )
+
     def __post_init__(self) -> None:
         if self.budget_sampling not in ("uniform", "sandwich"):
             raise OptionError(f"--budget_sampling is {self.budget_sampling!r}; expected uniform or sandwich")
@@ -64,6 +76,10 @@ class AdaArguments:
             raise OptionError(f"--distillation_weight is {self.distillation_weight}; expected 0 or more")
         if self.scheduler_lr is not None and not 0 <= self.scheduler_lr < math.inf:
             raise OptionError(f"--scheduler_lr is {self.scheduler_lr}; expected 0 or more")
+        if self.image_token_dropout is not None and not 0 < self.image_token_dropout < 1:
+            raise OptionError(f"--image_token_dropout is {self.image_token_dropout}; expected a share in (0, 1)")
+        if self.token_selector is not None:
+            selector_named(self.token_selector)
         self.temperatures()
 
     def temperatures(self) -> tuple[float, float]:
@@ -82,10 +98,18 @@ class AdaArguments:
     def recipe(self, units: Units) -> Recipe:
         """Return the settings of a training step. Raises OptionError for a budget range out of reach."""
         sandwich = self.budget_sampling == "sandwich"
-        return Recipe(self.budget_range(units), sandwich, self.distillation_weight, self.temperatures())
+        return Recipe(
+            self.budget_range(units), sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout
+        )
 
     def apply(self, config: Any) -> None:
-        """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is."""
+        """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is.
+
+        What the model learns of image tokens is kept in any LLaVA's: ``image_token_dropout``, ``token_selector``.
+        """
+        if self.image_token_dropout is not None:
+            config.image_token_dropout = self.image_token_dropout
+            config.token_selector = self.token_selector or DEFAULT_SELECTOR
         if self.scheduler_type is None and config.model_type not in ADAPTIVE_TYPES:
             return
         if config.model_type not in ADAPTIVE_TYPES:

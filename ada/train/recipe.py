@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from ada.image_tokens.amount import ImageTokens
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
+from llava.errors import OptionError
 
 SANDWICH = (0.25, 0.25)  # of the samples: the minimum budget, the maximum; the others are drawn between
 
@@ -27,13 +29,15 @@ class Recipe:
     arXiv 1903.05134, whose every step runs the minimum, the maximum and random widths). distillation: the weight of
     the model's own answer at full budget as a target next to the labels (the same paper's inplace distillation).
     temperatures: at the start and the end of the run, of the draws, that is the Gumbel noise's scale; near 0 training
-    sees the plan that inference runs.
+    sees the plan that inference runs. image_token_dropout: the minimum share of each image's tokens that a sample
+    keeps; half of the samples keep all, the others a random share from it on; None keeps all.
     """
 
     budgets: tuple[float, float]
     sandwich: bool = False
     distillation: float = 0.0
     temperatures: tuple[float, float] = (1.0, 1.0)
+    image_token_dropout: float | None = None
 
     def draw_units(self, units: Units, draws: Draws, rows: int) -> torch.Tensor:
         """Draw random tunable units (rows,), int64, on the unit grid of ``budgets``."""
@@ -44,6 +48,14 @@ class Recipe:
             low, high = SANDWICH
             drawn = drawn.masked_fill(chance < low, minimum).masked_fill(chance >= 1 - high, maximum)
         return drawn
+
+    def draw_image_tokens(self, draws: Draws, rows: int) -> list[ImageTokens]:
+        """Draw how many of its images' tokens each row keeps. Raises OptionError where the recipe keeps all."""
+        minimum = self.image_token_dropout
+        if minimum is None:
+            raise OptionError("image_token_dropout is None, so no image tokens are left out")
+        drawn = draws.uniform(rows, "image tokens").tolist()  # the upper half: all tokens
+        return [ImageTokens(share=min(1.0, minimum + 2 * chance * (1 - minimum))) for chance in drawn]
 
     def temperature(self, progress: float) -> float:
         """Return the temperature at ``progress`` in [0, 1] of the run, linear between start and end."""
