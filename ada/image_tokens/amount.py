@@ -9,31 +9,18 @@ from dataclasses import dataclass
 
 from llava.errors import OptionError
 
-EXPECTED = "all, a number of tokens such as 144, or a percentage such as 25%"
+EXPECTED = (
+    "all, auto, a number of tokens such as 144, a percentage such as 25%, or two of these, as 50%/25%: those that "
+    "enter the decoder, and of all, those that its later layers read"
+)
 
 
 @dataclass(frozen=True)
-class ImageTokens:
-    """How many tokens of each image stay: a number, or a share in (0, 1]; by default all."""
+class Amount:
+    """How many of an image's tokens stay: a number, or a share in (0, 1]; by default all."""
 
     number: int | None = None
     share: float = 1.0
-
-    @classmethod
-    def parse(cls, value: object) -> ImageTokens:
-        """Read a number, or a text as on the command line. Raises OptionError with the value and what was expected."""
-        if isinstance(value, ImageTokens):
-            return value
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1:
-            return cls(number=int(value))
-        text = value.strip() if isinstance(value, str) else ""
-        if text == "all":
-            return cls()
-        if text.isascii() and text.isdigit() and int(text) >= 1:
-            return cls(number=int(text))
-        if text.endswith("%") and 0 < (share := _percentage(text[:-1])) <= 1:
-            return cls(share=share)
-        raise OptionError(f"--image-tokens is {value!r}; expected {EXPECTED}")
 
     def of(self, tokens: int) -> int:
         """Return how many of an image's ``tokens`` stay, at least one."""
@@ -47,8 +34,55 @@ class ImageTokens:
         return "all" if self.share == 1 else f"{100 * self.share:g}%"
 
 
+ALL = Amount()
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """How many tokens of each image enter the decoder (``front``), and how many its later layers read (``late``).
+
+    Both are of all tokens of an image; ``late`` is None where all that enter stay. auto: what the budget pays for.
+    """
+
+    front: Amount = ALL
+    late: Amount | None = None
+    auto: bool = False
+
+    @classmethod
+    def parse(cls, value: object) -> ImageTokens:
+        """Read a number, or a text as on the command line. Raises OptionError with the value and what was expected."""
+        if isinstance(value, ImageTokens):
+            return value
+        if isinstance(value, str) and value.strip() == "auto":
+            return AUTO
+        front, slash, late = value.partition("/") if isinstance(value, str) else (value, "", "")
+        amounts = [_amount(part) for part in ((front, late) if slash else (front,))]
+        if None in amounts:
+            raise OptionError(f"--image-tokens is {value!r}; expected {EXPECTED}")
+        return cls(*amounts)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return "auto" if self.auto else "/".join(str(part) for part in (self.front, self.late) if part is not None)
+
+
+AUTO = ImageTokens(auto=True)
+ALL_IMAGE_TOKENS = ImageTokens()
 ImageTokensLike = ImageTokens | int | str
 """What ``ImageTokens.parse`` reads."""
+
+
+def _amount(value: object) -> Amount | None:
+    """Read one amount; None for what is none."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1:
+        return Amount(number=int(value))
+    text = value.strip() if isinstance(value, str) else ""
+    if text == "all":
+        return ALL
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return Amount(number=int(text))
+    if text.endswith("%") and 0 < (share := _percentage(text[:-1])) <= 1:
+        return Amount(share=share)
+    return None
 
 
 def _percentage(text: str) -> float:
@@ -68,4 +102,4 @@ def image_tokens_of_rows(value: object, rows: int) -> Sequence[ImageTokens]:
     each = [value] * rows if one else list(value)  # type: ignore[call-overload]
     if len(each) != rows:
         raise OptionError(f"{len(each)} values of image_tokens for a batch of {rows}; expected one, or one per row")
-    return [ImageTokens() if amount is None else ImageTokens.parse(amount) for amount in each]
+    return [ALL_IMAGE_TOKENS if amount is None else ImageTokens.parse(amount) for amount in each]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.amount import ALL, ImageTokens, ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.kept import Kept, with_kept_tokens
 from ada.image_tokens.selectors import DEFAULT_SELECTOR, Candidates, TokenSelector, selector_named
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -32,16 +32,16 @@ def with_selected_tokens(
 
     A batch of which all stays is returned as it is. Raises OptionError where the places of images are not known.
     """
-    if all(amount == ImageTokens() for amount in amounts):
+    if all(amount.front == ALL for amount in amounts):
         return batch
     if batch.image_spans is None:
         return with_kept_tokens(batch, [], padding_side)  # which says so
     spans = batch.image_spans
-    if all(amount.of(len(span)) == len(span) for row, amount in zip(spans, amounts, strict=True) for span in row):
+    if all(amount.front.of(len(span)) == len(span) for row, amount in zip(spans, amounts, strict=True) for span in row):
         return batch
     kept: Kept = [
-        [_selected(batch.embeds[index, span.start : span.end].detach(), amount.of(len(span)), selector) for span in row]
-        for index, (row, amount) in enumerate(zip(spans, amounts, strict=True))
+        [_selected(row[span.start : span.end].detach(), amount.front.of(len(span)), selector) for span in own]
+        for row, own, amount in zip(batch.embeds, spans, amounts, strict=True)
     ]
     return with_kept_tokens(batch, kept, padding_side)
 

@@ -59,8 +59,8 @@ class AdaArguments:
     image_token_dropout: float | None = field(
         default=None,
         metadata={
-            "help": "minimum share of each image's tokens that a sample keeps, as 0.1: half of the samples keep all, the "
-            "others a random share of at least it"
+            "help": "minimum share of each image's tokens that a sample keeps, as 0.1: half of the samples keep all, "
+            "the others a random share from it on"
         },
     )
     token_selector: str | None = field(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from ada.image_tokens.amount import ImageTokens
+from ada.image_tokens.amount import Amount, ImageTokens
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
@@ -55,7 +55,7 @@ class Recipe:
         if minimum is None:
             raise OptionError("image_token_dropout is None, so no image tokens are left out")
         drawn = draws.uniform(rows, "image tokens").tolist()  # the upper half: all tokens
-        return [ImageTokens(share=min(1.0, minimum + 2 * chance * (1 - minimum))) for chance in drawn]
+        return [ImageTokens(Amount(share=min(1.0, minimum + 2 * chance * (1 - minimum)))) for chance in drawn]
 
     def temperature(self, progress: float) -> float:
         """Return the temperature at ``progress`` in [0, 1] of the run, linear between start and end."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ada.image_tokens.amount import ImageTokens, image_tokens_of_rows
+from ada.image_tokens.amount import AUTO, ImageTokens, image_tokens_of_rows
 from llava.errors import OptionError
 
 
@@ -24,26 +24,62 @@ from llava.errors import OptionError
     ],
 )
 def test_parse_amount_gives_the_number_of_an_images_tokens(value, of_36):
-    assert ImageTokens.parse(value).of(36) == of_36
+    assert ImageTokens.parse(value).front.of(36) == of_36
 
 
 @pytest.mark.parametrize(
-    "value", [0, -3, "0", "-3", "200%", "0%", "-5%", "nan%", "%", "", "some", 0.5, True, None, "1.5", "٣", [3], "1e2"]
+    "value",
+    [
+        0,
+        -3,
+        "0",
+        "-3",
+        "200%",
+        "0%",
+        "-5%",
+        "nan%",
+        "%",
+        "",
+        "some",
+        0.5,
+        True,
+        None,
+        "1.5",
+        "٣",
+        [3],
+        "1e2",
+        "50%/",
+        "/9",
+        "9/9/9",
+        "auto/9",
+        "9/0",
+        "18/200%",
+    ],
 )
 def test_parse_amount_that_cannot_be_used_is_refused_by_value(value):
-    with pytest.raises(OptionError, match=r"--image-tokens is .*; expected all, a number"):
+    with pytest.raises(OptionError, match=r"--image-tokens is .*; expected all, auto, a number"):
         ImageTokens.parse(value)
+
+
+def test_parse_two_amounts_are_those_in_front_and_those_of_later_layers():
+    found = ImageTokens.parse("50% / 9")
+    assert (found.front.of(36), found.late.of(36), str(found)) == (18, 9, "50%/9")
+
+
+def test_parse_auto_is_left_to_the_budget():
+    assert ImageTokens.parse(" auto ") == AUTO and str(AUTO) == "auto"
+    assert not ImageTokens.parse("all").auto
 
 
 @given(st.integers(1, 100), st.integers(1, 2000))
 def test_share_of_tokens_is_never_more_than_asked_but_at_least_one(percent, tokens):
-    kept = ImageTokens.parse(f"{percent}%").of(tokens)
+    kept = ImageTokens.parse(f"{percent}%").front.of(tokens)
     assert 1 <= kept <= max(1, tokens * percent / 100 + 1e-6) and (kept == 1 or kept > tokens * percent / 100 - 1)
 
 
 def test_amounts_of_rows_one_for_all_or_one_each():
     assert image_tokens_of_rows(None, 2) == [ImageTokens(), ImageTokens()]
-    assert [amount.of(36) for amount in image_tokens_of_rows("50%", 2)] == [18, 18]
-    assert [amount.of(36) for amount in image_tokens_of_rows([4, None], 2)] == [4, 36]
+    assert [amount.front.of(36) for amount in image_tokens_of_rows("50%", 2)] == [18, 18]
+    assert [amount.front.of(36) for amount in image_tokens_of_rows([4, None], 2)] == [4, 36]
     with pytest.raises(OptionError, match="3 values of image_tokens for a batch of 2"):
         image_tokens_of_rows([1, 2, 3], 2)
