@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ada.execution.late_tokens import LateTokens
+from ada.execution.late_tokens import JoinedLateTokens, LateTokens
 from ada.execution.narrow_layers import NarrowCache, can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
@@ -52,7 +52,7 @@ class Execution:
     narrow_cache: NarrowCache | None = None
     train: bool = False
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
-    late_tokens: LateTokens | None = None
+    late_tokens: LateTokens | JoinedLateTokens | None = None
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
     _actions: dict[int, LayerAction] = field(default_factory=dict, init=False)

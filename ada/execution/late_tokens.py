@@ -59,6 +59,7 @@ class LateTokens:
             return run(hidden, **keywords)
         if self.stays is None:
             self.stays = self._chosen(hidden)
+            self._scores = None
         if hidden.shape[1] == self.stays.shape[1]:
             return self._run_prompt(layer, run, hidden, keywords)
         return run(hidden, **{**keywords, "attention_mask": self._step_mask(layer, hidden, keywords)})
@@ -93,6 +94,41 @@ class LateTokens:
             stays: torch.Tensor = self.stays  # type: ignore[assignment]
             self._step = mask, width, masked_columns(layer, mask, stays, hidden, width)
         return self._step[2]
+
+
+class JoinedLateTokens:
+    """What later layers read of rows that decode as one batch, after each has chosen in its own prefill.
+
+    rows: each row's choice, None where its layers read all; lengths: the columns of each row's own cache, which end at
+    the right of the batch's.
+    """
+
+    def __init__(self, rows: Sequence[LateTokens | None], lengths: Sequence[int]) -> None:
+        self.first_layers = sorted({row.first_layer for row in rows if row is not None})
+        self._stays = {first: _joined_columns(rows, lengths, first) for first in self.first_layers}
+        self._steps: dict[int, tuple[object, int, torch.Tensor]] = {}
+
+    def run(self, layer: Any, run: RunLayer, hidden: torch.Tensor, keywords: dict[str, Any]) -> torch.Tensor:
+        """Call ``run`` for ``layer``, with what each row reads masked to what it keeps."""
+        levels = [first for first in self.first_layers if first <= layer.self_attn.layer_idx]
+        if not levels:
+            return run(hidden, **keywords)
+        mask, width = keywords.get("attention_mask"), keywords["past_key_values"].get_seq_length()
+        step = self._steps.get(levels[-1])
+        if step is None or step[0] is not mask or step[1] != width:
+            stays = self._stays[levels[-1]].to(hidden.device)
+            step = self._steps[levels[-1]] = mask, width, masked_columns(layer, mask, stays, hidden, width)
+        return run(hidden, **{**keywords, "attention_mask": step[2]})
+
+
+def _joined_columns(rows: Sequence[LateTokens | None], lengths: Sequence[int], first: int) -> torch.Tensor:
+    """Columns (rows, width) of the joined cache that layer ``first`` reads."""
+    stays = torch.ones(len(rows), max(lengths), dtype=torch.bool)
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if row is not None and row.first_layer <= first and row.stays is not None:
+            own, start = row.stays[0].cpu(), max(lengths) - length
+            stays[index, start : start + len(own)] = own
+    return stays
 
 
 @dataclass(frozen=True)

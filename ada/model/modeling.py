@@ -203,6 +203,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
+            output.late_tokens = execution.late_tokens
             describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))

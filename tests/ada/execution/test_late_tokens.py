@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from ada.execution.late_tokens import JoinedLateTokens
+from ada.execution.mixed_batch import mixed_plan_batch
 from ada.image_tokens.late_selectors import FastV
 from ada.model.families import make_adaptive
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
+from llava.kv_cache import join_rows, take_row
 from llava.model import LlavaLlamaForCausalLM
 
 NEW = 5
@@ -166,3 +169,39 @@ def test_generate_learned_without_a_scorer_is_refused(make_llava):
         make_llava("H").generate(
             torch.tensor([PROMPT]), images=images_of(1), image_tokens="all/2", token_selector="learned", **GREEDY
         )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["H", "L"])
+def test_rows_with_late_tokens_decode_in_a_joined_batch_as_alone(make_llava, kind):
+    model = make_llava(kind)
+    prompts = [[1, IMAGE_TOKEN_INDEX, 5], PROMPT, [1, 6, 7]]
+    amounts, budgets = ["all/1", "all/3", None], [0.7, 1.0, 0.6]
+    pixels = [images_of(1), images_of(1), None]
+
+    def ask(row, new):
+        settings = {**GREEDY, "max_new_tokens": new, "return_dict_in_generate": True, "output_logits": True}
+        settings |= {"image_tokens": amounts[row], "token_selector": "fastv", "latency_budget": budgets[row]}
+        return model.generate(torch.tensor([prompts[row]]), images=pixels[row], **settings)
+
+    outputs = [ask(row, 1) for row in range(3)]
+    lengths = [output.past_key_values.get_seq_length() for output in outputs]
+    late = JoinedLateTokens([output.late_tokens for output in outputs], lengths)
+    batch = mixed_plan_batch(model, [output.execution_plan for output in outputs], late)
+    rows = []
+    for output, length in zip(outputs, lengths, strict=True):
+        own = mixed_plan_batch(model, [output.execution_plan]).heads
+        rows.append(take_row(output.past_key_values, 0, length, own, own))
+    cache = join_rows(rows, batch.heads, model.config.num_key_value_heads)
+    width = max(lengths) + 1
+    mask = torch.arange(width) >= width - torch.tensor(lengths)[:, None] - 1
+    step = model(
+        input_ids=torch.tensor([output.sequences[0, -1:].tolist() for output in outputs]),
+        attention_mask=mask.long(),
+        position_ids=torch.tensor(lengths)[:, None],
+        past_key_values=cache,
+        **batch.forward_kwargs,
+    )
+    for row in range(3):
+        alone = ask(row, 2).logits[1]
+        torch.testing.assert_close(step.logits[row], alone)
