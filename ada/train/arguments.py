@@ -80,6 +80,11 @@ class AdaArguments:
             raise OptionError(f"--image_token_dropout is {self.image_token_dropout}; expected a share in (0, 1)")
         if self.token_selector is not None:
             selector_named(self.token_selector)
+            if self.image_token_dropout is None:
+                raise OptionError(
+                    f"--token_selector is {self.token_selector!r}, which needs --image_token_dropout, the minimum share "
+                    "of an image's tokens that a sample keeps"
+                )
         self.temperatures()
 
     def temperatures(self) -> tuple[float, float]:
@@ -95,12 +100,14 @@ class AdaArguments:
             )
         return found
 
-    def recipe(self, units: Units) -> Recipe:
-        """Return the settings of a training step. Raises OptionError for a budget range out of reach."""
+    def recipe(self, units: Units | None = None) -> Recipe:
+        """Return the settings of a training step; ``units``: the grid of a model with a scheduler.
+
+        Raises OptionError for a budget range out of reach.
+        """
+        budgets = (1.0, 1.0) if units is None else self.budget_range(units)
         sandwich = self.budget_sampling == "sandwich"
-        return Recipe(
-            self.budget_range(units), sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout
-        )
+        return Recipe(budgets, sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout)
 
     def apply(self, config: Any) -> None:
         """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is.
