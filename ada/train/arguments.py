@@ -82,8 +82,8 @@ class AdaArguments:
             selector_named(self.token_selector)
             if self.image_token_dropout is None:
                 raise OptionError(
-                    f"--token_selector is {self.token_selector!r}, which needs --image_token_dropout, the minimum share "
-                    "of an image's tokens that a sample keeps"
+                    f"--token_selector is {self.token_selector!r}, which needs --image_token_dropout: the share of "
+                    "an image's tokens that a sample keeps at the minimum"
                 )
         self.temperatures()
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from ada.image_tokens.amount import ImageTokensLike
-from ada.image_tokens.selection import selected
 from ada.model.budgeted_output import BudgetedOutput
 from ada.model.families import ADAPTIVE_MODELS
+from ada.model.reading import ReadsFewerTokens
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
 
 
-class LeavesTokensOut(LlavaCausalLM):
+class LeavesTokensOut(ReadsFewerTokens, LlavaCausalLM):
     """Mixed in before a plain LLaVA's class: its ``forward`` takes ``image_tokens`` and ``token_selector``."""
 
     def forward(  # type: ignore[override]  # by keyword alone, as trainers call it
@@ -43,7 +43,8 @@ class LeavesTokensOut(LlavaCausalLM):
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         if image_tokens is None or input_ids is None:
             return super().forward(input_ids, **given, **pixels, **kwargs)
-        batch = selected(self.embed(input_ids, **given, **pixels), image_tokens, token_selector, padding_side="right")
+        batch = self.embed(input_ids, **given, **pixels)
+        batch = self.read_tokens(batch, image_tokens, token_selector, [None] * len(input_ids), "right").batch
         inputs: dict[str, Any] = {**batch.inputs(), **kwargs}
         outputs = super().forward(**inputs)
         return outputs if isinstance(outputs, tuple) else BudgetedOutput(**outputs, labels=batch.labels)
