@@ -162,11 +162,13 @@ def training_dataclasses() -> list[type]:
 
 
 @hookimpl
-def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
-    """Make the config AdaLLaVA's where ``--scheduler_type`` is given, or where it already is."""
+def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> Sequence[str]:
+    """Make the config AdaLLaVA's where ``--scheduler_type`` is given, or where it already is; add a token scorer."""
     from ada.train.arguments import AdaArguments
+    from ada.train.scorer_training import add_scorer
 
     arguments[AdaArguments].apply(config)
+    return add_scorer(config, arguments)
 
 
 @hookimpl

@@ -66,6 +66,13 @@ class AdaArguments:
     token_selector: str | None = field(
         default=None, metadata={"help": "which image tokens stay: " + ", ".join(SELECTORS) + "; by default salient"}
     )
+    token_scorer_layer: str | None = field(
+        default=None,
+        metadata={
+            "help": "train a scorer of image tokens, and nothing else, in a model with a scheduler; it scores them as "
+            "this layer is entered: a number, or P for the first after those that always run"
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.budget_sampling not in ("uniform", "sandwich"):

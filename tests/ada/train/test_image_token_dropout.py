@@ -13,7 +13,8 @@ from ada.image_tokens.amount import Amount, ImageTokens
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
-from ada.train.policy import BudgetTraining, ImageTokenTraining, policy_of
+from ada.train.budget_training import BudgetTraining, ImageTokenTraining
+from ada.train.policy import policy_of
 from ada.train.recipe import Recipe, distance
 from llava.errors import OptionError
 
