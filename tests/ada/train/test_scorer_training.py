@@ -21,7 +21,7 @@ from playground.shapes.generate import generate
 pytestmark = pytest.mark.integration  # they train
 
 SCORER = {"token_scorer_layer": "P"}
-KEEP = 9  # of the shapes world's 36 image tokens
+KEEP = 1  # of the shapes world's 36 image tokens
 
 
 def losses(folder: Path) -> list[float]:
@@ -147,24 +147,25 @@ def attention_and_choices(model: Any, batch: dict[str, Any]) -> tuple[torch.Tens
 
 
 def test_learned_choice_foresees_the_attention_of_held_out_answers(root, flags_of, tmp_path) -> None:
-    for name, seed, scenes in (("world", 0, 120), ("held-out", 1, 24)):
+    for name, seed, scenes in (("world", 0, 200), ("held-out", 1, 80)):
         generate(tmp_path / name, seed, scenes, 1)
-    flags = {"model_name_or_path": root / "ada/checkpoints/shapes-H", "mm_vision_select_layer": -1}
-    flags |= {"max_steps": 24, "per_device_train_batch_size": 16, "learning_rate": 3e-3, "latency_budget": "0.5:1.0"}
-    flags |= {"data_path": tmp_path / "world/short.json", "image_folder": tmp_path / "world/images"}
-    flags |= {"model_max_length": 512, "check_data": False}
-    out = tmp_path / "out"
-    train(flags=flags_of(out, **flags, **SCORER))
-    held_out = {"data_path": tmp_path / "held-out/short.json", "image_folder": tmp_path / "held-out/images"}
-    trainer = make_trainer(
-        parse_arguments(flags_of(tmp_path / "not-used", **{**flags, **held_out, "model_name_or_path": out}))
+    world, held_out = (
+        {"data_path": tmp_path / name / "short.json", "image_folder": tmp_path / name / "images", "check_data": False}
+        for name in ("world", "held-out")
     )
-    (batch, *_) = trainer.get_train_dataloader()
+    shapes = {"mm_vision_select_layer": -1, "model_max_length": 512, **SCORER}
+    flags = {"max_steps": 30, "per_device_train_batch_size": 16, "learning_rate": 3e-3, "latency_budget": "0.5:1.0"}
+    scored = tmp_path / "scored"
+    train(flags=flags_of(scored, model_name_or_path=root / "ada/checkpoints/shapes-H", **world, **shapes, **flags))
+    reading = flags_of(
+        tmp_path / "not-used", model_name_or_path=scored, **held_out, **shapes, per_device_train_batch_size=80
+    )
+    trainer = make_trainer(parse_arguments(reading))
+    (batch,) = trainer.get_train_dataloader()
     attention, choices = attention_and_choices(trainer.model.eval(), batch)
     caught = {
         name: torch.stack([row[kept].sum() / row.sum() for row, kept in zip(attention, chosen, strict=True)]).mean()
         for name, chosen in choices.items()
     }
-    best = torch.stack([row.topk(KEEP).values.sum() / row.sum() for row in attention]).mean()
-    assert caught["learned"] > caught["salient"] and caught["learned"] > caught["random"] + 0.05, caught
-    assert caught["learned"] > 0.8 * best
+    assert caught["learned"] > 1.05 * caught["salient"], caught
+    assert caught["learned"] > 2 * caught["random"], caught
