@@ -13,7 +13,9 @@ from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
+from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.merged_images import MergesImageTokens
+from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.latency_model import NO_TIME_ELAPSED, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
@@ -42,12 +44,13 @@ MIN_CACHE_BYTES = 256 << 20
 class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
-    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
+    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
+        self.token_scorer: TokenScorer | None = scorer_of(config)
         self.install_plans()
         self.post_init()
 
@@ -81,6 +84,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         noise: Noise | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
+        learn_token_scores: bool = False,
         execution: Execution | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -91,7 +95,8 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the ``labels`` of the logits' positions and,
         outside training mode, ``execution_plan`` and ``report`` as ``generate``'s. ``granted_units`` (B,) grants units
         directly, and ``noise`` is that of the draws; in training, where neither they nor a budget are given, both are
-        random. ``execution`` belongs to the steps of a running generation.
+        random. ``learn_token_scores``: the loss is the token scorer's, not the labels'. ``execution`` belongs to the
+        steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -120,10 +125,14 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
             granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
         batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
         inputs = batch.inputs() | others
+        answer = AnswerAttention.of(batch, execution.token_position, self.config) if learn_token_scores else None
+        execution.watch = answer
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
+        if answer is not None:
+            outputs.loss = answer.loss(self.token_scorer, kwargs.get("num_items_in_batch"))
         if not self.training:
             describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
         return outputs
