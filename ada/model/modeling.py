@@ -12,11 +12,12 @@ from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
+from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.merged_images import MergesImageTokens
 from ada.image_tokens.selection import selected
 from ada.latency.call_clock import CallClock
-from ada.latency.grant import granted_units
+from ada.latency.grant import granted_units as units_of_budget
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
@@ -148,7 +149,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         device's calibration, which a time budget needs, and which learns from the call; not used by other calls unless
         they are given it too. strict_latency_budget: raise OptionError for a budget below the model's minimum.
         image_tokens: how many tokens of each image the decoder reads, as ``ImageTokens.parse`` takes it, or one a row;
-        token_selector: which ones, a name of ``SELECTORS``.
+        token_selector: which ones, a name of ``SELECTORS``. granted_units: (B,), grants units directly, whatever a
+        budget says.
 
         The plan is made in prefill and holds for every token. The latency token carries what a time budget grants as
         the call begins; by the time the plan is made, what is left of it decides. With
@@ -177,6 +179,7 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         ttft_predictor: TTFTPredictor | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
+        granted_units: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
@@ -186,6 +189,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         call = None if clock is None else CallClock(clock)
 
         def grant(strict: bool = False) -> torch.Tensor:
+            if granted_units is not None:
+                return granted_units.to(self.device)
             elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
             return self.grant(budgets, rows, width, num_images, strict, elapsed, ttft_predictor)
 
@@ -219,8 +224,9 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         budget needs; the others as ``ada.latency.grant.granted_units`` takes them.
         """
         width = num_tokens + (self.scheduler is not None)  # and the latency token
+        share, tokens = PrefillShare.of(self.config, self.units), PromptTokens.all_of(width)
         units = [
-            granted_units(self.units, ttft_predictor, one, width, images, strict, elapsed)
+            units_of_budget(share, ttft_predictor, one, tokens, images, strict, elapsed)
             for one, images in zip(budgets_of_rows(budget, rows), num_images or [0] * rows, strict=True)
         ]
         return torch.tensor(units, device=self.device)
