@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ada.execution.late_tokens import JoinedLateTokens, LateTokens
 from ada.execution.narrow_layers import NarrowCache, can_cut
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
@@ -41,6 +42,7 @@ class Execution:
     granted: (rows,) tunable units. make_gates: the planner. token_position: (rows,), the latency tokens' column; None
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
     on_plan_due: called with the hidden states (B, T, D) as the plan is due; returns what is granted by then.
+    late_tokens: the image tokens that later layers read, where those are fewer.
     """
 
     units: Units
@@ -50,6 +52,7 @@ class Execution:
     narrow_cache: NarrowCache | None = None
     train: bool = False
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
+    late_tokens: LateTokens | JoinedLateTokens | None = None
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
     _actions: dict[int, LayerAction] = field(default_factory=dict, init=False)

@@ -50,9 +50,17 @@ class MaskableLayer(nn.Module):
         This is outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
         """
         action = RUN_DENSE if execution is None else execution.action(self, hidden_states)
-        # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.
-        out: torch.Tensor = super().__call__(hidden_states, action.gates, *args, action=action, **kwargs)
-        return out
+
+        def run(hidden: torch.Tensor, **keywords: Any) -> torch.Tensor:
+            # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.
+            out: torch.Tensor = super(MaskableLayer, self).__call__(
+                hidden, action.gates, *args, action=action, **keywords
+            )
+            return out
+
+        if execution is None or execution.late_tokens is None:
+            return run(hidden_states, **kwargs)
+        return execution.late_tokens.run(self, run, hidden_states, kwargs)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ada.execution.call_state import Execution
+from ada.execution.late_tokens import JoinedLateTokens
 from ada.execution.narrow_layers import can_cut
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
@@ -18,13 +19,18 @@ from ada.scheduling.plan_maker import MadePlan
 from llava.kv_cache import DecodingBatch, Heads
 
 
-def mixed_plan_batch(model: AdaptiveModel, plans: Sequence[ExecutionPlan]) -> DecodingBatch:
-    """Return the execution of a batch whose rows have these plans, and the key-value heads that its cache holds."""
+def mixed_plan_batch(
+    model: AdaptiveModel, plans: Sequence[ExecutionPlan], late_tokens: JoinedLateTokens | None = None
+) -> DecodingBatch:
+    """Return the execution of a batch whose rows have these plans, and the key-value heads that its cache holds.
+
+    late_tokens: what later layers read of the rows, where that is less than all.
+    """
     units = model.units
     prefix = units.num_prefix_layers
     gates = torch.stack([plan.gates()[prefix:] for plan in plans]).to(model.device)  # (rows, N, 2, A)
     granted = torch.full((len(plans),), units.tunable)  # not used: the plans are made
-    execution = Execution(units, granted, MadePlan(gates), None, model.narrow_cache)
+    execution = Execution(units, granted, MadePlan(gates), None, model.narrow_cache, late_tokens=late_tokens)
     return DecodingBatch([_heads(model, plans, index) for index in range(units.num_layers)], {"execution": execution})
 
 

@@ -22,8 +22,8 @@ DIGITS = 9  # of accuracies: what differs after these is rounding
 def candidate_amounts(late: bool, minimum: float | None = None) -> list[ImageTokens]:
     """Return the amounts to choose from: shares of each image's tokens.
 
-    late: later layers may read fewer than enter the decoder. minimum: the lowest share of tokens that the checkpoint was
-    trained with (``image_token_dropout``); fewer do not enter the decoder then.
+    late: later layers may read fewer than enter the decoder. minimum: the lowest share of tokens that the checkpoint
+    was trained with (``image_token_dropout``); fewer do not enter the decoder then.
     """
     fronts = [share for share in SHARES if minimum is None or share >= minimum]
     if minimum is not None and minimum not in fronts:

@@ -10,6 +10,7 @@ from ada.budget import Budget, LatencyBudget, TimeBudget
 from ada.cost.flops import Flops, decode_flops, prefill_flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
+from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.protocols import AdaptiveModel
@@ -33,13 +34,14 @@ class RowCost:
 
     prompt_tokens: as they entered the decoder: image tokens, latency token and padding included; padding: of these,
     what a batch put before the row; num_images: that the vision tower saw, crops counted; scored: positions that got
-    logits.
+    logits; image_tokens: how many there are and are read.
     """
 
     prompt_tokens: int
     padding: int = 0
     num_images: int = 0
     scored: int = 1
+    image_tokens: RowTokens = NO_IMAGE_TOKENS
 
     def alone(self) -> RowCost:
         """Return the same row as if it were asked alone: without padding."""
@@ -90,6 +92,7 @@ class BudgetReport:
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put before the row
     num_images: int = 0  # that the vision tower saw, crops counted
+    image_tokens: RowTokens = NO_IMAGE_TOKENS  # how many there are of each image, and how many are read
     requested_ms: float | None = None  # time to first token, where the budget was a time
     preprocess_ms: float = 0.0  # from the question to the call: tokenizing, reading images
     to_plan_ms: float | None = None  # from the call until the plan was made
@@ -103,6 +106,7 @@ class BudgetReport:
         return {
             **fields,
             **{old: fields[name] for old, name in ALIASES.items()},
+            "image_tokens": self.image_tokens.to_json(),
             "prefill_gflops": sum(self.prefill_flops.values()) / 1e9,
             "decode_gflops_per_token": sum(self.decode_flops.values()) / 1e9,
         }
@@ -117,6 +121,8 @@ class BudgetReport:
         counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neurons {_of(self.neurons)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {requested}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
+        if self.image_tokens.late != self.image_tokens.all:
+            parts.insert(1, self.image_tokens.summary())
         if self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         return " | ".join([*parts, self.masking] if self.masking else parts)
@@ -133,17 +139,21 @@ def describe(
     execution: Execution,
     batch: EmbeddedBatch,
     predictor: TTFTPredictor | None,
+    image_tokens: Sequence[RowTokens],
     elapsed: Elapsed = NO_TIME_ELAPSED,
     scored: int = 1,
 ) -> None:
     """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
-    scored: positions of each row that got logits; the others as ``report`` takes them.
+    image_tokens: of each row; scored: positions of each row that got logits; the others as ``report`` takes them.
     """
     rows, mask = len(budgets), batch.attention_mask
     plans = execution.finish(rows)
     padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
-    costs = [RowCost(batch.width, *each, scored) for each in zip(padding, batch.images_per_row, strict=True)]
+    costs = [
+        RowCost(batch.width, own, images, scored, tokens)
+        for own, images, tokens in zip(padding, batch.images_per_row, image_tokens, strict=True)
+    ]
     reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
     output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
@@ -186,6 +196,7 @@ def report(
         decode_flops=decode,
         padding=cost.padding,
         num_images=cost.num_images,
+        image_tokens=cost.image_tokens,
         requested_ms=time_ms,
         preprocess_ms=elapsed.preprocess_ms,
         to_plan_ms=elapsed.to_plan_ms,
@@ -206,7 +217,8 @@ def asked_alone(
         for index, layer in enumerate(plan.layers)
         if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
     )
-    cost = RowCost(batched.prompt_tokens, batched.padding, batched.num_images).alone()
+    tokens = batched.image_tokens
+    cost = RowCost(batched.prompt_tokens, batched.padding, batched.num_images, image_tokens=tokens).alone()
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     return replace(
         batched,

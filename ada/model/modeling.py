@@ -7,21 +7,20 @@ from typing import Any
 
 import torch
 
-from ada.budget import Budget, BudgetLike, budgets_of_rows
+from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
-from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.merged_images import MergesImageTokens
-from ada.image_tokens.selection import selected
 from ada.latency.call_clock import CallClock
-from ada.latency.grant import granted_units as units_of_budget
-from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
+from ada.latency.latency_model import NO_TIME_ELAPSED, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
+from ada.model.granting import GrantsUnits
+from ada.model.reading import Reading, ReadsFewerTokens
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_named
@@ -40,7 +39,7 @@ from llava.token_clock import TokenClock
 MIN_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
+class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
@@ -111,21 +110,24 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             batch = self.embed(input_ids, **prompt, **pixels)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
-        batch = selected(batch, image_tokens, token_selector, padding_side="right")
-        inputs: dict[str, Any] = batch.inputs() | others
-        if not planned:
-            return super().forward(**inputs)
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, padding_side="right")
+        batch = reading.batch
+        inputs: dict[str, Any] = batch.inputs() | others
+        if not (planned or reading.late):
+            return super().forward(**inputs)
         if granted_units is None:
             granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
-        batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise)
+        batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
         inputs = batch.inputs() | others
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if not self.training:
-            describe(outputs, self, budgets, execution, batch, ttft_predictor, scored=outputs.logits.shape[1])
+            describe(
+                outputs, self, budgets, execution, batch, ttft_predictor, reading.rows, scored=outputs.logits.shape[1]
+            )
         return outputs
 
     @torch.no_grad()
@@ -183,9 +185,10 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
-        batch = selected(batch, image_tokens, token_selector)
-        rows, width, num_images = len(batch.embeds), batch.width, batch.images_per_row
+        rows = len(batch.embeds)
         budgets = budgets_of_rows(latency_budget, rows)
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets)
+        width, num_images = reading.batch.width, batch.images_per_row
         call = None if clock is None else CallClock(clock)
 
         def grant(strict: bool = False) -> torch.Tensor:
@@ -199,37 +202,16 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             return grant()
 
         on_plan_due = None if call is None else grant_again
-        batch, execution = self.begin(batch, grant(strict_latency_budget), planner, on_plan_due=on_plan_due)
+        units = grant(strict_latency_budget)
+        batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
-            describe(output, self, budgets, execution, batch, ttft_predictor, elapsed)
+            output.late_tokens = execution.late_tokens
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
         return output
-
-    def grant(
-        self,
-        budget: BudgetLike | Sequence[BudgetLike | None] | None,
-        rows: int,
-        num_tokens: int = 0,
-        num_images: Sequence[int] | None = None,
-        strict: bool = False,
-        elapsed: Elapsed = NO_TIME_ELAPSED,
-        ttft_predictor: TTFTPredictor | None = None,
-    ) -> torch.Tensor:
-        """Return tunable units (rows,), int64, under one budget or one a row; all of them where none is given.
-
-        num_tokens: positions of the prompt without the latency token, and num_images: images of each row, which a time
-        budget needs; the others as ``ada.latency.grant.granted_units`` takes them.
-        """
-        width = num_tokens + (self.scheduler is not None)  # and the latency token
-        share, tokens = PrefillShare.of(self.config, self.units), PromptTokens.all_of(width)
-        units = [
-            units_of_budget(share, ttft_predictor, one, tokens, images, strict, elapsed)
-            for one, images in zip(budgets_of_rows(budget, rows), num_images or [0] * rows, strict=True)
-        ]
-        return torch.tensor(units, device=self.device)
 
     def begin(
         self,
@@ -239,13 +221,15 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
         noise: Noise | None = None,
         narrow: bool = True,
         on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        reading: Reading | None = None,
     ) -> tuple[EmbeddedBatch, Execution]:
         """Insert the latency token, where the model has a scheduler, and set up one call's execution.
 
         batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
         that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
-        inference rather than mask them; on_plan_due: see ``Execution``. Training draws with noise and keeps the gates'
-        gradient; it is where the model is in training mode and gradients are enabled.
+        inference rather than mask them; on_plan_due: see ``Execution``; reading: says what later layers read. Training
+        draws with noise and keeps the gates' gradient; it is where the model is in training mode and gradients are
+        enabled.
         """
         train = self.training and torch.is_grad_enabled()
         scheduler, position, token = self.scheduler, None, None
@@ -264,17 +248,8 @@ class AdaLlavaCausalLM(MergesImageTokens, LlavaCausalLM):
             token[:, 0] if token is not None and reads_budget_alone else None,
         )
         cache = self.narrow_cache if narrow else None
-        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due)
-
-    def _granted_in_forward(
-        self, batch: EmbeddedBatch, budgets: Sequence[Budget | None], predictor: TTFTPredictor | None
-    ) -> torch.Tensor:
-        """Units (B,) under ``budgets``; in training without any, random ones on the whole grid."""
-        rows = len(budgets)
-        if self.training and all(budget is None for budget in budgets):
-            return Draws.at_random().integers(0, self.units.tunable, rows).to(self.device)
-        prompt = int(token_position(batch).max())  # as ``generate`` would see it, without the answer
-        return self.grant(budgets, rows, prompt, batch.images_per_row, ttft_predictor=predictor)
+        late = None if reading is None else reading.late_tokens(self, batch, position)
+        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due, late)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):

@@ -26,9 +26,11 @@ class Planner(Protocol):
 def learned_planner(
     units: Units, granted: torch.Tensor, logits: torch.Tensor | None, noise: Noise | None = None
 ) -> torch.Tensor:
-    """Plan what the scheduler scores best. Raises OptionError where there is no scheduler."""
+    """Plan what the scheduler scores best; without one everything, and OptionError for less."""
     if logits is None:
-        raise OptionError("this model has no scheduler; train one, or choose --planner even, last or random")
+        if bool((granted < units.tunable).any()):
+            raise OptionError("this model has no scheduler; train one, or choose --planner even, last or random")
+        return even_planner(units, granted)
     if units.kind == "L":
         return _all_switches(select_layers(logits, granted, noise), units)
     return select_switches(logits, granted, units.rank, noise)

@@ -11,7 +11,6 @@ from llava.model import LlavaLlamaForCausalLM
 
 NEW = 5
 GREEDY = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
-EVEN = {**GREEDY, "planner": "even"}  # a model without a scheduler has no other
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def test_generate_fewer_tokens_equals_a_loop_with_gaps_in_the_positions(plain, k
         kept = SELECTORS["salient"](Candidates(features, torch.zeros(4, 2)), keep)
         columns = torch.cat([torch.tensor([0, 1]), 2 + kept, torch.tensor([6, 7])])
         expected = continued_by_loop(plain, full[:, columns], columns[None])
-    found = plain.generate(ids, images=pixels, image_tokens=keep, **EVEN)
+    found = plain.generate(ids, images=pixels, image_tokens=keep, **GREEDY)
     assert found[0].tolist() == expected
 
 
@@ -82,19 +81,19 @@ def test_generate_rows_of_different_amounts_and_budgets_answer_as_alone(make_lla
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_generate_all_tokens_is_the_same_with_any_selector(plain, selector):
     ids, pixels = torch.tensor([[1, IMAGE_TOKEN_INDEX, 6]]), images_of(1)
-    expected = plain.generate(ids, images=pixels, **EVEN)
-    found = plain.generate(ids, images=pixels, image_tokens="100%", token_selector=selector, **EVEN)
+    expected = plain.generate(ids, images=pixels, **GREEDY)
+    found = plain.generate(ids, images=pixels, image_tokens="100%", token_selector=selector, **GREEDY)
     assert torch.equal(found, expected)
 
 
 def test_generate_text_alone_ignores_the_amount(plain):
     ids = torch.tensor([[1, 5, 6]])
-    assert torch.equal(plain.generate(ids, image_tokens=4, **EVEN), plain.generate(ids, **EVEN))
+    assert torch.equal(plain.generate(ids, image_tokens=4, **GREEDY), plain.generate(ids, **GREEDY))
 
 
 def test_generate_unknown_selector_or_amount_is_refused(plain):
     ids, pixels = torch.tensor([[1, IMAGE_TOKEN_INDEX, 6]]), images_of(1)
     with pytest.raises(OptionError, match="the token selector is 'best'"):
-        plain.generate(ids, images=pixels, image_tokens=2, token_selector="best", **EVEN)
+        plain.generate(ids, images=pixels, image_tokens=2, token_selector="best", **GREEDY)
     with pytest.raises(OptionError, match="--image-tokens is 0"):
-        plain.generate(ids, images=pixels, image_tokens=0, **EVEN)
+        plain.generate(ids, images=pixels, image_tokens=0, **GREEDY)

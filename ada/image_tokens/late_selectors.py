@@ -1,0 +1,101 @@
+"""Scores image tokens as a later layer is entered, when they have seen the question: FastV, and the learned scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ada.execution.late_tokens import LateSelector
+from llava.errors import OptionError
+
+FASTV_LAYER = 2  # the paper's K: tokens are left out after this many layers
+
+
+@dataclass(frozen=True)
+class FastV:
+    """Keeps the image tokens that the prompt's last position attends to most: FastV, arXiv 2403.06764.
+
+    The attention is that of the layer before the first one that reads fewer tokens, averaged over its heads, computed
+    from its weights whatever attention implementation, or plan, the model runs with. Under a latency budget the last
+    position is the latency token's.
+    """
+
+    reads: int
+
+    def scores(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> torch.Tensor:
+        """Return the last position's attention (B, T) to each column of ``hidden`` (B, T, D)."""
+        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+        head = attention.head_dim
+        queries = attention.q_proj(normed[:, -1:]).unflatten(-1, (-1, head)).transpose(1, 2)
+        keys = attention.k_proj(normed).unflatten(-1, (-1, head)).transpose(1, 2)
+        cos, sin = (part[:, None] for part in keywords["position_embeddings"])
+        queries = _rotated(queries, cos[:, :, -1:], sin[:, :, -1:])
+        keys = _rotated(keys, cos, sin).repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+        weights = (queries.float() @ keys.float().transpose(2, 3)) * attention.scaling
+        mask = keywords.get("attention_mask")
+        if mask is not None:
+            weights = weights.masked_fill(_hidden_columns(mask, weights.shape[-1]), -torch.inf)
+        scores: torch.Tensor = weights.softmax(dim=-1).mean(dim=1)[:, 0]
+        return scores
+
+
+@dataclass(frozen=True)
+class LearnedScorer:
+    """Keeps the image tokens that a trained scorer expects the answer to attend to.
+
+    scorer: image states (B, T, D) and the latency token's state (B, D) -> scores (B, T); token_position: the latency
+    token's columns (rows,).
+    """
+
+    reads: int
+    scorer: Any
+    token_position: torch.Tensor
+
+    def scores(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> torch.Tensor:
+        """Return the scorer's scores (B, T) of the columns of ``hidden`` (B, T, D)."""
+        beams = len(hidden) // len(self.token_position)
+        columns = self.token_position.to(hidden.device).repeat_interleave(beams)
+        latency_state = hidden[torch.arange(len(hidden), device=hidden.device), columns]
+        scores: torch.Tensor = self.scorer(hidden, latency_state)
+        return scores.float()
+
+
+LATE_SELECTORS = ("fastv", "learned")
+
+
+def late_selector(name: str, model: Any, token_position: torch.Tensor | None) -> tuple[int, LateSelector]:
+    """Return a late selector by name, and the first layer that reads what it keeps.
+
+    token_position: the latency token's columns (rows,), None for a model without a scheduler. Raises OptionError for a
+    name that is none, and for a model that has no scorer.
+    """
+    if name == "fastv":
+        first = min(FASTV_LAYER, model.config.num_hidden_layers - 1)
+        return first, FastV(reads=first - 1)
+    if name != "learned":
+        raise OptionError(f"the late token selector is {name!r}; expected one of {', '.join(LATE_SELECTORS)}")
+    scorer = getattr(model, "token_scorer", None)
+    if scorer is None or token_position is None:
+        raise OptionError(
+            "the token selector is 'learned', and this checkpoint has no token scorer; train one with "
+            "scripts/v1_5/finetune_token_scorer.sh, or choose fastv"
+        )
+    first = int(model.config.token_scorer_layer)
+    return first, LearnedScorer(first, scorer, token_position)
+
+
+def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """States (B, H, T, d) under rotary positions (Su et al. 2021, arXiv 2104.09864), halves paired as in Llama."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def _hidden_columns(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """Columns (B, 1, 1, T) that a prompt's last position does not see, of a mask in any form."""
+    if mask.dim() == 2:
+        return (mask == 0)[:, None, None, :width]
+    last = mask[:, :, -1:, :width]
+    return ~last if last.dtype == torch.bool else last < 0
