@@ -122,7 +122,7 @@ class Grid:
 
     @classmethod
     def of(
-        cls, model: AdaptiveModel, texts: Sequence[str] | None, units: Sequence[float], selector: str | None
+        cls, model: AdaptiveModel, texts: Sequence[str] | None, units: Sequence[float], selector: str | None = None
     ) -> Grid:
         """Read amounts of image tokens, None for the default, and shares of units.
 
