@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ada.budget import Budget, LatencyBudget
 from ada.frontier.share import PrefillShare, PromptTokens
@@ -13,7 +14,8 @@ from ada.image_tokens.amount import ALL_IMAGE_TOKENS, Amount, ImageTokens
 from ada.latency.grant import needed_predictor, workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.protocols import AdaptiveModel
+from ada.scheduling.latency_token import token_position
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 SHARES = (1.0, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 1 / 6, 1 / 8)
 DIGITS = 9  # of accuracies: what differs after these is rounding
@@ -50,6 +52,17 @@ class Prompt:
         """Return the shares of the prompt's image tokens and of units that a frontier goes by."""
         images = sum(self.images)
         return (tokens.front - self.others) / images, (tokens.late - self.others) / images, units
+
+
+def prompts_of(batch: EmbeddedBatch, has_latency_token: bool) -> list[Prompt]:
+    """Return each row's prompt, before any image token is left out: without padding, and without a given answer."""
+    ends = token_position(batch).tolist()  # where the latency token goes, which an answer follows
+    mask, prompts = None if batch.attention_mask is None else batch.attention_mask.cpu(), []
+    for row, (end, num_images) in enumerate(zip(ends, batch.images_per_row, strict=True)):
+        positions = end if mask is None else int((mask[row, :end] != 0).sum())
+        images = () if batch.image_spans is None else tuple(len(span) for span in batch.image_spans[row])
+        prompts.append(Prompt(positions - sum(images) + has_latency_token, images, num_images))
+    return prompts
 
 
 @dataclass(frozen=True)
@@ -96,19 +109,21 @@ class AutoImageTokens:
     @classmethod
     def of(
         cls,
-        model: AdaptiveModel,
+        config: Any,
+        share: PrefillShare,
         predictor: TTFTPredictor | None = None,
         late: bool = False,
-        first_late_layer: int | None = None,
+        late_alone: bool = False,
     ) -> AutoImageTokens:
-        """Return what chooses for a loaded model, by the frontier of its checkpoint.
+        """Return what chooses for a loaded model of this config, by the frontier of its checkpoint.
 
-        late: whether later layers may read fewer tokens than enter; first_late_layer: from which one on, P by default.
-        Raises CheckpointError for a frontier that is not this checkpoint's.
+        late: whether later layers may read fewer tokens than enter; late_alone: all enter. Raises CheckpointError for a
+        frontier that is not this checkpoint's.
         """
-        share = PrefillShare.of(model.config, model.units, first_late_layer)
-        candidates = candidate_amounts(late, getattr(model.config, "image_token_dropout", None))
-        return cls(frontier_of(model.config), share, candidates, predictor)
+        candidates = candidate_amounts(late, getattr(config, "image_token_dropout", None))
+        if late_alone:
+            candidates = [amount for amount in candidates if amount.front.share == 1]
+        return cls(frontier_of(config), share, candidates, predictor)
 
     def amount(self, prompt: Prompt, budget: Budget | None, elapsed: Elapsed = NO_TIME_ELAPSED) -> ImageTokens:
         """Return what a prompt reads under its budget: all tokens without a budget, or without images.

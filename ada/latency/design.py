@@ -37,13 +37,15 @@ class Design:
     """Ranges to draw workloads from.
 
     A prompt has ``min_tokens`` to ``max_tokens`` positions. image_tokens: positions of an image, 0 for a model without
-    a vision tower. num_units: tunable units. late: whether later layers can read fewer tokens than enter the decoder.
+    a vision tower. num_units: tunable units. selects: whether image tokens can be left out before the decoder; late:
+    whether later layers can read fewer than enter it.
     """
 
     min_tokens: int
     max_tokens: int
     image_tokens: int
     num_units: int
+    selects: bool = True
     late: bool = False
 
     @classmethod
@@ -54,6 +56,7 @@ class Design:
             max_tokens=min(MAX_TOKENS, context_length(model.config)),
             image_tokens=image_tokens_of(model),
             num_units=model.units.tunable,
+            selects=not getattr(model, "merges_image_tokens", False),
             late=getattr(model, "token_scorer", None) is not None,
         )
 
@@ -74,7 +77,7 @@ class Design:
 
     def _draw(self, rng: random.Random, number: int) -> Workload:
         num_images = int(self.has_images and rng.random() < 0.5)
-        num_selected = int(num_images and self.image_tokens > 1 and rng.random() < 0.5)
+        num_selected = int(num_images and self.selects and self.image_tokens > 1 and rng.random() < 0.5)
         low, high = self.min_tokens, self.max_tokens
         if num_images and not num_selected:
             low = max(low, MIN_TOKENS + self.image_tokens)

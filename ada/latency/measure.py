@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
-from ada.image_tokens.amount import ALL_IMAGE_TOKENS, Amount, ImageTokens
+from ada.image_tokens.amount import ALL, ALL_IMAGE_TOKENS, Amount, ImageTokens
 from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of, image_tokens_read
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
 from ada.latency.latency_model import (
@@ -124,7 +124,8 @@ class ModelTimer:
         if not workload.num_images:
             return ALL_IMAGE_TOKENS
         front, late = image_tokens_read(workload, image_tokens_of(self.model))
-        return ImageTokens(Amount(front), Amount(late) if late < front else None)
+        entering = Amount(front) if workload.num_selected else ALL
+        return ImageTokens(entering, Amount(late) if late < front else None)
 
     def _pixels(self, workload: Workload) -> torch.Tensor | None:
         """Draw the images' pixels (num_images, 3, S, S)."""

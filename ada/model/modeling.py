@@ -15,7 +15,8 @@ from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.merged_images import MergesImageTokens
 from ada.latency.call_clock import CallClock
-from ada.latency.latency_model import NO_TIME_ELAPSED, Workload
+from ada.latency.grant import workload_of
+from ada.latency.latency_model import NO_TIME_ELAPSED
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
@@ -111,13 +112,13 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, padding_side="right")
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, "right", ttft_predictor)
         batch = reading.batch
         inputs: dict[str, Any] = batch.inputs() | others
         if not (planned or reading.late):
             return super().forward(**inputs)
         if granted_units is None:
-            granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
+            granted_units = self._granted_in_forward(reading, budgets, ttft_predictor)
         batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
         inputs = batch.inputs() | others
         outputs = super().forward(**inputs, execution=execution)
@@ -187,15 +188,17 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         """Continue embedded prompts under a budget, as ``generate`` says."""
         rows = len(batch.embeds)
         budgets = budgets_of_rows(latency_budget, rows)
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets)
-        width, num_images = reading.batch.width, batch.images_per_row
         call = None if clock is None else CallClock(clock)
+        elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
+        reading = self.read_tokens(
+            batch, image_tokens, token_selector, budgets, ttft_predictor=ttft_predictor, elapsed=elapsed
+        )
 
         def grant(strict: bool = False) -> torch.Tensor:
             if granted_units is not None:
                 return granted_units.to(self.device)
             elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
-            return self.grant(budgets, rows, width, num_images, strict, elapsed, ttft_predictor)
+            return self.grant_reading(reading, budgets, ttft_predictor, strict, elapsed)
 
         def grant_again(hidden: torch.Tensor) -> torch.Tensor:
             call.plan_is_due(hidden)  # type: ignore[union-attr]
@@ -210,7 +213,8 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
             output.late_tokens = execution.late_tokens
             describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
-            call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
+            ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
+            call.correct(ttft_predictor, ran)
         return output
 
     def begin(

@@ -12,6 +12,8 @@ from PIL import Image
 
 from ada.eval.answering.grid import GridAnswerer
 from ada.eval.frontier import Grid, main, measure, parse_arguments
+from ada.frontier.choice import AutoImageTokens
+from ada.frontier.share import PrefillShare
 from ada.frontier.store import FILE_NAME, read_frontier
 from ada.image_tokens.amount import ImageTokens
 from llava.errors import LlavaError, OptionError
@@ -153,10 +155,9 @@ def test_answers_of_other_settings_are_refused(flags) -> None:
 
 
 def test_auto_goes_by_the_measured_frontier(flags, checkpoint, one_by_one) -> None:
-    from ada.frontier.choice import AutoImageTokens
-
     measure(parse_arguments(flags("--image-tokens", "all", "50%", "--units", "1", "0.5")))
-    auto = AutoImageTokens.of(one_by_one(checkpoint).model)
+    model = one_by_one(checkpoint).model
+    auto = AutoImageTokens.of(model.config, PrefillShare.of(model.config, model.units))
     assert auto.frontier.source == str(checkpoint / FILE_NAME)
 
 
