@@ -126,9 +126,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if not self.training:
-            describe(
-                outputs, self, budgets, execution, batch, ttft_predictor, reading.rows, scored=outputs.logits.shape[1]
-            )
+            describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
         return outputs
 
     @torch.no_grad()
@@ -211,7 +209,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             output.late_tokens = execution.late_tokens
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
             call.correct(ttft_predictor, ran)
