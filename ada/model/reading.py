@@ -55,6 +55,16 @@ class Reading:
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
 
+def share_of(model: Any, late: str | None) -> PrefillShare:
+    """Return what counts shares of a model's prefill; late: the selector of later layers' tokens, None where they
+    read all that enter.
+    """
+    if late is None:
+        return PrefillShare.of(model.config, model.units)
+    column = None if model.scheduler is None else torch.zeros(1, dtype=torch.long)
+    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0])
+
+
 class ReadsFewerTokens:
     """Mixed in before an adaptive model: leaves image tokens out of prompts."""
 
@@ -80,7 +90,7 @@ class ReadsFewerTokens:
         names = SelectorNames.of(token_selector, self)
         prompts = prompts_of(batch, self.scheduler is not None)
         chooses_late = names.late == "learned" or names.late in (token_selector or "")
-        share = self._share(names.late if chooses_late or any(amount.late for amount in given) else None)
+        share = share_of(self, names.late if chooses_late or any(amount.late for amount in given) else None)
         if any(amount.auto for amount in given):
             auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
             given = [
@@ -108,10 +118,3 @@ class ReadsFewerTokens:
         amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
         check_columns_known(batch, amounts)
         return amounts
-
-    def _share(self, late: str | None) -> PrefillShare:
-        """What counts shares, where later layers' tokens are chosen by the late selector of this name, or none."""
-        if late is None:
-            return PrefillShare.of(self.config, self.units)
-        column = None if self.scheduler is None else torch.zeros(1, dtype=torch.long)
-        return PrefillShare.of(self.config, self.units, late_selector(late, self, column)[0])

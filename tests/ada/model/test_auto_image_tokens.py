@@ -158,3 +158,34 @@ def test_strict_share_is_refused_with_the_minimum_of_what_is_read(model, pixels)
     ask(model, [1, TAG, 5], pixels, latency_budget=minimum, **options)
     with pytest.raises(OptionError, match=f"4 of its 7 positions; the minimum reachable budget is {minimum:g}"):
         ask(model, [1, TAG, 5], pixels, latency_budget=minimum - 0.001, **options)
+
+
+@pytest.mark.parametrize("amount", ["all", "50%", "75%/25%", 1])
+@pytest.mark.parametrize("budget", [0.9, 0.6, 0.3])
+def test_report_states_the_share_that_its_operations_take(make_llava, pixels, amount, budget) -> None:
+    """A plan of layers: operations of the decoder's layers over those of all layers and tokens."""
+    model = make_llava("L")
+    report = ask(model, WORDS[4], pixels, image_tokens=amount, latency_budget=budget).report
+    full = ask(model, WORDS[4], pixels, image_tokens="all", latency_budget=1.0).report
+    ran, whole = (one.prefill_flops["prefix"] + one.prefill_flops["tunable"] for one in (report, full))
+    assert report.prefill_share == pytest.approx(ran / whole, rel=1e-3)
+    assert report.budget_met == (report.prefill_share <= budget)
+    assert ("share" in report.summary()) == (amount != "all")
+    assert full.prefill_share == 1.0
+
+
+def test_report_on_a_row_asked_alone_predicts_the_time_of_what_is_read(model, pixels) -> None:
+    from ada.overlay import describe_row
+
+    predictor = TTFTPredictor(PROFILE, model.units).fixed()
+    options = {"latency_budget": 0.5, "ttft_predictor": predictor, "image_tokens": "50%"}
+    alone = ask(model, WORDS[4], pixels, **options)
+    ids = torch.tensor([[0] * 3 + WORDS[4][:3], WORDS[4][:6]])
+    mask = torch.tensor([[0] * 3 + [1] * 3, [1] * 6])
+    batch = model.generate(ids, images=pixels[[0, 0]], attention_mask=mask, **GREEDY, **options)
+    single = ask(model, WORDS[4][:3], pixels, **options)
+    described = describe_row(model=model, output=batch, row=0)
+    assert described["ttft_p95_ms"] == pytest.approx(single.report.ttft_p95_ms)
+    assert described["prefill_share"] == single.report.prefill_share
+    less = ask(model, WORDS[4], pixels, **{**options, "image_tokens": "all"})
+    assert alone.report.ttft_p95_ms < less.report.ttft_p95_ms
