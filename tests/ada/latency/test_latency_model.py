@@ -63,8 +63,8 @@ def test_fit_of_a_term_that_is_always_zero_gives_it_zero() -> None:
 def test_late_tokens_shorten_the_rest_alone_and_cost_a_selection() -> None:
     """Terms of the rest at 200 positions instead of 600; in the plan all 600 count, in decode the context."""
     full, late = Workload(600, 16, 1), Workload(600, 16, 1, late_tokens=200)
-    whole, part = KNOWN.prefill(full, L7B), KNOWN.prefill(late, L7B)
-    assert part.to_plan_ms == whole.to_plan_ms
+    every, part = KNOWN.prefill(full, L7B), KNOWN.prefill(late, L7B)
+    assert part.to_plan_ms == every.to_plan_ms
     rest = KNOWN.prefill(Workload(200, 16, 1), L7B)
     assert part.ttft_ms - part.to_plan_ms == pytest.approx(rest.ttft_ms - rest.to_plan_ms + 4.0)
     assert KNOWN.inter_token_ms(late, L7B) == KNOWN.inter_token_ms(full, L7B)
