@@ -14,6 +14,7 @@ from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_o
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
+    as_selected,
     check_columns_known,
     for_selectors,
     row_tokens,
@@ -65,5 +66,7 @@ class ReadsFewerTokens:
         check_columns_known(batch, amounts)
         names = SelectorNames.of(token_selector, self)
         rows = row_tokens(batch, for_selectors(amounts, names))
+        batch = with_selected_tokens(batch, rows, names.front, padding_side)
+        rows = as_selected(batch, rows)
         late = names.late if any(row.late != row.front for row in rows) else None
-        return Reading(with_selected_tokens(batch, rows, names.front, padding_side), rows, late)
+        return Reading(batch, rows, late)
