@@ -33,8 +33,8 @@ class Block:
 
     def cells(self) -> torch.Tensor:
         """Return row and column (n, 2) of each token's centre; a newline's is at the end of its line."""
-        rows = self.top + (torch.arange(self.rows) + 0.5) * (self.height / self.rows)
-        columns = self.left + (torch.arange(self.columns + self.newlines) + 0.5) * (self.width / self.columns)
+        rows = self.top + (torch.arange(self.rows) + 0.5) * (self.height / max(1, self.rows))
+        columns = self.left + (torch.arange(self.columns + self.newlines) + 0.5) * (self.width / max(1, self.columns))
         lines = torch.cartesian_prod(rows, columns)
         centre = torch.tensor([[self.top + self.height / 2, self.left + self.width / 2]])
         return torch.cat([centre, lines]) if self.class_token else lines
@@ -44,12 +44,12 @@ class Block:
 
         They are ascending and unique; newlines have newlines.
         """
-        rows = (2 * torch.arange(self.rows) + 1) * larger.rows // (2 * self.rows)
-        columns = (2 * torch.arange(self.columns) + 1) * larger.columns // (2 * self.columns)
+        rows = (2 * torch.arange(self.rows) + 1) * larger.rows // max(1, 2 * self.rows)
+        columns = (2 * torch.arange(self.columns) + 1) * larger.columns // max(1, 2 * self.columns)
         if self.newlines:
             columns = torch.cat([columns, torch.tensor([larger.columns])])
-        lines = rows[:, None] * (larger.columns + larger.newlines) + columns + larger.class_token
-        return torch.cat([torch.zeros(self.class_token, dtype=torch.long), lines.flatten()])
+        lines = rows[:, None] * (larger.columns + larger.newlines) + columns + int(larger.class_token)
+        return torch.cat([torch.zeros(int(self.class_token), dtype=torch.long), lines.flatten()])
 
 
 Layout = Sequence[Block]
@@ -86,8 +86,8 @@ class Merging:
         across, down = self.grid
         overview = self._overview(square, down * side, across * side)
         if self.merge_type == "flat":
-            places = [(row, column) for row in range(down) for column in range(across)]
-            return [overview, *(replace(square, top=row * side, left=column * side) for row, column in places)]
+            corners = [(row, column) for row in range(down) for column in range(across)]
+            return [overview, *(replace(square, top=row * side, left=column * side) for row, column in corners)]
         if not unpad:
             return [overview, Block(down * side, across * side, 0, 0, down * side, across * side)]
         above, left = padding_of(down * side, across * side, self.image_size)
@@ -122,8 +122,17 @@ def cells_in(layout: Layout) -> torch.Tensor:
     return torch.cat([block.cells() for block in layout])
 
 
+def has_nearest(small: Layout, large: Layout) -> bool:
+    """Return whether each token has another nearest one in ``large``; in a very thin image's few lines it may not."""
+    pairs = zip(small, large, strict=True)
+    return all(block.rows <= larger.rows and block.columns <= larger.columns for block, larger in pairs)
+
+
 def nearest_tokens(small: Layout, large: Layout) -> torch.Tensor:
-    """Return, for each token (n,) of an image, the nearest one of the same image with larger crops, ascending."""
+    """Return, for each token (n,) of an image, the nearest one of the same image with larger crops, ascending.
+
+    ``has_nearest`` must hold.
+    """
     nearest, before = [], 0
     for block, larger in zip(small, large, strict=True):
         nearest.append(block.nearest_in(larger) + before)

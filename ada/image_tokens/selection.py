@@ -91,10 +91,10 @@ def with_selected_tokens(
 
     A batch of which all stays is returned as it is.
     """
+    batch, kept = with_gaps(batch), []
     if batch.image_spans is None or all(row.front == row.all for row in rows):
         return batch
-    batch, kept = with_gaps(batch), []
-    for embeds, spans, images, row in zip(batch.embeds, batch.image_spans or (), images_of(batch), rows, strict=True):
+    for embeds, spans, images, row in zip(batch.embeds, batch.image_spans, images_of(batch), rows, strict=True):
         candidates = [
             Candidates(
                 embeds[span.start : span.end].detach(),

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ada.image_tokens.encoded_images import EncodedImage
 from ada.image_tokens.image_encoders import Encode, ImageEncoder
-from ada.image_tokens.layout import Layout, Merging, cells_in, nearest_tokens, tokens_in
+from ada.image_tokens.layout import Layout, Merging, cells_in, has_nearest, nearest_tokens, tokens_in
 from llava.errors import OptionError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTowerS2
 from llava.protocols import Images, ImageSizes
@@ -67,17 +67,20 @@ class ShrinksImages(ImageEncoder):
 def _largest_side(merging: Merging, limit: int | None, side: int) -> int:
     """Return the most patches a side of a crop may have for the image to have at most ``limit`` tokens.
 
-    Raises OptionError where one patch a crop is more than that already.
+    Raises OptionError where the image has more tokens at every size.
     """
     if limit is None:
         return side
-    for smaller in range(side, 0, -1):
-        if tokens_in(merging.layout(smaller)) <= limit:
+    full = merging.layout(side)
+    layouts = {smaller: merging.layout(smaller) for smaller in range(side, 0, -1)}
+    counts = {smaller: tokens_in(layout) for smaller, layout in layouts.items() if has_nearest(layout, full)}
+    for smaller, count in counts.items():
+        if count <= limit:
             return smaller
-    minimum = tokens_in(merging.layout(1))
+    minimum = min(counts.values())
     raise OptionError(
-        f"the token selector is 'shrink', and --image-tokens leaves {limit} tokens for an image; at one patch a crop "
-        f"this image of {merging.crops or 1} crops still has {minimum}. Ask for {minimum} or more, or choose salient, "
+        f"the token selector is 'shrink', and --image-tokens leaves {limit} tokens for an image; this image of "
+        f"{merging.crops or 1} crops has at least {minimum} at any size. Ask for {minimum} or more, or choose salient, "
         "divprune or grid"
     )
 
