@@ -8,6 +8,7 @@ upper triangle does about half of that part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import nn
@@ -82,11 +83,31 @@ def layer_products(config: DecoderConfig, plan: LayerPlan, num_switches: int, qu
     return products
 
 
+class LateReading(NamedTuple):
+    """What layers from ``first_layer`` on read of a prompt: ``positions``, chosen by the products of ``selection``."""
+
+    first_layer: int
+    positions: int
+    selection: Sequence[Product] = ()
+
+
 def decoder_products(
-    config: DecoderConfig, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
+    config: DecoderConfig,
+    units: Units,
+    plan: ExecutionPlan,
+    queries: int,
+    keys: int,
+    scored: int = 1,
+    late: LateReading | None = None,
 ) -> Products:
-    """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions."""
-    layers = [layer_products(config, layer, plan.num_switches, queries, keys) for layer in plan.layers]
+    """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions.
+
+    late: of a prompt whose later layers read a part; in decode they multiply with every key, and mask the others'.
+    """
+    layers = []
+    for index, layer in enumerate(plan.layers):
+        read = (queries, keys) if late is None or index < late.first_layer else (late.positions, late.positions)
+        layers.append(layer_products(config, layer, plan.num_switches, *read))
     return {
         "prefix": [product for layer in layers[: units.num_prefix_layers] for product in layer],
         "tunable": [product for layer in layers[units.num_prefix_layers :] for product in layer],
@@ -132,16 +153,32 @@ def prefill_products(
     image_tokens: int = 0,
     has_scheduler: bool = True,
     scored: int = 1,
+    late: LateReading | None = None,
 ) -> Products:
-    """List all products of a prefill by part.
+    """List all products of a prefill by part; one of ``token_selection`` is there where later layers read fewer tokens.
 
     prompt_tokens: positions that enter the decoder, image tokens and latency token included. vision: the tower's
     config, of which ``vision_layers`` layers run on each image. image_tokens: positions that leave the projector, over
     all images. scored: positions that get logits; generation needs those of the last one.
     """
-    return {
+    products = {
         "vision_tower": [] if vision is None else vision_products(vision, vision_layers) * num_images,
         "projector": [] if projector is None else projector_products(projector, image_tokens),
-        **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored),
+        **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored, late),
         "scheduler": scheduler_products(config, units) if has_scheduler else [],
     }
+    return products if late is None else {**products, "token_selection": list(late.selection)}
+
+
+def fastv_products(config: DecoderConfig, positions: int) -> list[Product]:
+    """List the products of FastV's criterion: the last position's query against the keys of all ``positions``."""
+    queries, keys = (heads * head_size(config) for heads in (config.num_attention_heads, config.num_key_value_heads))
+    scores = Product(2 * positions * queries, positions * keys + queries)
+    return [linear(1, config.hidden_size, queries), linear(positions, config.hidden_size, keys), scores]
+
+
+def scorer_products(config: DecoderConfig, scorer: nn.Module, positions: int) -> list[Product]:
+    """List the products of a learned token scorer: its projections of ``positions`` and of the latency token."""
+    width: int = config.hidden_size
+    images, latency = (getattr(scorer, name).out_features for name in ("image_proj", "latency_proj"))
+    return [linear(positions, width, images), linear(1, width, latency), linear(positions, width, 1)]

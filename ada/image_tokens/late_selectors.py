@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ada.cost.products import LateReading, fastv_products, scorer_products
 from ada.execution.late_tokens import LateSelector
 from llava.errors import OptionError
 
@@ -66,6 +67,20 @@ class LearnedScorer:
 LATE_SELECTORS = ("fastv", "learned")
 
 
+def late_reading(name: str, model: Any, positions: int, late: int) -> LateReading:
+    """Return what the operations of a prompt of ``positions`` depend on, where later layers read ``late`` of them."""
+    if name == "fastv":
+        return LateReading(fastv_layer(model.config), late, fastv_products(model.config, positions))
+    return LateReading(
+        int(model.config.token_scorer_layer), late, scorer_products(model.config, model.token_scorer, positions)
+    )
+
+
+def fastv_layer(config: Any) -> int:
+    """Return the first layer that reads fewer tokens under FastV."""
+    return min(FASTV_LAYER, int(config.num_hidden_layers) - 1)
+
+
 def late_selector(name: str, model: Any, token_position: torch.Tensor | None) -> tuple[int, LateSelector]:
     """Return a late selector by name, and the first layer that reads what it keeps.
 
@@ -73,7 +88,7 @@ def late_selector(name: str, model: Any, token_position: torch.Tensor | None) ->
     name that is none, and for a model that has no scorer.
     """
     if name == "fastv":
-        first = min(FASTV_LAYER, model.config.num_hidden_layers - 1)
+        first = fastv_layer(model.config)
         return first, FastV(reads=first - 1)
     if name != "learned":
         raise OptionError(f"the late token selector is {name!r}; expected one of {', '.join(LATE_SELECTORS)}")

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ada.budget import Budget, LatencyBudget, TimeBudget
-from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.cost.flops import Flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.reading import Reading
+from ada.model.row_cost import RowCost, costs_of
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -26,48 +28,6 @@ ALIASES = {
     "predicted_ms": "ttft_p95_ms",
     "least_ms": "min_ttft_ms",
 }
-
-
-@dataclass(frozen=True)
-class RowCost:
-    """What the cost of one row's answer depends on, apart from its plan.
-
-    prompt_tokens: as they entered the decoder: image tokens, latency token and padding included; padding: of these,
-    what a batch put before the row; num_images: that the vision tower saw, crops counted; scored: positions that got
-    logits; image_tokens: how many there are and are read.
-    """
-
-    prompt_tokens: int
-    padding: int = 0
-    num_images: int = 0
-    scored: int = 1
-    image_tokens: RowTokens = NO_IMAGE_TOKENS
-
-    def alone(self) -> RowCost:
-        """Return the same row as if it were asked alone: without padding."""
-        return replace(self, prompt_tokens=self.prompt_tokens - self.padding, padding=0)
-
-    def workload(self, num_units: int) -> Workload:
-        """Return what a time is predicted for, under ``num_units`` tunable units."""
-        return Workload(self.prompt_tokens, num_units, self.num_images)
-
-    def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
-        """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""
-        tower = model.get_vision_tower() if self.num_images else None
-        prefill = prefill_flops(
-            model.config,
-            model.units,
-            ran,
-            self.prompt_tokens,
-            num_images=self.num_images * (1 if tower is None else tower.crops_per_image),
-            vision=None if tower is None else tower.config,
-            vision_layers=0 if tower is None else tower.layers_run,
-            projector=None if tower is None else model.get_model().mm_projector,
-            image_tokens=0 if tower is None else self.num_images * tower.num_image_tokens,
-            has_scheduler=model.scheduler is not None,
-            scored=self.scored,
-        )
-        return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +53,7 @@ class BudgetReport:
     padding: int = 0  # of the prompt_tokens, those that a batch put before the row
     num_images: int = 0  # that the vision tower saw, crops counted
     image_tokens: RowTokens = NO_IMAGE_TOKENS  # how many there are of each image, and how many are read
+    late_selector: str | None = None  # what chose the image tokens of later layers
     requested_ms: float | None = None  # time to first token, where the budget was a time
     preprocess_ms: float = 0.0  # from the question to the call: tokenizing, reading images
     to_plan_ms: float | None = None  # from the call until the plan was made
@@ -139,21 +100,18 @@ def describe(
     execution: Execution,
     batch: EmbeddedBatch,
     predictor: TTFTPredictor | None,
-    image_tokens: Sequence[RowTokens],
+    reading: Reading,
     elapsed: Elapsed = NO_TIME_ELAPSED,
     scored: int = 1,
 ) -> None:
     """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
-    image_tokens: of each row; scored: positions of each row that got logits; the others as ``report`` takes them.
+    batch: what was read of the prompts, latency tokens included; reading: how much of them that is; scored: positions
+    of each row that got logits; the others as ``report`` takes them.
     """
-    rows, mask = len(budgets), batch.attention_mask
+    rows = len(budgets)
     plans = execution.finish(rows)
-    padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
-    costs = [
-        RowCost(batch.width, own, images, scored, tokens)
-        for own, images, tokens in zip(padding, batch.images_per_row, image_tokens, strict=True)
-    ]
+    costs = costs_of(batch, reading, scored)
     reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
     output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
@@ -197,6 +155,7 @@ def report(
         padding=cost.padding,
         num_images=cost.num_images,
         image_tokens=cost.image_tokens,
+        late_selector=cost.late_selector,
         requested_ms=time_ms,
         preprocess_ms=elapsed.preprocess_ms,
         to_plan_ms=elapsed.to_plan_ms,
@@ -217,8 +176,13 @@ def asked_alone(
         for index, layer in enumerate(plan.layers)
         if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
     )
-    tokens = batched.image_tokens
-    cost = RowCost(batched.prompt_tokens, batched.padding, batched.num_images, image_tokens=tokens).alone()
+    cost = RowCost(
+        batched.prompt_tokens,
+        batched.padding,
+        batched.num_images,
+        image_tokens=batched.image_tokens,
+        late_selector=batched.late_selector,
+    ).alone()
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     return replace(
         batched,
@@ -228,6 +192,7 @@ def asked_alone(
         prefill_flops=prefill,
         decode_flops=decode,
         padding=0,
+        late_selector=cost.late_selector,
         preprocess_ms=0.0,
         to_plan_ms=None,
         **_times(predictor, cost.workload(model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),

@@ -125,9 +125,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if not self.training:
-            describe(
-                outputs, self, budgets, execution, batch, ttft_predictor, reading.rows, scored=outputs.logits.shape[1]
-            )
+            describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
         return outputs
 
     @torch.no_grad()
@@ -204,7 +202,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             output.late_tokens = execution.late_tokens
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
         return output

@@ -13,7 +13,7 @@ from pydantic import Field, StrictFloat
 
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.latency.grant import refuse_unreachable
-from ada.model.budget_report import RowCost
+from ada.model.row_cost import RowCost
 from ada.options import budget_of
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
@@ -186,9 +186,10 @@ class BudgetPolicy(ServingPolicy):
 
 
 def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Return what the same prompt costs when all of the decoder runs, in GFLOPs."""
-    units = model.units
-    cost = RowCost(metadata["prompt_tokens"], num_images=metadata["num_images"])
+    """Return what the same prompt costs when all of the decoder runs, on all image tokens, in GFLOPs."""
+    units, image_tokens = model.units, metadata["image_tokens"]
+    prompt_tokens = metadata["prompt_tokens"] + image_tokens["all"] - image_tokens["kept"]
+    cost = RowCost(prompt_tokens, num_images=metadata["num_images"])
     prefill, decode = cost.flops(model, ExecutionPlan.full(units.num_layers, units.num_switches))
     return {
         "whole_prefill_gflops": sum(prefill.values()) / 1e9,
