@@ -18,13 +18,16 @@ class EncodedImage:
     total: how many it has where it is encoded as it is; n is less where encoding itself makes them few. cells: (n, 2),
     row and column of each on the image, in any unit. positions: (n,), which of the image's positions they have,
     ascending; None for consecutive ones. class_attention: (n,), what the tower's class token gives to each; None where
-    it was not read.
+    it was not read. sides: patches along a side of each crop that the tower saw, and projected: tokens that the
+    projector gave; None where that is not as ever.
     """
 
     total: int
     cells: torch.Tensor
     positions: torch.Tensor | None = None
     class_attention: torch.Tensor | None = None
+    sides: tuple[int, ...] | None = None
+    projected: int | None = None
 
     def __len__(self) -> int:
         return len(self.cells)

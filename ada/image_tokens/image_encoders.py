@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +45,16 @@ class ImageEncoder:
 
     def encoded(self) -> list[EncodedImage]:
         """Return what each image is, after ``image_features``."""
-        return [EncodedImage(tokens_in(layout), cells_in(layout)) for layout in self.layouts]
+        crop = self.tower.num_image_tokens
+        return [
+            EncodedImage(
+                tokens_in(layout),
+                cells_in(layout),
+                sides=(self.side,) * ((merging.crops or 1) * self.tower.crops_per_image),
+                projected=crop * (merging.crops or 1),
+            )
+            for layout, merging in zip(self.layouts, self.mergings, strict=True)
+        ]
 
 
 class ReadsClassAttention(ImageEncoder):
@@ -72,7 +82,7 @@ class ReadsClassAttention(ImageEncoder):
         for image, merging in zip(images, self.mergings, strict=True):
             crops = torch.stack(self._of_crops[first : first + (merging.crops or 1)])
             first += len(crops)
-            found.append(EncodedImage(image.total, image.cells, class_attention=_merged(crops, merging)))
+            found.append(replace(image, class_attention=_merged(crops, merging)))
         return found
 
 

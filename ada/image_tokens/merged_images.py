@@ -111,7 +111,7 @@ class MergesImages(ImageEncoder):
         for layout, positions in zip(self.layouts, self._positions, strict=True):
             cells = cells_in(layout)
             own = torch.cat([cells[positions[:-1].cpu()], cells.mean(dim=0, keepdim=True)])
-            found.append(EncodedImage(len(cells), own, positions))
+            found.append(EncodedImage(len(cells), own, positions, sides=(self.side,), projected=len(own)))
         return found
 
 

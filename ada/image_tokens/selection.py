@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ada.cost.products import ImageEncoding
 from ada.image_tokens.amount import ALL, ImageTokens, shared_counts
 from ada.image_tokens.encoded_images import images_of, with_gaps
 from ada.image_tokens.kept import with_kept_tokens
@@ -22,13 +23,15 @@ class RowTokens:
     """How many tokens of each of a row's images there are, enter the decoder, and are read by its later layers.
 
     All are empty where it is not known where the row's image tokens are. shared: the images compete for ``front``, of
-    which only the sum is settled before the selection.
+    which only the sum is settled before the selection. encoding: what the front selector makes of the cost of encoding;
+    None where that is as ever.
     """
 
     all: tuple[int, ...] = ()
     front: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
     shared: bool = False
+    encoding: ImageEncoding | None = None
 
     @property
     def left_out(self) -> int:

@@ -58,10 +58,20 @@ class ShrinksImages(ImageEncoder):
 
     def encoded(self) -> list[EncodedImage]:
         """Return what each image is, its tokens at the positions of the nearest ones at its own size."""
-        return [
-            EncodedImage(tokens_in(layout), cells_in(small), None if small == layout else nearest_tokens(small, layout))
-            for small, layout in zip(self.shrunk, self.layouts, strict=True)
-        ]
+        found = []
+        for small, layout, merging, side in zip(self.shrunk, self.layouts, self.mergings, self.sides, strict=True):
+            crops = merging.crops or 1
+            nearest = None if small == layout else nearest_tokens(small, layout)
+            found.append(
+                EncodedImage(
+                    tokens_in(layout),
+                    cells_in(small),
+                    nearest,
+                    sides=(side,) * crops,
+                    projected=crops * (side**2 + merging.class_token),
+                )
+            )
+        return found
 
 
 def _largest_side(merging: Merging, limit: int | None, side: int) -> int:

@@ -11,6 +11,8 @@ import torch
 from ada.budget import Budget
 from ada.execution.late_tokens import LateTokens
 from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.encoded_images import images_of
+from ada.image_tokens.encoding_cost import with_encoding_cost
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
@@ -67,6 +69,6 @@ class ReadsFewerTokens:
         names = SelectorNames.of(token_selector, self)
         rows = row_tokens(batch, for_selectors(amounts, names))
         batch = with_selected_tokens(batch, rows, names.front, padding_side)
-        rows = as_selected(batch, rows)
+        rows = with_encoding_cost(self, as_selected(batch, rows), images_of(batch), names.front)
         late = names.late if any(row.late != row.front for row in rows) else None
         return Reading(batch, rows, late)
