@@ -102,7 +102,7 @@ def with_selected_tokens(
             Candidates(
                 embeds[span.start : span.end].detach(),
                 image.cells[: len(span)].to(embeds.device),
-                None if image.class_attention is None else image.class_attention[: len(span)],
+                None if image.class_attention is None else image.class_attention[: len(span)].to(embeds.device),
             )
             for span, image in zip(spans, images, strict=True)
         ]
