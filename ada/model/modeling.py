@@ -14,7 +14,7 @@ from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.answer_attention import AnswerAttention
-from ada.image_tokens.merged_images import MergesImageTokens
+from ada.image_tokens.encoding import EncodesImages
 from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
@@ -42,7 +42,7 @@ from llava.token_clock import TokenClock
 MIN_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCausalLM):
+class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
@@ -106,14 +106,14 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         learns = self.training and self.scheduler is not None
         planned = learns or latency_budget is not None or granted_units is not None
-        if execution is not None or not (planned or image_tokens is not None):
+        if execution is not None or not (planned or image_tokens is not None or token_selector is not None):
             return super().forward(
                 input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
         if inputs_embeds is not None:
             batch = EmbeddedBatch(inputs_embeds, **prompt)
         elif input_ids is not None:
-            batch = self.embed(input_ids, **prompt, **pixels)
+            batch = self.embed(input_ids, **prompt, **pixels, image_tokens=image_tokens, token_selector=token_selector)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))

@@ -188,7 +188,5 @@ def test_report_on_a_row_asked_alone_predicts_the_time_of_what_is_read(model, pi
     described = describe_row(model=model, output=batch, row=0)
     assert described["ttft_p95_ms"] == pytest.approx(single.report.ttft_p95_ms)
     assert described["prefill_share"] == single.report.prefill_share
-    ran = Workload(
-        9, model.units.tunable_of(alone.report.granted), 1, None, 1
-    )  # 6 words, a token, half of 4
+    ran = Workload(9, model.units.tunable_of(alone.report.granted), 1, None, 1)  # 6 words, a token, half of 4
     assert alone.report.ttft_p95_ms == pytest.approx(predictor.first_token_ms(ran))
