@@ -41,11 +41,13 @@ class LeavesTokensOut(ReadsFewerTokens, LlavaCausalLM):
         """
         given: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
-        if image_tokens is None or input_ids is None:
+        if image_tokens is None:
             return super().forward(input_ids, **given, **pixels, **kwargs)
+        if input_ids is None:
+            raise OptionError("image_tokens needs input_ids: in embeddings the columns of images are not known")
         batch = self.embed(input_ids, **given, **pixels)
         batch = self.read_tokens(batch, image_tokens, token_selector, [None] * len(input_ids), "right").batch
-        inputs: dict[str, Any] = {**batch.inputs(), **kwargs}
+        inputs: dict[str, Any] = {**kwargs, **batch.inputs()}  # peft names inputs_embeds, as None
         outputs = super().forward(**inputs)
         return outputs if isinstance(outputs, tuple) else BudgetedOutput(**outputs, labels=batch.labels)
 

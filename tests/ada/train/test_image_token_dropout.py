@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft
 import pytest
 import torch
 from accelerate.utils import send_to_device
@@ -200,6 +201,22 @@ def test_plain_model_without_fewer_tokens_is_itself(make_plain, batch, pixels) -
     plain = model(**batch, images=pixels, use_cache=False)
     assert torch.equal(adapted.logits, plain.logits) and torch.equal(all_tokens.logits, plain.logits)
     assert set(model.state_dict()) == keys and not any("scheduler" in key for key in keys)
+
+
+def test_peft_model_around_a_plain_one_leaves_tokens_out(make_plain, batch, pixels) -> None:
+    from llava.model import LlavaLlamaForCausalLM
+
+    model, _ = make_plain()
+    expected = model(**batch, images=pixels, image_tokens=DRAWN, use_cache=False).loss
+    model.__class__ = LlavaLlamaForCausalLM
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).train()
+    policy = policy_of(adapted, AdaArguments(image_token_dropout=0.25))
+    loss = adapted(
+        **batch, images=pixels, **{**policy.inputs(0, 0, 0.0, 0, 4), "image_tokens": DRAWN}, use_cache=False
+    ).loss
+    torch.testing.assert_close(loss, expected)  # a new adapter adds nothing
+    loss.backward()
+    assert sum(p.grad.abs().sum() for name, p in adapted.named_parameters() if "lora_B" in name) > 0
 
 
 def test_plain_model_that_keeps_all_tokens_gets_no_policy(make_plain) -> None:
