@@ -211,12 +211,18 @@ def test_peft_model_around_a_plain_one_leaves_tokens_out(make_plain, batch, pixe
     model.__class__ = LlavaLlamaForCausalLM
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).train()
     policy = policy_of(adapted, AdaArguments(image_token_dropout=0.25))
-    loss = adapted(
-        **batch, images=pixels, **{**policy.inputs(0, 0, 0.0, 0, 4), "image_tokens": DRAWN}, use_cache=False
-    ).loss
+    drawn = {**policy.inputs(0, 0, 0.0, 0, 4), "image_tokens": DRAWN}
+    loss = adapted(**batch, images=pixels, **drawn, use_cache=False).loss
     torch.testing.assert_close(loss, expected)  # a new adapter adds nothing
     loss.backward()
-    assert sum(p.grad.abs().sum() for name, p in adapted.named_parameters() if "lora_B" in name) > 0
+    learned = [p.grad for name, p in adapted.named_parameters() if "lora_B" in name and p.grad is not None]
+    assert len(learned) == 3 and all(gradient.abs().sum() > 0 for gradient in learned)  # one a decoder layer
+
+
+def test_embeddings_of_which_tokens_are_to_be_left_out_are_refused(make_plain) -> None:
+    model, _ = make_plain()
+    with pytest.raises(OptionError, match="image_tokens needs input_ids"):
+        model(inputs_embeds=torch.zeros(1, 4, 32), image_tokens="50%")
 
 
 def test_plain_model_that_keeps_all_tokens_gets_no_policy(make_plain) -> None:
