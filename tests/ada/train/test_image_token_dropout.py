@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from torch.nn import functional
 
 from ada.image_tokens.amount import Amount, ImageTokens
+from ada.image_tokens.selectors import SELECTORS
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
@@ -156,6 +157,25 @@ def test_loss_under_budgets_is_the_mean_over_single_samples(make_llava, samples,
         total, count = total + alone.loss * tokens, count + tokens
         assert alone.labels[alone.labels != IGNORE].tolist() == [label for label in labels if label != IGNORE]
     torch.testing.assert_close(out.loss, total / count, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_any_selector_trains_a_batch_as_its_single_samples(make_plain, samples, batch, pixels, selector) -> None:
+    model, _ = make_plain()
+    drawn = {"token_selector": selector, "use_cache": False}
+    out = model(**batch, images=pixels, image_tokens=DRAWN, **drawn)
+    total, count = torch.zeros(()), 0
+    for row, (ids, labels) in enumerate(samples):
+        own = {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "images": pixels[row : row + 1]}
+        alone = model(**own, image_tokens=DRAWN[row], **drawn)
+        tokens = sum(label != IGNORE for label in labels)
+        total, count = total + alone.loss * tokens, count + tokens
+        supervised = [label for label in labels if label != IGNORE]
+        assert alone.labels[alone.labels != IGNORE].tolist() == supervised
+        assert out.labels[row][out.labels[row] != IGNORE].tolist() == supervised
+    torch.testing.assert_close(out.loss, total / count, atol=1e-5, rtol=1e-5)
+    out.loss.backward()
+    assert model.get_model().mm_projector[0].weight.grad.abs().sum() > 0
 
 
 def test_gradients_reach_the_projector_through_fewer_tokens(make_plain, batch, pixels) -> None:
