@@ -11,6 +11,7 @@ from ada.cost.flops import Flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
+from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.reading import Reading
@@ -40,6 +41,7 @@ class BudgetReport:
 
     requested: float | None
     granted: float
+    prefill_share: float  # of the language model's prefill at all image tokens and layers: what a budget is a share of
     budget_met: bool
     layers: tuple[int, int]  # run, of
     heads: tuple[int, int]  # run, of; key-value groups with grouped-query attention
@@ -83,7 +85,7 @@ class BudgetReport:
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {requested}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
         if self.image_tokens.late != self.image_tokens.all:
-            parts.insert(1, self.image_tokens.summary())
+            parts.insert(1, f"{self.image_tokens.summary()}, share {self.prefill_share:.3g}")
         if self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         return " | ".join([*parts, self.masking] if self.masking else parts)
@@ -112,7 +114,9 @@ def describe(
     rows = len(budgets)
     plans = execution.finish(rows)
     costs = costs_of(batch, reading, scored)
-    reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
+    reports = [
+        report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
+    ]
     output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 
@@ -123,25 +127,30 @@ def report(
     execution: Execution,
     row: int,
     cost: RowCost,
+    reading: Reading,
     predictor: TTFTPredictor | None = None,
     elapsed: Elapsed = NO_TIME_ELAPSED,
 ) -> BudgetReport:
     """Return the report on one row of what ``execution`` did.
 
-    predictor: this device's calibration, None where there is none; elapsed: what of a time budget had passed.
+    cost, reading: of what was read. predictor: this device's calibration, None where there is none; elapsed: what of a
+    time budget had passed.
     """
     units, width = model.units, model.config.intermediate_size
     plan, masked, granted = execution.finish(row + 1)[row], execution.masked_layers, int(execution.granted[row])
+    tokens = reading.prompts[row]
     switches = plan.num_switches * len(plan.layers)
     prefill, decode = cost.flops(model, plan.with_dense(masked))
-    fraction = units.fraction(granted)
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time_ms = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(predictor, cost.workload(granted), elapsed)
-    met = (share is None or fraction <= share) and (time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms)
+    times = _times(predictor, workload_of(reading.share, tokens, cost.num_images, granted), elapsed)
+    met = (share is None or reading.share.is_within(share, tokens, granted)) and (
+        time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms
+    )
     return BudgetReport(
         requested=share,
-        granted=fraction,
+        granted=units.fraction(granted),
+        prefill_share=reading.share.of_prefill(tokens, granted),
         budget_met=met,
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
@@ -195,7 +204,7 @@ def asked_alone(
         late_selector=cost.late_selector,
         preprocess_ms=0.0,
         to_plan_ms=None,
-        **_times(predictor, cost.workload(model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
+        **_times(predictor, cost.workload(model, model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.frontier.share import PromptTokens
 from ada.image_tokens.late_selectors import late_reading
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
+from ada.latency.grant import workload_of
 from ada.latency.latency_model import Workload
-from ada.model.reading import Reading
+from ada.model.reading import Reading, share_of
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -40,9 +42,12 @@ class RowCost:
         late_tokens = None if selector is None else tokens - left_out
         return replace(self, prompt_tokens=tokens, padding=0, late_selector=selector, late_tokens=late_tokens)
 
-    def workload(self, num_units: int) -> Workload:
-        """Return what a time is predicted for, under ``num_units`` tunable units."""
-        return Workload(self.prompt_tokens, num_units, self.num_images)
+    def workload(self, model: AdaptiveModel, num_units: int) -> Workload:
+        """Return what the row's time is predicted for, asked alone under ``num_units`` tunable units."""
+        tokens = self.image_tokens
+        others = self.prompt_tokens - self.padding - sum(tokens.front)
+        prompt = PromptTokens.with_images(others, sum(tokens.all), sum(tokens.front), sum(tokens.late))
+        return workload_of(share_of(model, self.late_selector), prompt, self.num_images, num_units)
 
     def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
         """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field, StrictFloat
 
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
+from ada.frontier.share import PrefillShare, PromptTokens
 from ada.latency.grant import refuse_unreachable
 from ada.model.row_cost import RowCost
 from ada.options import budget_of
@@ -125,7 +126,8 @@ class BudgetPolicy(ServingPolicy):
                 "ada.calibrate there and start the worker again, or ask for a share such as 0.5"
             )
         if isinstance(requested, LatencyBudget) and self._strict(fields):
-            refuse_unreachable(self.model.units, requested)
+            share = PrefillShare.of(self.model.config, self.model.units)
+            refuse_unreachable(share, requested, PromptTokens.all_of(1))
         return {"latency_budget": requested}
 
     def _strict(self, fields: Mapping[str, Any]) -> bool:
