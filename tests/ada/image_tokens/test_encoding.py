@@ -76,7 +76,7 @@ def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of)
 def test_prompt_embedded_without_the_selector_is_refused(patched, pixels_of):
     batch = patched.embed(torch.tensor([[1, TAG, 5]]), images=pixels_of(1))
     for selector in ("cls", "shrink"):
-        with pytest.raises(OptionError, match="embed[(][)]"):
+        with pytest.raises(OptionError, match="before a budget|give embed"):
             patched.generate_from_embeds(batch, image_tokens=9, token_selector=selector, **GREEDY)
 
 
@@ -104,7 +104,7 @@ def test_bundled_model_answers_with_every_selector(bundled, selector):
 @torch.no_grad()
 def test_auto_chooses_a_number_for_class_attention(patched, pixels_of):
     ids = torch.tensor([[1, TAG, 5]])
-    settings = {"images": pixels_of(1), "latency_budget": 0.5, "return_dict_in_generate": True, **GREEDY}
+    settings = {"images": pixels_of(1), "latency_budget": 0.35, "return_dict_in_generate": True, **GREEDY}
     found = patched.generate(ids, image_tokens="auto", token_selector="cls", **settings)
     number = found.report.image_tokens.front[0]
     fixed = patched.generate(ids, image_tokens=number, token_selector="cls", **settings)
