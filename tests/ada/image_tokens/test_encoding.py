@@ -1,5 +1,6 @@
 """Encoding for a call's selector: nothing stays on the model, bundled models answer with every selector."""
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +9,11 @@ import torch
 
 import ada
 from ada.image_tokens.selectors import SELECTORS
+from ada.model.families import make_adaptive
+from ada.train.plain_llava import leave_tokens_out
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import ImageError, OptionError
+from llava.model import LlavaLlamaForCausalLM
 from llava.model.loaded_model import open_model
 
 TAG = IMAGE_TOKEN_INDEX
@@ -67,6 +71,23 @@ def test_training_rows_that_lose_their_ends_lose_the_ends_of_images(make_patched
     assert outputs.logits.shape[1] <= 21 and bool(outputs.loss.isfinite())
 
 
+@pytest.mark.parametrize("selector", ["cls", "shrink"])
+def test_plain_llava_in_training_reads_the_tokens_that_the_selector_keeps(
+    make_config, clip_folder, pixels_of, selector
+):
+    torch.manual_seed(0)
+    plain = LlavaLlamaForCausalLM(make_config(mm_vision_tower=str(clip_folder))).eval()
+    plain.get_vision_tower().load_model()
+    adaptive = copy.deepcopy(plain)
+    make_adaptive(adaptive)
+    leave_tokens_out(plain)
+    ids, labels = torch.tensor([[1, TAG, 5, 6]]), torch.tensor([[-100, -100, 5, 6]])
+    given = {"labels": labels, "images": pixels_of(1), "image_tokens": 9, "token_selector": selector}
+    losses = [model(ids, **given).loss for model in (plain, adaptive)]
+    other = plain(ids, **{**given, "token_selector": "random"}).loss
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5) and float(losses[0]) != float(other)
+
+
 def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of):
     ids = torch.tensor([[1, TAG, 5]])
     with pytest.raises(ImageError, match="1 image tag"):
@@ -76,7 +97,7 @@ def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of)
 def test_prompt_embedded_without_the_selector_is_refused(patched, pixels_of):
     batch = patched.embed(torch.tensor([[1, TAG, 5]]), images=pixels_of(1))
     for selector in ("cls", "shrink"):
-        with pytest.raises(OptionError, match="before a budget|give embed"):
+        with pytest.raises(OptionError, match=r"before a budget|give embed"):
             patched.generate_from_embeds(batch, image_tokens=9, token_selector=selector, **GREEDY)
 
 
