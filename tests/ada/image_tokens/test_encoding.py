@@ -83,9 +83,9 @@ def test_plain_llava_in_training_reads_the_tokens_that_the_selector_keeps(
     leave_tokens_out(plain)
     ids, labels = torch.tensor([[1, TAG, 5, 6]]), torch.tensor([[-100, -100, 5, 6]])
     given = {"labels": labels, "images": pixels_of(1), "image_tokens": 9, "token_selector": selector}
-    losses = [model(ids, **given).loss for model in (plain, adaptive)]
-    other = plain(ids, **{**given, "token_selector": "random"}).loss
-    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5) and float(losses[0]) != float(other)
+    first, second = (model(ids, **given).loss.item() for model in (plain, adaptive))
+    other = plain(ids, **{**given, "token_selector": "random"}).loss.item()
+    assert first == pytest.approx(second, rel=1e-5) and first != other
 
 
 def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of):
