@@ -115,9 +115,24 @@ def decoder_products(
     }
 
 
-def vision_products(vision: VisionConfig, layers: int) -> list[Product]:
-    """List the products of the patch embedding and the first ``layers`` layers of a vision tower on one image."""
-    patches = (vision.image_size // vision.patch_size) ** 2
+class ImageEncoding(NamedTuple):
+    """How a token selector has images encoded, where that is not as they are; None for what is as ever.
+
+    sides: patches along a side of each crop. projected: positions that leave the projector. selection: the selector's
+    own products.
+    """
+
+    sides: Sequence[int] | None = None
+    projected: int | None = None
+    selection: Sequence[Product] = ()
+
+
+def vision_products(vision: VisionConfig, layers: int, side: int | None = None) -> list[Product]:
+    """List the products of the patch embedding and the first ``layers`` layers of a vision tower on one image.
+
+    side: patches along a side of the image, by default those of the tower's own size.
+    """
+    patches = (side or vision.image_size // vision.patch_size) ** 2
     tokens = patches + (vision.model_type != "siglip_vision_model")  # CLIP's have a class token
     width, inner = vision.hidden_size, vision.intermediate_size
     layer = [linear(tokens, width, width)] * 4 + [attention(tokens, tokens, width, width)]
@@ -154,20 +169,28 @@ def prefill_products(
     has_scheduler: bool = True,
     scored: int = 1,
     late: LateReading | None = None,
+    encoding: ImageEncoding | None = None,
 ) -> Products:
-    """List all products of a prefill by part; one of ``token_selection`` is there where later layers read fewer tokens.
+    """List all products of a prefill by part; one of ``token_selection`` is there where image tokens are chosen.
 
     prompt_tokens: positions that enter the decoder, image tokens and latency token included. vision: the tower's
     config, of which ``vision_layers`` layers run on each image. image_tokens: positions that leave the projector, over
-    all images. scored: positions that get logits; generation needs those of the last one.
+    all images. scored: positions that get logits; generation needs those of the last one. late, encoding: of calls that
+    leave image tokens out.
     """
+    known = encoding or ImageEncoding()
+    sides: Sequence[int | None] = [None] * num_images if known.sides is None else known.sides
+    if known.projected is not None:
+        image_tokens = known.projected
+    tower = [] if vision is None else [vision_products(vision, vision_layers, side) for side in sides]
+    selection = [*known.selection, *(() if late is None else late.selection)]
     products = {
-        "vision_tower": [] if vision is None else vision_products(vision, vision_layers) * num_images,
+        "vision_tower": [product for image in tower for product in image],
         "projector": [] if projector is None else projector_products(projector, image_tokens),
         **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored, late),
         "scheduler": scheduler_products(config, units) if has_scheduler else [],
     }
-    return products if late is None else {**products, "token_selection": list(late.selection)}
+    return {**products, "token_selection": selection} if selection or late is not None else products
 
 
 def fastv_products(config: DecoderConfig, positions: int) -> list[Product]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ada.cost.products import LateReading, fastv_products, scorer_products
+from ada.execution.attention_weights import attention_weights
 from ada.execution.late_tokens import LateSelector
 from llava.errors import OptionError
 
@@ -28,19 +29,8 @@ class FastV:
 
     def scores(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> torch.Tensor:
         """Return the last position's attention (B, T) to each column of ``hidden`` (B, T, D)."""
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        head = attention.head_dim
-        queries = attention.q_proj(normed[:, -1:]).unflatten(-1, (-1, head)).transpose(1, 2)
-        keys = attention.k_proj(normed).unflatten(-1, (-1, head)).transpose(1, 2)
-        cos, sin = (part[:, None] for part in keywords["position_embeddings"])
-        queries = _rotated(queries, cos[:, :, -1:], sin[:, :, -1:])
-        keys = _rotated(keys, cos, sin).repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
-        weights = (queries.float() @ keys.float().transpose(2, 3)) * attention.scaling
-        mask = keywords.get("attention_mask")
-        if mask is not None:
-            weights = weights.masked_fill(_hidden_columns(mask, weights.shape[-1]), -torch.inf)
-        scores: torch.Tensor = weights.softmax(dim=-1).mean(dim=1)[:, 0]
-        return scores
+        last = torch.full((len(hidden), 1), hidden.shape[1] - 1, device=hidden.device)
+        return attention_weights(layer, hidden, last, keywords).mean(dim=1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -100,17 +90,3 @@ def late_selector(name: str, model: Any, token_position: torch.Tensor | None) ->
         )
     first = int(model.config.token_scorer_layer)
     return first, LearnedScorer(first, scorer, token_position)
-
-
-def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """States (B, H, T, d) under rotary positions (Su et al. 2021, arXiv 2104.09864), halves paired as in Llama."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def _hidden_columns(mask: torch.Tensor, width: int) -> torch.Tensor:
-    """Columns (B, 1, 1, T) that a prompt's last position does not see, of a mask in any form."""
-    if mask.dim() == 2:
-        return (mask == 0)[:, None, None, :width]
-    last = mask[:, :, -1:, :width]
-    return ~last if last.dtype == torch.bool else last < 0

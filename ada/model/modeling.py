@@ -13,7 +13,9 @@ from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
-from ada.image_tokens.merged_images import MergesImageTokens
+from ada.image_tokens.answer_attention import AnswerAttention
+from ada.image_tokens.encoding import EncodesImages
+from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED
@@ -40,15 +42,16 @@ from llava.token_clock import TokenClock
 MIN_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCausalLM):
+class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
-    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
+    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
+        self.token_scorer: TokenScorer | None = scorer_of(config)
         self.install_plans()
         self.post_init()
 
@@ -82,6 +85,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         noise: Noise | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
+        learn_token_scores: bool = False,
         execution: Execution | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -92,7 +96,8 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the ``labels`` of the logits' positions and,
         outside training mode, ``execution_plan`` and ``report`` as ``generate``'s. ``granted_units`` (B,) grants units
         directly, and ``noise`` is that of the draws; in training, where neither they nor a budget are given, both are
-        random. ``execution`` belongs to the steps of a running generation.
+        random. ``learn_token_scores``: the loss is the token scorer's, not the labels'. ``execution`` belongs to the
+        steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -101,14 +106,14 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         learns = self.training and self.scheduler is not None
         planned = learns or latency_budget is not None or granted_units is not None
-        if execution is not None or not (planned or image_tokens is not None):
+        if execution is not None or not (planned or image_tokens is not None or token_selector is not None):
             return super().forward(
                 input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
         if inputs_embeds is not None:
             batch = EmbeddedBatch(inputs_embeds, **prompt)
         elif input_ids is not None:
-            batch = self.embed(input_ids, **prompt, **pixels)
+            batch = self.embed(input_ids, **prompt, **pixels, image_tokens=image_tokens, token_selector=token_selector)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
@@ -121,10 +126,14 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
             granted_units = self._granted_in_forward(reading, budgets, ttft_predictor)
         batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
         inputs = batch.inputs() | others
+        answer = AnswerAttention.of(batch, execution.token_position, self.config) if learn_token_scores else None
+        execution.watch = answer
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
+        if answer is not None:
+            outputs.loss = answer.loss(self.token_scorer, kwargs.get("num_items_in_batch"))
         if not self.training:
             describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
         return outputs

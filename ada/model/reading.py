@@ -13,9 +13,12 @@ from ada.execution.late_tokens import LateTokens
 from ada.frontier.choice import AutoImageTokens, prompts_of
 from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens, ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.encoded_images import images_of
+from ada.image_tokens.encoding_cost import with_encoding_cost
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
+    as_selected,
     check_columns_known,
     for_selectors,
     row_tokens,
@@ -98,12 +101,14 @@ class ReadsFewerTokens:
                 for amount, prompt, budget in zip(given, prompts, budgets, strict=True)
             ]
         rows = row_tokens(batch, for_selectors(given, names))
+        batch = with_selected_tokens(batch, rows, names.front, padding_side)
+        rows = with_encoding_cost(self, as_selected(batch, rows), images_of(batch), names.front)
         late = names.late if any(row.late != row.front for row in rows) else None
         counts = [
             PromptTokens.with_images(prompt.others, sum(row.all), sum(row.front), sum(row.late))
             for prompt, row in zip(prompts, rows, strict=True)
         ]
-        return Reading(with_selected_tokens(batch, rows, names.front, padding_side), rows, counts, share, late)
+        return Reading(batch, rows, counts, share, late)
 
     def _amounts(
         self,

@@ -68,6 +68,7 @@ class RowCost:
             has_scheduler=model.scheduler is not None,
             scored=self.scored,
             late=late,
+            encoding=self.image_tokens.encoding,
         )
         return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1)
 
