@@ -211,3 +211,25 @@ def test_forward_of_a_row_that_is_all_answer_has_a_share(make_llava, plain_adapt
         report = model(ids, labels=ids, latency_budget=0.7, planner="even").report
         assert report.granted == model.units.fraction(model.units.granted(0.7))
         assert report.prefill_share == report.granted
+
+
+def test_generate_auto_with_a_scorer_chooses_what_later_layers_read(make_llava, pixels) -> None:
+    model, reads = make_llava("H", token_scorer_layer=2, image_token_dropout=0.25), set()
+    share = PrefillShare.of(model.config, model.units, 2)
+    auto = AutoImageTokens(TRAINED, share, candidate_amounts(True, 0.25))
+    for budget in (0.95, 0.85, 0.75, 0.65, 0.5, 0.4, 0.3):
+        amount = auto.amount(prompt_of(WORDS[0]), LatencyBudget(budget))
+        tokens = PromptTokens.under(amount, 3, [4])
+        report = ask(model, WORDS[0], pixels, latency_budget=budget).report
+        assert (3 + sum(report.image_tokens.front), 3 + sum(report.image_tokens.late)) == (tokens.front, tokens.late)
+        assert report.granted == model.units.fraction(share.granted(budget, tokens))
+        reads.add((tokens.front, tokens.late))
+    assert any(late < front for front, late in reads) and len(reads) > 2
+
+
+def test_generate_auto_with_a_late_selector_alone_lets_all_tokens_enter(make_llava, pixels) -> None:
+    model, reads = make_llava("H", image_token_dropout=0.25), []
+    for budget in (0.8, 0.6, 0.45):
+        report = ask(model, WORDS[0], pixels, latency_budget=budget, token_selector="fastv").report
+        reads.append((sum(report.image_tokens.front), sum(report.image_tokens.late)))
+    assert {front for front, _ in reads} == {4} and min(late for _, late in reads) < 4
