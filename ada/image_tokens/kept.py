@@ -50,6 +50,16 @@ def with_kept_tokens(batch: EmbeddedBatch, kept: Kept, padding_side: str = "left
     )
 
 
+def position_gaps(batch: EmbeddedBatch) -> list[int]:
+    """Return for each row, padded on the left, by how much its next position is above the number of its columns."""
+    if batch.position_ids is None:
+        return [0] * len(batch.embeds)
+    mask = batch.attention_mask
+    columns = batch.width if mask is None else (mask != 0).sum(dim=1)
+    gaps: list[int] = (batch.position_ids[:, -1] + 1 - columns).tolist()
+    return gaps
+
+
 def _columns(stays: torch.Tensor, padding_side: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, for each new column, the old one (B, T'), and whether it is real (B, T').
 
