@@ -42,11 +42,13 @@ def model(request, make_adaptive_checkpoint):
 
 @pytest.fixture
 def engine(model):
-    """``engine(slots)``: the queue of a running engine, and its policy."""
+    """``engine(slots, waiting)``: the queue of a running engine, with requests that wait as it starts; its policy."""
     queues = []
 
-    def start(slots=4):
+    def start(slots=4, waiting=()):
         queue, policy = RequestQueue(slots, 100), Granting()
+        for request in waiting:
+            queue.put(request)
         worker = BatchEngine(model, queue, policy)
         worker.start()
         queues.append((queue, worker))
@@ -149,12 +151,7 @@ def test_batch_engine_eight_budgets_amounts_and_selectors_answer_as_alone(model,
         fields = {"latency_budget": budget, "image_tokens": amount, "token_selector": selector}
         words = " ".join(f"w{number + 3 * word}" for word in range(1, 2 + number % 3))
         requests.append(request_of(words, image, fields=fields, max_new_tokens=6 + 5 * (number * 3 % 8)))
-    progress = threading.Semaphore(0)
-    queue, _ = engine(8)
-    for request in requests:
-        request.wake = lambda request=request: (progress.release(), request.outcome is not None and request.done.set())
-        queue.put(request)
-        assert progress.acquire(timeout=WAIT_S) and progress.acquire(timeout=WAIT_S)  # it has begun, and so have others
+    engine(8, requests)  # one joins between two steps
     counts = []
     for request in requests:
         got, expected = outcome_of(request), alone(model, request)
