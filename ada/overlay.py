@@ -59,11 +59,14 @@ def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, A
 
 @hookimpl
 def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:
-    """Return the budget's report, the plan, and the line for people."""
+    """Return the budget's report, the plan, the image tokens that were read, and the line for people."""
+    from ada.model.kept_cells import kept_cells
+
     report = getattr(output, "report", None)
     if report is None:
         return {}
     metadata = {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
+    metadata["image_tokens"] |= kept_cells(model, output)
     if report.ttft_p50_ms is None:
         return metadata
     measured = timing["time_to_first_token_ms"]

@@ -13,7 +13,7 @@ from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
-from ada.image_tokens.kept import position_gaps
+from ada.image_tokens.kept import kept_indices, position_gaps
 from ada.image_tokens.merged_images import MergesImageTokens
 from ada.latency.call_clock import CallClock
 from ada.latency.latency_model import NO_TIME_ELAPSED, Workload
@@ -205,6 +205,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
+            output.kept_indices = kept_indices(batch, [row.all for row in reading.rows])
             describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))

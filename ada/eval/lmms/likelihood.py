@@ -30,9 +30,9 @@ def answer_loss(
     """Return the mean loss of an answer's tokens, and whether greedy decoding would give that answer.
 
     The answer's end counts, as in training. ``generate`` reads the question, under its plan and with the image tokens
-    that it chooses; the answer continues from there. keywords: the plug-ins', as for ``generate``. title: of the question, for messages.
-    Raises ``DataError`` for an empty answer and ``OptionError`` for a strict budget that is not met, and where
-    question and answer are longer than the model's context.
+    that it chooses; the answer continues from there. keywords: the plug-ins', as for ``generate``. title: of the
+    question, for messages. Raises ``DataError`` for an empty answer and ``OptionError`` for a strict budget that is not
+    met, and where question and answer are longer than the model's context.
     """
     model: Any = answerer.model  # called, not only asked to generate
     if not answer.strip():
