@@ -33,6 +33,7 @@ from llava.serve.engine.request_queue import Load
 log = logging.getLogger(__name__)
 
 STRICT = "strict"
+FULL = LatencyBudget(1.0)
 METADATA = (
     "granted",
     "layers",
@@ -116,6 +117,8 @@ class BudgetPolicy(ServingPolicy):
         a budget that it cannot reach.
         """
         given = fields.get("latency_budget")
+        if not is_adaptive(self.model):
+            given = None if given is None or read_budget(given) == FULL else given  # which every model follows
         if given is not None and not is_adaptive(self.model):
             raise OptionError(
                 "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "

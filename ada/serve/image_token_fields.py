@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, StrictInt
 
 from ada.image_token_options import check_auto, check_selector, image_tokens_of
+from ada.image_tokens.amount import ALL_IMAGE_TOKENS
 from ada.protocols import is_adaptive
 from llava.errors import OptionError
 
@@ -36,18 +37,20 @@ def check_fields(model: Any, fields: Mapping[str, Any], defaults: Mapping[str, A
     given = {name: fields.get(name) for name in NAMES}
     if all(value is None for value in given.values()):
         return {"image_tokens": image_tokens_of(defaults), "token_selector": defaults.get("token_selector")}
-    if not is_adaptive(model):
-        names = " and ".join(name for name in NAMES if given[name] is not None)
-        raise OptionError(
-            f"{names} cannot be given to the model of this worker, which reads all image tokens; ask without, or start "
-            "the worker with --image-tokens all"
-        )
     try:
         amount, selector = image_tokens_of(given), given["token_selector"]
-        check_auto(amount, budget, fields.get("num_images"))
-        check_selector(model, selector)
+        if is_adaptive(model):
+            check_auto(amount, budget, fields.get("num_images"))
+            check_selector(model, selector)
     except OptionError as error:
         raise OptionError(_of_a_request(str(error))) from None
+    if not is_adaptive(model):
+        if selector is not None or amount != ALL_IMAGE_TOKENS:
+            raise OptionError(
+                "the model of this worker reads all image tokens; leave image_tokens and token_selector out, or start "
+                "the worker with --image-tokens all"
+            )
+        amount = None
     return {
         "image_tokens": image_tokens_of(defaults) if amount is None else amount,
         "token_selector": defaults.get("token_selector") if selector is None else selector.strip(),
