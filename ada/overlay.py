@@ -167,11 +167,13 @@ def training_dataclasses() -> list[type]:
 
 
 @hookimpl
-def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
-    """Make the config AdaLLaVA's where ``--scheduler_type`` is given, or where it already is."""
+def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> Sequence[str]:
+    """Make the config AdaLLaVA's where ``--scheduler_type`` is given, or where it already is; add a token scorer."""
     from ada.train.arguments import AdaArguments
+    from ada.train.scorer_training import add_scorer
 
     arguments[AdaArguments].apply(config)
+    return add_scorer(config, arguments)
 
 
 @hookimpl
@@ -185,12 +187,8 @@ def learning_rates(arguments: Mapping[type, Any]) -> Mapping[str, float]:
 
 @hookimpl
 def training_policy(model: Any, arguments: Mapping[type, Any]) -> Any:
-    """Return what draws a run's budgets and plans; None for a model without a scheduler."""
-    from ada.config import ADAPTIVE_TYPES
+    """Return what draws a run's budgets, plans and image tokens; None for a plain LLaVA that keeps all tokens."""
     from ada.train.arguments import AdaArguments
-    from ada.train.policy import BudgetTraining
+    from ada.train.policy import policy_of
 
-    if model.config.model_type not in ADAPTIVE_TYPES:
-        return None
-    flags = arguments[AdaArguments]
-    return BudgetTraining(flags.recipe(model.units), model.units, flags.token_selector)
+    return policy_of(model, arguments[AdaArguments])

@@ -111,11 +111,12 @@ def training_dataclasses() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
-def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> None:
+def prepare_training_config(config: Any, arguments: Mapping[type, Any]) -> Sequence[str] | None:
     """Change the config of the model to train, before the model is built, in place.
 
     Setting ``config.model_type`` to another registered type trains that class from the same weights.
-    ``arguments`` maps every parsed dataclass type to its instance.
+    ``arguments`` maps every parsed dataclass type to its instance. Returns how the names of tensors begin that the
+    checkpoint may then lack, because the change adds them to a class that it has already; they start afresh.
     """
 
 

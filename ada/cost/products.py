@@ -8,6 +8,7 @@ upper triangle does about half of that part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import nn
@@ -82,11 +83,31 @@ def layer_products(config: DecoderConfig, plan: LayerPlan, num_switches: int, qu
     return products
 
 
+class LateReading(NamedTuple):
+    """What layers from ``first_layer`` on read of a prompt: ``positions``, chosen by the products of ``selection``."""
+
+    first_layer: int
+    positions: int
+    selection: Sequence[Product] = ()
+
+
 def decoder_products(
-    config: DecoderConfig, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
+    config: DecoderConfig,
+    units: Units,
+    plan: ExecutionPlan,
+    queries: int,
+    keys: int,
+    scored: int = 1,
+    late: LateReading | None = None,
 ) -> Products:
-    """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions."""
-    layers = [layer_products(config, layer, plan.num_switches, queries, keys) for layer in plan.layers]
+    """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions.
+
+    late: of a prompt whose later layers read a part; in decode they multiply with every key, and mask the others'.
+    """
+    layers = []
+    for index, layer in enumerate(plan.layers):
+        read = (queries, keys) if late is None or index < late.first_layer else (late.positions, late.positions)
+        layers.append(layer_products(config, layer, plan.num_switches, *read))
     return {
         "prefix": [product for layer in layers[: units.num_prefix_layers] for product in layer],
         "tunable": [product for layer in layers[units.num_prefix_layers :] for product in layer],
@@ -94,9 +115,24 @@ def decoder_products(
     }
 
 
-def vision_products(vision: VisionConfig, layers: int) -> list[Product]:
-    """List the products of the patch embedding and the first ``layers`` layers of a vision tower on one image."""
-    patches = (vision.image_size // vision.patch_size) ** 2
+class ImageEncoding(NamedTuple):
+    """How a token selector has images encoded, where that is not as they are; None for what is as ever.
+
+    sides: patches along a side of each crop. projected: positions that leave the projector. selection: the selector's
+    own products.
+    """
+
+    sides: Sequence[int] | None = None
+    projected: int | None = None
+    selection: Sequence[Product] = ()
+
+
+def vision_products(vision: VisionConfig, layers: int, side: int | None = None) -> list[Product]:
+    """List the products of the patch embedding and the first ``layers`` layers of a vision tower on one image.
+
+    side: patches along a side of the image, by default those of the tower's own size.
+    """
+    patches = (side or vision.image_size // vision.patch_size) ** 2
     tokens = patches + (vision.model_type != "siglip_vision_model")  # CLIP's have a class token
     width, inner = vision.hidden_size, vision.intermediate_size
     layer = [linear(tokens, width, width)] * 4 + [attention(tokens, tokens, width, width)]
@@ -132,16 +168,40 @@ def prefill_products(
     image_tokens: int = 0,
     has_scheduler: bool = True,
     scored: int = 1,
+    late: LateReading | None = None,
+    encoding: ImageEncoding | None = None,
 ) -> Products:
-    """List all products of a prefill by part.
+    """List all products of a prefill by part; one of ``token_selection`` is there where image tokens are chosen.
 
     prompt_tokens: positions that enter the decoder, image tokens and latency token included. vision: the tower's
     config, of which ``vision_layers`` layers run on each image. image_tokens: positions that leave the projector, over
-    all images. scored: positions that get logits; generation needs those of the last one.
+    all images. scored: positions that get logits; generation needs those of the last one. late, encoding: of calls that
+    leave image tokens out.
     """
-    return {
-        "vision_tower": [] if vision is None else vision_products(vision, vision_layers) * num_images,
+    known = encoding or ImageEncoding()
+    sides: Sequence[int | None] = [None] * num_images if known.sides is None else known.sides
+    if known.projected is not None:
+        image_tokens = known.projected
+    tower = [] if vision is None else [vision_products(vision, vision_layers, side) for side in sides]
+    selection = [*known.selection, *(() if late is None else late.selection)]
+    products = {
+        "vision_tower": [product for image in tower for product in image],
         "projector": [] if projector is None else projector_products(projector, image_tokens),
-        **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored),
+        **decoder_products(config, units, plan, prompt_tokens, prompt_tokens, scored, late),
         "scheduler": scheduler_products(config, units) if has_scheduler else [],
     }
+    return {**products, "token_selection": selection} if selection or late is not None else products
+
+
+def fastv_products(config: DecoderConfig, positions: int) -> list[Product]:
+    """List the products of FastV's criterion: the last position's query against the keys of all ``positions``."""
+    queries, keys = (heads * head_size(config) for heads in (config.num_attention_heads, config.num_key_value_heads))
+    scores = Product(2 * positions * queries, positions * keys + queries)
+    return [linear(1, config.hidden_size, queries), linear(positions, config.hidden_size, keys), scores]
+
+
+def scorer_products(config: DecoderConfig, scorer: nn.Module, positions: int) -> list[Product]:
+    """List the products of a learned token scorer: its projections of ``positions`` and of the latency token."""
+    width: int = config.hidden_size
+    images, latency = (getattr(scorer, name).out_features for name in ("image_proj", "latency_proj"))
+    return [linear(positions, width, images), linear(1, width, latency), linear(positions, width, 1)]

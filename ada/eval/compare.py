@@ -26,6 +26,7 @@ class Pair:
 
     models: tuple[str, str]
     planner: str
+    image_tokens: str  # empty where the model's default
     budget: float
     title: str
     kind: str
@@ -40,6 +41,7 @@ class Pair:
             "model_a": self.models[0],
             "model_b": self.models[1],
             "planner": self.planner,
+            "image_tokens": self.image_tokens or None,
             "budget": self.budget,
             "set": self.title,
             "kind": self.kind,
@@ -122,11 +124,11 @@ def _same_questions(one: dict[str, Any], other: dict[str, Any], folders: tuple[P
 def _matched(
     one: dict[str, Any], other: dict[str, Any], folders: tuple[Path, Path]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pair runs of the same model, planner and budget; where each sweep has one model, its label does not matter."""
+    """Pair runs of the same model, planner, image tokens and budget; where each sweep has one model, any label goes."""
     single = all(len({run["model"] for run in marks["runs"]}) == 1 for marks in (one, other))
 
-    def key(run: dict[str, Any]) -> tuple[str, str, float]:
-        return ("" if single else run["model"], run["planner"], run["budget"])
+    def key(run: dict[str, Any]) -> tuple[str, str, str, float]:
+        return ("" if single else run["model"], run["planner"], run.get("image_tokens") or "", run["budget"])
 
     others = {key(run): run for run in other["runs"]}
     found = [(run, others[key(run)]) for run in one["runs"] if key(run) in others]
@@ -150,6 +152,7 @@ def _pairs(names: list[str], sets: dict[str, Any], a: dict[str, Any], b: dict[st
             yield Pair(
                 (a["model"], b["model"]),
                 a["planner"],
+                a.get("image_tokens") or "",
                 a["budget"],
                 sets[name]["title"],
                 kind or "all",
@@ -168,16 +171,17 @@ def to_markdown(pairs: list[Pair], folders: tuple[Path, Path]) -> str:
     """Make a table for each model, planner and budget."""
     groups: dict[tuple[Any, ...], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.models, pair.planner, pair.budget), []).append(pair)
+        groups.setdefault((pair.models, pair.planner, pair.image_tokens, pair.budget), []).append(pair)
     parts = [
         f"A is {folders[0]}, B is {folders[1]}. B - A in points with its 95 % interval, on the same questions; p by "
         "McNemar's exact test, in brackets adjusted for the number of lines of its table (Holm)."
     ]
-    for (models, planner, budget), own in groups.items():
+    for (models, planner, tokens, budget), own in groups.items():
         name = models[0] if models[0] == models[1] else f"{models[0]} and {models[1]}"
         lines = [["questions", "kind", "number", "A, %", "B, %", "B - A", "only A right", "only B right", "p"]]
         lines += [_line(pair) for pair in own]
-        parts.append(f"{name}, {planner}, budget {budget:g}\n\n{lines_of(lines)}")
+        name = ", ".join(part for part in (name, planner, tokens) if part)
+        parts.append(f"{name}, budget {budget:g}\n\n{lines_of(lines)}")
     return "\n\n".join(parts) + "\n"
 
 

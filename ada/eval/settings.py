@@ -1,4 +1,4 @@
-"""Settings of a sweep: how its questions are answered, and where everything is written."""
+"""Settings of a sweep and of a frontier: how questions are answered, and where everything is written."""
 
 from __future__ import annotations
 
@@ -41,3 +41,29 @@ class SweepSettings:
     def folder(self) -> Path:
         """The folder that the sweep writes to."""
         return self.out or Path("runs/sweep")
+
+
+@dataclass(frozen=True)
+class FrontierSettings:
+    """How the questions are answered.
+
+    Raises ``OptionError`` for numbers out of range.
+    """
+
+    out: Path = flag(Path("runs/frontier"), "folder for answers, table and figure (default: runs/frontier)")
+    limit: int | None = flag(None, "number of questions to ask, the file's first ones; by default all", metavar="N")
+    planner: str | None = flag(None, "what turns units into a plan; by default the one that the model was trained with")
+    token_selector: str | None = flag(
+        None, "which image tokens stay, as salient or salient/learned; by default as the model was trained"
+    )
+    conv_mode: str | None = flag(None, "conversation template; by default the one that the model was trained with")
+    batch_size: int = flag(64, "number of questions in a batch (default: 64)")
+    max_new_tokens: int = flag(16, "maximum length of an answer in tokens (default: 16)")
+    seed: int = flag(0, "seed of the random planner (default: 0)")
+    device: str | None = flag(None, "device to run on: cpu, cuda or mps; by default the fastest one available")
+
+    def __post_init__(self) -> None:
+        limits = {"limit": self.limit, "batch-size": self.batch_size, "max-new-tokens": self.max_new_tokens}
+        for name, value in limits.items():
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} is {value}; expected a whole number from 1 up")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ada.budget import LatencyBudget
 from ada.eval.answering.answer_all import ModelOutcome, answer_all
-from ada.eval.answering.model_specs import parse_model_specs, runs_of
+from ada.eval.answering.model_specs import parse_model_specs, runs_of, token_settings
 from ada.eval.compare import compare
 from ada.eval.questions.benchmarks import BENCHMARKS
 from ada.eval.questions.question_file import read_question_file
@@ -58,6 +58,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--planners", nargs="+", default=["learned,even,last,random"],
         help="planners that turn a budget into an execution plan, separated by commas or spaces "
         "(default: learned,even,last,random)",
+    )  # fmt: skip
+    models.add_argument(
+        "--image-tokens", nargs="+", default=[], metavar="AMOUNT",
+        help="amounts of image tokens to answer with, separated by commas or spaces, as all,50%%,50%%/25%%,auto; by "
+        "default as the model answers",
+    )  # fmt: skip
+    models.add_argument(
+        "--token-selectors", nargs="+", default=[], metavar="NAME",
+        help="what chooses the image tokens, separated by commas or spaces, as salient,divprune; by default as "
+        "the model answers",
     )  # fmt: skip
     add_dataclass_flags(parser, SweepSettings)
     given = sys.argv[1:] if arguments is None else arguments
@@ -108,6 +118,7 @@ def sweep(args: argparse.Namespace) -> str:
         planner_named(planner)
     _check_each_once("--budgets", [f"{budget.fraction:g}" for budget in budgets])
     _check_each_once("--planners", planners)
+    tokens = token_settings(_listed(args.image_tokens), _listed(args.token_selectors))
     bundled = [path for path in hooks().default_model_path() if path]
     specs = parse_model_specs(args.model_path or bundled)
     if args.question_file:
@@ -116,7 +127,7 @@ def sweep(args: argparse.Namespace) -> str:
         sets = suite_sets(args.suite, args.suite_data, args.suite_size, args.benchmarks)
     outcomes: dict[str, ModelOutcome] = {}
     for spec in specs:
-        outcomes[spec.label] = answer_all(spec, runs_of(spec, planners, budgets), sets, settings)
+        outcomes[spec.label] = answer_all(spec, runs_of(spec, planners, budgets, tokens), sets, settings)
     rows = make_rows(
         {label: outcome.family for label, outcome in outcomes.items()},
         {run: parts for outcome in outcomes.values() for run, parts in outcome.parts.items()},

@@ -6,9 +6,9 @@ that the call needs to remember. Nothing is kept on the model, so threads may ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,13 @@ from ada.scheduling.units import Units
 MakeGates = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 """The latency token's state as it enters layer P (B, D), or None without one, and the tunable units granted (B,) ->
 gates (B, N, 2, A)."""
+
+
+class LayerWatch(Protocol):
+    """Sees what enters each layer of a call, as the token scorer's training does."""
+
+    def see(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any], gates: torch.Tensor | None) -> None:
+        """Look at a layer before it runs on ``hidden`` (B, T, D); ``gates`` (B, 2, A) where it is scaled by them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Execution:
     granted: (rows,) tunable units. make_gates: the planner. token_position: (rows,), the latency tokens' column; None
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
     on_plan_due: called with the hidden states (B, T, D) as the plan is due; returns what is granted by then.
-    late_tokens: the image tokens that later layers read, where those are fewer.
+    late_tokens: the image tokens that later layers read, where those are fewer. watch: sees what enters each layer.
     """
 
     units: Units
@@ -53,6 +60,7 @@ class Execution:
     train: bool = False
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
     late_tokens: LateTokens | JoinedLateTokens | None = None
+    watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
     _actions: dict[int, LayerAction] = field(default_factory=dict, init=False)

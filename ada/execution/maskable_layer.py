@@ -50,6 +50,8 @@ class MaskableLayer(nn.Module):
         This is outside gradient checkpointing: the recomputed forward must see the gates that the first one saw.
         """
         action = RUN_DENSE if execution is None else execution.action(self, hidden_states)
+        if execution is not None and execution.watch is not None:
+            execution.watch.see(self, hidden_states, kwargs, action.gates)
 
         def run(hidden: torch.Tensor, **keywords: Any) -> torch.Tensor:
             # Gates go by position: reentrant checkpointing only carries gradients to positional tensors.

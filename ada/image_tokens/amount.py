@@ -5,33 +5,58 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llava.errors import OptionError
 
 EXPECTED = (
     "all, auto, a number of tokens such as 144, a percentage such as 25%, or two of these, as 50%/25%: those that "
-    "enter the decoder, and of all, those that its later layers read"
+    "enter the decoder, and of all, those that its later layers read; an amount of all images of a prompt has the word "
+    "shared after it, as 144 shared"
 )
+SHARED = " shared"
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many of an image's tokens stay: a number, or a share in (0, 1]; by default all."""
+    """How many of an image's tokens stay: a number, or a share in (0, 1]; by default all.
+
+    shared: it is an amount of the tokens of all images of a prompt.
+    """
 
     number: int | None = None
     share: float = 1.0
+    shared: bool = False
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all tokens stay, however many there are."""
+        return self.number is None and self.share == 1
 
     def of(self, tokens: int) -> int:
-        """Return how many of an image's ``tokens`` stay, at least one."""
+        """Return how many of ``tokens`` stay, at least one."""
         if self.number is not None:
             return min(self.number, tokens)
-        return max(1, math.floor(self.share * tokens + 1e-9))
+        return min(tokens, max(1, math.floor(self.share * tokens + 1e-9)))
+
+    def of_each(self, tokens: Sequence[int]) -> list[int]:
+        """Return how many of each image's ``tokens`` stay; shared amounts are shared out by their numbers."""
+        return shared_counts(self.of(sum(tokens)), tokens) if self.shared else [self.of(own) for own in tokens]
 
     def __str__(self) -> str:
+        shared = " shared" if self.shared else ""
         if self.number is not None:
-            return str(self.number)
-        return "all" if self.share == 1 else f"{100 * self.share:g}%"
+            return f"{self.number}{shared}"
+        return "all" if self.is_all else f"{100 * self.share:g}%{shared}"
+
+
+def shared_counts(total: int, tokens: Sequence[int]) -> list[int]:
+    """Share ``total`` out over images of so many ``tokens``, in proportion; each gets at least one."""
+    counts = [min(1, own) for own in tokens]
+    for _ in range(min(total, sum(tokens)) - sum(counts)):
+        shares = [(count + 0.5) / own if count < own else math.inf for count, own in zip(counts, tokens, strict=True)]
+        counts[shares.index(min(shares))] += 1  # Sainte-Lague's rule
+    return counts
 
 
 ALL = Amount()
@@ -73,6 +98,11 @@ ImageTokensLike = ImageTokens | int | str
 
 def _amount(value: object) -> Amount | None:
     """Read one amount; None for what is none."""
+    if isinstance(value, str) and value.strip().endswith(SHARED):
+        amount = _amount(value.strip().removesuffix(SHARED))
+        if amount is None or amount.shared:
+            return None
+        return amount if amount.is_all else replace(amount, shared=True)
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1:
         return Amount(number=int(value))
     text = value.strip() if isinstance(value, str) else ""

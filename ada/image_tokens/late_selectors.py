@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ada.cost.products import LateReading, fastv_products, scorer_products
+from ada.execution.attention_weights import attention_weights
 from ada.execution.late_tokens import LateSelector
 from llava.errors import OptionError
 
@@ -27,19 +29,8 @@ class FastV:
 
     def scores(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> torch.Tensor:
         """Return the last position's attention (B, T) to each column of ``hidden`` (B, T, D)."""
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        head = attention.head_dim
-        queries = attention.q_proj(normed[:, -1:]).unflatten(-1, (-1, head)).transpose(1, 2)
-        keys = attention.k_proj(normed).unflatten(-1, (-1, head)).transpose(1, 2)
-        cos, sin = (part[:, None] for part in keywords["position_embeddings"])
-        queries = _rotated(queries, cos[:, :, -1:], sin[:, :, -1:])
-        keys = _rotated(keys, cos, sin).repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
-        weights = (queries.float() @ keys.float().transpose(2, 3)) * attention.scaling
-        mask = keywords.get("attention_mask")
-        if mask is not None:
-            weights = weights.masked_fill(_hidden_columns(mask, weights.shape[-1]), -torch.inf)
-        scores: torch.Tensor = weights.softmax(dim=-1).mean(dim=1)[:, 0]
-        return scores
+        last = torch.full((len(hidden), 1), hidden.shape[1] - 1, device=hidden.device)
+        return attention_weights(layer, hidden, last, keywords).mean(dim=1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -66,6 +57,20 @@ class LearnedScorer:
 LATE_SELECTORS = ("fastv", "learned")
 
 
+def late_reading(name: str, model: Any, positions: int, late: int) -> LateReading:
+    """Return what the operations of a prompt of ``positions`` depend on, where later layers read ``late`` of them."""
+    if name == "fastv":
+        return LateReading(fastv_layer(model.config), late, fastv_products(model.config, positions))
+    return LateReading(
+        int(model.config.token_scorer_layer), late, scorer_products(model.config, model.token_scorer, positions)
+    )
+
+
+def fastv_layer(config: Any) -> int:
+    """Return the first layer that reads fewer tokens under FastV."""
+    return min(FASTV_LAYER, int(config.num_hidden_layers) - 1)
+
+
 def late_selector(name: str, model: Any, token_position: torch.Tensor | None) -> tuple[int, LateSelector]:
     """Return a late selector by name, and the first layer that reads what it keeps.
 
@@ -73,7 +78,7 @@ def late_selector(name: str, model: Any, token_position: torch.Tensor | None) ->
     name that is none, and for a model that has no scorer.
     """
     if name == "fastv":
-        first = min(FASTV_LAYER, model.config.num_hidden_layers - 1)
+        first = fastv_layer(model.config)
         return first, FastV(reads=first - 1)
     if name != "learned":
         raise OptionError(f"the late token selector is {name!r}; expected one of {', '.join(LATE_SELECTORS)}")
@@ -85,17 +90,3 @@ def late_selector(name: str, model: Any, token_position: torch.Tensor | None) ->
         )
     first = int(model.config.token_scorer_layer)
     return first, LearnedScorer(first, scorer, token_position)
-
-
-def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """States (B, H, T, d) under rotary positions (Su et al. 2021, arXiv 2104.09864), halves paired as in Llama."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def _hidden_columns(mask: torch.Tensor, width: int) -> torch.Tensor:
-    """Columns (B, 1, 1, T) that a prompt's last position does not see, of a mask in any form."""
-    if mask.dim() == 2:
-        return (mask == 0)[:, None, None, :width]
-    last = mask[:, :, -1:, :width]
-    return ~last if last.dtype == torch.bool else last < 0

@@ -62,6 +62,20 @@ def chosen_patches(attention: torch.Tensor, plus: bool = False, share: float | N
     return torch.cat([top, even[~torch.isin(even, top)]])
 
 
+def counted_patches(attention: torch.Tensor, count: int, plus: bool = False) -> torch.Tensor:
+    """Return the indices (count,) of the kept patches, ascending, where it is given how many they are.
+
+    attention: (n,). They are the most attended ones; of PruMerge+ one for every ``PLUS_DENSITY`` patches that are at
+    even distances among the others.
+    """
+    top = attention.topk(-(-count // (1 + PLUS_DENSITY)) if plus else count).indices
+    others = torch.ones_like(attention, dtype=torch.bool)
+    others[top] = False
+    rest, even = others.nonzero().flatten(), count - len(top)
+    steps = (2 * torch.arange(even, device=rest.device) + 1) * len(rest) // (2 * max(1, even))
+    return torch.cat([top, rest[steps]]).sort().values
+
+
 def merge(patches: Patches, chosen: torch.Tensor) -> torch.Tensor:
     """Return (k + 1, C): each of the ``chosen`` (k,) patches with its neighbours, then the sum of all others."""
     count, kept = len(patches.features), len(chosen)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from ada.image_tokens.amount import ALL, ImageTokens
+from ada.cost.products import ImageEncoding
+from ada.image_tokens.amount import ALL, ImageTokens, shared_counts
+from ada.image_tokens.encoded_images import images_of, with_gaps
 from ada.image_tokens.kept import with_kept_tokens
 from ada.image_tokens.selector_names import SelectorNames
-from ada.image_tokens.selectors import Candidates, TokenSelector, selector_named
+from ada.image_tokens.selectors import Candidates, selector_named
+from ada.image_tokens.shared_selection import select_shared
 from llava.errors import OptionError
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -21,12 +22,16 @@ from llava.model.multimodal.embedded_batch import EmbeddedBatch
 class RowTokens:
     """How many tokens of each of a row's images there are, enter the decoder, and are read by its later layers.
 
-    All are empty where it is not known where the row's image tokens are.
+    All are empty where it is not known where the row's image tokens are. shared: the images compete for ``front``, of
+    which only the sum is settled before the selection. encoding: what the front selector makes of the cost of encoding;
+    None where that is as ever.
     """
 
     all: tuple[int, ...] = ()
     front: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    shared: bool = False
+    encoding: ImageEncoding | None = None
 
     @property
     def left_out(self) -> int:
@@ -48,16 +53,31 @@ NO_IMAGE_TOKENS = RowTokens()
 
 def row_tokens(batch: EmbeddedBatch, amounts: Sequence[ImageTokens]) -> list[RowTokens]:
     """Return what stays of each row's images under its amount, which must not be ``auto``."""
-    spans = [()] * len(amounts) if batch.image_spans is None else batch.image_spans
+    if batch.image_spans is None:
+        return [NO_IMAGE_TOKENS] * len(amounts)
     rows = []
-    for own, amount in zip(spans, amounts, strict=True):
-        lengths = tuple(len(span) for span in own)
-        front = tuple(amount.front.of(length) for length in lengths)
+    for spans, images, amount in zip(batch.image_spans, images_of(batch), amounts, strict=True):
+        few = any(image.positions is not None for image in images)  # as they were encoded
+        entering = tuple(len(span) for span in spans)
+        lengths = tuple(image.total for image in images) if few else entering
+        front = entering if few else tuple(amount.front.of_each(lengths))
         late = front
         if amount.late is not None:
-            late = tuple(min(amount.late.of(length), kept) for length, kept in zip(lengths, front, strict=True))
-        rows.append(RowTokens(lengths, front, late))
+            late = tuple(min(pair) for pair in zip(amount.late.of_each(lengths), front, strict=True))
+        rows.append(RowTokens(lengths, front, late, amount.front.shared and not few))
     return rows
+
+
+def as_selected(batch: EmbeddedBatch, rows: list[RowTokens]) -> list[RowTokens]:
+    """Return ``rows`` with what each image has in ``batch``, after the selection over images that share an amount."""
+    if batch.image_spans is None:
+        return rows
+    settled = []
+    for row, spans in zip(rows, batch.image_spans, strict=True):
+        front = tuple(len(span) for span in spans)
+        late = front if row.late == row.front else tuple(shared_counts(sum(row.late), front))
+        settled.append(replace(row, front=front, late=late) if row.shared else row)
+    return settled
 
 
 def for_selectors(amounts: Sequence[ImageTokens], names: SelectorNames) -> Sequence[ImageTokens]:
@@ -74,16 +94,19 @@ def with_selected_tokens(
 
     A batch of which all stays is returned as it is.
     """
+    batch, kept = with_gaps(batch), []
     if batch.image_spans is None or all(row.front == row.all for row in rows):
         return batch
-    choose = selector_named(selector)
-    kept = [
-        [
-            _selected(embeds[span.start : span.end].detach(), keep, choose)
-            for span, keep in zip(own, row.front, strict=True)
+    for embeds, spans, images, row in zip(batch.embeds, batch.image_spans, images_of(batch), rows, strict=True):
+        candidates = [
+            Candidates(
+                embeds[span.start : span.end].detach(),
+                image.cells[: len(span)].to(embeds.device),
+                None if image.class_attention is None else image.class_attention[: len(span)].to(embeds.device),
+            )
+            for span, image in zip(spans, images, strict=True)
         ]
-        for embeds, own, row in zip(batch.embeds, batch.image_spans, rows, strict=True)
-    ]
+        kept.append(_selected(candidates, row, selector))
     return with_kept_tokens(batch, kept, padding_side)
 
 
@@ -95,17 +118,12 @@ def check_columns_known(batch: EmbeddedBatch, amounts: Sequence[ImageTokens]) ->
         )
 
 
-def _selected(features: torch.Tensor, keep: int, selector: TokenSelector) -> torch.Tensor:
-    if keep == len(features):
-        return torch.arange(keep, device=features.device)
-    return selector(Candidates(features, cells_of(len(features)).to(features.device)), keep)
-
-
-def cells_of(tokens: int) -> torch.Tensor:
-    """Return row and column (n, 2) of each of an image's tokens, which are read line by line.
-
-    Those of an image that is no square of patches, as one of several crops, are taken for one line.
-    """
-    side = math.isqrt(tokens)
-    rows, columns = (side, side) if side * side == tokens else (1, tokens)
-    return torch.tensor(list(itertools.product(range(rows), range(columns))), dtype=torch.float32)
+def _selected(images: Sequence[Candidates], row: RowTokens, selector: str) -> list[torch.Tensor]:
+    """Return the indices (k_i,) of the tokens of a row's images that stay."""
+    if row.shared and sum(row.front) < sum(row.all):
+        return select_shared(images, sum(row.front), selector)
+    choose = selector_named(selector)
+    return [
+        torch.arange(keep, device=image.features.device) if keep == len(image) else choose(image, keep)
+        for image, keep in zip(images, row.front, strict=True)
+    ]

@@ -1,6 +1,7 @@
 """Selects the image tokens of one image that the decoder reads, by nothing but the image: selectors without training.
 
-Each takes the candidates and a number, and returns the indices of so many of them, in ascending order.
+Each takes the candidates and a number, and returns the indices of so many of them, in ascending order. Shrinking and
+PruMerge act as images are encoded (``encoding.py``), so that nothing is left to be chosen after it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ class Candidates:
     """The n image tokens of one image, before any is left out.
 
     features: (n, D), projected into the decoder's space. cells: (n, 2), row and column of each token's centre on the
-    image, in any unit.
+    image, in any unit. class_attention: (n,), what the vision tower's class token gives to each; None where it was not
+    read.
     """
 
     features: torch.Tensor
     cells: torch.Tensor
+    class_attention: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -49,9 +52,15 @@ def select_salient(candidates: Candidates, keep: int) -> torch.Tensor:
 
     Those are the ones of the least cosine to the mean of the image's projected features.
     """
-    features = candidates.features.float()
-    similarity = functional.cosine_similarity(features, features.mean(dim=0, keepdim=True), dim=-1)
-    return similarity.topk(keep, largest=False).indices.sort().values
+    return _highest(salience(candidates), keep)
+
+
+def select_attended(candidates: Candidates, keep: int) -> torch.Tensor:
+    """Return the indices (k,) of the tokens that the vision tower's class token attends to most.
+
+    Raises OptionError where the images were not encoded for this selector.
+    """
+    return _highest(attended(candidates), keep)
 
 
 def select_diverse(candidates: Candidates, keep: int) -> torch.Tensor:
@@ -63,28 +72,69 @@ def select_diverse(candidates: Candidates, keep: int) -> torch.Tensor:
     return spread(1 - unit @ unit.T, keep)
 
 
-def spread(distances: torch.Tensor, keep: int) -> torch.Tensor:
+def keep_encoded(candidates: Candidates, keep: int) -> torch.Tensor:
+    """Return the indices of all candidates (n,), which were made few as the image was encoded.
+
+    Raises OptionError where it was not encoded so.
+    """
+    if keep != len(candidates):
+        raise OptionError(
+            "the token selectors shrink and prumerge act as images are encoded; give embed() image_tokens and "
+            "token_selector too, or choose another selector"
+        )
+    return torch.arange(keep, device=candidates.features.device)
+
+
+def salience(candidates: Candidates) -> torch.Tensor:
+    """Return how unlike the image each token is (n,): minus the cosine to the mean of its features."""
+    features = candidates.features.float()
+    return -functional.cosine_similarity(features, features.mean(dim=0, keepdim=True), dim=-1)
+
+
+def attended(candidates: Candidates) -> torch.Tensor:
+    """Return what the class token gives to each token (n,), in means of the image. Raises OptionError, as above."""
+    scores = candidates.class_attention
+    if scores is None:
+        raise OptionError(
+            "the token selector is 'cls', and what the vision tower's class token attends to was not read as the "
+            "images were encoded; give embed() image_tokens and token_selector too, or choose salient, divprune or grid"
+        )
+    return scores.float() / scores.float().mean()
+
+
+def _highest(scores: torch.Tensor, keep: int) -> torch.Tensor:
+    return scores.topk(keep).indices.sort().values
+
+
+def spread(distances: torch.Tensor, keep: int, start: torch.Tensor | None = None) -> torch.Tensor:
     """Return ``keep`` (k) indices (k,) of points that are far from each other, chosen greedily.
 
     distances: (n, n), symmetric. The first point has the greatest distance to its nearest neighbour; each further one
-    has the greatest distance to the nearest of those that are chosen.
+    has the greatest distance to the nearest of those that are chosen. start: indices that are chosen already.
     """
-    others = distances.clone()
-    others.fill_diagonal_(torch.inf)
-    nearest = others.min(dim=1).values if len(distances) > 1 else others[0]
     chosen = torch.zeros(len(distances), dtype=torch.bool, device=distances.device)
-    for step in range(keep):
+    if start is None:
+        others = distances.clone()
+        others.fill_diagonal_(torch.inf)
+        start = (others.min(dim=1).values if len(distances) > 1 else others[0]).argmax()[None]
+    chosen[start] = True
+    nearest = distances[start].min(dim=0).values
+    for _ in range(keep - len(start)):
         index = nearest.masked_fill(chosen, -torch.inf).argmax()
         chosen[index] = True
-        nearest = distances[index] if step == 0 else torch.minimum(nearest, distances[index])
+        nearest = torch.minimum(nearest, distances[index])
     return chosen.nonzero().flatten()
 
 
 SELECTORS: dict[str, TokenSelector] = {
     "random": select_random,
     "grid": select_grid,
+    "cls": select_attended,
     "salient": select_salient,
     "divprune": select_diverse,
+    "prumerge": keep_encoded,
+    "prumerge+": keep_encoded,
+    "shrink": keep_encoded,
 }
 
 

@@ -3,51 +3,67 @@
 from __future__ import annotations
 
 from ada.budget import LatencyBudget, TimeBudget
+from ada.frontier.share import PrefillShare, PromptTokens
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.scheduling.units import Units
 from llava.errors import OptionError
 
 
 def granted_units(
-    units: Units,
+    share: PrefillShare,
     predictor: TTFTPredictor | None,
     budget: LatencyBudget | TimeBudget | None,
-    num_tokens: int,
+    tokens: PromptTokens,
     num_images: int,
     strict: bool = False,
     elapsed: Elapsed = NO_TIME_ELAPSED,
 ) -> int:
     """Return the tunable units under one budget: as many as fit, 0 where not even the prefix does, all without one.
 
-    num_tokens: positions of the prompt, image tokens and latency token included; num_images: that the vision tower
-    sees; elapsed: what of a time budget has passed. Raises OptionError for a time without a calibration, and, where
-    ``strict``, for a budget that even the cheapest plan exceeds.
+    tokens: positions of the prompt, latency token included; num_images: that the vision tower sees; elapsed: what of a
+    time budget has passed. Raises OptionError for a time without a calibration, and, where ``strict``, for a budget
+    that even the cheapest plan exceeds.
     """
     if budget is None:
-        return units.tunable
+        return share.units.tunable
     if isinstance(budget, LatencyBudget):
         if strict:
-            refuse_unreachable(units, budget)
-        return units.granted(budget.fraction)
-    if predictor is None:
-        raise OptionError(
-            f"--latency-budget is {budget}: a time needs a calibration of this device; run python -m ada.calibrate"
-        )
-    minimum = predictor.first_token_ms(Workload(num_tokens, 0, num_images), elapsed)
+            refuse_unreachable(share, budget, tokens)
+        return share.granted(budget.fraction, tokens)
+    predictor = needed_predictor(predictor, budget)
+    prompt = workload_of(share, tokens, num_images)
+    minimum = predictor.first_token_ms(prompt, elapsed)
     if strict and minimum > budget.milliseconds:
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least "
             f"{minimum:.4g} ms here"
         )
-    return predictor.units_within(budget.milliseconds, num_tokens, num_images, elapsed)
+    return predictor.units_within(budget.milliseconds, prompt, elapsed)
 
 
-def refuse_unreachable(units: Units, budget: LatencyBudget) -> None:
-    """Raise OptionError, with the minimum reachable budget, where even the cheapest plan is over ``budget``."""
-    if budget.fraction < units.fraction(0):
-        minimum = -(-units.prefix * 10_000 // units.total) / 10_000  # rounded up: a value that is accepted
+def workload_of(share: PrefillShare, tokens: PromptTokens, num_images: int, num_units: int = 0) -> Workload:
+    """Return what a prompt's time is predicted for, under ``num_units`` tunable units."""
+    late_from_prefix = share.first_late_layer <= share.units.num_prefix_layers
+    return Workload.of(tokens, num_units, num_images, late_from_prefix)
+
+
+def needed_predictor(predictor: TTFTPredictor | None, budget: TimeBudget) -> TTFTPredictor:
+    """Return the predictor that a time needs. Raises OptionError where there is none."""
+    if predictor is None:
         raise OptionError(
-            f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
-            f"{units.num_prefix_layers} of its {units.num_layers} layers; the minimum reachable budget is {minimum:g}"
+            f"--latency-budget is {budget}: a time needs a calibration of this device; run python -m ada.calibrate"
         )
+    return predictor
+
+
+def refuse_unreachable(share: PrefillShare, budget: LatencyBudget, tokens: PromptTokens) -> None:
+    """Raise OptionError, with the minimum reachable budget, where even the cheapest plan is over ``budget``."""
+    units = share.units
+    if share.is_within(budget.fraction, tokens, 0):
+        return
+    read = "" if tokens.late == tokens.full else f" on {tokens.front} of its {tokens.full} positions"
+    raise OptionError(
+        f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
+        f"{units.num_prefix_layers} of its {units.num_layers} layers{read}; the minimum reachable budget is "
+        f"{share.minimum(tokens):g}"
+    )

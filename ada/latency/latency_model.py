@@ -1,17 +1,21 @@
 """Models the time of a prefill and of a decode step as a sum of terms with coefficients >= 0.
 
 The plan is made in the middle of a prefill, so its time has two parts: up to the plan, which no plan changes, and from
-there to the first token. With T positions in the prompt, C in the context, p images; of the decoder's units the share s
-that a plan runs in addition to the prefix, in n layers; and g, the share that runs in narrow layers, which are cut when
-a plan is new (kind H):
+there to the first token. With T positions that enter the decoder, of which its layers after the prefix read R, C in the
+context, p images, of which q lose tokens before the decoder; of the decoder's units the share s that a plan runs in
+addition to the prefix, in n layers; g, the share that runs in narrow layers, which are cut when a plan is new (kind H);
+and r, 1 where R < T:
 
-    plan  = a + b p + c T + f T^2
-    rest  = a + c T + l n + d s + e T s + f T^2 s + h g
+    plan  = a + b p + c T + f T^2 + i q
+    rest  = a + c R + l n + d s + e R s + f R^2 s + h g + i r
     token = a + l n + d s + f C s + h g                       (s and n with the prefix)
 
 a: starting; b: vision tower and projector; c: what grows with the prompt alone, in ``plan`` the prefix's matrix
 products; l: calling a layer, however little of it runs; d: reading the weights; e: the matrix products; f: attention;
-h: copying kept weights, and in decode what narrow layers take more than dense ones.
+h: copying kept weights, and in decode what narrow layers take more than dense ones; i: selecting image tokens.
+
+Where fewer tokens are read from a prefix layer on, ``plan`` counts more than runs there; where from a layer after P on,
+R is to be T (``Workload.of``): either prediction is on the safe side. A decode step attends to all C columns.
 """
 
 from __future__ import annotations
@@ -23,22 +27,44 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from ada.frontier.share import PromptTokens
 from ada.scheduling.units import Units
 
-PLAN_TERMS = ("start", "image", "position", "attention")
-REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow")
+PLAN_TERMS = ("start", "image", "position", "attention", "selection")
+REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow", "selection")
 DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a prediction is made for: positions of the prompt (image tokens and latency token included), tunable units
-    in addition to the prefix, and images.
+    """What a prediction is made for: positions that enter the decoder (image tokens and latency token included),
+    tunable units in addition to the prefix, and images.
+
+    late_tokens: positions that the layers after the prefix read, None for all; num_selected: images of which tokens are
+    left out before the decoder.
     """
 
     num_tokens: int
     num_units: int
     num_images: int
+    late_tokens: int | None = None
+    num_selected: int = 0
+
+    @classmethod
+    def of(cls, tokens: PromptTokens, num_units: int, num_images: int, late_from_prefix: bool = True) -> Workload:
+        """Return the workload of a prompt.
+
+        num_images: that the vision tower sees. late_from_prefix: later layers read fewer tokens from layer P on, or
+        before it; if not, the layers after the prefix are taken to read all that enter.
+        """
+        late = tokens.late if late_from_prefix and tokens.late < tokens.front else None
+        selected = num_images if tokens.front < tokens.full else 0
+        return cls(tokens.front, num_units, num_images, late, selected)
+
+    @property
+    def rest_tokens(self) -> int:
+        """Positions that the layers after the prefix read."""
+        return self.num_tokens if self.late_tokens is None else self.late_tokens
 
 
 class PrefillTiming(NamedTuple):
@@ -78,13 +104,16 @@ class LatencyModel:
 
 def plan_terms(workload: Workload) -> list[float]:
     """Return the factors of the coefficients of ``PLAN_TERMS``."""
-    return [1.0, workload.num_images, workload.num_tokens, workload.num_tokens**2]
+    tokens = workload.num_tokens
+    return [1.0, workload.num_images, tokens, tokens**2, workload.num_selected]
 
 
 def rest_terms(workload: Workload, units: Units) -> list[float]:
     """Return the factors of the coefficients of ``REST_TERMS``."""
-    tokens, share, narrow = workload.num_tokens, workload.num_units / units.total, _narrow_share(workload, units)
-    return [1.0, tokens, _tunable_layers(workload, units), share, tokens * share, tokens**2 * share, narrow]
+    tokens, share = workload.rest_tokens, workload.num_units / units.total
+    layers, narrow = _tunable_layers(workload, units), _narrow_share(workload, units)
+    selects = float(tokens < workload.num_tokens)
+    return [1.0, tokens, layers, share, tokens * share, tokens**2 * share, narrow, selects]
 
 
 def decode_terms(workload: Workload, units: Units) -> list[float]:

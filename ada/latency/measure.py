@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
-from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of
+from ada.image_tokens.amount import ALL, ALL_IMAGE_TOKENS, Amount, ImageTokens
+from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of, image_tokens_read
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
 from ada.latency.latency_model import (
     LatencyModel,
@@ -90,7 +91,9 @@ class ModelTimer:
         output = model.generate(
             self._token_ids(workload).to(model.device),
             images=self._pixels(workload),
-            latency_budget=budget or model.units.fraction(workload.num_units),
+            latency_budget=budget,
+            granted_units=torch.tensor([workload.num_units]) if budget is None else None,
+            image_tokens=self._image_tokens(workload),
             ttft_predictor=predictor,
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
@@ -111,10 +114,18 @@ class ModelTimer:
 
     def _token_ids(self, workload: Workload) -> torch.Tensor:
         """Draw a prompt (1, t) that becomes ``workload.num_tokens`` positions, with its images after the first id."""
-        image_tokens = workload.num_images * image_tokens_of(self.model)
+        image_tokens = workload.num_images * image_tokens_read(workload, image_tokens_of(self.model))[0]
         text = workload.num_tokens - image_tokens - (self.model.scheduler is not None)  # and the latency token
         ids = torch.randint(3, self.model.config.vocab_size - 1, (1, text), generator=self.rng)
         return torch.cat([ids[:, :1], torch.full((1, workload.num_images), IMAGE_TOKEN_INDEX), ids[:, 1:]], dim=1)
+
+    def _image_tokens(self, workload: Workload) -> ImageTokens:
+        """Return how many tokens of an image the workload reads."""
+        if not workload.num_images:
+            return ALL_IMAGE_TOKENS
+        front, late = image_tokens_read(workload, image_tokens_of(self.model))
+        entering = Amount(front) if workload.num_selected else ALL
+        return ImageTokens(entering, Amount(late) if late < front else None)
 
     def _pixels(self, workload: Workload) -> torch.Tensor | None:
         """Draw the images' pixels (num_images, 3, S, S)."""

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left
 from collections import deque
+from dataclasses import replace
 
 from ada.latency.device_profile import TARGET_QUANTILE, Profile
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, PrefillTiming, Workload
@@ -82,13 +84,18 @@ class TTFTPredictor:
         """Return the median inter-token latency in milliseconds; ``workload.num_tokens`` is the context."""
         return self.profile.latency_model.inter_token_ms(workload, self.units)
 
-    def units_within(
-        self, milliseconds: float, num_tokens: int, num_images: int, elapsed: Elapsed = NO_TIME_ELAPSED
-    ) -> int:
-        """Return the maximum of tunable units whose predicted p95 fits; 0 where not even the prefix does."""
-        grid = range(self.units.tunable, 0, -1)
-        fits = (n for n in grid if self.first_token_ms(Workload(num_tokens, n, num_images), elapsed) <= milliseconds)
-        return next(fits, 0)
+    def units_within(self, milliseconds: float, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> int:
+        """Return the maximum of tunable units whose predicted p95 fits; 0 where not even the prefix does.
+
+        workload: what is asked, whose own units do not count.
+        """
+
+        def fits(num_units: int) -> bool:
+            return self.first_token_ms(replace(workload, num_units=num_units), elapsed) <= milliseconds
+
+        if fits(self.units.tunable):  # it cuts no layers, and may take less than what is a little smaller
+            return self.units.tunable
+        return max(0, bisect_left(range(self.units.tunable), True, key=lambda num_units: not fits(num_units)) - 1)
 
     def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
         """Learn from an answer; ``expected`` is what the calibration predicts for it."""

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ada.budget import Budget, LatencyBudget, TimeBudget
-from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.cost.flops import Flops
 from ada.execution.call_state import Execution
 from ada.execution.narrow_layers import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
+from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.reading import Reading
+from ada.model.row_cost import RowCost, costs_of
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -29,48 +32,6 @@ ALIASES = {
 
 
 @dataclass(frozen=True)
-class RowCost:
-    """What the cost of one row's answer depends on, apart from its plan.
-
-    prompt_tokens: as they entered the decoder: image tokens, latency token and padding included; padding: of these,
-    what a batch put before the row; num_images: that the vision tower saw, crops counted; scored: positions that got
-    logits; image_tokens: how many there are and are read.
-    """
-
-    prompt_tokens: int
-    padding: int = 0
-    num_images: int = 0
-    scored: int = 1
-    image_tokens: RowTokens = NO_IMAGE_TOKENS
-
-    def alone(self) -> RowCost:
-        """Return the same row as if it were asked alone: without padding."""
-        return replace(self, prompt_tokens=self.prompt_tokens - self.padding, padding=0)
-
-    def workload(self, num_units: int) -> Workload:
-        """Return what a time is predicted for, under ``num_units`` tunable units."""
-        return Workload(self.prompt_tokens, num_units, self.num_images)
-
-    def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
-        """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""
-        tower = model.get_vision_tower() if self.num_images else None
-        prefill = prefill_flops(
-            model.config,
-            model.units,
-            ran,
-            self.prompt_tokens,
-            num_images=self.num_images * (1 if tower is None else tower.crops_per_image),
-            vision=None if tower is None else tower.config,
-            vision_layers=0 if tower is None else tower.layers_run,
-            projector=None if tower is None else model.get_model().mm_projector,
-            image_tokens=0 if tower is None else self.num_images * tower.num_image_tokens,
-            has_scheduler=model.scheduler is not None,
-            scored=self.scored,
-        )
-        return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1)
-
-
-@dataclass(frozen=True)
 class BudgetReport:
     """One answer's budget and plan. Fractions are of the decoder's units; operations are floating-point ones.
 
@@ -80,6 +41,7 @@ class BudgetReport:
 
     requested: float | None
     granted: float
+    prefill_share: float  # of the language model's prefill at all image tokens and layers: what a budget is a share of
     budget_met: bool
     layers: tuple[int, int]  # run, of
     heads: tuple[int, int]  # run, of; key-value groups with grouped-query attention
@@ -93,6 +55,7 @@ class BudgetReport:
     padding: int = 0  # of the prompt_tokens, those that a batch put before the row
     num_images: int = 0  # that the vision tower saw, crops counted
     image_tokens: RowTokens = NO_IMAGE_TOKENS  # how many there are of each image, and how many are read
+    late_selector: str | None = None  # what chose the image tokens of later layers
     requested_ms: float | None = None  # time to first token, where the budget was a time
     preprocess_ms: float = 0.0  # from the question to the call: tokenizing, reading images
     to_plan_ms: float | None = None  # from the call until the plan was made
@@ -122,7 +85,7 @@ class BudgetReport:
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {requested}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
         if self.image_tokens.late != self.image_tokens.all:
-            parts.insert(1, self.image_tokens.summary())
+            parts.insert(1, f"{self.image_tokens.summary()}, share {self.prefill_share:.3g}")
         if self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         return " | ".join([*parts, self.masking] if self.masking else parts)
@@ -139,22 +102,21 @@ def describe(
     execution: Execution,
     batch: EmbeddedBatch,
     predictor: TTFTPredictor | None,
-    image_tokens: Sequence[RowTokens],
+    reading: Reading,
     elapsed: Elapsed = NO_TIME_ELAPSED,
     scored: int = 1,
 ) -> None:
     """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
-    image_tokens: of each row; scored: positions of each row that got logits; the others as ``report`` takes them.
+    batch: what was read of the prompts, latency tokens included; reading: how much of them that is; scored: positions
+    of each row that got logits; the others as ``report`` takes them.
     """
-    rows, mask = len(budgets), batch.attention_mask
+    rows = len(budgets)
     plans = execution.finish(rows)
-    padding = [0] * rows if mask is None else (mask == 0).sum(dim=1).tolist()
-    costs = [
-        RowCost(batch.width, own, images, scored, tokens)
-        for own, images, tokens in zip(padding, batch.images_per_row, image_tokens, strict=True)
+    costs = costs_of(batch, reading, scored)
+    reports = [
+        report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]
-    reports = [report(model, budgets[row], execution, row, costs[row], predictor, elapsed) for row in range(rows)]
     output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 
@@ -165,25 +127,30 @@ def report(
     execution: Execution,
     row: int,
     cost: RowCost,
+    reading: Reading,
     predictor: TTFTPredictor | None = None,
     elapsed: Elapsed = NO_TIME_ELAPSED,
 ) -> BudgetReport:
     """Return the report on one row of what ``execution`` did.
 
-    predictor: this device's calibration, None where there is none; elapsed: what of a time budget had passed.
+    cost, reading: of what was read. predictor: this device's calibration, None where there is none; elapsed: what of a
+    time budget had passed.
     """
     units, width = model.units, model.config.intermediate_size
     plan, masked, granted = execution.finish(row + 1)[row], execution.masked_layers, int(execution.granted[row])
+    tokens = reading.prompts[row]
     switches = plan.num_switches * len(plan.layers)
     prefill, decode = cost.flops(model, plan.with_dense(masked))
-    fraction = units.fraction(granted)
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time_ms = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(predictor, cost.workload(granted), elapsed)
-    met = (share is None or fraction <= share) and (time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms)
+    times = _times(predictor, workload_of(reading.share, tokens, cost.num_images, granted), elapsed)
+    met = (share is None or reading.share.is_within(share, tokens, granted)) and (
+        time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms
+    )
     return BudgetReport(
         requested=share,
-        granted=fraction,
+        granted=units.fraction(granted),
+        prefill_share=reading.share.of_prefill(tokens, granted),
         budget_met=met,
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
@@ -197,6 +164,7 @@ def report(
         padding=cost.padding,
         num_images=cost.num_images,
         image_tokens=cost.image_tokens,
+        late_selector=cost.late_selector,
         requested_ms=time_ms,
         preprocess_ms=elapsed.preprocess_ms,
         to_plan_ms=elapsed.to_plan_ms,
@@ -217,8 +185,13 @@ def asked_alone(
         for index, layer in enumerate(plan.layers)
         if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
     )
-    tokens = batched.image_tokens
-    cost = RowCost(batched.prompt_tokens, batched.padding, batched.num_images, image_tokens=tokens).alone()
+    cost = RowCost(
+        batched.prompt_tokens,
+        batched.padding,
+        batched.num_images,
+        image_tokens=batched.image_tokens,
+        late_selector=batched.late_selector,
+    ).alone()
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     return replace(
         batched,
@@ -228,9 +201,10 @@ def asked_alone(
         prefill_flops=prefill,
         decode_flops=decode,
         padding=0,
+        late_selector=cost.late_selector,
         preprocess_ms=0.0,
         to_plan_ms=None,
-        **_times(predictor, cost.workload(model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
+        **_times(predictor, cost.workload(model, model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
     )
 
 

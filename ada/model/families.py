@@ -48,5 +48,5 @@ def make_adaptive(model: Any, kind: str = "H", num_prefix_layers: int | None = N
     config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)
     config.scheduler_rank = next(r for r in (8, 4, 2, 1) if config.num_key_value_heads % r == 0)
     model.__class__ = adaptive
-    model.scheduler = None
+    model.scheduler = model.token_scorer = None
     model.install_plans()

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 
 from ada.budget import Budget, BudgetLike, budgets_of_rows
+from ada.frontier.share import PrefillShare, PromptTokens
 from ada.latency.grant import granted_units
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.scheduling.latency_token import token_position
+from ada.model.reading import Reading
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
-from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
 class GrantsUnits:
     """Mixed in before an adaptive model: turns budgets into units."""
 
+    config: Any
     units: Units
     scheduler: Any
     device: Any
@@ -37,22 +38,39 @@ class GrantsUnits:
     ) -> torch.Tensor:
         """Return tunable units (rows,), int64, under one budget or one a row; all of them where none is given.
 
+        All image tokens are read, so shares of the prefill are fractions of units.
+
         num_tokens: positions of the prompt without the latency token, and num_images: images of each row, which a time
         budget needs; the others as ``ada.latency.grant.granted_units`` takes them.
         """
         width = num_tokens + (self.scheduler is not None)  # and the latency token
+        share, tokens = PrefillShare.of(self.config, self.units), PromptTokens.all_of(max(1, width))
         units = [
-            granted_units(self.units, ttft_predictor, one, width, images, strict, elapsed)
+            granted_units(share, ttft_predictor, one, tokens, images, strict, elapsed)
             for one, images in zip(budgets_of_rows(budget, rows), num_images or [0] * rows, strict=True)
         ]
         return torch.tensor(units, device=self.device)
 
+    def grant_reading(
+        self,
+        reading: Reading,
+        budgets: Sequence[Budget | None],
+        ttft_predictor: TTFTPredictor | None = None,
+        strict: bool = False,
+        elapsed: Elapsed = NO_TIME_ELAPSED,
+    ) -> torch.Tensor:
+        """Return tunable units (rows,), int64, of prompts as they are read, under a budget a row."""
+        rows = zip(budgets, reading.prompts, reading.batch.images_per_row, strict=True)
+        units = [
+            granted_units(reading.share, ttft_predictor, budget, tokens, images, strict, elapsed)
+            for budget, tokens, images in rows
+        ]
+        return torch.tensor(units, device=self.device)
+
     def _granted_in_forward(
-        self, batch: EmbeddedBatch, budgets: Sequence[Budget | None], predictor: TTFTPredictor | None
+        self, reading: Reading, budgets: Sequence[Budget | None], predictor: TTFTPredictor | None
     ) -> torch.Tensor:
         """Units (B,) under ``budgets``; in training without any, random ones on the whole grid."""
-        rows = len(budgets)
         if self.training and all(budget is None for budget in budgets):
-            return Draws.at_random().integers(0, self.units.tunable, rows).to(self.device)
-        prompt = int(token_position(batch).max())  # as ``generate`` would see it, without the answer
-        return self.grant(budgets, rows, prompt, batch.images_per_row, ttft_predictor=predictor)
+            return Draws.at_random().integers(0, self.units.tunable, len(budgets)).to(self.device)
+        return self.grant_reading(reading, budgets, predictor)

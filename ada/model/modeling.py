@@ -13,10 +13,13 @@ from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
+from ada.image_tokens.answer_attention import AnswerAttention
+from ada.image_tokens.encoding import EncodesImages
 from ada.image_tokens.kept import kept_indices, position_gaps
-from ada.image_tokens.merged_images import MergesImageTokens
+from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
-from ada.latency.latency_model import NO_TIME_ELAPSED, Workload
+from ada.latency.grant import workload_of
+from ada.latency.latency_model import NO_TIME_ELAPSED
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
@@ -40,15 +43,16 @@ from llava.token_clock import TokenClock
 MIN_CACHE_BYTES = 256 << 20
 
 
-class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCausalLM):
+class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
-    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler")
+    never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         check_token_selecting(config)
         self.scheduler: Scheduler | None = Scheduler(Units.of(config), config.hidden_size)
+        self.token_scorer: TokenScorer | None = scorer_of(config)
         self.install_plans()
         self.post_init()
 
@@ -82,6 +86,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         noise: Noise | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
+        learn_token_scores: bool = False,
         execution: Execution | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -92,7 +97,8 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the ``labels`` of the logits' positions and,
         outside training mode, ``execution_plan`` and ``report`` as ``generate``'s. ``granted_units`` (B,) grants units
         directly, and ``noise`` is that of the draws; in training, where neither they nor a budget are given, both are
-        random. ``execution`` belongs to the steps of a running generation.
+        random. ``learn_token_scores``: the loss is the token scorer's, not the labels'. ``execution`` belongs to the
+        steps of a running generation.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -101,34 +107,36 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
         learns = self.training and self.scheduler is not None
         planned = learns or latency_budget is not None or granted_units is not None
-        if execution is not None or not (planned or image_tokens is not None):
+        if execution is not None or not (planned or image_tokens is not None or token_selector is not None):
             return super().forward(
                 input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
         if inputs_embeds is not None:
             batch = EmbeddedBatch(inputs_embeds, **prompt)
         elif input_ids is not None:
-            batch = self.embed(input_ids, **prompt, **pixels)
+            batch = self.embed(input_ids, **prompt, **pixels, image_tokens=image_tokens, token_selector=token_selector)
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, padding_side="right")
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, "right", ttft_predictor)
         batch = reading.batch
         inputs: dict[str, Any] = batch.inputs() | others
         if not (planned or reading.late):
             return super().forward(**inputs)
         if granted_units is None:
-            granted_units = self._granted_in_forward(batch, budgets, ttft_predictor)
+            granted_units = self._granted_in_forward(reading, budgets, ttft_predictor)
         batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
         inputs = batch.inputs() | others
+        answer = AnswerAttention.of(batch, execution.token_position, self.config) if learn_token_scores else None
+        execution.watch = answer
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
+        if answer is not None:
+            outputs.loss = answer.loss(self.token_scorer, kwargs.get("num_items_in_batch"))
         if not self.training:
-            describe(
-                outputs, self, budgets, execution, batch, ttft_predictor, reading.rows, scored=outputs.logits.shape[1]
-            )
+            describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
         return outputs
 
     @torch.no_grad()
@@ -152,7 +160,8 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         device's calibration, which a time budget needs, and which learns from the call; not used by other calls unless
         they are given it too. strict_latency_budget: raise OptionError for a budget below the model's minimum.
         image_tokens: how many tokens of each image the decoder reads, as ``ImageTokens.parse`` takes it, or one a row;
-        token_selector: which ones, a name of ``SELECTORS``.
+        token_selector: which ones, a name of ``SELECTORS``. granted_units: (B,), grants units directly, whatever a
+        budget says.
 
         The plan is made in prefill and holds for every token. The latency token carries what a time budget grants as
         the call begins; by the time the plan is made, what is left of it decides. With
@@ -181,18 +190,23 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         ttft_predictor: TTFTPredictor | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
+        granted_units: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
         rows = len(batch.embeds)
         budgets = budgets_of_rows(latency_budget, rows)
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets)
-        width, num_images = reading.batch.width, batch.images_per_row
         call = None if clock is None else CallClock(clock)
+        elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
+        reading = self.read_tokens(
+            batch, image_tokens, token_selector, budgets, ttft_predictor=ttft_predictor, elapsed=elapsed
+        )
 
         def grant(strict: bool = False) -> torch.Tensor:
+            if granted_units is not None:
+                return granted_units.to(self.device)
             elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
-            return self.grant(budgets, rows, width, num_images, strict, elapsed, ttft_predictor)
+            return self.grant_reading(reading, budgets, ttft_predictor, strict, elapsed)
 
         def grant_again(hidden: torch.Tensor) -> torch.Tensor:
             call.plan_is_due(hidden)  # type: ignore[union-attr]
@@ -206,9 +220,10 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, MergesImageTokens, LlavaCa
         if not isinstance(output, torch.Tensor):
             output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
             output.kept_indices = kept_indices(batch, [row.all for row in reading.rows])
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading.rows, elapsed)
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
-            call.correct(ttft_predictor, Workload(batch.width, int(execution.granted[0]), num_images[0]))
+            ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
+            call.correct(ttft_predictor, ran)
         return output
 
     def begin(

@@ -10,16 +10,24 @@ import torch
 
 from ada.budget import Budget
 from ada.execution.late_tokens import LateTokens
-from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_of_rows
+from ada.frontier.choice import AutoImageTokens, prompts_of
+from ada.frontier.share import PrefillShare, PromptTokens
+from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens, ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.encoded_images import images_of
+from ada.image_tokens.encoding_cost import with_encoding_cost
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
+    as_selected,
     check_columns_known,
     for_selectors,
     row_tokens,
     with_selected_tokens,
 )
 from ada.image_tokens.selector_names import SelectorNames
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
+from ada.latency.ttft_predictor import TTFTPredictor
+from ada.scheduling.units import Units
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -28,11 +36,15 @@ class Reading:
     """What of a batch's prompts is read.
 
     batch: the prompts, without the image tokens that do not enter the decoder; rows: how many there are and stay.
-    late: the selector of the tokens that later layers read, None where they read all that enter.
+    prompts: positions of each row's prompt, latency token included, without padding and a given answer. share: counts
+    what of a prefill they take. late: the selector of the tokens that later layers read, None where they read all that
+    enter.
     """
 
     batch: EmbeddedBatch
     rows: Sequence[RowTokens]
+    prompts: Sequence[PromptTokens]
+    share: PrefillShare
     late: str | None = None
 
     def late_tokens(self, model: Any, batch: EmbeddedBatch, token_position: torch.Tensor | None) -> LateTokens | None:
@@ -46,8 +58,22 @@ class Reading:
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
 
+def share_of(model: Any, late: str | None) -> PrefillShare:
+    """Return what counts shares of a model's prefill; late: the selector of later layers' tokens, None where they
+    read all that enter.
+    """
+    if late is None:
+        return PrefillShare.of(model.config, model.units)
+    column = None if model.scheduler is None else torch.zeros(1, dtype=torch.long)
+    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0])
+
+
 class ReadsFewerTokens:
     """Mixed in before an adaptive model: leaves image tokens out of prompts."""
+
+    config: Any
+    units: Units
+    scheduler: Any
 
     def read_tokens(
         self,
@@ -56,14 +82,44 @@ class ReadsFewerTokens:
         token_selector: str | None,
         budgets: Sequence[Budget | None],
         padding_side: str = "left",
+        ttft_predictor: TTFTPredictor | None = None,
+        elapsed: Elapsed = NO_TIME_ELAPSED,
     ) -> Reading:
         """Return what of ``batch`` is read; the arguments are as ``generate`` takes them.
 
         Rows are padded on ``padding_side``. Raises OptionError for amounts or selectors that the model cannot follow.
         """
-        amounts: Sequence[ImageTokens] = image_tokens_of_rows(image_tokens, len(batch.embeds))
-        check_columns_known(batch, amounts)
+        given = self._amounts(batch, image_tokens, budgets)
         names = SelectorNames.of(token_selector, self)
-        rows = row_tokens(batch, for_selectors(amounts, names))
+        prompts = prompts_of(batch, self.scheduler is not None)
+        chooses_late = names.late == "learned" or names.late in (token_selector or "")
+        share = share_of(self, names.late if chooses_late or any(amount.late for amount in given) else None)
+        if any(amount.auto for amount in given):
+            auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
+            given = [
+                auto.amount(prompt, budget, elapsed) if amount.auto else amount
+                for amount, prompt, budget in zip(given, prompts, budgets, strict=True)
+            ]
+        rows = row_tokens(batch, for_selectors(given, names))
+        batch = with_selected_tokens(batch, rows, names.front, padding_side)
+        rows = with_encoding_cost(self, as_selected(batch, rows), images_of(batch), names.front)
         late = names.late if any(row.late != row.front for row in rows) else None
-        return Reading(with_selected_tokens(batch, rows, names.front, padding_side), rows, late)
+        counts = [
+            PromptTokens.with_images(prompt.others, sum(row.all), sum(row.front), sum(row.late))
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        return Reading(batch, rows, counts, share, late)
+
+    def _amounts(
+        self,
+        batch: EmbeddedBatch,
+        image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
+        budgets: Sequence[Budget | None],
+    ) -> Sequence[ImageTokens]:
+        """The rows' amounts; by default ``auto`` under a budget where the checkpoint was trained for fewer tokens."""
+        if image_tokens is None:
+            trained = getattr(self.config, "image_token_dropout", None) is not None and batch.image_spans is not None
+            return [AUTO if trained and budget is not None else ALL_IMAGE_TOKENS for budget in budgets]
+        amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
+        check_columns_known(batch, amounts)
+        return amounts

@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field, StrictFloat
 
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
+from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_token_options import reads_fewer
 from ada.latency.grant import refuse_unreachable
-from ada.model.budget_report import RowCost
+from ada.model.row_cost import RowCost
 from ada.options import budget_of, check_planned
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
@@ -138,7 +139,8 @@ class BudgetPolicy(ServingPolicy):
         if requested is not None:
             check_planned(self.model, {**checked, "planner": self.defaults.get("planner")})
         if isinstance(requested, LatencyBudget) and self._strict(fields) and self._reads_all(checked):
-            refuse_unreachable(self.model.units, requested)
+            share = PrefillShare.of(self.model.config, self.model.units)
+            refuse_unreachable(share, requested, PromptTokens.all_of(1))
         return checked
 
     def _reads_all(self, checked: Mapping[str, Any]) -> bool:
@@ -212,9 +214,10 @@ class BudgetPolicy(ServingPolicy):
 
 
 def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Return what the same prompt costs when all of the decoder runs on all image tokens, in GFLOPs."""
-    units = model.units
-    cost = RowCost(metadata["prompt_tokens"] + image_token_fields.left_out(metadata), num_images=metadata["num_images"])
+    """Return what the same prompt costs when all of the decoder runs, on all image tokens, in GFLOPs."""
+    units, image_tokens = model.units, metadata["image_tokens"]
+    prompt_tokens = metadata["prompt_tokens"] + image_tokens["all"] - image_tokens["kept"]
+    cost = RowCost(prompt_tokens, num_images=metadata["num_images"])
     prefill, decode = cost.flops(model, ExecutionPlan.full(units.num_layers, units.num_switches))
     return {
         "whole_prefill_gflops": sum(prefill.values()) / 1e9,

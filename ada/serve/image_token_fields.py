@@ -63,12 +63,6 @@ def _of_a_request(message: str) -> str:
     return named.replace("the token selector is", "token_selector is")
 
 
-def left_out(metadata: Mapping[str, Any]) -> int:
-    """Return how many of an answer's image tokens did not enter the decoder."""
-    counts = metadata["image_tokens"]
-    return int(counts["all"] - counts["kept"])
-
-
 def kept_share(metadata: Mapping[str, Any]) -> float | None:
     """Return the share of an answer's image tokens that entered the decoder; None without image tokens."""
     counts = metadata["image_tokens"]

@@ -66,6 +66,13 @@ class AdaArguments:
     token_selector: str | None = field(
         default=None, metadata={"help": "which image tokens stay: " + ", ".join(SELECTORS) + "; by default salient"}
     )
+    token_scorer_layer: str | None = field(
+        default=None,
+        metadata={
+            "help": "train a scorer of image tokens, and nothing else, in a model with a scheduler; it scores them as "
+            "this layer is entered: a number, or P for the first after those that always run"
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.budget_sampling not in ("uniform", "sandwich"):
@@ -80,6 +87,11 @@ class AdaArguments:
             raise OptionError(f"--image_token_dropout is {self.image_token_dropout}; expected a share in (0, 1)")
         if self.token_selector is not None:
             selector_named(self.token_selector)
+            if self.image_token_dropout is None:
+                raise OptionError(
+                    f"--token_selector is {self.token_selector!r}, which needs --image_token_dropout: the share of "
+                    "an image's tokens that a sample keeps at the minimum"
+                )
         self.temperatures()
 
     def temperatures(self) -> tuple[float, float]:
@@ -95,12 +107,14 @@ class AdaArguments:
             )
         return found
 
-    def recipe(self, units: Units) -> Recipe:
-        """Return the settings of a training step. Raises OptionError for a budget range out of reach."""
+    def recipe(self, units: Units | None = None) -> Recipe:
+        """Return the settings of a training step; ``units``: the grid of a model with a scheduler.
+
+        Raises OptionError for a budget range out of reach.
+        """
+        budgets = (1.0, 1.0) if units is None else self.budget_range(units)
         sandwich = self.budget_sampling == "sandwich"
-        return Recipe(
-            self.budget_range(units), sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout
-        )
+        return Recipe(budgets, sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout)
 
     def apply(self, config: Any) -> None:
         """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is.

@@ -69,14 +69,22 @@ class Recipe:
 
 
 def distance(
-    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | float | None = None
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    items: torch.Tensor | float | None = None,
+    teacher_labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the Kullback-Leibler divergence of the student's next tokens from the teacher's, in nats per token.
 
-    Logits (B, T, V), labels (B, T): only supervised tokens count. ``items``: the number to divide by, where a step has
-    more tokens than this batch's.
+    Logits (B, T, V), labels (B, T): only supervised tokens count. ``teacher_labels`` (B, T'): those of the teacher's
+    positions, where it read other image tokens than the student; the supervised ones are the same in both. ``items``:
+    the number to divide by, where a step has more tokens than this batch's.
     """
-    supervised = labels[:, 1:] != IGNORE_INDEX
-    ours, theirs = (functional.log_softmax(x[:, :-1][supervised].float(), dim=-1) for x in (student, teacher))
+    supervised = [(labels if own is None else own)[:, 1:] != IGNORE_INDEX for own in (labels, teacher_labels)]
+    ours, theirs = (
+        functional.log_softmax(logits[:, :-1][own].float(), dim=-1)
+        for logits, own in zip((student, teacher), supervised, strict=True)
+    )
     total = functional.kl_div(ours, theirs, reduction="sum", log_target=True)
-    return total / (supervised.sum().clamp(min=1) if items is None else items)
+    return total / (supervised[0].sum().clamp(min=1) if items is None else items)

@@ -124,7 +124,7 @@ class LlavaMetaForCausalLM(CountsImageTokens):
 
         Raises CheckpointError where the tower's features have another width than the projector takes.
         """
-        features = self._loaded_tower()(images)
+        features = self.tower_features(self._loaded_tower(), images)
         dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
         try:
             projected: torch.Tensor = self.get_model().mm_projector(features.to(dtype))
@@ -136,6 +136,11 @@ class LlavaMetaForCausalLM(CountsImageTokens):
                 f"{features.shape[-1]}; is it another tower, or has it other s2_scales, than in training?"
             ) from error
         return projected
+
+    def tower_features(self, tower: CLIPVisionTower, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the vision tower on pixels (N, 3, S, S): features (N, P, C); the part of ``encode_images`` to extend."""
+        features: torch.Tensor = tower(pixels)
+        return features
 
     def _loaded_tower(self) -> CLIPVisionTower:
         tower = self._tower()

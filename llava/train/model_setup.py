@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,12 +37,13 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
     if not model_args.model_name_or_path:
         raise OptionError("--model_name_or_path is missing; expected a checkpoint folder or a hub name")
     folder = open_checkpoint(model_args.model_name_or_path, arguments[TrainingArguments].cache_dir)
-    config, model_class, is_new = _config_and_class(folder, arguments)
+    config, model_class, added = _config_and_class(folder, arguments)
 
     def may_miss(key: str) -> bool:
-        """Return whether a tensor may be missing: what a plug-in's class adds, and a projector that stage 1 gives."""
-        added = is_new and not key.startswith(_SHELL_MODULES)
-        return added or (model_args.pretrain_mm_mlp_adapter is not None and in_projector_file(key))
+        """Return whether a tensor may be missing: what a plug-in adds, and a projector that stage 1 gives."""
+        if in_projector_file(key):
+            return model_args.pretrain_mm_mlp_adapter is not None
+        return key.startswith(added) and not key.startswith(_SHELL_MODULES)
 
     model = read_model(
         model_class,
@@ -59,8 +61,11 @@ def make_model(arguments: Arguments) -> PreTrainedModel:
 
 def _config_and_class(
     folder: CheckpointFolder, arguments: Arguments
-) -> tuple[PretrainedConfig, type[PreTrainedModel], bool]:
-    """Return the config after the plug-ins, the class that it names, and whether that is not the checkpoint's."""
+) -> tuple[PretrainedConfig, type[PreTrainedModel], tuple[str, ...]]:
+    """Return the config after the plug-ins, the class that it names, and how the names of added tensors begin.
+
+    Where the class is not the checkpoint's, that is any name.
+    """
     fields = read_fields(folder)
     classes = known_classes()
     for family in FAMILIES:  # a language model without vision tower, which becomes a LLaVA
@@ -71,12 +76,14 @@ def _config_and_class(
             f"{folder.config_file} has model_type {found!r}; expected one of {', '.join(sorted(classes))}"
         )
     config = make_config(classes[found][0], folder, fields)
-    hooks().prepare_training_config(config=config, arguments=arguments)
+    added = hooks().prepare_training_config(config=config, arguments=arguments)
     config_class, model_class = classes[config.model_type]
     if not isinstance(config, config_class):
         config = config_class.from_dict({**config.to_dict(), "model_type": config_class.model_type})
         config._name_or_path = str(folder.path)
-    return config, model_class, model_class is not classes[found][1]
+    if model_class is not classes[found][1]:
+        return config, model_class, ("",)
+    return config, model_class, tuple(itertools.chain.from_iterable(added))
 
 
 def _loading(model_class: type[PreTrainedModel], arguments: Arguments) -> dict[str, Any]:

@@ -17,6 +17,9 @@ LossTerm = Callable[[Any, Any], torch.Tensor]
 class TrainingPolicy:
     """One plug-in's part in a run. The methods here do nothing."""
 
+    def freeze(self, model: nn.Module) -> None:
+        """Freeze what this run is not to train, after the shell has set what its own flags say, in place."""
+
     def inputs(self, seed: int, step: int, progress: float, first: int, rows: int) -> Mapping[str, Any]:
         """Return keyword arguments of the model's forward for one batch, in addition to the batch.
 
@@ -40,6 +43,11 @@ class Policies(TrainingPolicy):
 
     def __init__(self, parts: Sequence[TrainingPolicy] = ()) -> None:
         self.parts = parts
+
+    def freeze(self, model: nn.Module) -> None:
+        """Freeze what any plug-in does not train."""
+        for part in self.parts:
+            part.freeze(model)
 
     def inputs(self, seed: int, step: int, progress: float, first: int, rows: int) -> Mapping[str, Any]:
         """Merge the plug-ins' inputs."""

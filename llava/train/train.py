@@ -91,6 +91,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     tokenizer = make_tokenizer(model, arguments)
     vision = add_vision(model, tokenizer, arguments)
     set_trainable_parameters(model, arguments)
+    policy.freeze(model)
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
     _log_trainable_parameters(model)

@@ -143,7 +143,7 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
     model = make_llava(kind)
     predictor = None
     if calibrated:
-        plan, rest = [5.0, 20.0, 0.3, 5e-5], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0]
+        plan, rest = [5.0, 20.0, 0.3, 5e-5, 3.0], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0, 4.0]
         profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
         predictor = FixedTTFTPredictor(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]

@@ -15,11 +15,11 @@ from llava.train.train import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ["pretrain", "finetune", "finetune_lora", "finetune_task", "finetune_task_lora"]
-RECIPES += ["finetune_ada_heads", "finetune_ada_layers"]
+RECIPES += ["finetune_ada_heads", "finetune_ada_layers", "finetune_token_scorer"]
 FIRST = ["pretrain", "finetune", "finetune_full_schedule", "finetune_lora", "finetune_qlora", "finetune_sqa"]
 SETTINGS = {"PRESET", "LAUNCHER", "NPROC", "HOSTFILE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "DEEPSPEED"}
 SETTINGS |= {"MODEL", "DATA", "IMAGES", "OUT", "TOWER", "PROJECTOR", "PROJECTOR_TYPE", "REPORT_TO", "STEPS", "BATCH"}
-SETTINGS |= {"DRY_RUN", "SCHEDULER", "PREFIX", "RANK", "BUDGETS", "MODEL_VERSION", "PROMPT_VERSION"}
+SETTINGS |= {"DRY_RUN", "SCHEDULER", "PREFIX", "RANK", "BUDGETS", "LAYER", "MODEL_VERSION", "PROMPT_VERSION"}
 
 
 def run(script, *flags, path=None, **settings):
@@ -72,7 +72,8 @@ def test_a_recipes_flags_parse(recipe, preset):
     assert launcher == (["python"] if preset else ["deepspeed"])
     if "--deepspeed" in flags:
         index = flags.index("--deepspeed")
-        assert flags[index + 1] == ("scripts/zero2.json" if recipe == "pretrain" else "scripts/zero3.json")
+        few = recipe in ("pretrain", "finetune_token_scorer")  # of the parameters learn
+        assert flags[index + 1] == ("scripts/zero2.json" if few else "scripts/zero3.json")
         del flags[index : index + 2]
     parsed = parse_arguments([*flags, "--use_cpu", "True", "--report_to", "none"])
     model, data, training = (parsed[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
@@ -82,7 +83,9 @@ def test_a_recipes_flags_parse(recipe, preset):
     assert data.image_aspect_ratio == ("square" if recipe == "pretrain" else "pad")
     assert training.lora_enable == recipe.endswith("_lora")
     assert parsed[AdaArguments].scheduler_type == {"finetune_ada_heads": "H", "finetune_ada_layers": "L"}.get(recipe)
-    assert model.model_name_or_path == "ada/checkpoints/shapes-base" or not preset
+    scores = recipe == "finetune_token_scorer"
+    assert parsed[AdaArguments].token_scorer_layer == ("P" if scores else None)
+    assert model.model_name_or_path == f"ada/checkpoints/shapes-{'H' if scores else 'base'}" or not preset
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,7 @@ def test_a_recipes_flags_parse(recipe, preset):
         ("finetune_task_lora", {"learning_rate": "2e-4", "lora_r": "128", "per_device_train_batch_size": "16"}),
         ("finetune_ada_heads", {"learning_rate": "1e-5", "num_prefix_layers": "16", "scheduler_rank": "8"}),
         ("finetune_ada_layers", {"per_device_train_batch_size": "8", "gradient_accumulation_steps": "2"}),
+        ("finetune_token_scorer", {"max_steps": "60", "per_device_train_batch_size": "4", "learning_rate": "2e-4"}),
     ],
 )
 def test_published_settings(recipe, expected):
@@ -168,12 +172,30 @@ def test_stage_1_refuses_a_scheduler(script):
 def test_the_small_setting_takes_what_each_recipe_learns_from(recipe):
     _, flags = launched(recipe, PRESET="shapes")
     adaptive = recipe.startswith("finetune_ada_")
-    part = "captions" if recipe == "pretrain" else "short" if adaptive else "conversations"
+    short = adaptive or recipe == "finetune_token_scorer"
+    part = "captions" if recipe == "pretrain" else "short" if short else "conversations"
     assert value_of(flags, "data_path") == f"playground/data/shapes/{part}.json"
     assert value_of(flags, "image_folder") == "playground/data/shapes/images"
     assert ("--num_prefix_layers" in flags) == adaptive, "flags that need a scheduler"
     if adaptive:
         assert value_of(flags, "num_prefix_layers") == "2"
+
+
+def test_token_scorer_is_trained_on_the_model_that_is_named():
+    _, flags = launched("finetune_token_scorer", MODEL="runs/mine/", LAYER="2", BUDGETS="0.3:1.0")
+    assert value_of(flags, "output_dir") == "runs/mine-scored"
+    assert (value_of(flags, "token_scorer_layer"), value_of(flags, "latency_budget")) == ("2", "0.3:1.0")
+    _, flags = launched("finetune_token_scorer", PRESET="shapes", MODEL="runs/shapes-L")
+    assert value_of(flags, "output_dir") == "runs/shapes-L-scored"
+    found = [value_of(flags, name) for name in ("max_steps", "per_device_train_batch_size", "learning_rate")]
+    assert found == ["60", "32", "3e-3"]
+
+
+def test_image_token_dropout_passes_through_any_recipe():
+    for recipe in ("finetune", "finetune_lora", "finetune_task", "finetune_ada_heads"):
+        for preset in ("", "shapes"):
+            _, flags = launched(recipe, "--image_token_dropout", "0.1", PRESET=preset)
+            assert value_of(flags, "image_token_dropout") == "0.1"
 
 
 def test_the_last_word_is_the_users():
@@ -203,7 +225,8 @@ def test_two_processes_on_a_cpu(recipe):
     launcher, flags = launched(recipe, PRESET="shapes", NPROC="2")
     assert launcher == shlex.split("torchrun --nproc-per-node 2 --standalone")
     assert value_of(flags, "deepspeed") == "scripts/zero2.json"
-    assert value_of(flags, "per_device_train_batch_size") == "24", "as many samples a step as one process has"
+    half = "16" if recipe == "finetune_token_scorer" else "24"
+    assert value_of(flags, "per_device_train_batch_size") == half, "as many samples a step as one process has"
     launcher, flags = launched(recipe, PRESET="shapes", NPROC="2", LAUNCHER="deepspeed", DEEPSPEED="scripts/zero3.json")
     assert launcher == shlex.split("deepspeed --num_gpus 2")
     assert value_of(flags, "deepspeed") == "scripts/zero3.json"

@@ -55,6 +55,17 @@ def test_adaptive_recipe_in_its_small_setting_trains_a_scheduler(train, recipe):
     assert config["scheduler_type"] == ADAPTIVE[recipe] and config["num_prefix_layers"] == 2
 
 
+def test_token_dial_in_the_small_setting_leaves_a_plain_model(train):
+    config = json.loads((train("v1_5/finetune", "--image_token_dropout", "0.1") / "config.json").read_text())
+    assert (config["model_type"], config["image_token_dropout"]) == ("llava_llama", 0.1)
+
+
+def test_token_scorer_in_the_small_setting_is_trained_at_the_first_tunable_layer(train):
+    folder = train("v1_5/finetune_token_scorer", "--save_strategy", "steps")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["scheduler_type"], config["token_scorer_layer"]) == ("H", 2)
+
+
 @pytest.mark.parametrize("recipe", ["finetune", "v1_5/finetune_task"])
 def test_any_stage_2_recipe_with_scheduler_trains_one(train, recipe):
     config = json.loads((train(recipe, SCHEDULER="L") / "config.json").read_text())

@@ -49,7 +49,7 @@ def answer_all(
         check_source(folder / name, source)
     answerer = Answerer(spec.folder, settings.conv_mode, settings.max_new_tokens, settings.device)
     for run in runs:
-        prepare_model(model=answerer.model, options={"latency_budget": run.budget, "planner": run.planner})
+        prepare_model(model=answerer.model, options=run.options())
     model = answerer.model
     if not is_adaptive(model):  # a run without budget and planner
         raise no_scheduler(model)
@@ -83,7 +83,7 @@ def _answer_set(
             if waiting:
                 images = answerer.read_images(batch)
                 for run, file in ((run_of[path], files[path]) for path in waiting):
-                    file.append(answerer.answer(batch, images, run.planner, run.budget, settings.seed))
+                    file.append(answerer.answer(batch, images, run.options(), settings.seed))
             progress.update(len(files) * len(batch.positions))
     parts = {path: Part.of(questions, file.finish(range(count))) for path, file in files.items()}
     return {run: parts[path] for run, path in paths.items()}

@@ -26,7 +26,9 @@ class GivenRecord:
 class GivenAnswer(GivenRecord):
     """One answer and its cost.
 
-    ``share`` of all switches that ran, in [0, 1]; ``plan``: which ones, as ``ExecutionPlan.to_short_json`` writes it.
+    ``share`` of all switches that ran, in [0, 1]; ``plan``: which ones, as ``ExecutionPlan.to_short_json`` writes it;
+    ``image_tokens``: how many there are (``all``), enter the decoder (``kept``), are read by later layers (``late``);
+    None in files of earlier releases.
     """
 
     question_id: Any
@@ -34,6 +36,7 @@ class GivenAnswer(GivenRecord):
     share: float
     prefill_gflops: float
     plan: dict[str, Any]
+    image_tokens: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ada.budget import LatencyBudget
 from ada.eval.answering.answer_file import GivenAnswer, GivenTimes
 from ada.eval.questions.question_set import Item
 from ada.overlay import describe_row
@@ -83,21 +82,30 @@ class Answerer:
         images = [item.question.open_image() for item in batch.items if item.question.open_image is not None]
         return BatchImages(self.asked.pixels(images, batch.prompts), [image.size for image in images] or None)
 
-    def answer(
-        self, batch: Batch, images: BatchImages, planner: str, budget: LatencyBudget, seed: int
-    ) -> list[GivenAnswer]:
-        """Answer a batch, in its order. ``seed`` and the batch's number seed the draws of a random planner."""
+    def answer(self, batch: Batch, images: BatchImages, options: Mapping[str, Any], seed: int) -> list[GivenAnswer]:
+        """Answer a batch, in its order, with the ``options`` of ``generate``.
+
+        ``seed`` and the batch's number seed the draws of a random planner.
+        """
         torch.manual_seed(seed + batch.number)
-        keywords = {"latency_budget": budget, "planner": planner}
+        keywords = dict(options)
         titles = [title_of(item) for item in batch.items]
         given = self.asked.answer(batch.prompts, images.pixels, images.sizes, self.sampling, keywords, titles=titles)
         rows = [describe_row(self.model, given.output, row) for row in range(len(batch.items))]
         return [
-            GivenAnswer(position, item.question.question_id, text, row["share"], row["prefill_gflops"], row["plan"])
+            GivenAnswer(
+                position,
+                item.question.question_id,
+                text,
+                row["share"],
+                row["prefill_gflops"],
+                row["plan"],
+                row["image_tokens"],
+            )
             for position, item, text, row in zip(batch.positions, batch.items, given.texts, rows, strict=True)
         ]
 
-    def time(self, batch: Batch, planner: str, budget: LatencyBudget, seed: int, tokens: int) -> GivenTimes:
+    def time(self, batch: Batch, options: Mapping[str, Any], seed: int, tokens: int) -> GivenTimes:
         """Time a batch of one from its opened image to the last of ``tokens`` tokens, then again to its first token.
 
         The answer may not end before, so that there are further tokens to time after the first one.
@@ -107,7 +115,7 @@ class Answerer:
         clocks = []
         for length in (tokens, 1):
             torch.manual_seed(seed + batch.number)
-            keywords = {"latency_budget": budget, "planner": planner, "min_new_tokens": length}
+            keywords = {**options, "min_new_tokens": length}
             clocks.append(TokenClock(None))
             pixels = self.asked.pixels(images, batch.prompts)
             self.asked.answer(batch.prompts, pixels, sizes, SamplingParams(max_new_tokens=length), keywords, clocks[-1])

@@ -103,7 +103,7 @@ def measure(
     waiting = [path for path, file in files.items() if not file.holds(positions)]
 
     def times_of(batch: Batch, path: Path) -> GivenTimes:
-        return answerer.time(batch, run_of[path].planner, run_of[path].budget, seed, TOKENS)
+        return answerer.time(batch, run_of[path].options(), seed, TOKENS)
 
     for batch, path in schedule(batches[:WARM_UP], waiting):
         times_of(batch, path)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ada.budget import LatencyBudget
+from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units
 from llava.errors import OptionError
@@ -57,12 +59,43 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class TokenSetting:
+    """How many image tokens a run reads, and which ones; both None as the model answers by default."""
+
+    image_tokens: ImageTokens | None = None
+    selector: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.image_tokens, self.selector) if part is not None)
+
+    @property
+    def slug(self) -> str:
+        """The setting as a part of a file's name."""
+        return re.sub(r"[^\w.+]+", "-", str(self).replace("%", "pc"))
+
+
+AS_THE_MODEL = TokenSetting()
+
+
+@dataclass(frozen=True)
 class Run:
-    """A model under one planner and one budget: one row of the tables."""
+    """A model under one planner, one budget and one setting of image tokens: one row of the tables."""
 
     label: str
     planner: str
     budget: LatencyBudget
+    tokens: TokenSetting = AS_THE_MODEL
+
+    @property
+    def name(self) -> str:
+        """Its model, planner and image tokens."""
+        return ", ".join(part for part in (self.label, self.planner, str(self.tokens)) if part)
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``generate``."""
+        tokens = {"image_tokens": self.tokens.image_tokens, "token_selector": self.tokens.selector}
+        given = {name: value for name, value in tokens.items() if value is not None}
+        return {"latency_budget": self.budget, "planner": self.planner, **given}
 
     @property
     def budget_text(self) -> str:
@@ -74,8 +107,9 @@ class Run:
 
         Granted all tunable units, or none of them, every planner makes the same plan; such runs share their answers.
         """
-        free = 0 < units.granted(self.budget.fraction) < units.tunable
-        return f"{self.planner if free else 'any'}-{self.budget_text}.jsonl"
+        free = self.tokens != AS_THE_MODEL or 0 < units.granted(self.budget.fraction) < units.tunable
+        planner, tokens = self.planner if free else "any", f"-{self.tokens.slug}" if str(self.tokens) else ""
+        return f"{planner}-{self.budget_text}{tokens}.jsonl"
 
 
 def parse_model_specs(texts: Sequence[str]) -> list[ModelSpec]:
@@ -87,10 +121,30 @@ def parse_model_specs(texts: Sequence[str]) -> list[ModelSpec]:
     return specs
 
 
-def runs_of(spec: ModelSpec, planners: Sequence[str], budgets: Sequence[LatencyBudget]) -> list[Run]:
-    """Pair every planner with every budget."""
+def runs_of(
+    spec: ModelSpec,
+    planners: Sequence[str],
+    budgets: Sequence[LatencyBudget],
+    tokens: Sequence[TokenSetting] = (AS_THE_MODEL,),
+) -> list[Run]:
+    """Combine every planner with every setting of image tokens and every budget."""
     names = planners if spec.planner is None else (spec.planner,)
-    return [Run(spec.label, planner, budget) for planner in names for budget in budgets]
+    return [Run(spec.label, planner, budget, own) for planner in names for own in tokens for budget in budgets]
+
+
+def token_settings(image_tokens: Sequence[str], selectors: Sequence[str]) -> list[TokenSetting]:
+    """Combine amounts of image tokens with selectors, which make no difference where all tokens are read.
+
+    Without amounts or selectors the model answers by default. Raises OptionError for a text that is no amount.
+    """
+    amounts: list[ImageTokens | None] = [ImageTokens.parse(text) for text in image_tokens]
+    names: list[str | None] = list(selectors)
+    settings = [
+        TokenSetting(amount, None if amount == ALL_IMAGE_TOKENS else name)
+        for amount in amounts or [None]
+        for name in names or [None]
+    ]
+    return list(dict.fromkeys(settings))
 
 
 def run_by_path(paths: Mapping[Run, Path]) -> dict[Path, Run]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ada.eval.answering.latency_samples import LatencySamples
-from ada.eval.report.markdown import constant_share
+from ada.eval.report.markdown import constant_share, several_tokens
 from ada.eval.report.panels import add_legend, panels
 from ada.eval.stats.falloff import Subset
 from ada.eval.stats.results import Row, by_name, largest_first
@@ -84,6 +84,15 @@ def subsets_figure(rows: Sequence[Row], subsets: Mapping[Subset, str], axis: Axi
     return fig
 
 
+def frontier(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return those pairs of cost and accuracy that no cheaper one is as good as, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    return best
+
+
 def _draw(panel: Axes, rows: Sequence[Row], axis: Axis, name: str, kind: str | None) -> None:
     for index, group in enumerate(by_name(rows)):
         points = [(axis.cost(row, name), row.parts[name].accuracy_of(kind)) for row in largest_first(group)[::-1]]
@@ -96,5 +105,9 @@ def _draw(panel: Axes, rows: Sequence[Row], axis: Axis, name: str, kind: str | N
             panel.vlines(costs, low, high, color=colour, alpha=0.45, lw=1)
         else:
             panel.fill_between(costs, low, high, color=colour, alpha=0.13, lw=0)
+    if several_tokens(rows) and not axis.timed:
+        best = frontier([(axis.cost(row, name), row.parts[name].accuracy_of(kind).share) for row in rows])
+        costs, shares = [cost for cost, _ in best], [100 * share for _, share in best]
+        panel.plot(costs, shares, color="#bbbbbb", lw=5, solid_capstyle="round", zorder=1, label="frontier")
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
         groups = by_name(own)
         leader = groups[0]
         parts += [f"### {FAMILIES[family]}", lines_of(runs_table(groups))]
+        if several_tokens(own):
+            parts += ["Image tokens and budgets:", lines_of(tokens_table(groups))]
         parts += [f"{leader[0].name}, by kind of question:", lines_of(kinds_table(leader))]
         if len(leader[0].parts) > 1:
             parts += [f"{leader[0].name}, by benchmark:", lines_of(benchmarks_table(leader))]
@@ -55,6 +57,24 @@ def runs_table(groups: Sequence[Sequence[Row]], against: Callable[[Difference], 
     lines.append(["accuracy retained, %", *(retained(row, leader) or "" for row in leader)])
     for group in groups:
         cells = [with_interval(row.accuracy) + ("" if group is leader else f"\n{against(row.lead)}") for row in group]
+        lines.append([group[0].name, *cells])
+    return lines
+
+
+def several_tokens(rows: Sequence[Row]) -> bool:
+    """Return whether the rows read different amounts of image tokens, or choose them differently."""
+    return len({row.run.tokens for row in rows}) > 1
+
+
+def tokens_table(groups: Sequence[Sequence[Row]]) -> Cells:
+    """Make the table of image tokens by budget: accuracy in percent, and the mean operations of a prefill.
+
+    Operations are in percent of those of the first line at its largest budget.
+    """
+    full = largest_first(groups[0])[0].main.prefill_gflops
+    lines = [["", *budgets(groups[0])]]
+    for group in groups:
+        cells = [f"{percent(row.accuracy.share)}\n{100 * row.main.prefill_gflops / full:.0f} % ops" for row in group]
         lines.append([group[0].name, *cells])
     return lines
 

@@ -17,7 +17,9 @@ from ada.eval.report.markdown import (
     percent,
     retained,
     runs_table,
+    several_tokens,
     signed,
+    tokens_table,
 )
 from ada.eval.report.panels import Drawn, data_url
 from ada.eval.stats.accuracy import Accuracy, Difference
@@ -62,6 +64,7 @@ class Section:
     falls: Mapping[str, Sequence[str]]
     accuracy: str
     runs: Cells
+    tokens: Cells | None
     kinds: Cells
     fallen: Mapping[tuple[int, int], str]
     kind_panels: Mapping[str, str]
@@ -106,6 +109,7 @@ def _section(family: str, rows: Sequence[Row], falls: Sequence[FallOff], figures
         falls=_falls_by_budget(fall for fall in falls if fall.row.family == family),
         accuracy=data_url(figures[f"accuracy-{family}"], "svg"),
         runs=runs_table(groups, _with_p_value),
+        tokens=tokens_table(groups) if several_tokens(rows) else None,
         kinds=kinds_table(leader, _on_two_lines),
         fallen=_fallen(leader),
         kind_panels=_panels("kinds", leader, figures),

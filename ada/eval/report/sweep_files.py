@@ -49,6 +49,7 @@ def _row(row: Row) -> dict[str, Any]:
         "kind_of_unit": row.family,
         "model": row.run.label,
         "planner": row.run.planner,
+        "image_tokens": str(row.run.tokens) or None,
         "budget": row.run.budget.fraction,
         "times": row.latency and row.latency.to_json(),
         "sets": {
@@ -71,6 +72,7 @@ def write_plans(path: Path, rows: Iterable[Row]) -> None:
         {
             "model": row.run.label,
             "planner": row.run.planner,
+            "image_tokens": str(row.run.tokens) or None,
             "budget": row.run.budget.fraction,
             "ran": {name: {kind: _layers(ran) for kind, ran in part.plans.items()} for name, part in row.parts.items()},
         }
@@ -109,6 +111,7 @@ def _line(row: Row, name: str, kind: str, accuracy: Accuracy, lead: Difference |
         "kind_of_unit": row.family,
         "model": row.run.label,
         "planner": row.run.planner,
+        "image_tokens": str(row.run.tokens) or None,
         "budget": row.run.budget.fraction,
         "set": name,
         "kind": kind,
@@ -142,6 +145,7 @@ def write_marks(path: Path, rows: Sequence[Row]) -> None:
         {
             "model": row.run.label,
             "planner": row.run.planner,
+            "image_tokens": str(row.run.tokens) or None,
             "budget": row.run.budget.fraction,
             "right": {name: "".join("01"[hit] for hit in part.right) for name, part in row.parts.items()},
         }

@@ -94,8 +94,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Name of its model and planner."""
-        return f"{self.run.label}, {self.run.planner}"
+        """Name of its model, planner and image tokens."""
+        return self.run.name
 
 
 def make_rows(
@@ -126,7 +126,7 @@ def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def by_name(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group rows by model and planner; a group has a row for each budget."""
+    """Group rows by model, planner and image tokens; a group has a row for each budget."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.name, []).append(row)

@@ -6,7 +6,7 @@ A family is a module next to this one: a config, a decoder and a model class, an
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,8 +172,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if inputs is None:
             raise OptionError("generate() needs the prompt's token ids, as inputs")
         kwargs.pop("position_ids", None)  # they follow from the mask
-        batch = self.embed(inputs, kwargs.pop("attention_mask", None), images=images, image_sizes=image_sizes)
+        mask = kwargs.pop("attention_mask", None)
+        batch = self.embed(inputs, mask, images=images, image_sizes=image_sizes, **self.embedding_options(kwargs))
         return self.generate_from_embeds(batch.padded_left(), clock=clock, **kwargs)
+
+    def embedding_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what ``embed`` also takes, of the keywords of ``generate``: nothing, for a class that adds nothing."""
+        return {}
 
     def generate_from_embeds(self, batch: EmbeddedBatch, clock: TokenClock | None = None, **kwargs: Any) -> Any:
         """Continue prompts that are embedded and padded on the left; the part of ``generate`` to extend."""

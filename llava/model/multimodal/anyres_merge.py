@@ -112,8 +112,14 @@ def merged_positions(
     across, down = grid
     if not unpad:
         return crop_tokens * (1 + across * down)
-    side = round(crop_tokens**0.5)
-    rows, columns = down * side, across * side
-    above, left = padding_of(rows, columns, image_size)
-    rows, columns = _reduced_size(rows - 2 * above, columns - 2 * left, crop_tokens, max_crops)
+    rows, columns = unpadded_lines(round(crop_tokens**0.5), grid, image_size, max_crops)
     return crop_tokens + rows * (columns + 1)
+
+
+def unpadded_lines(
+    side: int, grid: tuple[int, int], image_size: tuple[int, int], max_crops: int | None = None
+) -> tuple[int, int]:
+    """Count the lines that "spatial_unpad" makes of crops of ``side`` by ``side`` patches, and a line's patches."""
+    rows, columns = grid[1] * side, grid[0] * side
+    above, left = padding_of(rows, columns, image_size)
+    return _reduced_size(rows - 2 * above, columns - 2 * left, side * side, max_crops)

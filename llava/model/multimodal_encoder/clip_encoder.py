@@ -128,15 +128,18 @@ class CLIPVisionTower(nn.Module):
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.feature_select(self.outputs(pixels)).to(pixels.dtype)
 
-    def outputs(self, pixels: torch.Tensor) -> TowerOutputs:
-        """Return the hidden states of pixels (N, 3, S, S); each layer runs once a state after it is read."""
-        embedded = self._embedded(pixels.to(self.device, self.dtype))
+    def outputs(self, pixels: torch.Tensor, other_size: bool = False) -> TowerOutputs:
+        """Return the hidden states of pixels (N, 3, S, S); each layer runs once a state after it is read.
+
+        other_size: S is not the tower's own, and its table of positions is interpolated.
+        """
+        embedded = self._embedded(pixels.to(self.device, self.dtype), other_size)
         return TowerOutputs(embedded, self.vision_tower.vision_model.encoder.layers)
 
-    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _embedded(self, pixels: torch.Tensor, other_size: bool = False) -> torch.Tensor:
         """Return the input of the first layer (N, 1 + patches, C)."""
         vision = self.vision_tower.vision_model
-        embedded: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels))
+        embedded: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=other_size))
         return embedded
 
     @property

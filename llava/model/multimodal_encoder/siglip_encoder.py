@@ -55,8 +55,9 @@ class SigLipVisionTower(CLIPVisionTower):
         states: torch.Tensor = image_forward_outs.hidden_states[self.layers_run]
         return states
 
-    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
-        embedded: torch.Tensor = self.vision_tower.vision_model.embeddings(pixels)
+    def _embedded(self, pixels: torch.Tensor, other_size: bool = False) -> torch.Tensor:
+        embeddings = self.vision_tower.vision_model.embeddings
+        embedded: torch.Tensor = embeddings(pixels, interpolate_pos_encoding=other_size)
         return embedded
 
     @property

@@ -16,6 +16,13 @@ fi
 # New memory costs more than the arithmetic at this size: keep what was freed.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736
 
+_rate=3e-4
+if [ "$RECIPE" = finetune_token_scorer ]; then
+    default MODEL ada/checkpoints/shapes-H
+    default OUT "runs/$(basename "$MODEL")-scored"
+    BATCH=${BATCH:-$((32 / NPROC))}
+    _rate=3e-3
+fi
 default MODEL ada/checkpoints/shapes-base
 default TOWER ""
 default PROJECTOR ""
@@ -28,7 +35,7 @@ default PROJECTOR_TYPE mlp2x_gelu
 default PREFIX 2
 default RANK 2
 _part=conversations
-[ -z "${SCHEDULER:-}" ] || _part=short # what it brings: playground/shapes/README.md
+[ -z "${SCHEDULER:-}" ] && [ "$RECIPE" != finetune_token_scorer ] || _part=short # what it brings: playground/shapes/README.md
 [ "$RECIPE" != pretrain ] || _part=captions
 if [ -z "${DATA:-}" ]; then
     _folder=playground/data/shapes
@@ -45,7 +52,7 @@ PRESET_FLAGS=(
     --max_steps "${STEPS:-200}"
     --per_device_train_batch_size "${BATCH:-$((48 / NPROC))}"
     --gradient_accumulation_steps 1
-    --learning_rate 3e-4
+    --learning_rate "$_rate"
     --adam_beta2 0.98
     --weight_decay 0.05
     --logging_steps 10

@@ -17,6 +17,8 @@ from ada.cost.flops import decoder_flops, prefill_flops
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_layers import NarrowCache
+from ada.image_tokens.selectors import SELECTORS
+from ada.model.budget_report import asked_alone
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units
@@ -159,3 +161,34 @@ def test_prefill_flops_are_those_of_the_paper() -> None:
         )
         total = sum(prefill_flops(config, grid, plan, 644).values())
         assert total / 1e12 == pytest.approx(tflops, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["H", "L"])
+@pytest.mark.parametrize("selector", [*SELECTORS, "fastv"])
+def test_report_with_fewer_image_tokens_states_the_flops_counted(make_llava, pixels, kind, selector) -> None:
+    model = make_llava(kind, layers=6, prefix=2)
+    prompt = torch.tensor([[IMAGE, *PROMPT, IMAGE]])
+    for budget, amount in ((1.0, "50%"), (0.7, "3/2"), (0.5, 1)):
+
+        def generate(tokens: int, budget: float = budget, amount: Any = amount) -> Any:
+            settings = {"latency_budget": budget, "image_tokens": amount, "token_selector": selector}
+            settings |= {"max_new_tokens": tokens, "do_sample": False, "return_dict_in_generate": True}
+            return model.generate(prompt, images=pixels[:2], **settings)
+
+        one, out = counted(lambda: generate(1))
+        two, _ = counted(lambda: generate(2))
+        assert sum(out.report.prefill_flops.values()) == pytest.approx(one, rel=1e-4)
+        assert sum(out.report.decode_flops.values()) == pytest.approx(two - one, rel=1e-4)
+
+
+def test_rows_of_different_late_tokens_count_the_widest(make_llava, pixels) -> None:
+    model = make_llava("L", layers=6, prefix=2)
+    prompt = torch.tensor([[IMAGE, *PROMPT], [IMAGE, *PROMPT[::-1]]])
+    settings = {"latency_budget": 1.0, "image_tokens": ["all/1", "all/3"], "token_selector": "fastv"}
+    settings |= {"max_new_tokens": 1, "return_dict_in_generate": True}
+    count, out = counted(lambda: model.generate(prompt, images=pixels[:2], **settings))
+    assert sum(sum(report.prefill_flops.values()) for report in out.report) == pytest.approx(count, rel=1e-4)
+    alone = asked_alone(model, out.report[0], out.execution_plan[0])
+    own = {**settings, "image_tokens": "all/1", "images": pixels[:1]}
+    count, _ = counted(lambda: model.generate(prompt[:1], **own))
+    assert sum(alone.prefill_flops.values()) == pytest.approx(count, rel=1e-4)

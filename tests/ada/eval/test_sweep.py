@@ -9,10 +9,12 @@ import statistics
 import pytest
 
 from ada.eval.answering.batches import Answerer
+from ada.eval.compare import compare
 from ada.eval.questions.exact_match import is_right
+from ada.eval.report.figures import frontier
 from ada.eval.sweep import main, parse_arguments, sweep
 from ada.scheduling.execution_plan import ExecutionPlan
-from llava.errors import LlavaError
+from llava.errors import LlavaError, OptionError
 
 pytestmark = pytest.mark.integration  # they run sweeps
 
@@ -43,11 +45,11 @@ def calls(monkeypatch):
     seen = Calls()
     original = Answerer.answer
 
-    def counted(self, batch, images, planner, budget, seed):
+    def counted(self, batch, images, options, seed):
         if len(seen) == seen.limit:
             raise KeyboardInterrupt
-        seen.append((planner, budget.fraction, len(batch.items)))
-        return original(self, batch, images, planner, budget, seed)
+        seen.append((options["planner"], options["latency_budget"].fraction, len(batch.items)))
+        return original(self, batch, images, options, seed)
 
     monkeypatch.setattr(Answerer, "answer", counted)
     return seen
@@ -147,9 +149,9 @@ def test_sweep_times_questions_asked_alone(flags, checkpoint_h, monkeypatch, cal
     sizes = []
     original = Answerer.time
 
-    def seen(self, batch, planner, budget, seed, tokens):
+    def seen(self, batch, options, seed, tokens):
         sizes.append(len(batch.items))
-        return original(self, batch, planner, budget, seed, tokens)
+        return original(self, batch, options, seed, tokens)
 
     monkeypatch.setattr(Answerer, "time", seen)
     more = [*BUDGETS, "--planners", "learned", "last", "--timed-questions", "4"]
@@ -179,6 +181,36 @@ def test_sweep_shares_answers_of_planners_without_a_choice(flags, checkpoint_h, 
     sweep(flags(f"tiny={checkpoint_h}", more=[*BUDGETS, "--planners", "learned", "even", "random"]))
     asked = {(planner, budget) for planner, budget, _ in calls}
     assert asked == {("learned", 1.0), ("learned", 0.3), ("learned", 0.7), ("even", 0.7), ("random", 0.7)}
+
+
+def test_sweep_of_image_tokens_has_a_line_for_each_amount_and_selector(flags, checkpoint_h, calls):
+    tokens = ["--image-tokens", "all,50%", "50%/25%", "--token-selectors", "salient", "grid"]
+    options = flags(f"tiny={checkpoint_h}", more=["--budgets", "1,0.7", "--planners", "learned", *tokens])
+    markdown = sweep(options)
+    names = [f"tiny, learned, {own}" for own in ("all", "50% salient", "50% grid", "50%/25% salient", "50%/25% grid")]
+    table = markdown.partition("Image tokens and budgets:\n\n")[2].partition("\n\n")[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]] == names
+    rows = json.loads((options.out / "sweep.json").read_text())["rows"]
+    cost = {(row["image_tokens"], row["budget"]): row["sets"]["questions"]["prefill_gflops"] for row in rows}
+    assert len(cost) == 10
+    assert cost["50%/25% grid", 1.0] < cost["50% grid", 1.0] < cost["all", 1.0]
+    given = json.loads((options.out / "answers/tiny/questions/learned-1-50pc-25pc-grid.jsonl").open().readline())
+    assert given["image_tokens"] == {"all": 4, "kept": 2, "late": 1}
+    compared = compare((options.out, options.out))
+    assert all(f"{name}, budget 0.7" in compared for name in names)
+    calls.clear()
+    assert sweep(options) == markdown and not calls, "answers are found again"
+
+
+def test_sweep_of_an_amount_that_is_none_is_refused(flags, checkpoint_h):
+    with pytest.raises(OptionError, match="--image-tokens is '0'"):
+        sweep(flags(f"tiny={checkpoint_h}", more=["--image-tokens", "50%,0"]))
+
+
+def test_frontier_holds_what_no_cheaper_point_is_as_good_as():
+    assert frontier([(3, 0.9), (1, 0.5), (2, 0.5), (2, 0.8), (4, 0.9), (5, 0.95)]) == [
+        (1, 0.5), (2, 0.8), (3, 0.9), (5, 0.95),
+    ]  # fmt: skip
 
 
 def test_sweep_that_was_stopped_resumes(flags, checkpoint_h, calls):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ada.image_tokens.amount import AUTO, ImageTokens, image_tokens_of_rows
+from ada.image_tokens.amount import AUTO, ImageTokens, image_tokens_of_rows, shared_counts
 from llava.errors import OptionError
 
 
@@ -51,6 +51,9 @@ def test_parse_amount_gives_the_number_of_an_images_tokens(value, of_36):
         "50%/",
         "/9",
         "9/9/9",
+        "9 shared shared",
+        "shared",
+        "0 shared",
         "auto/9",
         "9/0",
         "18/200%",
@@ -64,6 +67,24 @@ def test_parse_amount_that_cannot_be_used_is_refused_by_value(value):
 def test_parse_two_amounts_are_those_in_front_and_those_of_later_layers():
     found = ImageTokens.parse("50% / 9")
     assert (found.front.of(36), found.late.of(36), str(found)) == (18, 9, "50%/9")
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"), [("9 shared", [2, 5, 2]), ("25% shared", [2, 6, 2]), ("1 shared", [1] * 3)]
+)
+def test_parse_shared_amount_is_of_all_images(value, counts):
+    amount = ImageTokens.parse(value).front
+    assert amount.shared and str(amount) == value
+    assert sum(amount.of_each([9, 24, 9])) == max(3, amount.of(42)) and amount.of_each([9, 24, 9]) == counts
+
+
+@given(st.integers(0, 80), st.lists(st.integers(1, 30), min_size=1, max_size=5))
+def test_shared_counts_are_in_proportion_and_at_least_one(total, tokens):
+    counts = shared_counts(total, tokens)
+    assert sum(counts) == max(len(tokens), min(total, sum(tokens)))
+    assert all(1 <= count <= own for count, own in zip(counts, tokens, strict=True))
+    exact = [own * sum(counts) / sum(tokens) for own in tokens]
+    assert all(count <= part + 2 for count, part in zip(counts, exact, strict=True))
 
 
 def test_parse_auto_is_left_to_the_budget():

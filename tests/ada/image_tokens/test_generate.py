@@ -78,7 +78,7 @@ def test_generate_rows_of_different_amounts_and_budgets_answer_as_alone(make_lla
         assert found.tolist() == alone[0].tolist()
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", sorted({*SELECTORS} - {"prumerge", "prumerge+"}))
 def test_generate_all_tokens_is_the_same_with_any_selector(plain, selector):
     ids, pixels = torch.tensor([[1, IMAGE_TOKEN_INDEX, 6]]), images_of(1)
     expected = plain.generate(ids, images=pixels, **GREEDY)

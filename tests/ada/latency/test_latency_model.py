@@ -5,11 +5,12 @@ import random
 
 import numpy as np
 import pytest
-from fixtures.known_device import DECODE, H7B, L7B, PLAN, REST, random_workloads
+from fixtures.known_device import DECODE, H7B, KNOWN, L7B, PLAN, REST, random_workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ada.latency.latency_model import decode_terms, fit, plan_terms, predict, rest_terms
+from ada.frontier.share import PromptTokens
+from ada.latency.latency_model import Workload, decode_terms, fit, plan_terms, predict, rest_terms
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,32 @@ def test_fit_of_noisy_times_is_the_minimum(seed, noise) -> None:
 
 def test_fit_of_a_term_that_is_always_zero_gives_it_zero() -> None:
     assert fit([[1.0, 0.0, 1.0], [1.0, 0.0, 3.0], [1.0, 0.0, 4.0]], [2.0, 4.0, 5.0]) == pytest.approx([1, 0, 1])
+
+
+def test_late_tokens_shorten_the_rest_alone_and_cost_a_selection() -> None:
+    """Terms of the rest at 200 positions instead of 600; in the plan all 600 count, in decode the context."""
+    full, late = Workload(600, 16, 1), Workload(600, 16, 1, late_tokens=200)
+    every, part = KNOWN.prefill(full, L7B), KNOWN.prefill(late, L7B)
+    assert part.to_plan_ms == every.to_plan_ms
+    rest = KNOWN.prefill(Workload(200, 16, 1), L7B)
+    assert part.ttft_ms - part.to_plan_ms == pytest.approx(rest.ttft_ms - rest.to_plan_ms + 4.0)
+    assert KNOWN.inter_token_ms(late, L7B) == KNOWN.inter_token_ms(full, L7B)
+
+
+def test_selection_before_the_decoder_costs_once_an_image() -> None:
+    both, none = (KNOWN.prefill(Workload(600, 16, 2, None, selected), L7B).ttft_ms for selected in (2, 0))
+    assert both - none == pytest.approx(2 * 3.0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (PromptTokens(636, 636, 636), Workload(636, 3, 2)),
+        (PromptTokens(636, 348, 348), Workload(348, 3, 2, None, 2)),
+        (PromptTokens(636, 348, 132), Workload(348, 3, 2, 132, 2)),
+        (PromptTokens(636, 636, 132), Workload(636, 3, 2, 132, 0)),
+    ],
+)
+def test_workload_of_a_prompt_counts_what_is_left_out(tokens, expected) -> None:
+    assert Workload.of(tokens, 3, 2) == expected
+    assert Workload.of(tokens, 3, 2, late_from_prefix=False).late_tokens is None

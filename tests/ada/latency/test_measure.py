@@ -1,5 +1,6 @@
 """Calibration: the runs, the rounds, and the profile that is fitted to them."""
 
+import dataclasses
 import math
 import random
 
@@ -65,13 +66,19 @@ def test_timer_runs_the_workload(model, monkeypatch) -> None:
         return output
 
     monkeypatch.setattr(model, "generate", spy)
-    timer = ModelTimer(model)
-    for workload in Design.of(model).draw(8):
+    timer, design = ModelTimer(model), dataclasses.replace(Design.of(model), late=True)
+    workloads = design.draw(24)
+    assert any(one.num_selected for one in workloads) and any(one.late_tokens for one in workloads)
+    for workload in workloads:
         run = timer(workload)
         assert run.prefill.ttft_ms > run.prefill.to_plan_ms > 0 < run.inter_token_ms
         assert run.num_units == workload.num_units
         assert reports[-1].prompt_tokens == workload.num_tokens
         assert (reports[-1].prefill_flops["vision_tower"] > 0) == (workload.num_images > 0)
+        if workload.num_images:
+            read = reports[-1].image_tokens
+            assert (sum(read.front) < sum(read.all)) == bool(workload.num_selected)
+            assert sum(read.front) - sum(read.late) == workload.num_tokens - workload.rest_tokens
 
 
 @pytest.mark.parametrize(("layers", "prefix"), [(4, 3), (32, 31)])

@@ -31,7 +31,7 @@ def test_units_within_returns_the_maximum_that_fits(units, ms, num_tokens, num_i
     def p95(n):
         return predictor.first_token_ms(Workload(num_tokens, n, num_images), elapsed)
 
-    granted = predictor.units_within(ms, num_tokens, num_images, elapsed)
+    granted = predictor.units_within(ms, Workload(num_tokens, 0, num_images), elapsed)
     assert granted == max((n for n in range(units.tunable + 1) if p95(n) <= ms), default=0)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ada.train.budget_training import BudgetTraining
 from ada.train.metrics import loss_by_band
-from ada.train.policy import BudgetTraining
 from ada.train.recipe import Recipe
 
 IMAGE, IGNORE = -200, -100

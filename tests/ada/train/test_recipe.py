@@ -8,7 +8,7 @@ import torch
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
-from ada.train.policy import BudgetTraining
+from ada.train.budget_training import BudgetTraining
 from ada.train.recipe import Recipe, distance
 from llava.errors import OptionError
 
