@@ -1,4 +1,4 @@
-"""Turns a program's flags, or a request's fields, into what ``generate`` takes: budget, planner, TTFT predictor."""
+"""Turns a program's flags, or a request's fields, into what ``generate`` takes: budget, planner, image tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ada.budget import Budget, TimeBudget, budget_flag, read_budget
+from ada.image_token_options import (
+    add_image_token_flags,
+    check_auto,
+    check_selector,
+    image_tokens_of,
+    names_tokens,
+    reads_fewer,
+)
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
@@ -50,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=list(PLANNERS),
         help="what chooses the heads, neurons and layers that run; even, last and random need no training",
     )
+    add_image_token_flags(group)
 
 
 def budget_of(options: Mapping[str, Any]) -> Budget | None:
@@ -63,7 +72,7 @@ def budget_of(options: Mapping[str, Any]) -> Budget | None:
 
 
 def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the flags against the model; make a plain LLaVA adaptive where an untrained planner is asked for.
+    """Check the flags against the model; make a plain LLaVA adaptive for an untrained planner, or for image tokens.
 
     Returns options to add: ``ttft_predictor``, where this device is calibrated for the model. Where the budget is a
     time and it is not, it is calibrated now. Raises OptionError for flags that the model cannot follow.
@@ -75,12 +84,18 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
             f"--batch-size is {options['batch_size']} and --latency-budget {budget}: a time holds for one question at "
             "a time; leave --batch-size at 1, or give a share such as 0.5"
         )
-    if not is_adaptive(model) and (budget is not None or planner is not None):
-        if planner not in UNTRAINED:
-            raise no_scheduler(model)
+    wanted = budget is not None or planner is not None or names_tokens(options)
+    if not is_adaptive(model) and wanted:
+        check_planned(model, options)
         from ada.model.families import make_adaptive
 
         make_adaptive(model)
+    if is_adaptive(model) and wanted:
+        check_planned(model, options)
+        check_selector(model, options.get("token_selector"))
+        if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
+            images = options.get("image_file", [None])
+            check_auto(image_tokens_of(options), budget, len(images or []))
     return _calibrated(model, options, needed=by_time) if is_adaptive(model) else {}
 
 
@@ -98,22 +113,38 @@ def _calibrated(model: AdaptiveModel, options: Mapping[str, Any], needed: bool) 
     return {"ttft_predictor": predictor.fixed() if "batch_size" in options else predictor}
 
 
+def check_planned(model: LlavaModel, options: Mapping[str, Any]) -> None:
+    """Raise OptionError for options that only a scheduler can follow, on a model that has none."""
+    if getattr(model, "scheduler", None) is not None or options.get("planner") in UNTRAINED:
+        return
+    by_tokens = options.get("planner") is None and reads_fewer(options)
+    if options.get("planner") is not None or (budget_of(options) is not None and not by_tokens):
+        raise no_scheduler(model)
+
+
 def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of ``generate``. Raises OptionError for a budget on a model without a scheduler."""
+    """Return the keyword arguments of ``generate``.
+
+    Raises OptionError for a budget, or for image tokens, on a model that was loaded without either.
+    """
     if not is_adaptive(model):
-        if budget_of(options) is None:
-            return {}
-        raise no_scheduler(model)  # a request's budget, on a model that was loaded without one
+        if budget_of(options) is not None:
+            raise no_scheduler(model)  # a request's budget, on a model that was loaded without one
+        if names_tokens(options):
+            raise OptionError("this model was loaded to read all image tokens; give --image-tokens as it is loaded")
+        return {}
     return {
         "latency_budget": budget_of(options),
         "planner": options.get("planner"),
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
         "ttft_predictor": options.get("ttft_predictor"),
+        "image_tokens": image_tokens_of(options),
+        "token_selector": options.get("token_selector"),
     }
 
 
 def no_scheduler(model: LlavaModel) -> OptionError:
-    """Return the error for a budget on a plain LLaVA; it names both ways on, where its decoder can have budgets."""
+    """Return the error for a budget on a plain LLaVA; it names the ways on, where its decoder can have budgets."""
     from ada.config import ADAPTIVE
 
     if model.config.model_type not in ADAPTIVE:
@@ -124,5 +155,5 @@ def no_scheduler(model: LlavaModel) -> OptionError:
     return OptionError(
         f"--latency-budget needs a scheduler, and this checkpoint (model_type {model.config.model_type!r}) has none. "
         "Train one with scripts/v1_5/finetune_ada_heads.sh, or pass --planner "
-        f"{'|'.join(UNTRAINED)} for an untrained plan"
+        f"{'|'.join(UNTRAINED)} for an untrained plan, or --image-tokens auto to leave out image tokens alone"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ada import options as budget_options
+from ada.image_token_options import add_image_token_flags
 from llava.hookspecs import hookimpl
 
 
@@ -15,10 +16,11 @@ from llava.hookspecs import hookimpl
 def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
     """Add budget flags to every program that answers, and the worker's load-adaptive ones.
 
-    A client of a server gets the budget alone, as a text that the server reads.
+    A client of a server gets the budget and image tokens alone, as texts that the server reads.
     """
     if program == "test_message":
-        budget_options.add_budget_flag(parser, read=str)
+        group = budget_options.add_budget_flag(parser, read=str)
+        add_image_token_flags(group, str, str)
         return
     budget_options.add_flags(parser)
     if program == "model_worker":
@@ -51,17 +53,20 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @hookimpl
 def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return budget, planner and TTFT predictor for ``generate``."""
+    """Return budget, planner, TTFT predictor and image tokens for ``generate``."""
     return budget_options.generation_options(model, options)
 
 
 @hookimpl
 def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:
-    """Return the budget's report, the plan, and the line for people."""
+    """Return the budget's report, the plan, the image tokens that were read, and the line for people."""
+    from ada.model.kept_cells import kept_cells
+
     report = getattr(output, "report", None)
     if report is None:
         return {}
     metadata = {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
+    metadata["image_tokens"] |= kept_cells(model, output)
     if report.ttft_p50_ms is None:
         return metadata
     measured = timing["time_to_first_token_ms"]
@@ -84,17 +89,17 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
 
 
 @hookimpl
-def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
-    """Return how rows decode under their plans; None where no row has one."""
-    from ada.execution.mixed_batch import mixed_plan_batch
+def decoding_batch(model: Any, outputs: Sequence[Any], lengths: Sequence[int]) -> Any:
+    """Return how rows decode under their plans, and without the image tokens that they left out; None without plans."""
+    from ada.execution.mixed_batch import mixed_batch
     from ada.protocols import is_adaptive
 
-    return mixed_plan_batch(model, [output.execution_plan for output in outputs]) if is_adaptive(model) else None
+    return mixed_batch(model, outputs, lengths) if is_adaptive(model) else None
 
 
 @hookimpl
 def chat_command(command: str, argument: str, session: Any) -> str | None:
-    """Answer ``/budget VALUE`` and ``/plan``."""
+    """Answer ``/budget VALUE``, ``/image-tokens VALUE`` and ``/plan``."""
     from ada.chat_commands import answer_command
 
     return answer_command(command, argument, session)
@@ -110,7 +115,7 @@ def chat_help() -> Mapping[str, str]:
 
 @hookimpl
 def request_fields() -> Mapping[str, tuple[Any, Any]]:
-    """Return ``latency_budget`` and ``latency_budget_policy``."""
+    """Return the fields of budgets and of image tokens."""
     from ada.serve import budget_policy
 
     return budget_policy.request_fields()

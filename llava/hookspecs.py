@@ -75,11 +75,14 @@ def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:  # typ
 
 
 @hookspec(firstresult=True)
-def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
+def decoding_batch(model: Any, outputs: Sequence[Any], lengths: Sequence[int]) -> Any:
     """How the next tokens of several generations of one row each are decoded as one batch: a
     ``llava.kv_cache.DecodingBatch``, or None for the model as it is.
 
-    ``outputs`` are what ``generate(..., return_dict_in_generate=True)`` returned for each.
+    ``outputs`` are what ``generate(..., return_dict_in_generate=True)`` returned for each; ``lengths`` how many columns
+    each row's own cache has by now, its prompt's first. In the batch's cache they end at the right: column ``c`` of a
+    row is column ``max(lengths) - length + c`` there, and each step adds one column after them. A batch is made anew
+    whenever a row joins or leaves.
     """
 
 
@@ -87,7 +90,8 @@ def decoding_batch(model: Any, outputs: Sequence[Any]) -> Any:
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """Answer a ``/command argument`` of the CLI's chat, or None where the command is not known here.
 
-    ``session`` is a ``llava.serve.cli.ChatSession``: ``options`` (mutable dict), ``last_metadata``, ``model``.
+    ``session`` is a ``llava.serve.cli.ChatSession``: ``options`` (mutable dict), ``last_metadata``, ``model``,
+    ``images``.
     """
 
 

@@ -23,11 +23,13 @@ class DecodingBatch:
     """How several sequences decode as one batch.
 
     heads: key-value heads that the batch's cache holds, for each layer. forward_kwargs: keyword arguments of
-    ``model.forward`` for the batch's steps.
+    ``model.forward`` for the batch's steps. position_gaps: for each row, by how much the position of its next token is
+    above the number of positions in its cache, where parts of its prompt were left out; None where no row has a gap.
     """
 
     heads: Sequence[Heads]
     forward_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    position_gaps: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ take from each row what its own plan leaves out. Where all rows agree on a layer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -17,6 +19,19 @@ from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.plan_maker import MadePlan
 from llava.kv_cache import DecodingBatch, Heads
+
+
+def mixed_batch(model: AdaptiveModel, outputs: Sequence[Any], lengths: Sequence[int]) -> DecodingBatch:
+    """Return how generations of one row each decode as one batch, under their plans and with what they read.
+
+    outputs: what ``generate`` returned for each; lengths: the columns of each row's cache. Image tokens that did not
+    enter the decoder leave a gap between the number of these columns and a row's next position; columns that later
+    layers do not read are masked there.
+    """
+    late = [output.late_tokens for output in outputs]
+    joined = JoinedLateTokens(late, lengths) if any(row is not None for row in late) else None
+    batch = mixed_plan_batch(model, [output.execution_plan for output in outputs], joined)
+    return replace(batch, position_gaps=[output.position_gaps[0] for output in outputs])
 
 
 def mixed_plan_batch(

@@ -50,6 +50,36 @@ def with_kept_tokens(batch: EmbeddedBatch, kept: Kept, padding_side: str = "left
     )
 
 
+def position_gaps(batch: EmbeddedBatch) -> list[int]:
+    """Return for each row, padded on the left, by how much its next position is above the number of its columns."""
+    if batch.position_ids is None:
+        return [0] * len(batch.embeds)
+    mask = batch.attention_mask
+    columns = batch.width if mask is None else (mask != 0).sum(dim=1)
+    gaps: list[int] = (batch.position_ids[:, -1] + 1 - columns).tolist()
+    return gaps
+
+
+def kept_indices(batch: EmbeddedBatch, totals: Sequence[Sequence[int]]) -> list[list[list[int]]]:
+    """Return which tokens of each row's images a batch has, by their positions; rows are padded on the left.
+
+    totals: how many tokens each row's images had before any was left out; none where they are not known.
+    """
+    spans = batch.image_spans or [[] for _ in totals]
+    positions = None if batch.position_ids is None else batch.position_ids.tolist()
+    first_columns = [0] * len(totals) if batch.attention_mask is None else batch.attention_mask.argmax(dim=1).tolist()
+    rows = []
+    for row, (own, counts) in enumerate(zip(spans, totals, strict=True)):
+        kept, text_and_images, column = [], 0, first_columns[row]  # text_and_images: the position of the next token
+        for span, total in zip(own, counts, strict=True):
+            text_and_images += span.start - column
+            of_image = range(total) if positions is None else positions[row][span.start : span.end]
+            kept.append([position - (0 if positions is None else text_and_images) for position in of_image])
+            text_and_images, column = text_and_images + total, span.end
+        rows.append(kept)
+    return rows
+
+
 def _columns(stays: torch.Tensor, padding_side: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, for each new column, the old one (B, T'), and whether it is real (B, T').
 

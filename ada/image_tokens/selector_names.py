@@ -31,14 +31,20 @@ class SelectorNames:
         late = "fastv" if getattr(model, "token_scorer", None) is None else "learned"
         if value is None:
             return cls(front, late)
-        names = value.strip().split("/") if isinstance(value, str) else []
-        if len(names) == 1 and names[0] in SELECTORS:
-            return cls(names[0], late)
-        if len(names) == 1 and names[0] in LATE_SELECTORS:
-            return cls(front, names[0], late_alone=True)
-        if len(names) == 2 and names[0] in SELECTORS and names[1] in LATE_SELECTORS:
+        names = check_selector_name(value).split("/")
+        if len(names) == 2:
             return cls(names[0], names[1])
+        return cls(names[0], late) if names[0] in SELECTORS else cls(front, names[0], late_alone=True)
+
+
+def check_selector_name(value: object) -> str:
+    """Return FRONT, LATE or FRONT/LATE without space around it. Raises OptionError for other names."""
+    text = value.strip() if isinstance(value, str) else ""
+    front, slash, late = text.partition("/")
+    known = (front in SELECTORS and late in LATE_SELECTORS) if slash else text in (*SELECTORS, *LATE_SELECTORS)
+    if not known:
         raise OptionError(
             f"the token selector is {value!r}; expected one of {', '.join((*SELECTORS, *LATE_SELECTORS))}, or two as "
             f"{DEFAULT_SELECTOR}/{LATE_SELECTORS[-1]}"
         )
+    return text

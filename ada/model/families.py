@@ -40,7 +40,9 @@ def make_adaptive(model: Any, kind: str = "H", num_prefix_layers: int | None = N
     adaptive = ADAPTIVE_MODELS.get(type(model))
     if adaptive is None:
         known = ", ".join(kind.__name__ for kind in ADAPTIVE_MODELS)
-        raise OptionError(f"a latency budget needs one of {known}; this model is {type(model).__name__}")
+        raise OptionError(
+            f"latency budgets and --image-tokens need one of {known}; this model is {type(model).__name__}"
+        )
     config: Any = model.config
     config.scheduler_type = kind
     config.num_prefix_layers = num_prefix_layers or max(1, config.num_hidden_layers // 2)

@@ -12,7 +12,7 @@ SHARES = tuple(step / 20 for step in range(1, 21))
 
 
 class BudgetMetrics:
-    """Budgets granted, costs of plans, budgets missed and budgets lowered, of one worker.
+    """Budgets granted, image tokens read, costs of plans, budgets missed and budgets lowered, of one worker.
 
     multiplier: called for the current factor of load-adaptive budgets.
     """
@@ -27,6 +27,9 @@ class BudgetMetrics:
             return Counter(prefix + name, text, [LABEL], registry=registry).labels(model_name)
 
         self.granted = shares("latency_budget_ratio", "Latency budgets granted, as shares of the decoder's units.")
+        self.image_tokens = shares(
+            "image_tokens_ratio", "Image tokens that entered the decoder, of all of a request's."
+        )
         self.cost = shares("plan_cost_ratio", "Executed share of the decoder's heads and neuron groups.")
         self.violations = counter("budget_violations", "Answers that cost more than the requested budget.")
         self.downgrades = counter("budget_downgrades", "Requests that were granted less than they asked, under load.")

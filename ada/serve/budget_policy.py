@@ -13,11 +13,13 @@ from pydantic import Field, StrictFloat
 
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.frontier.share import PrefillShare, PromptTokens
+from ada.image_token_options import reads_fewer
 from ada.latency.grant import refuse_unreachable
 from ada.model.row_cost import RowCost
-from ada.options import budget_of
+from ada.options import budget_of, check_planned
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
+from ada.serve import image_token_fields
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
@@ -32,6 +34,7 @@ from llava.serve.engine.request_queue import Load
 log = logging.getLogger(__name__)
 
 STRICT = "strict"
+FULL = LatencyBudget(1.0)
 METADATA = (
     "granted",
     "layers",
@@ -46,7 +49,7 @@ METADATA = (
 
 
 def request_fields() -> dict[str, tuple[Any, Any]]:
-    """Return what a request may have in addition: ``latency_budget`` and ``latency_budget_policy``."""
+    """Return what a request may have in addition: a budget, its policy, and what the image tokens are."""
     budget = Field(
         default=None,
         description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'; or time to first token on the "
@@ -60,6 +63,7 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
     return {
         "latency_budget": (StrictFloat | str | None, budget),
         "latency_budget_policy": (Literal["adaptive", "strict"], policy),
+        **image_token_fields.request_fields(),
     }
 
 
@@ -108,16 +112,18 @@ class BudgetPolicy(ServingPolicy):
         return 1.0 if self.adaptive is None else self.adaptive.multiplier
 
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Parse a request's budget; return it as ``latency_budget``.
+        """Parse a request's budget and image tokens; return them by their fields' names.
 
-        Raises OptionError for a budget that is malformed, that this model cannot follow, or, where the request is
-        strict, that it cannot reach.
+        Raises OptionError for what is malformed or what this model cannot follow, and, where the request is strict, for
+        a budget that it cannot reach.
         """
         given = fields.get("latency_budget")
+        if not is_adaptive(self.model):
+            given = None if given is None or read_budget(given) == FULL else given  # which every model follows
         if given is not None and not is_adaptive(self.model):
             raise OptionError(
                 "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "
-                "worker with --planner even|last|random"
+                "worker with --planner even|last|random, or with --image-tokens auto"
             )
         requested = self.default_budget if given is None else read_budget(given)
         if isinstance(requested, TimeBudget) and self.predictor is None:  # measured among requests, it would be wrong
@@ -125,10 +131,22 @@ class BudgetPolicy(ServingPolicy):
                 f"latency_budget is {requested}, and this worker's device is not calibrated; run python -m "
                 "ada.calibrate there and start the worker again, or ask for a share such as 0.5"
             )
-        if isinstance(requested, LatencyBudget) and self._strict(fields):
+        bound = requested if self.adaptive is None else True  # under load, every request may get a budget
+        checked = {
+            "latency_budget": requested,
+            **image_token_fields.check_fields(self.model, fields, self.defaults, bound),
+        }
+        if requested is not None:
+            check_planned(self.model, {**checked, "planner": self.defaults.get("planner")})
+        if isinstance(requested, LatencyBudget) and self._strict(fields) and self._reads_all(checked):
             share = PrefillShare.of(self.model.config, self.model.units)
             refuse_unreachable(share, requested, PromptTokens.all_of(1))
-        return {"latency_budget": requested}
+        return checked
+
+    def _reads_all(self, checked: Mapping[str, Any]) -> bool:
+        """Whether a request reads all image tokens for certain; what fewer of them reach, ``generate`` knows."""
+        trained = getattr(self.model.config, "image_token_dropout", None) is not None
+        return not (reads_fewer(checked) or (trained and checked["image_tokens"] is None))
 
     def _strict(self, fields: Mapping[str, Any]) -> bool:
         return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
@@ -144,6 +162,7 @@ class BudgetPolicy(ServingPolicy):
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
+            **{name: fields.get(name) for name in image_token_fields.NAMES},
         }
         if self.adaptive is None:
             return options
@@ -158,14 +177,16 @@ class BudgetPolicy(ServingPolicy):
         return options
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
-        """Return ``latency_budget``: requested, allowed under load, granted on the model's grid, and what ran."""
+        """Return ``latency_budget``, what was requested, allowed, granted and run, and ``image_tokens``."""
         metadata = finished.answer.metadata
         if "plan" not in metadata:
             return {}
         requested: Budget | None = fields.get("latency_budget")
         by_time = isinstance(requested, TimeBudget)
         share = requested.fraction if isinstance(requested, LatencyBudget) else None
-        met = metadata["budget_met"] if by_time else metadata["granted"] <= (share or 1)
+        # A share that load has lowered may be missed where the one that was asked for is met.
+        met = metadata["budget_met"] or (not by_time and metadata["granted"] <= (share or 1))
+        self._observe_image_tokens(metadata)
         self.metrics.granted.observe(metadata["granted"])
         self.metrics.cost.observe(ExecutionPlan.from_json(metadata["plan"]).share)
         if not met:
@@ -184,7 +205,12 @@ class BudgetPolicy(ServingPolicy):
             **{name: metadata[name] for name in METADATA},
             **full_model_gflops(self.model, metadata),
         }
-        return {"latency_budget": budget}
+        return {"latency_budget": budget, "image_tokens": metadata["image_tokens"]}
+
+    def _observe_image_tokens(self, metadata: Mapping[str, Any]) -> None:
+        share = image_token_fields.kept_share(metadata)
+        if share is not None:
+            self.metrics.image_tokens.observe(share)
 
 
 def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:

@@ -95,7 +95,8 @@ def run_command(session: ChatSession, line: str) -> str:
         return "new conversation"
     if command == "help":
         listed = {**COMMANDS, **merged(hooks().chat_help())}
-        return "\n".join(f"{usage:<16} {meaning}" for usage, meaning in listed.items())
+        width = max(map(len, listed))
+        return "\n".join(f"{usage:<{width}} {meaning}" for usage, meaning in listed.items())
     reply: str | None = hooks().chat_command(command=command, argument=argument, session=session)
     if reply is None:
         raise OptionError(f"/{command} is not a command; /help lists them")

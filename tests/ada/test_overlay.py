@@ -48,6 +48,7 @@ def test_flags_are_read() -> None:
     parser = argparse.ArgumentParser()
     overlay.add_arguments(parser=parser, program="cli")
     none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
+    none |= {"image_tokens": None, "token_selector": None}
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
     assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
@@ -59,9 +60,10 @@ def test_the_published_type_has_a_class() -> None:
     assert set(classes) == {"ada_llava_llama", "ada_llava_mistral", "ada_llava_qwen"}
 
 
-def test_a_plain_model_is_shown_the_two_ways_on(plain) -> None:
+def test_a_plain_model_is_shown_the_three_ways_on(plain) -> None:
+    ways = r"finetune_ada_heads\.sh, or pass --planner .*even\|last\|random .*--image-tokens auto"
     for planner in (None, "learned"):
-        with pytest.raises(OptionError, match=r"finetune_ada_heads\.sh, or pass --planner .*even\|last\|random"):
+        with pytest.raises(OptionError, match=ways):
             overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "planner": planner})
     with pytest.raises(OptionError, match="finetune_ada_heads"):  # a request's budget, later
         overlay.generation_options(model=plain, options={"latency_budget": "0.5"})
@@ -81,6 +83,8 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         "planner": planner,
         "strict_latency_budget": False,
         "ttft_predictor": None,
+        "image_tokens": None,
+        "token_selector": None,
     }
     out = plain.generate(PROMPT, images=pixels[:1], **RETURN, **options)
     assert out.report.budget_met and 0.5 < out.report.granted <= 0.75
@@ -177,9 +181,8 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
 
 def test_chat_commands(make_llava, plain) -> None:
     calibrated = {"ttft_predictor": object()}  # no need to calibrate for a time
-    session = SimpleNamespace(
-        model=make_llava("H"), options={"latency_budget": None, "planner": None, **calibrated}, last_metadata=None
-    )
+    options = {"latency_budget": None, "planner": None, **calibrated}
+    session = SimpleNamespace(model=make_llava("H"), options=options, last_metadata=None, images=["one"])
 
     def say(command: str, argument: str = "") -> str | None:
         return overlay.chat_command(command=command, argument=argument, session=session)
@@ -194,11 +197,40 @@ def test_chat_commands(make_llava, plain) -> None:
     plan = ExecutionPlan.full(2, 4)
     session.last_metadata = {"plan": plan.to_json()}
     assert say("plan") == blocks(plan) and say("weather") is None
-    assert {usage.split()[0] for usage in overlay.chat_help()} == {"/budget", "/plan"}
+    assert {usage.split()[0] for usage in overlay.chat_help()} == {"/budget", "/image-tokens", "/plan"}
     session.model, session.options = plain, {"planner": None}
     with pytest.raises(OptionError, match="finetune_ada_heads"):
         say("budget", "0.5")
     assert "latency_budget" not in session.options
+
+
+def test_chat_command_image_tokens_sets_shows_and_refuses(make_llava) -> None:
+    session = SimpleNamespace(model=make_llava("H"), options={"latency_budget": None}, last_metadata=None, images=[1])
+
+    def say(argument: str = "") -> str | None:
+        return overlay.chat_command(command="image-tokens", argument=argument, session=session)
+
+    assert say() == "image tokens: as the model was trained"
+    assert say("25%") == "image tokens: 25%" and say("50%/4") == "image tokens: 50%/4"
+    for wrong, why in (("0", "is '0'"), ("auto", "no latency budget"), ("200%", "'200%'")):
+        with pytest.raises(OptionError, match=why):
+            say(wrong)
+    assert say() == "image tokens: 50%/4" == f"image tokens: {session.options['image_tokens']}"
+    session.options["latency_budget"] = LatencyBudget(0.7)
+    assert say("auto") == "image tokens: auto"
+    session.images = []
+    with pytest.raises(OptionError, match="there is no image"):
+        say("auto")
+
+
+@pytest.mark.parametrize(("amount", "said"), [("all", "4 of 4"), ("2", "2 of 4"), ("3/1", "3 of 4, 1 by later layers")])
+def test_chat_command_plan_says_how_many_image_tokens_were_read(make_llava, pixels, amount, said) -> None:
+    model = make_llava("H")
+    output = model.generate(PROMPT, images=pixels[:1], image_tokens=amount, **RETURN)
+    metadata = overlay.describe_generation(model=model, output=output, timing={})
+    session = SimpleNamespace(model=model, options={}, last_metadata=metadata)
+    drawn = overlay.chat_command(command="plan", argument="", session=session)
+    assert drawn == f"{blocks(output.execution_plan)}\nimage tokens: {said}"
 
 
 def test_training_config_becomes_adaptive_only_when_asked() -> None:

@@ -11,12 +11,11 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from ada.eval.lmms.task_answers import prompt_of
-from ada.protocols import is_adaptive
-from llava.constants import IGNORE_INDEX
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer
-from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.kv_cache import DecodingBatch
 from llava.model.sequence_length import check_prompt_length, prompt_length
+from llava.plugins import hooks
 
 
 @torch.inference_mode()
@@ -30,10 +29,10 @@ def answer_loss(
 ) -> tuple[float, bool]:
     """Return the mean loss of an answer's tokens, and whether greedy decoding would give that answer.
 
-    The answer's end counts, as in training. The plan is the one that ``generate`` makes for the question: the latency
-    token comes before the answer. keywords: the plug-ins', as for ``generate``. title: of the question, for messages.
-    Raises ``DataError`` for an empty answer and ``OptionError`` for a strict budget that is not met, and where
-    question and answer are longer than the model's context.
+    The answer's end counts, as in training. ``generate`` reads the question, under its plan and with the image tokens
+    that it chooses; the answer continues from there. keywords: the plug-ins', as for ``generate``. title: of the
+    question, for messages. Raises ``DataError`` for an empty answer and ``OptionError`` for a strict budget that is not
+    met, and where question and answer are longer than the model's context.
     """
     model: Any = answerer.model  # called, not only asked to generate
     if not answer.strip():
@@ -44,32 +43,40 @@ def answer_loss(
     known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(question, full, strict=False)))
     sizes = [image.size for image in images]
     check_prompt_length(prompt_length(full, sizes, model), answerer.context_length, f"{title}, with its answer,")
-    ids, expected = torch.tensor([full], device=model.device), torch.tensor(full[known:], device=model.device)
-    batch = model.embed(ids, images=answerer.pixels(images, [full]), image_sizes=sizes or None)
-    labels = torch.full_like(batch.embeds[:, :, 0], IGNORE_INDEX, dtype=torch.long)
-    labels[:, -len(expected) :] = expected
-    output = model(inputs_embeds=batch.embeds, labels=labels, **_forward_keywords(model, keywords, batch, expected))
-    logits = output.logits[0, -len(expected) - 1 : -1].float()  # (answer's tokens, vocabulary)
+    ids = torch.tensor([full], device=model.device)
+    output = model.generate(
+        ids[:, :known],
+        images=answerer.pixels(images, [full]),
+        image_sizes=sizes or None,
+        max_new_tokens=1,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=answerer.tokenizer.eos_token_id,  # one row: nothing is padded
+        **keywords,
+    )
+    expected = ids[0, known:]
+    logits = torch.cat([output.logits[0], _logits_after(model, output, expected[:-1])]).float()  # (tokens, vocabulary)
     return cross_entropy(logits, expected).item(), bool((logits.argmax(dim=-1) == expected).all())
 
 
-def _forward_keywords(
-    model: Any, keywords: Mapping[str, Any], batch: EmbeddedBatch, answer: torch.Tensor
-) -> dict[str, Any]:
-    """Return the planner of an adaptive model, and the units that ``generate`` grants it for the question.
-
-    Without a budget all layers run.
-    """
-    if not is_adaptive(model):
-        return {}
-    adaptive: Any = model
-    budget, question = keywords.get("latency_budget"), batch.width - len(answer)
-    granted = adaptive.grant(
-        1.0 if budget is None else budget,
-        1,
-        question,
-        batch.images_per_row,
-        bool(keywords.get("strict_latency_budget")),
-        ttft_predictor=keywords.get("ttft_predictor"),
+def _logits_after(model: Any, output: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the logits (t, vocabulary) after each of ``tokens`` (t,), which continue a generation's prompt."""
+    cache = output.past_key_values
+    length = cache.get_seq_length()
+    batch = hooks().decoding_batch(model=model, outputs=[output], lengths=[length])
+    batch = DecodingBatch([]) if batch is None else batch
+    (gap,) = batch.position_gaps or [0]
+    positions = torch.arange(length, length + len(tokens), device=tokens.device)
+    outputs = model(
+        input_ids=tokens[None],
+        attention_mask=torch.ones(1, length + len(tokens), dtype=torch.long, device=tokens.device),
+        position_ids=positions[None] + gap,
+        past_key_values=cache,
+        use_cache=True,
+        **batch.forward_kwargs,
     )
-    return {"granted_units": granted, "planner": keywords.get("planner")}
+    logits: torch.Tensor = outputs.logits[0]
+    return logits

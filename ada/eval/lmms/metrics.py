@@ -13,13 +13,17 @@ def metrics_of(metadata: Mapping[str, Any]) -> dict[str, float]:
     """Return one answer's metrics from the metadata of its record in an answers file.
 
     ``time_to_first_token_ms`` and ``ms_per_token`` are the batch's; ``later_tokens`` are those after the first.
-    Operations and shares are there where the model has a plan.
+    Operations and shares are there where the model has a plan, and ``image_tokens_kept`` and ``image_tokens_late``, as
+    shares of all, where the question also shows an image.
     """
     later = max(0, metadata["new_tokens"] - 1)
     metrics = {"time_to_first_token_ms": float(metadata["time_to_first_token_ms"]), "later_tokens": float(later)}
     if later and metadata["tokens_per_second"]:
         metrics["ms_per_token"] = 1000 / metadata["tokens_per_second"]
-    return {**metrics, **{name: float(metadata[name]) for name in REPORT_FIELDS if metadata.get(name) is not None}}
+    reported = {name: float(metadata[name]) for name in REPORT_FIELDS if metadata.get(name) is not None}
+    counts = metadata.get("image_tokens") or {"all": 0}
+    read = {f"image_tokens_{name}": counts[name] / counts["all"] for name in ("kept", "late") if counts["all"]}
+    return {**metrics, **reported, **read}
 
 
 def means(answers: Sequence[Metrics]) -> dict[str, float]:

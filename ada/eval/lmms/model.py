@@ -1,6 +1,7 @@
 """Implements ``--model ada_llava`` of lmms-eval: any checkpoint that the shell opens, under a latency budget.
 
     lmms-eval --model ada_llava --model_args pretrained=DIR,latency_budget=0.6 --tasks pope --output_path OUT
+    lmms-eval --model ada_llava --model_args pretrained=DIR,image_tokens=25%,token_selector=divprune --tasks pope
 
 Answers are those of ``llava.eval``'s runner. In addition to the scores, lmms-eval's "throughput" (in its table and its
 results file) has time to first token, inter-token latency, operations, and the executed share; with ``--log_samples``
@@ -45,7 +46,8 @@ class AdaLlava(lmms):  # type: ignore[misc]
     """A LLaVA under a latency budget, as lmms-eval calls it.
 
     The model arguments are the constructor's, and the options of the shell's plug-ins (``latency_budget``,
-    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``) under their flags' names.
+    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``, ``image_tokens``, ``token_selector``) under their
+    flags' names.
     """
 
     is_simple = True

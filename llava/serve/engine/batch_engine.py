@@ -137,11 +137,13 @@ class RunningBatch:
 
     def __init__(self, model: LlavaModel, sequences: list[RunningSequence]) -> None:
         self.model, self.sequences = model, list(sequences)
-        batch = decoding_batch(model, [sequence.output for sequence in sequences])
-        self.heads, self.forward_kwargs = batch.heads, batch.forward_kwargs
         caches = [sequence.cache for sequence in sequences]
+        lengths = [cache.length for cache in caches]
+        batch = decoding_batch(model, [sequence.output for sequence in sequences], lengths)
+        self.heads, self.forward_kwargs = batch.heads, batch.forward_kwargs
         self.cache = join_rows(caches, batch.heads, model.config.num_key_value_heads)
-        self.lengths = torch.tensor([cache.length for cache in caches], device=model.device)
+        self.lengths = torch.tensor(lengths, device=model.device)
+        self.gaps = torch.tensor(batch.position_gaps or [0] * len(lengths), device=model.device)
 
     def step(self) -> torch.Tensor:
         """Return the logits (sequences, vocabulary), float32, of each sequence's next token."""
@@ -151,7 +153,7 @@ class RunningBatch:
         outputs = self.model(
             input_ids=torch.tensor([[sequence.text.ids[-1]] for sequence in self.sequences], device=device),
             attention_mask=(columns >= width - self.lengths[:, None]).long(),
-            position_ids=self.lengths[:, None] - 1,
+            position_ids=(self.lengths + self.gaps)[:, None] - 1,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,

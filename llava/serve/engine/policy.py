@@ -16,7 +16,7 @@ class ServingPolicy:
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check a request's fields before it waits; return those that were parsed, which replace the text from then on.
 
-        Raises a ``LlavaError`` that names the field.
+        ``fields`` also has ``num_images``, how many the request shows. Raises a ``LlavaError`` that names the field.
         """
         return {}
 

@@ -19,8 +19,9 @@ class GenerationRequest:
     """A checked request.
 
     prompt: what the model reads. images: as pixels, one for each image tag of the prompt. stop: texts that end the
-    answer. fields: the body's fields by name, those of plug-ins included. prompt_tokens: positions of the prompt in the
-    sequence, image tokens included. echo: the prompt as the client sent it, with which every chunk begins.
+    answer. fields: the body's other fields by name, those of plug-ins included, and ``num_images``. prompt_tokens:
+    positions of the prompt in the sequence, all image tokens included: those that a plug-in leaves out keep theirs.
+    echo: the prompt as the client sent it, with which every chunk begins.
     """
 
     prompt: str

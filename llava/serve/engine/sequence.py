@@ -19,12 +19,13 @@ from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished
 from llava.token_clock import TokenClock
 
 
-def decoding_batch(model: LlavaModel, outputs: Sequence[Any]) -> DecodingBatch:
+def decoding_batch(model: LlavaModel, outputs: Sequence[Any], lengths: Sequence[int]) -> DecodingBatch:
     """Return how generations of one row each decode as one batch: as a plug-in says, or as the model is.
 
-    outputs: what ``generate(..., return_dict_in_generate=True)`` returned for each.
+    outputs: what ``generate(..., return_dict_in_generate=True)`` returned for each; lengths: positions in each one's
+    cache.
     """
-    batch: DecodingBatch | None = hooks().decoding_batch(model=model, outputs=outputs)
+    batch: DecodingBatch | None = hooks().decoding_batch(model=model, outputs=outputs, lengths=lengths)
     return DecodingBatch([None] * model.config.num_hidden_layers) if batch is None else batch
 
 
@@ -58,8 +59,9 @@ class RunningSequence:
         settings = generation.sampling.keywords(inputs["inputs"], model.generation_config.top_k, ends)
         settings["max_new_tokens"] = 1
         output = model.generate(clock=clock, **settings, **inputs)
-        heads = decoding_batch(model, [output]).heads
-        cache = take_row(output.past_key_values, 0, output.past_key_values.get_seq_length(), heads, heads)
+        length = output.past_key_values.get_seq_length()
+        heads = decoding_batch(model, [output], [length]).heads
+        cache = take_row(output.past_key_values, 0, length, heads, heads)
         output.past_key_values = None  # the sequence owns it now
         processors = settings.get("logits_processor") or LogitsProcessorList()
         sequence = cls(loaded, request, options, clock, output, processors, text, cache)

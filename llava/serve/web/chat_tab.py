@@ -112,7 +112,7 @@ class ChatTab:
         try:
             for part in self.page.replies(chat, chat.request(sampling, fields)):
                 if "finish_reason" in part:
-                    panels = self.settings.panel_values(part, memory)
+                    panels = self.settings.panel_values(part, memory, chat.images)
                 yield [messages(chat), gr.skip(), *panels]
             if not chat.turns:  # cleared meanwhile; Gradio shows the last piece of this event again as it ends
                 yield [[], gr.skip(), *self.settings.panel_values({}, {})]

@@ -57,7 +57,7 @@ class Side:
         _, *panels = self.unchanged()
         for part in self.page.replies(chat, chat.request(sampling, fields)):
             if "finish_reason" in part:
-                panels = self.settings.panel_values(part, memory)
+                panels = self.settings.panel_values(part, memory, chat.images)
             yield [chat.turns[-1].answer, *panels]
 
 

@@ -88,11 +88,14 @@ class Settings:
         for part in self.parts:
             self.panels += part.panel()
 
-    def panel_values(self, reply: Mapping[str, Any], memory: dict[int, Any]) -> Updates:
-        """Return values for all panels. ``memory``: one dict for each part, kept for the browser's session."""
+    def panel_values(self, reply: Mapping[str, Any], memory: dict[int, Any], images: Sequence[bytes] = ()) -> Updates:
+        """Return values for all panels.
+
+        memory: one dict for each part, kept for the browser's session; images: the conversation's, as PNG files.
+        """
         values: Updates = []
         for number, part in enumerate(self.parts):
-            values += part.show(reply, memory.setdefault(number, {}))
+            values += part.show(reply, memory.setdefault(number, {}), images)
         return values
 
 
@@ -118,8 +121,9 @@ def sampling_controls() -> dict[str, Any]:
 
 
 def take_values(controls: Mapping[str, Any], values: Iterator[Any]) -> dict[str, Any]:
-    """Take the next of an event's values for each of ``controls``; return them by the controls' names."""
-    return {name: next(values) for name in controls}
+    """Take the next of an event's values for each of ``controls``; return those that are not "" by their names."""
+    taken = {name: next(values) for name in controls}
+    return {name: value for name, value in taken.items() if value != ""}
 
 
 def question_box(placeholder: str, elem_id: str, autofocus: bool = False) -> gr.MultimodalTextbox:

@@ -94,6 +94,11 @@ class WebChat:
         images = tuple(UploadedImage.read(path, number) for number, path in enumerate(files, start=1))
         self.turns.append(Turn(question.strip(), images))
 
+    @property
+    def images(self) -> list[bytes]:
+        """The conversation's images in their order, as PNG files."""
+        return [image.png for turn in self.turns for image in turn.images]
+
     def take_back(self) -> Turn:
         """Remove the last question, which was not answered, and return it."""
         return self.turns.pop()
@@ -114,7 +119,7 @@ class WebChat:
         for turn in self.turns:
             said.append(PromptTurn(False, f"{DEFAULT_IMAGE_TOKEN}\n" * len(turn.images) + turn.question))
             said.append(PromptTurn(True, without_image_tags(turn.answer or "")))
-        images = [base64.b64encode(image.png).decode() for turn in self.turns for image in turn.images]
+        images = [base64.b64encode(png).decode() for png in self.images]
         return {
             "model": self.model,
             "prompt": render_turns(template, joined_turns(said)),

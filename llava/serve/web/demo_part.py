@@ -14,10 +14,13 @@ class DemoPart(Protocol):
     """
 
     def controls(self) -> Mapping[str, Any]:
-        """Make the controls; return them by the field of a request whose value they hold."""
+        """Make the controls; return them by the field of a request whose value they hold; "" leaves the field out."""
 
     def panel(self) -> Sequence[Any]:
         """Make and return the panel's components."""
 
-    def show(self, reply: Mapping[str, Any], memory: dict[str, Any]) -> Sequence[Any]:
-        """Return the panel's values for an answer's last chunk; for an empty one, those of the start."""
+    def show(self, reply: Mapping[str, Any], memory: dict[str, Any], images: Sequence[bytes] = ()) -> Sequence[Any]:
+        """Return the panel's values for an answer's last chunk; for an empty one, those of the start.
+
+        images: the conversation's, in its order, as PNG files.
+        """

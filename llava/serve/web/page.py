@@ -19,6 +19,8 @@ footer { display: none !important; }
 .execution-plan table { width: 100%; font-size: 0.85rem; }
 .execution-plan th, .execution-plan td { padding: 2px 8px !important; border: none !important; text-align: left; }
 .execution-plan th { font-weight: normal; white-space: nowrap; }
+.kept-patches { display: flex; flex-wrap: wrap; gap: 8px; margin: 8px 0; }
+.kept-patches svg { flex: 1 1 160px; max-width: 260px; border-radius: 4px; }
 #look-again { align-self: end; }
 #notice { color: var(--error-text-color, #b00020); }
 @media (max-width: 640px) { .gradio-container { padding: 8px !important; } }

@@ -46,7 +46,7 @@ def parse_request(
             f"the prompt has {len(body.prompt):,} characters; the maximum is {limits.max_prompt_characters:,}"
         )
     stops = read_stops(body.stop)
-    fields = body.model_dump(exclude={"prompt", "images"})
+    fields = {**body.model_dump(exclude={"prompt", "images"}), "num_images": len(body.images or ())}
     fields.update(policy.check(fields))
     images = read_images(body, loaded, limits, is_late)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))

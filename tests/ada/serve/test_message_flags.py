@@ -1,4 +1,4 @@
-"""What the overlay adds to the program that sends one message: the budget, and nothing that only a server can use."""
+"""What the overlay adds to the program that sends one message: what a request can ask, and no flag of a server."""
 
 import argparse
 
@@ -8,10 +8,11 @@ from ada.overlay import add_arguments
 from llava.serve.test_message import parse_arguments, request_body
 
 
-def test_test_message_has_the_budget_flag_alone() -> None:
+def test_test_message_has_the_flags_of_requests_alone() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser=parser, program="test_message")
-    assert [action.option_strings for action in parser._actions] == [["--latency-budget"]]
+    flags = [action.option_strings for action in parser._actions]
+    assert flags == [["--latency-budget"], ["--image-tokens"], ["--token-selector"]]
 
 
 @pytest.mark.parametrize("flag", ["--strict-latency-budget", "--no-auto-calibrate", "--planner=even"])
@@ -26,5 +27,11 @@ def test_test_message_sends_the_budget_as_it_was_given(budget: str) -> None:
     assert request_body(parse_arguments(["--latency-budget", budget]))["latency_budget"] == budget
 
 
-def test_test_message_without_a_budget_sends_none() -> None:
-    assert "latency_budget" not in request_body(parse_arguments([]))
+@pytest.mark.parametrize("amount", ["25%", "144", "auto", "-3", "50%/25%"])
+def test_test_message_sends_image_tokens_as_they_were_given(amount: str) -> None:
+    body = request_body(parse_arguments(["--image-tokens", amount, "--token-selector", "salient/fastv"]))
+    assert (body["image_tokens"], body["token_selector"]) == (amount, "salient/fastv")
+
+
+def test_test_message_without_flags_sends_no_field() -> None:
+    assert not {"latency_budget", "image_tokens", "token_selector"} & set(request_body(parse_arguments([])))

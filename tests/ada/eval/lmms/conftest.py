@@ -28,10 +28,10 @@ def answerer(checkpoint_h):
 
 @pytest.fixture(scope="module")
 def generate_keywords(answerer):
-    """``generate_keywords(budget)``: what the plug-ins pass to ``generate``."""
+    """``generate_keywords(budget, **others)``: what the plug-ins pass to ``generate``."""
 
-    def make(budget: float | None = BUDGET):
-        options = plugin_options({"latency_budget": budget})
+    def make(budget: float | None = BUDGET, **others):
+        options = plugin_options({"latency_budget": budget, **others})
         return merged(hooks().generation_options(model=answerer.model, options=options))
 
     return make

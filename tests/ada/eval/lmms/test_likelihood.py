@@ -11,10 +11,13 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import DataError, OptionError
 
 
+@pytest.mark.parametrize(
+    "tokens", [{}, {"image_tokens": "50%"}, {"image_tokens": "3/1", "token_selector": "grid/fastv"}]
+)
 @pytest.mark.parametrize("budget", [None, 0.75])
-def test_answer_loss_is_that_of_generations_steps(answerer, questions, generate_keywords, budget) -> None:
+def test_answer_loss_is_that_of_generations_steps(answerer, questions, generate_keywords, budget, tokens) -> None:
     """Three tokens and the end, one by one through ``generate``, which decodes with a cache, under the plan it made."""
-    keywords = generate_keywords(budget)
+    keywords = generate_keywords(budget, **tokens)
     end = answerer.tokenizer.eos_token_id
     for question in questions:
         images = images_of(question.visuals(), "")

@@ -35,3 +35,9 @@ def test_means_by_task_of_several_tasks_have_each_ones_too() -> None:
         "b:time_to_first_token_ms": 500,
         "b:prefill_gflops": 6,
     }
+
+
+def test_metrics_of_an_answer_have_shares_of_image_tokens_where_it_had_some() -> None:
+    read = metrics_of({**METADATA[0], "image_tokens": {"all": 40, "kept": 20, "late": 10}})
+    assert {**METRICS[0], "image_tokens_kept": 0.5, "image_tokens_late": 0.25} == read
+    assert metrics_of({**METADATA[0], "image_tokens": {"all": 0, "kept": 0, "late": 0}}) == METRICS[0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ada.eval.lmms.settings import batch_size_of, dtype_named, plugin_options, read_generation_kwargs
+from ada.options import generation_options, prepare_model
 from llava.errors import OptionError
 from llava.generation import SamplingParams
 
@@ -47,8 +48,21 @@ def test_generation_kwargs_without_effect_are_named_in_a_warning(caplog) -> None
 def test_plugin_options_have_all_flags_and_refuse_unknown_ones() -> None:
     options = plugin_options({"latency_budget": 0.6})
     assert options["latency_budget"] == 0.6 and options["planner"] is None
-    with pytest.raises(OptionError, match=r"latencybudget; expected one of latency_budget, .*planner"):
+    with pytest.raises(OptionError, match=r"latencybudget; expected one of image_tokens, latency_budget, .*planner"):
         plugin_options({"latencybudget": 0.6})
+
+
+@pytest.mark.parametrize(("given", "amount"), [("25%", "25%"), (144, "144"), ("50%/25%", "50%/25%"), (None, "None")])
+def test_plugin_options_image_tokens_as_lmms_eval_parses_them_reach_generate(make_llava, given, amount) -> None:
+    options = plugin_options({"image_tokens": given, "token_selector": "divprune"})
+    keywords = generation_options(make_llava("H"), options)
+    assert (str(keywords["image_tokens"]), keywords["token_selector"]) == (amount, "divprune")
+
+
+@pytest.mark.parametrize("given", [0, -3, "200%", 0.5, True])
+def test_plugin_options_image_tokens_out_of_range_are_named(make_llava, given) -> None:
+    with pytest.raises(OptionError, match=f"--image-tokens is {given!r}; expected all, auto"):
+        prepare_model(make_llava("H"), plugin_options({"image_tokens": given}))
 
 
 def test_dtype_is_named_as_in_torch() -> None:

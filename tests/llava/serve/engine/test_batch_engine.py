@@ -31,7 +31,7 @@ class Granting(ServingPolicy):
         self.running.append(load.running)
         if fields.get("bad"):
             raise OptionError("a bad request")
-        return {"latency_budget": fields.get("latency_budget"), "planner": fields.get("planner")}
+        return {name: fields.get(name) for name in ("latency_budget", "planner", "image_tokens", "token_selector")}
 
 
 @pytest.fixture(scope="module", params=["H", "L"])
@@ -42,11 +42,13 @@ def model(request, make_adaptive_checkpoint):
 
 @pytest.fixture
 def engine(model):
-    """``engine(slots)``: the queue of a running engine, and its policy."""
+    """``engine(slots, waiting)``: the queue of a running engine, with requests that wait as it starts; its policy."""
     queues = []
 
-    def start(slots=4):
+    def start(slots=4, waiting=()):
         queue, policy = RequestQueue(slots, 100), Granting()
+        for request in waiting:
+            queue.put(request)
         worker = BatchEngine(model, queue, policy)
         worker.start()
         queues.append((queue, worker))
@@ -100,6 +102,7 @@ def mixed_requests(image: PreparedImages, count: int) -> list[EngineRequest]:
         fields = {
             "latency_budget": chance.choice([None, 0.5, 0.6, 0.75, 0.9, 1.0]),
             "planner": chance.choice([None, "even", "last"]),
+            "image_tokens": chance.choice([None, 1, "50%", "all/1"]),
         }
         seeded = {"temperature": 1.5, "seed": number} if number % 3 == 0 else {}
         images = image if number % 2 else NO_IMAGES
@@ -127,6 +130,37 @@ def test_batch_engine_mixed_requests_answer_as_alone(model, engine, image_file):
         assert len(got.answer.token_ms) == len(expected.token_ids) - 1
         batch_sizes.append(got.mean_batch_size)
     assert max(batch_sizes) > 2 and max(policy.running) == 5, "requests did share steps"
+
+
+EIGHT = [  # latency budget, image tokens, selector
+    (None, None, None),
+    (0.5, "all", None),
+    (1.0, 1, "grid"),
+    (0.9, "75%", "divprune"),
+    (0.75, "all/2", "fastv"),
+    (0.6, "3/1", "salient/fastv"),
+    (None, 2, "fastv"),
+    (0.8, "50%", "random"),
+]
+
+
+def test_batch_engine_eight_budgets_amounts_and_selectors_answer_as_alone(model, engine, image_file):
+    """Rows whose image tokens were left out before the decoder, in later layers, or not at all; they join and leave."""
+    image, requests = prepared(model, image_file), []
+    for number, (budget, amount, selector) in enumerate(EIGHT):
+        fields = {"latency_budget": budget, "image_tokens": amount, "token_selector": selector}
+        words = " ".join(f"w{number + 3 * word}" for word in range(1, 2 + number % 3))
+        requests.append(request_of(words, image, fields=fields, max_new_tokens=6 + 5 * (number * 3 % 8)))
+    engine(8, requests)  # one joins between two steps
+    counts = []
+    for request in requests:
+        got, expected = outcome_of(request), alone(model, request)
+        assert isinstance(got, Finished), got
+        assert got.answer.token_ids == expected.token_ids
+        assert got.answer.metadata["image_tokens"] == expected.metadata["image_tokens"]
+        counts.append(tuple(got.answer.metadata["image_tokens"][name] for name in ("all", "kept", "late")))
+        assert got.mean_batch_size > 2
+    assert counts == [(4, 4, 4), (4, 4, 4), (4, 1, 1), (4, 3, 3), (4, 4, 2), (4, 3, 1), (4, 4, 2), (4, 2, 2)]
 
 
 def test_batch_engine_single_sequence_decodes_on_narrow_layers(model, engine, monkeypatch):

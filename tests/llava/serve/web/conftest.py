@@ -52,11 +52,11 @@ class StrengthPart:
     def panel(self) -> Sequence[Any]:
         return [gr.HTML("start")]
 
-    def show(self, reply: Mapping[str, Any], memory: dict[str, Any]) -> Sequence[Any]:
+    def show(self, reply: Mapping[str, Any], memory: dict[str, Any], images: Sequence[bytes] = ()) -> Sequence[Any]:
         if not reply:
             return ["start"]
         memory["replies"] = memory.get("replies", 0) + 1
-        return [f"reply {memory['replies']}"]
+        return [f"reply {memory['replies']}" + f", {len(images)} images" * bool(images)]
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""The flags of image tokens: as argparse reads them, and what a loaded model makes of them."""
+
+import argparse
+
+import pytest
+import torch
+
+from ada import overlay
+from ada.image_tokens.amount import AUTO, ImageTokens
+from ada.protocols import is_adaptive
+from llava.errors import OptionError
+from llava.model import LlavaLlamaForCausalLM
+
+PROMPT = torch.tensor([[1, 5, -200, 6, 7]])
+GREEDY = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
+
+
+@pytest.fixture
+def plain(make_config, tower_folder) -> LlavaLlamaForCausalLM:
+    """A plain LLaVA, as it is loaded from a checkpoint without a scheduler."""
+    torch.manual_seed(1)
+    model = LlavaLlamaForCausalLM(make_config(mm_vision_tower=str(tower_folder), num_hidden_layers=4)).eval()
+    model.get_vision_tower().load_model()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def parsed(*flags: str, program: str = "cli") -> dict:
+    parser = argparse.ArgumentParser()
+    overlay.add_arguments(parser=parser, program=program)
+    return vars(parser.parse_args(flags))
+
+
+def options_of(model, **options) -> dict:
+    overlay.prepare_model(model=model, options=options)
+    return dict(overlay.generation_options(model=model, options=options))
+
+
+def answer(model, pixels, **options) -> list[int]:
+    return model.generate(PROMPT, images=pixels, **GREEDY, **options).sequences[0].tolist()
+
+
+@pytest.mark.parametrize("text", ["all", "auto", "144", "25%", "50%/25%", "3/1"])
+def test_image_tokens_flag_reads_amounts(text) -> None:
+    assert parsed("--image-tokens", text)["image_tokens"] == ImageTokens.parse(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "200%", "-5%", "0%", "many", "1.5", "", "50%/", "1/2/3"])
+def test_image_tokens_flag_refuses_what_is_no_amount_by_value_and_without_repeating_its_name(text, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed("--image-tokens", text)
+    said = capsys.readouterr().err
+    assert f"argument --image-tokens: {text!r}; expected all, auto, a number of tokens" in said
+
+
+@pytest.mark.parametrize("name", ["salient", "grid", "fastv", "divprune/fastv", "random/learned"])
+def test_token_selector_flag_reads_one_or_two_names(name) -> None:
+    assert parsed("--token-selector", name)["token_selector"] == name
+
+
+@pytest.mark.parametrize("name", ["best", "fastv/salient", "salient/grid", "salient/", ""])
+def test_token_selector_flag_refuses_other_names(name, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed("--token-selector", name)
+    assert f"argument --token-selector: {name!r}; expected one of random, grid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [{"image_tokens": "all"}, {"token_selector": "grid"}])
+def test_plain_model_with_all_image_tokens_answers_as_without_flags(plain, pixels, option) -> None:
+    ids = {"input_ids": PROMPT, "images": pixels}
+    with torch.no_grad():
+        before, tokens = plain(**ids).logits, answer(plain, pixels)
+        keywords = options_of(plain, **option)
+        assert is_adaptive(plain) and plain.scheduler is None
+        assert torch.equal(plain(**ids).logits, before)
+    assert answer(plain, pixels, **keywords) == tokens
+
+
+def test_plain_model_with_fewer_image_tokens_reads_fewer_in_all_its_layers(plain, pixels) -> None:
+    keywords = options_of(plain, image_tokens="50%", token_selector="grid")
+    output = plain.generate(PROMPT, images=pixels, **GREEDY, **keywords)
+    assert output.report.image_tokens.to_json() == {"all": 4, "kept": 2, "late": 2}
+    assert output.report.layers == (4, 4) and output.report.heads[0] == output.report.heads[1]
+
+
+def test_plain_model_without_options_stays_as_it_is(plain) -> None:
+    assert options_of(plain) == {} and type(plain) is LlavaLlamaForCausalLM
+
+
+def test_plain_model_with_budget_and_fewer_image_tokens_needs_no_planner(plain) -> None:
+    assert options_of(plain, latency_budget="0.5", image_tokens="auto")["image_tokens"] == AUTO
+    assert is_adaptive(plain)
+
+
+@pytest.mark.parametrize("tokens", [None, "all"])
+def test_plain_model_with_budget_and_all_image_tokens_is_refused(plain, tokens) -> None:
+    with pytest.raises(OptionError, match=r"--latency-budget needs a scheduler.*--image-tokens auto"):
+        overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "image_tokens": tokens})
+    assert not is_adaptive(plain)
+
+
+def test_model_that_was_made_adaptive_for_tokens_still_refuses_a_budget_alone(plain) -> None:
+    """As ``/budget 0.5`` in a chat that began with ``--image-tokens``."""
+    options_of(plain, image_tokens="50%")
+    with pytest.raises(OptionError, match="--latency-budget needs a scheduler"):
+        overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "image_tokens": "all"})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image_tokens": "auto"}, "'auto', and there is no latency budget"),
+        ({"image_tokens": "auto", "latency_budget": 0.7, "image_file": None}, "'auto', and there is no image"),
+        ({"image_tokens": "200%"}, "--image-tokens is '200%'; expected all, auto"),
+        ({"image_tokens": True}, "--image-tokens is True"),
+        ({"token_selector": "best"}, "the token selector is 'best'; expected one of random"),
+        ({"token_selector": "learned"}, "'learned', and this checkpoint has no token scorer"),
+    ],
+)
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_options_that_cannot_be_followed_are_refused_as_the_model_is_loaded(
+    plain, make_llava, adaptive, options, said
+) -> None:
+    model = make_llava("H") if adaptive else plain
+    with pytest.raises(OptionError, match=said):
+        overlay.prepare_model(model=model, options=options)
+
+
+def test_worker_may_have_auto_as_its_default_without_a_budget(make_llava) -> None:
+    overlay.prepare_model(model=make_llava("H"), options={"image_tokens": "auto", "adaptive_budget": None})
+
+
+def test_request_for_image_tokens_on_a_model_that_was_loaded_plain_is_refused(plain) -> None:
+    with pytest.raises(OptionError, match="loaded to read all image tokens"):
+        overlay.generation_options(model=plain, options={"image_tokens": "25%"})
