@@ -51,8 +51,8 @@ class PromptTokens:
     @classmethod
     def under(cls, amount: ImageTokens, others: int, images: Sequence[int]) -> PromptTokens:
         """Return a prompt under an amount that is not ``auto``; images: how many tokens each image has."""
-        front = [amount.front.of(tokens) for tokens in images]
-        late = front if amount.late is None else [amount.late.of(tokens) for tokens in images]
+        front = amount.front.of_each(images)
+        late = front if amount.late is None else amount.late.of_each(images)
         read = (min(pair) for pair in zip(front, late, strict=True))
         return cls.with_images(others, sum(images), sum(front), sum(read))
 
