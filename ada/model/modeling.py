@@ -27,7 +27,7 @@ from ada.model.granting import GrantsUnits
 from ada.model.reading import Reading, ReadsFewerTokens
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
-from ada.scheduling.planners import planner_named
+from ada.scheduling.planners import planner_name, planner_named
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.scheduler import Scheduler
 from ada.scheduling.selection import Noise, on_device
@@ -118,7 +118,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         else:
             raise OptionError("neither input_ids nor inputs_embeds are given")
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, "right", ttft_predictor)
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, planner, "right", ttft_predictor)
         batch = reading.batch
         inputs: dict[str, Any] = batch.inputs() | others
         if not (planned or reading.late):
@@ -199,7 +199,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         call = None if clock is None else CallClock(clock)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         reading = self.read_tokens(
-            batch, image_tokens, token_selector, budgets, ttft_predictor=ttft_predictor, elapsed=elapsed
+            batch, image_tokens, token_selector, budgets, planner, ttft_predictor=ttft_predictor, elapsed=elapsed
         )
 
         def grant(strict: bool = False) -> torch.Tensor:
@@ -255,7 +255,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         reads_budget_alone = token is not None and getattr(self.config, "scheduler_input", None) == "budget"
         make_gates = PlanMaker(
             self.units,
-            planner_named(planner or getattr(self.config, "planner", None) or "learned"),
+            planner_named(planner_name(self.config, planner)),
             scheduler,
             noise if train else None,
             token[:, 0] if token is not None and reads_budget_alone else None,

@@ -27,6 +27,7 @@ from ada.image_tokens.selection import (
 from ada.image_tokens.selector_names import SelectorNames
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.scheduling.planners import planner_name
 from ada.scheduling.units import Units
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -58,14 +59,15 @@ class Reading:
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
 
-def share_of(model: Any, late: str | None) -> PrefillShare:
-    """Return what counts shares of a model's prefill; late: the selector of later layers' tokens, None where they
-    read all that enter.
+def share_of(model: Any, late: str | None, min_units: int = 0) -> PrefillShare:
+    """Return what counts shares of a model's prefill, where ``min_units`` tunable units always run.
+
+    late: the selector of later layers' tokens, None where they read all that enter.
     """
     if late is None:
-        return PrefillShare.of(model.config, model.units)
+        return PrefillShare.of(model.config, model.units, min_units=min_units)
     column = None if model.scheduler is None else torch.zeros(1, dtype=torch.long)
-    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0])
+    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0], min_units)
 
 
 class ReadsFewerTokens:
@@ -81,6 +83,7 @@ class ReadsFewerTokens:
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
         token_selector: str | None,
         budgets: Sequence[Budget | None],
+        planner: str | None = None,
         padding_side: str = "left",
         ttft_predictor: TTFTPredictor | None = None,
         elapsed: Elapsed = NO_TIME_ELAPSED,
@@ -93,7 +96,8 @@ class ReadsFewerTokens:
         names = SelectorNames.of(token_selector, self)
         prompts = prompts_of(batch, self.scheduler is not None)
         chooses_late = names.late == "learned" or names.late in (token_selector or "")
-        share = share_of(self, names.late if chooses_late or any(amount.late for amount in given) else None)
+        late = names.late if chooses_late or any(amount.late for amount in given) else None
+        share = share_of(self, late, self._min_units(planner, given))
         if any(amount.auto for amount in given):
             auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
             given = [
@@ -109,6 +113,11 @@ class ReadsFewerTokens:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         return Reading(batch, rows, counts, share, late)
+
+    def _min_units(self, planner: str | None, amounts: Sequence[ImageTokens]) -> int:
+        """Tunable units that always run: all, where nothing plans them and image tokens pay for a budget instead."""
+        plans = self.scheduler is not None or planner_name(self.config, planner) != "learned"
+        return 0 if plans or all(amount == ALL_IMAGE_TOKENS for amount in amounts) else self.units.tunable
 
     def _amounts(
         self,
