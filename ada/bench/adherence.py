@@ -12,7 +12,8 @@ Prints one JSON object on the last line, by kind. ``met``: share of requests who
 ``planned``: mean share of the budget that the granted plan was to use (its p95, predicted when the plan was made).
 ``used``: mean share that it did use, at most 1. Under load the first ``SETTLE`` requests are left out. ``held_out``:
 errors of the calibration on its own workloads that were not fitted, the fastest run of each; ``request_errors``: on
-every quiet request, a single run, none of which was fitted.
+every quiet request, a single run, none of which was fitted. ``reach``: how many times lower the lowest budgets of
+prompts with an image are than with all image tokens, which ``--image-tokens auto`` brings about.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import torch
 from tqdm import tqdm
 
 from ada.bench.models import random_1b
+from ada.bench.reach import Amounts, amounts_of, minimum_ms
 from ada.budget import TimeBudget
 from ada.latency.design import Design
 from ada.latency.latency_model import Workload
@@ -106,21 +108,28 @@ def run_request(
 ) -> RequestOutcome:
     """Run one request under a predictor, which learns from it."""
     run = timer(workload, budget, predictor)
-    granted = replace(workload, num_units=run.num_units)
     return RequestOutcome(
         budget_ms=budget.milliseconds,
         predicted_ms=run.ttft_p95_ms or 0.0,
         measured_ms=run.prefill.ttft_ms,
         busy=busy,
-        first_ratio=run.prefill.ttft_ms / predictor.expected(granted).ttft_ms,
-        token_ratio=run.inter_token_ms / predictor.token_ms(granted),
+        first_ratio=run.prefill.ttft_ms / predictor.expected(run.ran).ttft_ms,
+        token_ratio=run.inter_token_ms / predictor.token_ms(run.ran),
     )
 
 
 def measure(
-    units: Units, workloads: Sequence[Workload], predictor: TTFTPredictor, timer: Timer, busy_from: int
+    units: Units,
+    workloads: Sequence[Workload],
+    predictor: TTFTPredictor,
+    timer: Timer,
+    busy_from: int,
+    amounts: Amounts | None = None,
 ) -> tuple[dict[str, list[RequestOutcome]], float]:
-    """Run all requests; return their outcomes by predictor, and how many times slower the load made the device."""
+    """Run all requests; return their outcomes by predictor, and how many times slower the load made the device.
+
+    amounts: of image tokens that a budget may choose; by default all are read.
+    """
     fixed, slower = predictor.fixed(), 1.0
     outcomes: dict[str, list[RequestOutcome]] = {"corrected": [], "fixed": []}
     rng = random.Random(1)
@@ -130,8 +139,8 @@ def measure(
             if number == busy_from:
                 load.enter_context(one_core_busy())
                 slower = slowdown(fixed, workloads[:PROBES], timer)
-            ends = (replace(workload, num_units=count) for count in (0, units.tunable))
-            budget = TimeBudget(slower * rng.uniform(*map(fixed.first_token_ms, ends)))
+            maximum_ms = fixed.first_token_ms(replace(workload, num_units=units.tunable))
+            budget = TimeBudget(slower * rng.uniform(minimum_ms(fixed, workload, amounts), maximum_ms))
             outcomes["corrected"].append(run_request(workload, budget, predictor, timer, busy))
             if busy:
                 outcomes["fixed"].append(run_request(workload, budget, fixed, timer, busy))
@@ -177,15 +186,21 @@ def models(args: argparse.Namespace) -> Iterator[AdaptiveModel]:
 def figures(model: AdaptiveModel, args: argparse.Namespace) -> dict[str, Any]:
     """Calibrate, run the requests, and return the figures of one model."""
     profile, _ = calibrate(model, args.points)
-    workloads = Design.of(model, MIN_TOKENS).draw(args.requests, seed=2)
+    design = replace(Design.of(model, MIN_TOKENS), selects=False, late=False)  # requests come with all image tokens
+    workloads = design.draw(args.requests, seed=2)
     predictor = TTFTPredictor(profile, model.units)
     busy_from = args.requests if args.busy_from is None else args.busy_from
-    outcomes, slower = measure(model.units, workloads, predictor, ModelTimer(model, seed=2), busy_from)
+    amounts = amounts_of(model) if args.image_tokens == "auto" else None
+    timer = ModelTimer(model, seed=2, auto=amounts is not None)
+    outcomes, slower = measure(model.units, workloads, predictor, timer, busy_from, amounts)
+    fixed, images = predictor.fixed(), [one for one in workloads if one.num_images]
+    reach = [minimum_ms(fixed, one) / minimum_ms(fixed, one, amounts) for one in images]
     lengths = [workload.num_tokens for workload in workloads]
     return {
         **report(outcomes),
         "slowdown": slower,
         "spread": profile.spread,
+        "reach": fmean(reach) if reach else None,
         "lengths": [min(lengths), max(lengths)],
         "held_out": profile.errors,
         "request_errors": request_errors(outcomes),
@@ -205,6 +220,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--requests", type=int, default=200, help="number of requests for each model")
     parser.add_argument("--points", type=int, default=64, help="workloads of the calibration, 16 or more")
+    parser.add_argument(
+        "--image-tokens",
+        choices=["all", "auto"],
+        default="all",
+        help="what is read of an image: all of its tokens, or what the budget pays for, down to the cheapest amount",
+    )
     parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from request N on")
 
 

@@ -61,7 +61,8 @@ def prompts_of(batch: EmbeddedBatch, has_latency_token: bool) -> list[Prompt]:
     for row, (end, num_images) in enumerate(zip(ends, batch.images_per_row, strict=True)):
         positions = end if mask is None else int((mask[row, :end] != 0).sum())
         images = () if batch.image_spans is None else tuple(len(span) for span in batch.image_spans[row])
-        prompts.append(Prompt(positions - sum(images) + has_latency_token, images, num_images))
+        text = max(int(not images), positions - sum(images))  # a row that is all answer has none
+        prompts.append(Prompt(text + has_latency_token, images, num_images))
     return prompts
 
 

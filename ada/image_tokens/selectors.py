@@ -79,8 +79,8 @@ def keep_encoded(candidates: Candidates, keep: int) -> torch.Tensor:
     """
     if keep != len(candidates):
         raise OptionError(
-            "the token selectors shrink and prumerge act as images are encoded; give embed() image_tokens and "
-            "token_selector too, or choose another selector"
+            "the token selectors shrink and prumerge act as images are encoded, before a budget is shared out; give "
+            "image_tokens a number of tokens or a percentage (embed() takes it too), or choose another selector"
         )
     return torch.arange(keep, device=candidates.features.device)
 

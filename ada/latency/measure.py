@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ada.budget import TimeBudget
-from ada.image_tokens.amount import ALL, ALL_IMAGE_TOKENS, Amount, ImageTokens
+from ada.image_tokens.amount import ALL, ALL_IMAGE_TOKENS, AUTO, Amount, ImageTokens
 from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of, image_tokens_read
 from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
 from ada.latency.latency_model import (
@@ -27,6 +27,7 @@ from ada.latency.latency_model import (
     rest_terms,
 )
 from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
+from ada.model.budget_report import cost_of
 from ada.protocols import AdaptiveModel
 from ada.scheduling.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -57,13 +58,13 @@ class MeasuredWorkload:
 
 @dataclass(frozen=True)
 class RunTiming:
-    """One run: its prefill, its median decode step in milliseconds, the tunable units that were granted, and, under a
-    TTFT predictor, the predicted p95 of the TTFT.
+    """One run: its prefill, its median decode step in milliseconds, what ran, and the predicted p95 of the TTFT, where
+    there was a predictor.
     """
 
     prefill: PrefillTiming
     inter_token_ms: float
-    num_units: int
+    ran: Workload
     ttft_p95_ms: float | None
 
 
@@ -78,10 +79,13 @@ class Timer(Protocol):
 
 
 class ModelTimer:
-    """Times a loaded model: runs random token ids and pixels through ``generate``."""
+    """Times a loaded model: runs random token ids and pixels through ``generate``.
 
-    def __init__(self, model: AdaptiveModel, seed: int = 0) -> None:
-        self.model, self.rng = model, torch.Generator().manual_seed(seed)
+    auto: under a budget, image tokens are chosen by it, whatever a workload says of them.
+    """
+
+    def __init__(self, model: AdaptiveModel, seed: int = 0, auto: bool = False) -> None:
+        self.model, self.rng, self.auto = model, torch.Generator().manual_seed(seed), auto
 
     def __call__(
         self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
@@ -93,7 +97,7 @@ class ModelTimer:
             images=self._pixels(workload),
             latency_budget=budget,
             granted_units=torch.tensor([workload.num_units]) if budget is None else None,
-            image_tokens=self._image_tokens(workload),
+            image_tokens=AUTO if self.auto and budget is not None else self._image_tokens(workload),
             ttft_predictor=predictor,
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
@@ -108,7 +112,7 @@ class ModelTimer:
         return RunTiming(
             prefill=PrefillTiming(report.to_plan_ms, ttft_ms),
             inter_token_ms=float(np.median(clock.token_ms())),
-            num_units=model.units.tunable_of(report.granted),
+            ran=cost_of(report).workload(model, model.units.tunable_of(report.granted)),
             ttft_p95_ms=report.ttft_p95_ms,
         )
 

@@ -172,6 +172,17 @@ def report(
     )
 
 
+def cost_of(described: BudgetReport) -> RowCost:
+    """Return what the cost of a reported answer depends on."""
+    return RowCost(
+        described.prompt_tokens,
+        described.padding,
+        described.num_images,
+        image_tokens=described.image_tokens,
+        late_selector=described.late_selector,
+    )
+
+
 def asked_alone(
     model: AdaptiveModel, batched: BudgetReport, plan: ExecutionPlan, predictor: TTFTPredictor | None = None
 ) -> BudgetReport:
@@ -185,13 +196,7 @@ def asked_alone(
         for index, layer in enumerate(plan.layers)
         if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
     )
-    cost = RowCost(
-        batched.prompt_tokens,
-        batched.padding,
-        batched.num_images,
-        image_tokens=batched.image_tokens,
-        late_selector=batched.late_selector,
-    ).alone()
+    cost = cost_of(batched).alone()
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     return replace(
         batched,

@@ -105,7 +105,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         others |= {"return_dict": return_dict, "logits_to_keep": logits_to_keep}
         prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
-        learns = self.training and self.scheduler is not None
+        learns = learn_token_scores or (self.training and self.scheduler is not None)
         planned = learns or latency_budget is not None or granted_units is not None
         if execution is not None or not (planned or image_tokens is not None or token_selector is not None):
             return super().forward(

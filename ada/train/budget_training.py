@@ -58,7 +58,7 @@ class BudgetTraining(ImageTokenTraining):
     """Applies a recipe to a model with this unit grid."""
 
     drawn = ImageTokenTraining.drawn | {"granted_units", "noise"}
-    full: Mapping[str, Any] = {"latency_budget": 1.0}
+    full: Mapping[str, Any] = {**ImageTokenTraining.full, "latency_budget": 1.0}
 
     def __init__(self, recipe: Recipe, units: Units, selector: str | None = None) -> None:
         super().__init__(recipe, selector)

@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from ada.image_tokens.amount import ImageTokensLike
+from ada.image_tokens.amount import ImageTokensLike, image_tokens_of_rows
+from ada.image_tokens.encoding import EncodesImages
+from ada.image_tokens.selection import check_columns_known, row_tokens, with_selected_tokens
+from ada.image_tokens.selector_names import SelectorNames
 from ada.model.budgeted_output import BudgetedOutput
 from ada.model.families import ADAPTIVE_MODELS
-from ada.model.reading import ReadsFewerTokens
 from llava.errors import OptionError
-from llava.model.language_model.llava_decoder import LlavaCausalLM
 
 
-class LeavesTokensOut(ReadsFewerTokens, LlavaCausalLM):
+class LeavesTokensOut(EncodesImages):
     """Mixed in before a plain LLaVA's class: its ``forward`` takes ``image_tokens`` and ``token_selector``."""
 
     def forward(  # type: ignore[override]  # by keyword alone, as trainers call it
@@ -41,11 +42,16 @@ class LeavesTokensOut(ReadsFewerTokens, LlavaCausalLM):
         """
         given: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
-        if image_tokens is None or input_ids is None:
+        if image_tokens is None:
             return super().forward(input_ids, **given, **pixels, **kwargs)
-        batch = self.embed(input_ids, **given, **pixels)
-        batch = self.read_tokens(batch, image_tokens, token_selector, [None] * len(input_ids), "right").batch
-        inputs: dict[str, Any] = {**batch.inputs(), **kwargs}
+        if input_ids is None:
+            raise OptionError("image_tokens needs input_ids: in embeddings the columns of images are not known")
+        amounts = image_tokens_of_rows(image_tokens, len(input_ids))
+        batch = self.embed(input_ids, **given, **pixels, image_tokens=image_tokens, token_selector=token_selector)
+        check_columns_known(batch, amounts)
+        front = SelectorNames.of(token_selector, self).front
+        batch = with_selected_tokens(batch, row_tokens(batch, amounts), front, "right")
+        inputs: dict[str, Any] = {**kwargs, **batch.inputs()}  # peft names inputs_embeds, as None
         outputs = super().forward(**inputs)
         return outputs if isinstance(outputs, tuple) else BudgetedOutput(**outputs, labels=batch.labels)
 

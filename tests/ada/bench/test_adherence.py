@@ -100,3 +100,19 @@ def test_adherence_program_runs_both_kinds_of_random_weights(monkeypatch, capsys
     assert figures["model"] == "random, 1B" and {"H", "L"} <= set(figures)
     shortest, longest = figures["L"]["lengths"]
     assert figures["L"]["quiet"]["requests"] == 2 and 64 <= shortest <= longest <= 128
+
+
+def test_adherence_under_auto_reaches_lower_budgets(adaptive_checkpoint, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(adherence, "MIN_TOKENS", 32)
+    flags = ["--model-path", str(adaptive_checkpoint), "--requests", "6", "--points", "16", "--image-tokens", "auto"]
+    asked, timer = [], adherence.ModelTimer
+
+    def spy(*given, **options):
+        asked.append(options)
+        return timer(*given, **options)
+
+    monkeypatch.setattr(adherence, "ModelTimer", spy)
+    assert main(["adherence", *flags]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["H"]["quiet"]["requests"] == 6 and figures["H"]["reach"] >= 1
+    assert asked[-1]["auto"] is True

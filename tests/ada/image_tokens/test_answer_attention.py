@@ -143,6 +143,10 @@ def test_model_without_a_scorer_and_samples_without_labels_are_refused(make_llav
     given = inputs_of([0, 1], pixels, torch.tensor([1, 2]))
     with pytest.raises(OptionError, match="no token scorer to train; give --token_scorer_layer"):
         make_llava("H").train()(**given, learn_token_scores=True)
+    without = make_llava("H").train()
+    without.scheduler = None
+    with pytest.raises(OptionError, match="no token scorer to train; give --token_scorer_layer"):
+        without(**given, learn_token_scores=True)
     del given["labels"]
     with pytest.raises(OptionError, match="samples with labels"):
         make_llava("H", token_scorer_layer=2).train()(**given, learn_token_scores=True)

@@ -1,5 +1,6 @@
 """Encoding for a call's selector: nothing stays on the model, bundled models answer with every selector."""
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +9,11 @@ import torch
 
 import ada
 from ada.image_tokens.selectors import SELECTORS
+from ada.model.families import make_adaptive
+from ada.train.plain_llava import leave_tokens_out
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import ImageError, OptionError
+from llava.model import LlavaLlamaForCausalLM
 from llava.model.loaded_model import open_model
 
 TAG = IMAGE_TOKEN_INDEX
@@ -67,6 +71,23 @@ def test_training_rows_that_lose_their_ends_lose_the_ends_of_images(make_patched
     assert outputs.logits.shape[1] <= 21 and bool(outputs.loss.isfinite())
 
 
+@pytest.mark.parametrize("selector", ["cls", "shrink"])
+def test_plain_llava_in_training_reads_the_tokens_that_the_selector_keeps(
+    make_config, clip_folder, pixels_of, selector
+):
+    torch.manual_seed(0)
+    plain = LlavaLlamaForCausalLM(make_config(mm_vision_tower=str(clip_folder))).eval()
+    plain.get_vision_tower().load_model()
+    adaptive = copy.deepcopy(plain)
+    make_adaptive(adaptive)
+    leave_tokens_out(plain)
+    ids, labels = torch.tensor([[1, TAG, 5, 6]]), torch.tensor([[-100, -100, 5, 6]])
+    given = {"labels": labels, "images": pixels_of(1), "image_tokens": 9, "token_selector": selector}
+    first, second = (model(ids, **given).loss.item() for model in (plain, adaptive))
+    other = plain(ids, **{**given, "token_selector": "random"}).loss.item()
+    assert first == pytest.approx(second, rel=1e-5) and first != other
+
+
 def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of):
     ids = torch.tensor([[1, TAG, 5]])
     with pytest.raises(ImageError, match="1 image tag"):
@@ -76,7 +97,7 @@ def test_images_that_do_not_fit_the_tags_are_refused_as_ever(patched, pixels_of)
 def test_prompt_embedded_without_the_selector_is_refused(patched, pixels_of):
     batch = patched.embed(torch.tensor([[1, TAG, 5]]), images=pixels_of(1))
     for selector in ("cls", "shrink"):
-        with pytest.raises(OptionError, match="give embed"):
+        with pytest.raises(OptionError, match=r"before a budget|give embed"):
             patched.generate_from_embeds(batch, image_tokens=9, token_selector=selector, **GREEDY)
 
 
@@ -99,3 +120,13 @@ def test_bundled_model_answers_with_every_selector(bundled, selector):
     assert output.report.image_tokens.to_json() == {"all": 36, "kept": 9, "late": 9}
     assert output.report.prompt_tokens == everything.report.prompt_tokens - 27
     assert sum(output.report.prefill_flops.values()) < 0.8 * sum(everything.report.prefill_flops.values())
+
+
+@torch.no_grad()
+def test_auto_chooses_a_number_for_class_attention(patched, pixels_of):
+    ids = torch.tensor([[1, TAG, 5]])
+    settings = {"images": pixels_of(1), "latency_budget": 0.35, "return_dict_in_generate": True, **GREEDY}
+    found = patched.generate(ids, image_tokens="auto", token_selector="cls", **settings)
+    number = found.report.image_tokens.front[0]
+    fixed = patched.generate(ids, image_tokens=number, token_selector="cls", **settings)
+    assert number < 36 and torch.equal(found.sequences, fixed.sequences)

@@ -72,7 +72,7 @@ def test_timer_runs_the_workload(model, monkeypatch) -> None:
     for workload in workloads:
         run = timer(workload)
         assert run.prefill.ttft_ms > run.prefill.to_plan_ms > 0 < run.inter_token_ms
-        assert run.num_units == workload.num_units
+        assert run.ran == workload
         assert reports[-1].prompt_tokens == workload.num_tokens
         assert (reports[-1].prefill_flops["vision_tower"] > 0) == (workload.num_images > 0)
         if workload.num_images:

@@ -12,8 +12,10 @@ from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ImageTokens
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.families import make_adaptive
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, OptionError
+from llava.model import LlavaLlamaForCausalLM
 
 TAG = IMAGE_TOKEN_INDEX
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
@@ -39,6 +41,16 @@ def model(make_llava):
 def trained(model, monkeypatch):
     """The model, as if it had been trained with --image_token_dropout."""
     monkeypatch.setattr(model.config, "image_token_dropout", 0.25, raising=False)
+    return model
+
+
+@pytest.fixture
+def plain_adaptive(make_config, tower_folder):
+    """A plain LLaVA made adaptive: no scheduler, so no latency token."""
+    torch.manual_seed(1)
+    model = LlavaLlamaForCausalLM(make_config(mm_vision_tower=str(tower_folder), num_hidden_layers=3)).eval()
+    model.get_vision_tower().load_model()
+    make_adaptive(model)
     return model
 
 
@@ -190,3 +202,34 @@ def test_report_on_a_row_asked_alone_predicts_the_time_of_what_is_read(model, pi
     assert described["prefill_share"] == single.report.prefill_share
     ran = Workload(9, model.units.tunable_of(alone.report.granted), 1, None, 1)  # 6 words, a token, half of 4
     assert alone.report.ttft_p95_ms == pytest.approx(predictor.first_token_ms(ran))
+
+
+def test_forward_of_a_row_that_is_all_answer_has_a_share(make_llava, plain_adaptive) -> None:
+    """No label is ignored, so there is no question before the answer."""
+    for model in (make_llava("L"), plain_adaptive):
+        ids = torch.tensor([[1, 5, 6]])
+        report = model(ids, labels=ids, latency_budget=0.7, planner="even").report
+        assert report.granted == model.units.fraction(model.units.granted(0.7))
+        assert report.prefill_share == report.granted
+
+
+def test_generate_auto_with_a_scorer_chooses_what_later_layers_read(make_llava, pixels) -> None:
+    model, reads = make_llava("H", token_scorer_layer=2, image_token_dropout=0.25), set()
+    share = PrefillShare.of(model.config, model.units, 2)
+    auto = AutoImageTokens(TRAINED, share, candidate_amounts(True, 0.25))
+    for budget in (0.95, 0.85, 0.75, 0.65, 0.5, 0.4, 0.3):
+        amount = auto.amount(prompt_of(WORDS[0]), LatencyBudget(budget))
+        tokens = PromptTokens.under(amount, 3, [4])
+        report = ask(model, WORDS[0], pixels, latency_budget=budget).report
+        assert (3 + sum(report.image_tokens.front), 3 + sum(report.image_tokens.late)) == (tokens.front, tokens.late)
+        assert report.granted == model.units.fraction(share.granted(budget, tokens))
+        reads.add((tokens.front, tokens.late))
+    assert any(late < front for front, late in reads) and len(reads) > 2
+
+
+def test_generate_auto_with_a_late_selector_alone_lets_all_tokens_enter(make_llava, pixels) -> None:
+    model, reads = make_llava("H", image_token_dropout=0.25), []
+    for budget in (0.8, 0.6, 0.45):
+        report = ask(model, WORDS[0], pixels, latency_budget=budget, token_selector="fastv").report
+        reads.append((sum(report.image_tokens.front), sum(report.image_tokens.late)))
+    assert {front for front, _ in reads} == {4} and min(late for _, late in reads) < 4

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft
 import pytest
 import torch
 from accelerate.utils import send_to_device
 from torch.nn import functional
 
 from ada.image_tokens.amount import Amount, ImageTokens
+from ada.image_tokens.selectors import SELECTORS
 from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.arguments import AdaArguments
@@ -157,6 +159,25 @@ def test_loss_under_budgets_is_the_mean_over_single_samples(make_llava, samples,
     torch.testing.assert_close(out.loss, total / count, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_any_selector_trains_a_batch_as_its_single_samples(make_plain, samples, batch, pixels, selector) -> None:
+    model, _ = make_plain()
+    drawn = {"token_selector": selector, "use_cache": False}
+    out = model(**batch, images=pixels, image_tokens=DRAWN, **drawn)
+    total, count = torch.zeros(()), 0
+    for row, (ids, labels) in enumerate(samples):
+        own = {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "images": pixels[row : row + 1]}
+        alone = model(**own, image_tokens=DRAWN[row], **drawn)
+        tokens = sum(label != IGNORE for label in labels)
+        total, count = total + alone.loss * tokens, count + tokens
+        supervised = [label for label in labels if label != IGNORE]
+        assert alone.labels[alone.labels != IGNORE].tolist() == supervised
+        assert out.labels[row][out.labels[row] != IGNORE].tolist() == supervised
+    torch.testing.assert_close(out.loss, total / count, atol=1e-5, rtol=1e-5)
+    out.loss.backward()
+    assert model.get_model().mm_projector[0].weight.grad.abs().sum() > 0
+
+
 def test_gradients_reach_the_projector_through_fewer_tokens(make_plain, batch, pixels) -> None:
     model, _ = make_plain()
     gradients = []
@@ -200,6 +221,28 @@ def test_plain_model_without_fewer_tokens_is_itself(make_plain, batch, pixels) -
     plain = model(**batch, images=pixels, use_cache=False)
     assert torch.equal(adapted.logits, plain.logits) and torch.equal(all_tokens.logits, plain.logits)
     assert set(model.state_dict()) == keys and not any("scheduler" in key for key in keys)
+
+
+def test_peft_model_around_a_plain_one_leaves_tokens_out(make_plain, batch, pixels) -> None:
+    from llava.model import LlavaLlamaForCausalLM
+
+    model, _ = make_plain()
+    expected = model(**batch, images=pixels, image_tokens=DRAWN, use_cache=False).loss
+    model.__class__ = LlavaLlamaForCausalLM
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).train()
+    policy = policy_of(adapted, AdaArguments(image_token_dropout=0.25))
+    drawn = {**policy.inputs(0, 0, 0.0, 0, 4), "image_tokens": DRAWN}
+    loss = adapted(**batch, images=pixels, **drawn, use_cache=False).loss
+    torch.testing.assert_close(loss, expected)  # a new adapter adds nothing
+    loss.backward()
+    learned = [p.grad for name, p in adapted.named_parameters() if "lora_B" in name and p.grad is not None]
+    assert len(learned) == 3 and all(gradient.abs().sum() > 0 for gradient in learned)  # one a decoder layer
+
+
+def test_embeddings_of_which_tokens_are_to_be_left_out_are_refused(make_plain) -> None:
+    model, _ = make_plain()
+    with pytest.raises(OptionError, match="image_tokens needs input_ids"):
+        model(inputs_embeds=torch.zeros(1, 4, 32), image_tokens="50%")
 
 
 def test_plain_model_that_keeps_all_tokens_gets_no_policy(make_plain) -> None:

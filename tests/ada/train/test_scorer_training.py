@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.selectors import Candidates, select_random, select_salient
 from ada.train.budget_training import BudgetTraining
-from llava.errors import OptionError
+from llava.errors import CheckpointError, OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.train import make_trainer, parse_arguments, train
 from playground.shapes.generate import generate
@@ -107,6 +107,15 @@ def test_flags_that_cannot_be_used(trained, adaptive_checkpoint, tmp_path, flags
 def test_plain_model_gets_no_scorer(trained, tmp_path) -> None:
     with pytest.raises(OptionError, match=r"no trained scheduler.*finetune_ada_heads.sh"):
         trained(tmp_path / "out", **SCORER)
+
+
+def test_scorer_excuses_no_other_missing_tensor(trained, make_adaptive_checkpoint, tmp_path) -> None:
+    base = make_adaptive_checkpoint()
+    weights = load_file(base / "model.safetensors")
+    del weights["scheduler.mlp_head.bias"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"scheduler\.mlp_head\.bias"):
+        trained(tmp_path / "out", model_name_or_path=base, **SCORER)
 
 
 def test_plans_are_those_of_inference(flags_of, adaptive_checkpoint, tmp_path) -> None:

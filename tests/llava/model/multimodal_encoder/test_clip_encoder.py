@@ -56,6 +56,17 @@ def test_tower_features_are_those_of_the_selected_layer(tiny_checkpoint, pixels,
     torch.testing.assert_close(torch.cat(one_by_one), expected)
 
 
+def test_outputs_of_another_size_are_those_with_interpolated_positions(tiny_checkpoint, make_config):
+    tower = CLIPVisionTower(str(tiny_checkpoint / "tower"), make_config())
+    theirs = CLIPVisionModel.from_pretrained(tiny_checkpoint / "tower")
+    for side in (8, 24):
+        other = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+        states = theirs(other, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states
+        assert torch.equal(tower.outputs(other, other_size=True).hidden_states[2], states[2])
+        with pytest.raises(ValueError, match="doesn't match"):
+            tower(other)
+
+
 def test_tower_features_have_the_dtype_of_the_pixels(tiny_checkpoint, pixels, config_at):
     tower = CLIPVisionTower("tower", config_at(tiny_checkpoint)).to(torch.bfloat16)
     assert tower(pixels).dtype == torch.float32

@@ -46,6 +46,17 @@ def test_tower_features_are_those_of_the_selected_layer(folder, pixels, make_con
     assert tower.num_image_tokens == tower.num_patches == states[layer].shape[1]
 
 
+def test_outputs_of_another_size_are_those_with_interpolated_positions(folder, make_config):
+    tower = build_vision_tower(make_config(mm_vision_tower=str(folder)))
+    large = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    states = SiglipVisionModel.from_pretrained(folder)(
+        large, interpolate_pos_encoding=True, output_hidden_states=True
+    ).hidden_states
+    assert torch.equal(tower.outputs(large, other_size=True).hidden_states[2], states[2])
+    with pytest.raises(RuntimeError):
+        tower(large)
+
+
 def test_tower_features_are_those_of_llava_next(folder, pixels, make_config):
     """It deletes the last layer and the head, and takes the last hidden state."""
     model = SiglipVisionModel.from_pretrained(folder)
