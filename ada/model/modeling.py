@@ -13,7 +13,6 @@ from ada.execution.call_state import Execution
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.encoding import EncodesImages
-from ada.image_tokens.kept import kept_indices, position_gaps
 from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
@@ -216,8 +215,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
-            output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
-            output.kept_indices = kept_indices(batch, [row.all for row in reading.rows])
+            reading.describe(output, batch, execution.late_tokens)
             describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))

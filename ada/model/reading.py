@@ -15,6 +15,7 @@ from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens, ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.encoded_images import images_of
 from ada.image_tokens.encoding_cost import with_encoding_cost
+from ada.image_tokens.kept import kept_indices, position_gaps
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
@@ -57,6 +58,14 @@ class Reading:
             return None
         first_layer, selector = late_selector(self.late, model, token_position)
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
+
+    def describe(self, output: Any, batch: EmbeddedBatch, late_tokens: Any) -> None:
+        """Set on a generation's ``output`` what decoding in a joined batch and drawings of what was read need.
+
+        batch: the prompts with their latency tokens, padded on the left; late_tokens: the call's, None without.
+        """
+        output.late_tokens, output.position_gaps = late_tokens, position_gaps(batch)
+        output.kept_indices = kept_indices(batch, [row.all for row in self.rows])
 
 
 def share_of(model: Any, late: str | None, min_units: int = 0) -> PrefillShare:
