@@ -19,7 +19,8 @@ class EncodedImage:
     row and column of each on the image, in any unit. positions: (n,), which of the image's positions they have,
     ascending; None for consecutive ones. class_attention: (n,), what the tower's class token gives to each; None where
     it was not read. sides: patches along a side of each crop that the tower saw, and projected: tokens that the
-    projector gave; None where that is not as ever.
+    projector gave; None where that is not as ever. merged_from: patches that a checkpoint trained on merged tokens has
+    merged into these; None for others.
     """
 
     total: int
@@ -28,6 +29,7 @@ class EncodedImage:
     class_attention: torch.Tensor | None = None
     sides: tuple[int, ...] | None = None
     projected: int | None = None
+    merged_from: int | None = None
 
     def __len__(self) -> int:
         return len(self.cells)

@@ -12,7 +12,7 @@ from ada.image_tokens.amount import ImageTokens, ImageTokensLike, image_tokens_o
 from ada.image_tokens.encoded_images import EncodedImage, with_images
 from ada.image_tokens.image_encoders import ImageEncoder, ReadsClassAttention
 from ada.image_tokens.layout import Merging, tokens_in
-from ada.image_tokens.merged_images import MergesImages, MergesImageTokens
+from ada.image_tokens.merged_images import MergedAsTrained, MergesImages, MergesImageTokens
 from ada.image_tokens.selection import for_selectors
 from ada.image_tokens.selector_names import SelectorNames
 from ada.image_tokens.shrunk_images import ShrinksImages
@@ -63,7 +63,7 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         names = SelectorNames.of(token_selector, self)
         amounts = for_selectors(image_tokens_of_rows(image_tokens, len(input_ids)), names)
         chooses = image_tokens is not None or token_selector is not None or _leaves_tokens_out(self)
-        if images is None or self.get_vision_tower() is None or self.merges_image_tokens or not chooses:
+        if images is None or self.get_vision_tower() is None or not (chooses or self.merges_image_tokens):
             return super().embed(*given)
         try:
             owned = _images_of_rows(input_ids, attention_mask, len(images))
@@ -88,6 +88,8 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         mergings: Sequence[Merging],
     ) -> ImageEncoder:
         """Return what encodes a call's images; ``owned`` says which are each row's."""
+        if self.merges_image_tokens:
+            return MergedAsTrained(self, names.front, mergings, [None] * len(mergings))
         kind = ENCODERS.get(names.front, ImageEncoder)
         if names.late_alone or (kind is ReadsClassAttention and not _any_left_out(self, amounts)):
             kind = ImageEncoder

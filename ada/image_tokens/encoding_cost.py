@@ -35,9 +35,13 @@ def _selection(model: Any, row: RowTokens, images: Sequence[EncodedImage], selec
     """List the products of the selection itself; those of ``grid`` and ``salient`` are none, or a few additions."""
     if selector == "divprune":
         return _diverse(model.config.hidden_size, row)
-    if selector in ("prumerge", "prumerge+"):
+    if row.merged_from is not None or selector in ("prumerge", "prumerge+"):
         width = model.get_vision_tower().config.hidden_size
-        merging = [linear(len(image) - 1, width, image.total) for image in images if image.positions is not None]
+        merging = [
+            linear(len(image) - 1, width, image.merged_from or image.total)
+            for image in images
+            if image.merged_from is not None or image.positions is not None
+        ]
         return [*_class_attention(model, len(merging)), *merging]
     read = [image for image in images if image.class_attention is not None]
     return _class_attention(model, sum(len(image.sides or ()) for image in read))

@@ -62,6 +62,32 @@ def merged_image_features(model: Any, images: torch.Tensor | Sequence[torch.Tens
     return [projector(image.to(dtype)) for image in tokens]
 
 
+class MergedAsTrained(ImageEncoder):
+    """Encodes the images of a checkpoint that was trained on merged tokens, and says how many there are."""
+
+    def __init__(self, model: Any, selector: str, mergings: Sequence[Merging], limits: Sequence[int | None]) -> None:
+        super().__init__(model, selector, mergings, limits)
+        self._lengths: list[int] = []
+
+    def image_features(self, encode: Encode, images: Images, image_sizes: ImageSizes | None) -> list[torch.Tensor]:
+        """Encode images as one (k + 1, D) tensor of merged features each."""
+        features = encode(images, image_sizes)
+        self._lengths = [len(image) for image in features]
+        return features
+
+    def lengths(self) -> list[int] | None:
+        """Return how many merged tokens each image has, once they are made."""
+        return self._lengths or None
+
+    def encoded(self) -> list[EncodedImage]:
+        """Return what each image is; where on it a merged token is is not said."""
+        crop = self.tower.num_patches
+        return [
+            EncodedImage(length, torch.zeros(length, 2), sides=(self.side,), projected=length, merged_from=crop)
+            for length in self._lengths
+        ]
+
+
 class MergesImages(ImageEncoder):
     """Merges each image's patches as PruMerge or PruMerge+ does, under any checkpoint.
 

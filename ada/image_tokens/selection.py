@@ -24,7 +24,8 @@ class RowTokens:
 
     All are empty where it is not known where the row's image tokens are. shared: the images compete for ``front``, of
     which only the sum is settled before the selection. encoding: what the front selector makes of the cost of encoding;
-    None where that is as ever.
+    None where that is as ever. merged_from: image patches that a checkpoint trained on merged tokens has merged into
+    ``all``, which its budgets are shares of, as published; None for others.
     """
 
     all: tuple[int, ...] = ()
@@ -32,6 +33,7 @@ class RowTokens:
     late: tuple[int, ...] = ()
     shared: bool = False
     encoding: ImageEncoding | None = None
+    merged_from: int | None = None
 
     @property
     def left_out(self) -> int:
@@ -40,12 +42,12 @@ class RowTokens:
 
     def to_json(self) -> dict[str, int]:
         """Return the sums over the row's images: ``all``, ``kept`` (those that enter) and ``late``."""
-        return {"all": sum(self.all), "kept": sum(self.front), "late": sum(self.late)}
+        return {"all": self.merged_from or sum(self.all), "kept": sum(self.front), "late": sum(self.late)}
 
     def summary(self) -> str:
         """Return a few words for people."""
         late = "" if self.late == self.front else f", {sum(self.late)} in later layers"
-        return f"image tokens {sum(self.front)}/{sum(self.all)}{late}"
+        return f"image tokens {sum(self.front)}/{self.merged_from or sum(self.all)}{late}"
 
 
 NO_IMAGE_TOKENS = RowTokens()
@@ -64,7 +66,8 @@ def row_tokens(batch: EmbeddedBatch, amounts: Sequence[ImageTokens]) -> list[Row
         late = front
         if amount.late is not None:
             late = tuple(min(pair) for pair in zip(amount.late.of_each(lengths), front, strict=True))
-        rows.append(RowTokens(lengths, front, late, amount.front.shared and not few))
+        merged = sum(image.merged_from or 0 for image in images) or None
+        rows.append(RowTokens(lengths, front, late, amount.front.shared and not few, merged_from=merged))
     return rows
 
 

@@ -54,6 +54,7 @@ class BudgetReport:
     decode_flops: Flops
     padding: int = 0  # of the prompt_tokens, those that a batch put before the row
     num_images: int = 0  # that the vision tower saw, crops counted
+    unmerged_share: float | None = None  # where a checkpoint merges tokens: the share of a prefill on all patches
     image_tokens: RowTokens = NO_IMAGE_TOKENS  # how many there are of each image, and how many are read
     late_selector: str | None = None  # what chose the image tokens of later layers
     requested_ms: float | None = None  # time to first token, where the budget was a time
@@ -84,8 +85,9 @@ class BudgetReport:
         counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neurons {_of(self.neurons)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {requested}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
-        if self.image_tokens.late != self.image_tokens.all:
-            parts.insert(1, f"{self.image_tokens.summary()}, share {self.prefill_share:.3g}")
+        if self.image_tokens.late != self.image_tokens.all or self.unmerged_share is not None:
+            share = self.prefill_share if self.unmerged_share is None else self.unmerged_share
+            parts.insert(1, f"{self.image_tokens.summary()}, share {share:.3g}")
         if self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         return " | ".join([*parts, self.masking] if self.masking else parts)
@@ -153,6 +155,7 @@ def report(
         requested=share,
         granted=units.fraction(granted),
         prefill_share=reading.share.of_prefill(tokens, granted),
+        unmerged_share=_unmerged_share(reading, row, granted),
         budget_met=met,
         layers=(plan.layers_run, len(plan.layers)),
         heads=(plan.heads_run, switches),
@@ -213,6 +216,15 @@ def asked_alone(
         to_plan_ms=None,
         **_times(predictor, cost.workload(model, model.units.tunable_of(batched.granted)), NO_TIME_ELAPSED),
     )
+
+
+def _unmerged_share(reading: Reading, row: int, granted: int) -> float | None:
+    """The share of a prefill on all patches; None for a checkpoint whose image tokens are not merged."""
+    own, tokens = reading.rows[row], reading.prompts[row]
+    if own.merged_from is None:
+        return None
+    full = tokens.full - sum(own.all) + own.merged_from
+    return reading.share.of_prefill(replace(tokens, full=full), granted)
 
 
 def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed, min_units: int = 0) -> dict[str, Any]:

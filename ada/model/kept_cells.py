@@ -21,7 +21,7 @@ def kept_cells(model: Any, output: Any) -> dict[str, Any]:
     ``fit``: how an image becomes the square that the vision tower sees: "pad", "crop" or "stretch".
     """
     tokens, kept = output.report.image_tokens, output.kept_indices[0]
-    if tokens.late == tokens.all or not kept:
+    if tokens.late == tokens.all or tokens.merged_from is not None or not kept:
         return {}
     late = late_indices(output.late_tokens, kept)
     sides = [_side(count) for count in tokens.all]

@@ -5,12 +5,11 @@ The statement is exact; a tolerance of 1 % would hide a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from fixtures.flop_counting import counted
 from transformers import DynamicCache
 
 from ada.cost.flops import decoder_flops, prefill_flops
@@ -25,22 +24,6 @@ from ada.scheduling.units import Units
 
 IMAGE = -200
 PROMPT = [1, 17, 33, 60, 70, 31, 7]
-
-
-def attention_on_cpu(query, key, value, *_, out_shape=None, **__) -> int:
-    """The fused CPU kernel, which torch's counter does not know: two products of every query with every key."""
-    batch, heads, queries, width = query
-    return 2 * 2 * batch * heads * queries * key[2] * width
-
-
-UNKNOWN_TO_TORCH = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_cpu}
-
-
-def counted(call: Callable[[], Any]) -> tuple[int, Any]:
-    """(operations of ``call``, its result)."""
-    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
-        result = call()
-    return counter.get_total_flops(), result
 
 
 @torch.no_grad()

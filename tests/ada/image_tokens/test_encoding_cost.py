@@ -1,10 +1,8 @@
 """Operations of a report under every front selector, against those that torch counts while it answers."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from fixtures.flop_counting import counted
 
 from ada.image_tokens.selectors import SELECTORS
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -14,19 +12,9 @@ ANYRES = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[24, 48], [48
 SETTINGS = {"max_new_tokens": 1, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
 
 
-def attention_on_cpu(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """The fused CPU kernel, which torch's counter does not know: two products of every query with every key."""
-    batch, heads, queries, width = query
-    return 2 * 2 * batch * heads * queries * key[2] * width
-
-
-UNKNOWN_TO_TORCH = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_cpu}
-
-
 def counted_and_reported(model, **call):
-    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter, torch.no_grad():
-        output = model.generate(**call, **SETTINGS)
-    return counter.get_total_flops(), sum(output.report.prefill_flops.values())
+    count, output = counted(lambda: model.generate(**call, **SETTINGS))
+    return count, sum(output.report.prefill_flops.values())
 
 
 @pytest.mark.parametrize("selector", SELECTORS)

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from fixtures.flop_counting import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from ada.config import AdaLlavaConfig
+from ada.frontier.share import PrefillShare
 from ada.image_tokens.prumerge import NEIGHBOURS, Patches, chosen_patches, merge, outlier_share
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -96,6 +98,24 @@ def test_model_reads_merged_tokens_in_place_of_patches(make_merged, make_llava, 
     model.config.token_selecting = "none"
     all_tokens = model.embed(prompt_ids(), images=pixels)
     assert all_tokens.width == 4 + PATCHES and kept.shape[1] == 3
+
+
+@pytest.mark.parametrize("kind", ["prumerge", "prumerge+"])
+def test_report_states_merged_tokens_both_shares_and_the_operations_counted(make_merged, make_llava, kind):
+    model, pixels = make_merged(kind, make_llava), images_of(2)
+    ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 5, IMAGE_TOKEN_INDEX, 6]])
+    lengths = [len(features) for features in model.image_features(pixels)]
+    settings = {"latency_budget": 0.6, "max_new_tokens": 1, "return_dict_in_generate": True}
+    count, output = counted(lambda: model.generate(ids, images=pixels, **settings))
+    report = output.report
+    assert report.to_json()["image_tokens"] == {"all": 2 * PATCHES, "kept": sum(lengths), "late": sum(lengths)}
+    assert report.prompt_tokens == 3 + sum(lengths) + 1
+    assert report.prefill_share == pytest.approx(report.granted), "as published: of the model that reads merged tokens"
+    share = PrefillShare.of(model.config, model.units)
+    every, read = 3 + 2 * PATCHES + 1, report.prompt_tokens
+    expected = report.granted * share.layer_flops(read) / share.layer_flops(every)
+    assert report.unmerged_share == pytest.approx(expected)
+    assert sum(report.prefill_flops.values()) == pytest.approx(count, rel=0.01)
 
 
 def test_image_in_a_batch_is_merged_as_alone(make_merged, make_llava):

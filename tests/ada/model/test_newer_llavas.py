@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.flop_counting import counted
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from ada.config import AdaLlavaQwenConfig
 from ada.cost.__main__ import parse_arguments, report
@@ -22,14 +22,6 @@ from llava.model.convert import convert
 from llava.model.loaded_model import open_model
 from tests.fixtures.hub_llavas import IMAGE, write_hub_llava
 
-
-def attention_on_cpu(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """The fused CPU kernel, which torch's counter does not know: two products of every query with every key."""
-    batch, heads, queries, width = query
-    return 2 * 2 * batch * heads * queries * key[2] * width
-
-
-UNKNOWN_TO_TORCH = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_cpu}
 SIZES = [(64, 64), (90, 20), (10, 90)]  # width, height
 PROMPT = [1, -200, 7, 5, 17]
 
@@ -83,27 +75,20 @@ def test_operations_are_those_that_torch_counts(checkpoint) -> None:
     loaded = opened(folder, latency_budget="0.5", planner="even")
     for size in SIZES:
         pixels = process_images([noise(size)], loaded.image_processor, loaded.model.config)
-        with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
-            out = loaded.model.generate(
-                torch.tensor([PROMPT]),
-                images=pixels,
-                image_sizes=[size],
-                latency_budget=0.5,
-                planner="even",
-                max_new_tokens=1,
-                return_dict_in_generate=True,
-            )
+        settings = {"latency_budget": 0.5, "planner": "even", "max_new_tokens": 1, "return_dict_in_generate": True}
+        given = {"images": pixels, "image_sizes": [size], **settings}
+        count, out = counted(lambda given=given: loaded.model.generate(torch.tensor([PROMPT]), **given))
         assert out.report.num_images == len(pixels[0])
-        assert sum(out.report.prefill_flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+        assert sum(out.report.prefill_flops.values()) == pytest.approx(count, rel=1e-3)
 
 
 def test_cost_of_a_checkpoint_in_either_layout(checkpoint) -> None:
     folder, theirs, _ = checkpoint
     arguments = ["--model", str(folder), "--prompt-tokens", "40", "--images", "1", "--json"]
     found = report(parse_arguments(arguments))
-    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter, torch.no_grad():
-        theirs.model.vision_tower(torch.zeros(1, 3, 16, 16))
-    assert found["prefill"]["vision_tower"]["flops"] == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    with torch.no_grad():
+        count, _ = counted(lambda: theirs.model.vision_tower(torch.zeros(1, 3, 16, 16)))
+    assert found["prefill"]["vision_tower"]["flops"] == pytest.approx(count, rel=1e-3)
 
 
 def test_a_scheduler_is_saved_read_and_not_convertible(checkpoint, tmp_path) -> None:
