@@ -15,7 +15,7 @@ from llava.errors import OptionError
 
 AMOUNT_HELP = (
     "how many tokens of each image the decoder reads: all; a number such as 144, or a percentage such as 25%%; two of "
-    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; '144 shared', of all "
+    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; 144 shared, for all "
     "images of a prompt; or auto, as the latency budget allows. By default auto under a budget where the model was "
     "trained for it, else all"
 )
