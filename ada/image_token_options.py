@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
-from ada.image_tokens.encoding import ENCODERS, check_before_budget
-from ada.image_tokens.late_selectors import LATE_SELECTORS, late_selector
-from ada.image_tokens.selector_names import SelectorNames, check_selector_name
+from ada.image_tokens.selector_names import LATE_SELECTORS, SelectorNames, check_selector_name
 from ada.image_tokens.selectors import SELECTORS
 from llava.errors import OptionError
 
 AMOUNT_HELP = (
     "how many tokens of each image the decoder reads: all; a number such as 144, or a percentage such as 25%%; two of "
-    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; '144 shared', of all "
+    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; 144 shared, for all "
     "images of a prompt; or auto, as the latency budget allows. By default auto under a budget where the model was "
     "trained for it, else all"
 )
@@ -75,6 +73,9 @@ def check_selector(model: Any, options: Mapping[str, Any]) -> None:
 
     What depends on an image, ``generate`` checks.
     """
+    from ada.image_tokens.encoding import ENCODERS, check_before_budget  # seconds, of which servers' clients are spared
+    from ada.image_tokens.late_selectors import late_selector
+
     names = SelectorNames.of(options.get("token_selector"), model)
     late_selector(names.late, model, torch.zeros(1, dtype=torch.long))
     amount = image_tokens_of(options)

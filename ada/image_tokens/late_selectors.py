@@ -11,6 +11,7 @@ import torch
 from ada.cost.products import LateReading, fastv_products, scorer_products
 from ada.execution.attention_weights import attention_weights
 from ada.execution.late_tokens import LateSelector
+from ada.image_tokens.selector_names import LATE_SELECTORS
 from llava.errors import OptionError
 
 FASTV_LAYER = 2  # the paper's K: tokens are left out after this many layers
@@ -52,9 +53,6 @@ class LearnedScorer:
         latency_state = hidden[torch.arange(len(hidden), device=hidden.device), columns]
         scores: torch.Tensor = self.scorer(hidden, latency_state)
         return scores.float()
-
-
-LATE_SELECTORS = ("fastv", "learned")
 
 
 def late_reading(name: str, model: Any, positions: int, late: int) -> LateReading:

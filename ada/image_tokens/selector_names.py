@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ada.image_tokens.late_selectors import LATE_SELECTORS
 from ada.image_tokens.selectors import DEFAULT_SELECTOR, SELECTORS
 from llava.errors import OptionError
+
+LATE_SELECTORS = ("fastv", "learned")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -52,6 +53,13 @@ def test_flags_are_read() -> None:
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
     assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
+
+
+def test_flags_need_no_model_code() -> None:
+    """The servers and clients that load no model start without transformers, which takes seconds."""
+    program = "import sys, ada.overlay; print('transformers' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_the_published_type_has_a_class() -> None:
