@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
+from ada.image_tokens.encoding import ENCODERS, check_before_budget
 from ada.image_tokens.late_selectors import LATE_SELECTORS, late_selector
 from ada.image_tokens.selector_names import SelectorNames, check_selector_name
 from ada.image_tokens.selectors import SELECTORS
@@ -16,8 +17,9 @@ from llava.errors import OptionError
 
 AMOUNT_HELP = (
     "how many tokens of each image the decoder reads: all; a number such as 144, or a percentage such as 25%%; two of "
-    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; or auto, as the "
-    "latency budget allows. By default auto under a budget where the model was trained for it, else all"
+    "these, as 50%%/25%%, for those that enter it and, of all, those that its later layers read; '144 shared', of all "
+    "images of a prompt; or auto, as the latency budget allows. By default auto under a budget where the model was "
+    "trained for it, else all"
 )
 SELECTOR_HELP = (
     f"which image tokens stay, chosen before the decoder ({', '.join(SELECTORS)}), as a later layer is entered "
@@ -68,10 +70,23 @@ def names_tokens(options: Mapping[str, Any]) -> bool:
     return image_tokens_of(options) is not None or options.get("token_selector") is not None
 
 
-def check_selector(model: Any, selector: str | None) -> None:
-    """Raise OptionError for a selector that is none, or whose scorer the adaptive ``model`` does not have."""
-    names = SelectorNames.of(selector, model)
+def check_selector(model: Any, options: Mapping[str, Any]) -> None:
+    """Raise OptionError for a selector that the adaptive ``model`` cannot run, and for tokens that it cannot leave out.
+
+    What depends on an image, ``generate`` checks.
+    """
+    names = SelectorNames.of(options.get("token_selector"), model)
     late_selector(names.late, model, torch.zeros(1, dtype=torch.long))
+    amount = image_tokens_of(options)
+    if not names.late_alone:
+        check_before_budget(names.front, [ALL_IMAGE_TOKENS if amount is None else amount])
+        if names.front in ENCODERS and model.get_vision_tower() is not None:
+            ENCODERS[names.front](model, names.front, [], [])
+    if model.merges_image_tokens and reads_fewer(options):
+        raise OptionError(
+            f"--image-tokens is {str(amount)!r}, and this checkpoint was trained on merged image tokens "
+            f"({model.config.token_selecting}), of which none can be left out; leave --image-tokens out"
+        )
 
 
 def check_auto(image_tokens: ImageTokens | None, budget: object, num_images: int | None = None) -> None:

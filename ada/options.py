@@ -89,10 +89,11 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
         check_planned(model, options)
         from ada.model.families import make_adaptive
 
-        make_adaptive(model)
+        # Without a planner nothing chooses among units: all layers are prefix layers, and tokens pay for all.
+        make_adaptive(model, num_prefix_layers=None if planner in UNTRAINED else model.config.num_hidden_layers)
     if is_adaptive(model) and wanted:
         check_planned(model, options)
-        check_selector(model, options.get("token_selector"))
+        check_selector(model, options)
         if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
             images = options.get("image_file", [None])
             check_auto(image_tokens_of(options), budget, len(images or []))
@@ -117,9 +118,14 @@ def check_planned(model: LlavaModel, options: Mapping[str, Any]) -> None:
     """Raise OptionError for options that only a scheduler can follow, on a model that has none."""
     if getattr(model, "scheduler", None) is not None or options.get("planner") in UNTRAINED:
         return
-    by_tokens = options.get("planner") is None and reads_fewer(options)
-    if options.get("planner") is not None or (budget_of(options) is not None and not by_tokens):
+    budget, by_tokens = budget_of(options), options.get("planner") is None and reads_fewer(options)
+    if options.get("planner") is not None or (budget is not None and not by_tokens):
         raise no_scheduler(model)
+    if isinstance(budget, TimeBudget):
+        raise OptionError(
+            f"--latency-budget is {budget}, a time, which image tokens alone cannot keep to: this checkpoint has no "
+            f"scheduler. Give a share such as 0.5, or add --planner {'|'.join(UNTRAINED)}"
+        )
 
 
 def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:

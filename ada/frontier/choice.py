@@ -143,11 +143,12 @@ class AutoImageTokens:
         tokens = PromptTokens.under(amount, prompt.others, prompt.images)
         if isinstance(budget, LatencyBudget):
             num_units = self.share.granted(budget.fraction, tokens)
-            fits = num_units > 0 or self.share.is_within(budget.fraction, tokens, 0)
+            fits = self.share.is_within(budget.fraction, tokens, num_units)
         else:
             predictor = needed_predictor(self.predictor, budget)
-            workload = workload_of(self.share, tokens, prompt.num_images)
-            num_units = predictor.units_within(budget.milliseconds, workload, elapsed)
-            fits = num_units > 0 or predictor.first_token_ms(workload, elapsed) <= budget.milliseconds
+            asked = workload_of(self.share, tokens, prompt.num_images)
+            num_units = max(self.share.min_units, predictor.units_within(budget.milliseconds, asked, elapsed))
+            granted = workload_of(self.share, tokens, prompt.num_images, num_units)
+            fits = predictor.first_token_ms(granted, elapsed) <= budget.milliseconds
         setting = prompt.setting(tokens, self.share.units.fraction(num_units))
         return Offer(amount, setting, self.share.of_prefill(tokens, num_units), fits)

@@ -51,8 +51,8 @@ class PromptTokens:
     @classmethod
     def under(cls, amount: ImageTokens, others: int, images: Sequence[int]) -> PromptTokens:
         """Return a prompt under an amount that is not ``auto``; images: how many tokens each image has."""
-        front = [amount.front.of(tokens) for tokens in images]
-        late = front if amount.late is None else [amount.late.of(tokens) for tokens in images]
+        front = amount.front.of_each(images)
+        late = front if amount.late is None else amount.late.of_each(images)
         read = (min(pair) for pair in zip(front, late, strict=True))
         return cls.with_images(others, sum(images), sum(front), sum(read))
 
@@ -63,16 +63,20 @@ class PrefillShare:
 
     linear, attention: a dense layer takes ``linear T + attention T^2`` FLOPs for T positions. first_late_layer: the
     first layer that reads ``late`` positions alone. Where that is P, or before it, the share is exact; where it is
-    later, units of the layers in between are counted as if all of them ran, so that no budget is exceeded.
+    later, units of the layers in between are counted as if all of them ran, so that no budget is exceeded. min_units:
+    tunable units that run under any budget: all of them where there is no planner, and budgets pay for tokens alone.
     """
 
     units: Units
     linear: int
     attention: int
     first_late_layer: int
+    min_units: int = 0
 
     @classmethod
-    def of(cls, config: DecoderConfig, units: Units, first_late_layer: int | None = None) -> PrefillShare:
+    def of(
+        cls, config: DecoderConfig, units: Units, first_late_layer: int | None = None, min_units: int = 0
+    ) -> PrefillShare:
         """Read a dense layer's operations off ``ada.cost``; first_late_layer is P by default."""
         dense = ExecutionPlan.full(1, units.num_switches).layers[0]
         linear, with_one_key = (
@@ -80,7 +84,7 @@ class PrefillShare:
             for keys in (0, 1)
         )
         first = units.num_prefix_layers if first_late_layer is None else first_late_layer
-        return cls(units, linear, with_one_key - linear, first)
+        return cls(units, linear, with_one_key - linear, first, min_units)
 
     def layer_flops(self, positions: int) -> int:
         """Return F: the FLOPs of a dense layer over so many positions."""
@@ -91,13 +95,14 @@ class PrefillShare:
         return self._cost(tokens, num_units) / self._full_cost(tokens)
 
     def granted(self, fraction: float, tokens: PromptTokens) -> int:
-        """Return the maximum of tunable units whose share is within ``fraction``; 0 where not even the prefix's is.
+        """Return the maximum of tunable units whose share is within ``fraction``; ``min_units`` where none is.
 
         With all image tokens this is ``Units.granted``, to the unit: a fraction is rounded as there, in float64.
         """
         limit = self._limit(fraction, tokens)
         choices = range(self.units.tunable + 1)
-        return max(0, bisect_right(choices, limit, key=lambda num_units: self._cost(tokens, num_units)) - 1)
+        fitting = bisect_right(choices, limit, key=lambda num_units: self._cost(tokens, num_units)) - 1
+        return max(self.min_units, fitting)
 
     def is_within(self, fraction: float, tokens: PromptTokens, num_units: int) -> bool:
         """Return whether the share of ``num_units`` is within ``fraction``."""
@@ -107,7 +112,7 @@ class PrefillShare:
 
     def minimum(self, tokens: PromptTokens) -> float:
         """Return the minimum reachable share of a prompt, rounded up to a value of four digits that is accepted."""
-        return -(-self._cost(tokens, 0) * 10_000 // self._full_cost(tokens)) / 10_000
+        return -(-self._cost(tokens, self.min_units) * 10_000 // self._full_cost(tokens)) / 10_000
 
     def _cost(self, tokens: PromptTokens, num_units: int) -> int:
         """FLOPs, times the units of a layer."""

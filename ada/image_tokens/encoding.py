@@ -91,11 +91,8 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         kind = ENCODERS.get(names.front, ImageEncoder)
         if names.late_alone or (kind is ReadsClassAttention and not _any_left_out(self, amounts)):
             kind = ImageEncoder
-        if kind in (MergesImages, ShrinksImages) and any(amount.auto for amount in amounts):
-            raise OptionError(
-                f"--image-tokens is 'auto' with the token selector {names.front!r}, which acts before the budget is "
-                "shared out; give a number of tokens or a percentage, or choose salient, divprune or grid"
-            )
+        if kind is not ImageEncoder:
+            check_before_budget(names.front, amounts)
         limits: list[int | None] = [None] * len(mergings)
         full = [tokens_in(merging.layout(self._tower().num_patches_per_side)) for merging in mergings]
         for amount, own in zip(amounts, owned, strict=True):
@@ -135,6 +132,15 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         encoder = _ENCODER.get()
         lengths = None if encoder is None else encoder.lengths()
         return super().image_lengths(images, image_sizes) if lengths is None else lengths
+
+
+def check_before_budget(selector: str, amounts: Sequence[ImageTokens]) -> None:
+    """Raise OptionError for ``auto`` with a selector that acts as images are encoded, before a budget is shared out."""
+    if ENCODERS.get(selector) in (MergesImages, ShrinksImages) and any(amount.auto for amount in amounts):
+        raise OptionError(
+            f"--image-tokens is 'auto' with the token selector {selector!r}, which acts before the budget is "
+            "shared out; give a number of tokens or a percentage, or choose salient, divprune or grid"
+        )
 
 
 def _leaves_tokens_out(model: Any) -> bool:

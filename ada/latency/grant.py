@@ -31,14 +31,14 @@ def granted_units(
             refuse_unreachable(share, budget, tokens)
         return share.granted(budget.fraction, tokens)
     predictor = needed_predictor(predictor, budget)
-    prompt = workload_of(share, tokens, num_images)
+    prompt = workload_of(share, tokens, num_images, share.min_units)
     minimum = predictor.first_token_ms(prompt, elapsed)
     if strict and minimum > budget.milliseconds:
         raise OptionError(
             f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least "
             f"{minimum:.4g} ms here"
         )
-    return predictor.units_within(budget.milliseconds, prompt, elapsed)
+    return max(share.min_units, predictor.units_within(budget.milliseconds, prompt, elapsed))
 
 
 def workload_of(share: PrefillShare, tokens: PromptTokens, num_images: int, num_units: int = 0) -> Workload:
@@ -59,11 +59,12 @@ def needed_predictor(predictor: TTFTPredictor | None, budget: TimeBudget) -> TTF
 def refuse_unreachable(share: PrefillShare, budget: LatencyBudget, tokens: PromptTokens) -> None:
     """Raise OptionError, with the minimum reachable budget, where even the cheapest plan is over ``budget``."""
     units = share.units
-    if share.is_within(budget.fraction, tokens, 0):
+    if share.is_within(budget.fraction, tokens, share.min_units):
         return
+    layers = units.num_layers if share.min_units else units.num_prefix_layers
     read = "" if tokens.late == tokens.full else f" on {tokens.front} of its {tokens.full} positions"
     raise OptionError(
         f"--latency-budget is {budget} and --strict-latency-budget is set, but this model always runs "
-        f"{units.num_prefix_layers} of its {units.num_layers} layers{read}; the minimum reachable budget is "
+        f"{layers} of its {units.num_layers} layers{read}; the minimum reachable budget is "
         f"{share.minimum(tokens):g}"
     )

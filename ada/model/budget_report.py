@@ -143,7 +143,9 @@ def report(
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
     time_ms = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(predictor, workload_of(reading.share, tokens, cost.num_images, granted), elapsed)
+    times = _times(
+        predictor, workload_of(reading.share, tokens, cost.num_images, granted), elapsed, reading.share.min_units
+    )
     met = (share is None or reading.share.is_within(share, tokens, granted)) and (
         time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms
     )
@@ -213,14 +215,14 @@ def asked_alone(
     )
 
 
-def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed) -> dict[str, Any]:
+def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed, min_units: int = 0) -> dict[str, Any]:
     """The report's milliseconds on a calibrated device; None where there is no calibration."""
     if predictor is None:
         return {"ttft_p50_ms": None, "ttft_p95_ms": None, "min_ttft_ms": None}
     return {
         "ttft_p50_ms": predictor.expected(ran).ttft_ms,
         "ttft_p95_ms": predictor.first_token_ms(ran, elapsed),
-        "min_ttft_ms": predictor.first_token_ms(replace(ran, num_units=0), elapsed),
+        "min_ttft_ms": predictor.first_token_ms(replace(ran, num_units=min_units), elapsed),
     }
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ada.budget import BudgetLike, budgets_of_rows
-from ada.config import AdaLlavaConfig, check_layer_kinds, check_token_selecting
+from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.execution.call_state import Execution
-from ada.execution.maskable_layer import install
-from ada.execution.narrow_layers import NarrowCache, projection_bytes
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.encoding import EncodesImages
-from ada.image_tokens.kept import kept_indices, position_gaps
 from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
@@ -23,14 +20,11 @@ from ada.latency.latency_model import NO_TIME_ELAPSED
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
+from ada.model.execution_setup import SetsUpExecution
 from ada.model.granting import GrantsUnits
-from ada.model.reading import Reading, ReadsFewerTokens
-from ada.scheduling.latency_token import insert, token_position
-from ada.scheduling.plan_maker import PlanMaker
-from ada.scheduling.planners import planner_named
-from ada.scheduling.sample_rng import Draws
+from ada.model.reading import ReadsFewerTokens
 from ada.scheduling.scheduler import Scheduler
-from ada.scheduling.selection import Noise, on_device
+from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
@@ -38,12 +32,8 @@ from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.token_clock import TokenClock
 
-# Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
-# keeps many plans.
-MIN_CACHE_BYTES = 256 << 20
 
-
-class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
+class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
@@ -55,14 +45,6 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         self.token_scorer: TokenScorer | None = scorer_of(config)
         self.install_plans()
         self.post_init()
-
-    def install_plans(self) -> None:
-        """Make the decoder's layers maskable, on the unit grid that the config describes."""
-        check_layer_kinds(self.config)
-        self.units = Units.of(self.config)
-        tunable = self.model.layers[self.units.num_prefix_layers :]
-        self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
-        install(self.model.layers)
 
     def forward(
         self,
@@ -97,46 +79,61 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         output carries ``granted_units`` (B,), ``gates`` (B, N, 2, A), the ``labels`` of the logits' positions and,
         outside training mode, ``execution_plan`` and ``report`` as ``generate``'s. ``granted_units`` (B,) grants units
         directly, and ``noise`` is that of the draws; in training, where neither they nor a budget are given, both are
-        random. ``learn_token_scores``: the loss is the token scorer's, not the labels'. ``execution`` belongs to the
-        steps of a running generation.
+        random. ``learn_token_scores``: the loss is the token scorer's. ``execution``: of a running generation's steps.
         """
         others: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         others |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         others |= {"return_dict": return_dict, "logits_to_keep": logits_to_keep}
         prompt: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, "labels": labels}
         pixels: dict[str, Any] = {"images": images, "image_sizes": image_sizes}
+        tokens: dict[str, Any] = {"image_tokens": image_tokens, "token_selector": token_selector}
         learns = learn_token_scores or (self.training and self.scheduler is not None)
         planned = learns or latency_budget is not None or granted_units is not None
         if execution is not None or not (planned or image_tokens is not None or token_selector is not None):
             return super().forward(
                 input_ids, inputs_embeds=inputs_embeds, **prompt, **pixels, **others, execution=execution
             )
-        if inputs_embeds is not None:
-            batch = EmbeddedBatch(inputs_embeds, **prompt)
-        elif input_ids is not None:
-            batch = self.embed(input_ids, **prompt, **pixels, image_tokens=image_tokens, token_selector=token_selector)
-        else:
-            raise OptionError("neither input_ids nor inputs_embeds are given")
+        batch = self._embedded(input_ids, inputs_embeds, prompt, {**pixels, **tokens})
         budgets = budgets_of_rows(latency_budget, len(batch.embeds))
-        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, "right", ttft_predictor)
-        batch = reading.batch
-        inputs: dict[str, Any] = batch.inputs() | others
+        reading = self.read_tokens(batch, image_tokens, token_selector, budgets, planner, "right", ttft_predictor)
         if not (planned or reading.late):
+            inputs: dict[str, Any] = reading.batch.inputs() | others
             return super().forward(**inputs)
         if granted_units is None:
             granted_units = self._granted_in_forward(reading, budgets, ttft_predictor)
-        batch, execution = self.begin(batch, granted_units.to(self.device), planner, noise, reading=reading)
-        inputs = batch.inputs() | others
+        batch, execution = self.begin(reading.batch, granted_units.to(self.device), planner, noise, reading=reading)
+        outputs = self._forward_planned(batch, execution, learn_token_scores, others)
+        if not (self.training or isinstance(outputs, tuple)):
+            describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
+        return outputs
+
+    def _embedded(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        prompt: dict[str, Any],
+        images: dict[str, Any],
+    ) -> EmbeddedBatch:
+        """Return the prompts as they are given, or embedded."""
+        if inputs_embeds is not None:
+            return EmbeddedBatch(inputs_embeds, **prompt)
+        if input_ids is not None:
+            return self.embed(input_ids, **prompt, **images)
+        raise OptionError("neither input_ids nor inputs_embeds are given")
+
+    def _forward_planned(
+        self, batch: EmbeddedBatch, execution: Execution, learn_token_scores: bool, others: dict[str, Any]
+    ) -> Any:
+        """Run a batch under its execution; where the token scorer learns, its loss replaces the labels'."""
         answer = AnswerAttention.of(batch, execution.token_position, self.config) if learn_token_scores else None
         execution.watch = answer
+        inputs: dict[str, Any] = batch.inputs() | others
         outputs = super().forward(**inputs, execution=execution)
         if isinstance(outputs, tuple):
             return outputs
         outputs = BudgetedOutput(**outputs, granted_units=execution.granted, gates=execution.gates, labels=batch.labels)
         if answer is not None:
-            outputs.loss = answer.loss(self.token_scorer, kwargs.get("num_items_in_batch"))
-        if not self.training:
-            describe(outputs, self, budgets, execution, batch, ttft_predictor, reading, scored=outputs.logits.shape[1])
+            outputs.loss = answer.loss(self.token_scorer, others.get("num_items_in_batch"))
         return outputs
 
     @torch.no_grad()
@@ -199,7 +196,7 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         call = None if clock is None else CallClock(clock)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         reading = self.read_tokens(
-            batch, image_tokens, token_selector, budgets, ttft_predictor=ttft_predictor, elapsed=elapsed
+            batch, image_tokens, token_selector, budgets, planner, ttft_predictor=ttft_predictor, elapsed=elapsed
         )
 
         def grant(strict: bool = False) -> torch.Tensor:
@@ -218,51 +215,12 @@ class AdaLlavaCausalLM(GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausal
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
-            output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
-            output.kept_indices = kept_indices(batch, [row.all for row in reading.rows])
+            reading.describe(output, batch, execution.late_tokens)
             describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
         if rows == 1 and call is not None and ttft_predictor is not None:
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
             call.correct(ttft_predictor, ran)
         return output
-
-    def begin(
-        self,
-        batch: EmbeddedBatch,
-        granted: torch.Tensor,
-        planner: str | None = None,
-        noise: Noise | None = None,
-        narrow: bool = True,
-        on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        reading: Reading | None = None,
-    ) -> tuple[EmbeddedBatch, Execution]:
-        """Insert the latency token, where the model has a scheduler, and set up one call's execution.
-
-        batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
-        that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
-        inference rather than mask them; on_plan_due: see ``Execution``; reading: says what later layers read. Training
-        draws with noise and keeps the gates' gradient; it is where the model is in training mode and gradients are
-        enabled.
-        """
-        train = self.training and torch.is_grad_enabled()
-        scheduler, position, token = self.scheduler, None, None
-        if scheduler is not None:
-            position = token_position(batch)
-            token = scheduler.encode(self.units.encoding(granted))
-            batch = insert(batch, token.to(batch.embeds), position)
-        if train:
-            noise = on_device(noise or Draws.at_random().gumbel(len(granted)), batch.embeds.device)
-        reads_budget_alone = token is not None and getattr(self.config, "scheduler_input", None) == "budget"
-        make_gates = PlanMaker(
-            self.units,
-            planner_named(planner or getattr(self.config, "planner", None) or "learned"),
-            scheduler,
-            noise if train else None,
-            token[:, 0] if token is not None and reads_budget_alone else None,
-        )
-        cache = self.narrow_cache if narrow else None
-        late = None if reading is None else reading.late_tokens(self, batch, position)
-        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due, late)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):

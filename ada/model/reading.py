@@ -15,6 +15,7 @@ from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens, ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.encoded_images import images_of
 from ada.image_tokens.encoding_cost import with_encoding_cost
+from ada.image_tokens.kept import kept_indices, position_gaps
 from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import (
     RowTokens,
@@ -27,6 +28,7 @@ from ada.image_tokens.selection import (
 from ada.image_tokens.selector_names import SelectorNames
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.scheduling.planners import planner_name
 from ada.scheduling.units import Units
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -57,15 +59,24 @@ class Reading:
         first_layer, selector = late_selector(self.late, model, token_position)
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
+    def describe(self, output: Any, batch: EmbeddedBatch, late_tokens: Any) -> None:
+        """Set on a generation's ``output`` what decoding in a joined batch and drawings of what was read need.
 
-def share_of(model: Any, late: str | None) -> PrefillShare:
-    """Return what counts shares of a model's prefill; late: the selector of later layers' tokens, None where they
-    read all that enter.
+        batch: the prompts with their latency tokens, padded on the left; late_tokens: the call's, None without.
+        """
+        output.late_tokens, output.position_gaps = late_tokens, position_gaps(batch)
+        output.kept_indices = kept_indices(batch, [row.all for row in self.rows])
+
+
+def share_of(model: Any, late: str | None, min_units: int = 0) -> PrefillShare:
+    """Return what counts shares of a model's prefill, where ``min_units`` tunable units always run.
+
+    late: the selector of later layers' tokens, None where they read all that enter.
     """
     if late is None:
-        return PrefillShare.of(model.config, model.units)
+        return PrefillShare.of(model.config, model.units, min_units=min_units)
     column = None if model.scheduler is None else torch.zeros(1, dtype=torch.long)
-    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0])
+    return PrefillShare.of(model.config, model.units, late_selector(late, model, column)[0], min_units)
 
 
 class ReadsFewerTokens:
@@ -81,6 +92,7 @@ class ReadsFewerTokens:
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
         token_selector: str | None,
         budgets: Sequence[Budget | None],
+        planner: str | None = None,
         padding_side: str = "left",
         ttft_predictor: TTFTPredictor | None = None,
         elapsed: Elapsed = NO_TIME_ELAPSED,
@@ -93,7 +105,8 @@ class ReadsFewerTokens:
         names = SelectorNames.of(token_selector, self)
         prompts = prompts_of(batch, self.scheduler is not None)
         chooses_late = names.late == "learned" or names.late in (token_selector or "")
-        share = share_of(self, names.late if chooses_late or any(amount.late for amount in given) else None)
+        late = names.late if chooses_late or any(amount.late for amount in given) else None
+        share = share_of(self, late, self._min_units(planner, given))
         if any(amount.auto for amount in given):
             auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
             given = [
@@ -109,6 +122,11 @@ class ReadsFewerTokens:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         return Reading(batch, rows, counts, share, late)
+
+    def _min_units(self, planner: str | None, amounts: Sequence[ImageTokens]) -> int:
+        """Tunable units that always run: all, where nothing plans them and image tokens pay for a budget instead."""
+        plans = self.scheduler is not None or planner_name(self.config, planner) != "learned"
+        return 0 if plans or all(amount == ALL_IMAGE_TOKENS for amount in amounts) else self.units.tunable
 
     def _amounts(
         self,

@@ -84,6 +84,11 @@ def planner_named(name: str) -> Planner:
     return PLANNERS[name]
 
 
+def planner_name(config: object, given: str | None) -> str:
+    """Return the name of a call's planner: the given one, else the one that the config names, else ``learned``."""
+    return given or getattr(config, "planner", None) or "learned"
+
+
 def _all_switches(gates: torch.Tensor, units: Units) -> torch.Tensor:
     """(B, N) -> (B, N, 2, A): all switches of a layer are on, or none."""
     return gates[:, :, None, None].expand(-1, -1, 2, units.num_switches)

@@ -37,6 +37,7 @@ STRICT = "strict"
 FULL = LatencyBudget(1.0)
 METADATA = (
     "granted",
+    "prefill_share",
     "layers",
     "heads",
     "neuron_groups",

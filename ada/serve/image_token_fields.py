@@ -39,22 +39,20 @@ def check_fields(model: Any, fields: Mapping[str, Any], defaults: Mapping[str, A
         return {"image_tokens": image_tokens_of(defaults), "token_selector": defaults.get("token_selector")}
     try:
         amount, selector = image_tokens_of(given), given["token_selector"]
+        followed = {name: defaults.get(name) if value is None else value for name, value in given.items()}
         if is_adaptive(model):
             check_auto(amount, budget, fields.get("num_images"))
-            check_selector(model, selector)
+            check_selector(model, followed)
     except OptionError as error:
         raise OptionError(_of_a_request(str(error))) from None
-    if not is_adaptive(model):
-        if selector is not None or amount != ALL_IMAGE_TOKENS:
-            raise OptionError(
-                "the model of this worker reads all image tokens; leave image_tokens and token_selector out, or start "
-                "the worker with --image-tokens all"
-            )
-        amount = None
-    return {
-        "image_tokens": image_tokens_of(defaults) if amount is None else amount,
-        "token_selector": defaults.get("token_selector") if selector is None else selector.strip(),
-    }
+    if is_adaptive(model):
+        return {"image_tokens": image_tokens_of(followed), "token_selector": followed["token_selector"]}
+    if selector is not None or amount != ALL_IMAGE_TOKENS:
+        raise OptionError(
+            "the model of this worker reads all image tokens; leave image_tokens and token_selector out, or start the "
+            "worker with --image-tokens all"
+        )
+    return dict.fromkeys(NAMES)
 
 
 def _of_a_request(message: str) -> str:

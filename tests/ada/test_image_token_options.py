@@ -1,15 +1,18 @@
 """The flags of image tokens: as argparse reads them, and what a loaded model makes of them."""
 
 import argparse
+import re
 
 import pytest
 import torch
 
 from ada import overlay
 from ada.image_tokens.amount import AUTO, ImageTokens
+from ada.image_tokens.selectors import SELECTORS
 from ada.protocols import is_adaptive
 from llava.errors import OptionError
 from llava.model import LlavaLlamaForCausalLM
+from llava.model.loaded_model import open_model
 
 PROMPT = torch.tensor([[1, 5, -200, 6, 7]])
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
@@ -138,3 +141,46 @@ def test_worker_may_have_auto_as_its_default_without_a_budget(make_llava) -> Non
 def test_request_for_image_tokens_on_a_model_that_was_loaded_plain_is_refused(plain) -> None:
     with pytest.raises(OptionError, match="loaded to read all image tokens"):
         overlay.generation_options(model=plain, options={"image_tokens": "25%"})
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_is_accepted_on_a_clip_tower(plain, selector) -> None:
+    overlay.prepare_model(model=plain, options={"image_tokens": "50%", "token_selector": selector})
+
+
+@pytest.mark.parametrize("selector", ["cls", "prumerge", "cls/fastv"])
+def test_selector_that_reads_a_class_token_is_refused_as_a_siglip_model_is_loaded(make_checkpoint, selector) -> None:
+    options = {"image_tokens": 2, "token_selector": selector, "device": "cpu"}
+    with pytest.raises(OptionError, match=r"class token of a CLIP tower.* is a SigLipVisionTower"):
+        open_model({"model_path": str(make_checkpoint(siglip=True)), **options})
+
+
+@pytest.mark.parametrize("selector", ["shrink", "prumerge+"])
+def test_auto_with_a_selector_that_acts_before_the_budget_is_refused(make_llava, selector) -> None:
+    options = {"image_tokens": "auto", "token_selector": selector, "latency_budget": 0.7}
+    with pytest.raises(OptionError, match=f"'auto' with the token selector '{re.escape(selector)}'"):
+        overlay.prepare_model(model=make_llava("H"), options=options)
+
+
+def test_checkpoint_of_merged_tokens_refuses_to_leave_some_out(make_llava) -> None:
+    model = make_llava("H", token_selecting="prumerge")
+    with pytest.raises(OptionError, match=r"trained on merged image tokens \(prumerge\)"):
+        overlay.prepare_model(model=model, options={"image_tokens": "50%"})
+    overlay.prepare_model(model=model, options={"image_tokens": "all"})
+
+
+@pytest.mark.parametrize(("budget", "tokens"), [(0.9, 3), (0.75, 2), (0.65, 1), (0.3, 1)])
+def test_plain_model_keeps_a_budget_by_image_tokens_alone(plain, pixels, budget, tokens) -> None:
+    """All layers run dense; how many tokens that leaves is counted by the operations of report and full model."""
+    keywords = options_of(plain, latency_budget=budget, image_tokens="auto")
+    report = plain.generate(PROMPT, images=pixels, **GREEDY, **keywords).report
+    full = plain.generate(PROMPT, images=pixels, **GREEDY).report
+    assert report.image_tokens.front == (tokens,) and report.layers == (4, 4) and report.masked_layers == 0
+    assert report.heads == full.heads and report.neurons == full.neurons
+    spent, of = (one.prefill_flops["prefix"] + one.prefill_flops["tunable"] for one in (report, full))
+    assert (spent / of <= budget) == report.budget_met == (budget > 0.5)
+
+
+def test_plain_model_under_a_time_needs_a_planner_also_with_image_tokens(plain) -> None:
+    with pytest.raises(OptionError, match="a time, which image tokens alone cannot keep to"):
+        overlay.prepare_model(model=plain, options={"latency_budget": "850ms", "image_tokens": "auto"})

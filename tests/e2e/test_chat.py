@@ -77,6 +77,15 @@ def test_commands_act_on_the_next_answer(run_cli, adaptive_checkpoint, image_fil
         assert command in ran.out
 
 
+def test_image_tokens_command_acts_on_the_next_answer(run_cli, adaptive_checkpoint, image_file) -> None:
+    typed = ["w5", "/plan", "/image-tokens 50%", "w5", "/plan", "/image-tokens", "/help"]
+    flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--max-new-tokens", 3)
+    ran = run_cli(*flags, "--image-tokens", "1", "--token-selector", "grid", typed=typed)
+    assert ran.code == 0, ran.err
+    assert [ran.out.count(f"image tokens: {said}") for said in ("1 of 4", "2 of 4", "50%")] == [1, 1, 2]
+    assert "/image-tokens VALUE read so many tokens" in ran.out
+
+
 def test_a_wrong_command_is_named_and_the_chat_goes_on(run_cli, adaptive_checkpoint, image_file) -> None:
     flags = ("--model-path", adaptive_checkpoint, "--image-file", image_file, "--max-new-tokens", 3)
     ran = run_cli(*flags, typed=["/nope", "/budget 7", "/image missing.png", "/image", "w5"])

@@ -89,6 +89,34 @@ def test_answers_are_those_of_one_question_at_a_time(flags, quiz, adaptive_check
     assert found[0]["text"] == found[-1]["text"] and len(found) == QUESTIONS
 
 
+@pytest.mark.parametrize("tokens", [("50%", "divprune"), ("3/1", "grid/fastv")])
+def test_answers_from_fewer_image_tokens_are_the_same_in_batches(flags, tmp_path, tokens) -> None:
+    amount, selector = tokens
+    more = ["--image-tokens", amount, "--token-selector", selector, "--latency-budget", "0.75"]
+    for batch in (1, 3):
+        assert model_vqa_loader.main(flags(*more, "--batch-size", batch, out=f"{batch}.jsonl")) == 0
+    alone, batched = (records(tmp_path / f"{batch}.jsonl") for batch in (1, 3))
+    for one, other in zip(alone, batched, strict=True):
+        assert one["text"] == other["text"] and one["metadata"]["image_tokens"] == other["metadata"]["image_tokens"]
+    metadata = alone[0]["metadata"]
+    counts = {"50%": {"all": 4, "kept": 2, "late": 2}, "3/1": {"all": 4, "kept": 3, "late": 1}}
+    assert metadata["image_tokens"] == counts[amount]
+    assert (metadata["settings"]["image_tokens"], metadata["settings"]["token_selector"]) == tokens
+    assert model_vqa_loader.main(flags("--image-tokens", "all", out="all.jsonl")) == 0
+    assert [row["text"] for row in records(tmp_path / "all.jsonl")] != [row["text"] for row in alone]
+
+
+@pytest.mark.parametrize("amount", ["0", "-3", "200%", "auto"])
+def test_image_tokens_that_are_none_end_the_program_before_a_question(flags, tmp_path, capsys, amount) -> None:
+    try:
+        code = model_vqa_loader.main(flags("--image-tokens", amount))
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().err
+    assert code == 2 and "--image-tokens" in said and repr(amount) in said and "Traceback" not in said
+    assert not list(tmp_path.glob("*.jsonl*"))
+
+
 def test_chunks_give_the_same_records(flags, tmp_path) -> None:
     assert model_vqa.main(flags()) == 0
     parts = []

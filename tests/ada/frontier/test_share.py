@@ -130,6 +130,7 @@ def test_minimum_is_accepted_and_a_ten_thousandth_less_is_not(share, tokens) -> 
         ("10%/50%", (90, 26, 26)),
         (8, (90, 36, 36)),
         ("all/1", (90, 90, 22)),
+        ("7 shared", (90, 27, 27)),
     ],
 )
 def test_positions_under_an_amount_are_rounded_for_each_image(amount, expected) -> None:

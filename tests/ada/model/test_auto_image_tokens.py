@@ -233,3 +233,41 @@ def test_generate_auto_with_a_late_selector_alone_lets_all_tokens_enter(make_lla
         report = ask(model, WORDS[0], pixels, latency_budget=budget, token_selector="fastv").report
         reads.append((sum(report.image_tokens.front), sum(report.image_tokens.late)))
     assert {front for front, _ in reads} == {4} and min(late for _, late in reads) < 4
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.8, 0.65])
+def test_without_a_planner_image_tokens_alone_pay_for_a_budget(plain_adaptive, pixels, budget) -> None:
+    """The most tokens whose share fits, as every layer runs: 4 words, and 4, 3, 2 or 1 of an image's tokens."""
+    model, words = plain_adaptive, [1, TAG, 5, 6, 7]
+    share = PrefillShare.of(model.config, model.units)
+    taken = {kept: share.of_prefill(PromptTokens(8, 4 + kept, 4 + kept), model.units.tunable) for kept in (4, 3, 2, 1)}
+    report = ask(model, words, pixels, image_tokens="auto", latency_budget=budget).report
+    expected = max(kept for kept, own in taken.items() if own <= budget)
+    assert (report.image_tokens.front, report.granted, report.budget_met) == ((expected,), 1.0, True)
+    assert report.prefill_share == taken[expected]
+
+
+def test_without_a_planner_a_budget_below_one_token_is_not_met_or_refused(plain_adaptive, pixels) -> None:
+    words, options = [1, TAG, 5, 6, 7], {"image_tokens": "auto", "latency_budget": 0.5}
+    report = ask(plain_adaptive, words, pixels, **options).report
+    assert (report.image_tokens.front, report.granted, report.budget_met) == ((1,), 1.0, False)
+    with pytest.raises(OptionError, match="always runs 3 of its 3 layers on 5 of its 8 positions; the minimum"):
+        ask(plain_adaptive, words, pixels, strict_latency_budget=True, **options)
+
+
+def test_without_a_planner_a_budget_in_time_chooses_image_tokens(plain_adaptive, pixels) -> None:
+    words, predictor = [1, TAG, 5, 6, 7], TTFTPredictor(PROFILE, plain_adaptive.units).fixed()
+    tunable, reads = plain_adaptive.units.tunable, {}
+    for kept in (4, 1):
+        workload = Workload(4 + kept, tunable, 1, None, int(kept < 4))
+        time = TimeBudget(predictor.first_token_ms(workload) + 0.01)
+        reads[kept] = ask(
+            plain_adaptive, words, pixels, image_tokens="auto", latency_budget=time, ttft_predictor=predictor
+        ).report
+    assert reads[4].budget_met and reads[4].granted == reads[1].granted == 1.0
+    assert reads[4].image_tokens.front == (4,)
+
+
+def test_without_a_planner_and_with_all_image_tokens_a_budget_is_refused(plain_adaptive, pixels) -> None:
+    with pytest.raises(OptionError, match="has no scheduler"):
+        ask(plain_adaptive, [1, TAG, 5], pixels, latency_budget=0.7)

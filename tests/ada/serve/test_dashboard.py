@@ -19,6 +19,7 @@ DOCUMENTED = {
     "request_success_total": {"finished_reason"},
     "latency_budget_ratio_bucket": {"le"},
     "plan_cost_ratio_bucket": {"le"},
+    "image_tokens_ratio_bucket": {"le"},
     "budget_violations_total": set(),
     "budget_downgrades_total": set(),
     "requests_rejected_total": {"code"},
@@ -66,7 +67,11 @@ def test_dashboard_queries_exported_series_only(dashboard, exposed) -> None:
 
 def test_dashboard_shows_all_documented_metrics(dashboard) -> None:
     shown = {name for name, _ in SERIES.findall(json.dumps(dashboard))}
-    assert set(DOCUMENTED) - shown <= {"latency_budget_ratio_bucket", "plan_cost_ratio_bucket"}, "these two as means"
+    assert set(DOCUMENTED) - shown <= {
+        "latency_budget_ratio_bucket",
+        "plan_cost_ratio_bucket",
+        "image_tokens_ratio_bucket",
+    }, "these as means"
     assert {"latency_budget_ratio_sum", "plan_cost_ratio_sum"} <= shown
 
 

@@ -1,12 +1,21 @@
 """A request's image tokens in a worker: checked before it waits, followed, and said in reply and metrics."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from fixtures.serving import metric_samples
+from prometheus_client import CollectorRegistry
 
+from ada.budget import LatencyBudget
+from ada.image_tokens.amount import AUTO
+from ada.options import generation_options
+from ada.serve.budget_policy import BudgetPolicy
+from llava.errors import OptionError
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import load_image
+from llava.model.loaded_model import open_model
+from llava.serve.engine.request_queue import Load
 
 PROMPT = "<image>\nw5 w6"
 
@@ -125,3 +134,58 @@ async def test_worker_text_alone_ignores_the_amount(make_service, client_of) -> 
     async with client_of(make_service()) as client:
         plain, fewer = [(await client.ask(max_new_tokens=4, **more))[-1] for more in ({}, {"image_tokens": "25%"})]
     assert plain["text"] == fewer["text"] and fewer["image_tokens"] == {"all": 0, "kept": 0, "late": 0}
+
+
+@pytest.fixture
+def plain_policy() -> BudgetPolicy:
+    """The policy of a worker whose model was loaded without budgets and image tokens."""
+    loaded = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace()), options={}, name="plain")
+    return BudgetPolicy(loaded, {}, CollectorRegistry())
+
+
+@pytest.mark.parametrize("fields", [{}, {"latency_budget": 1.0}, {"image_tokens": "all"}, {"latency_budget": "100%"}])
+def test_plain_worker_takes_what_asks_for_the_full_model(plain_policy, fields) -> None:
+    checked = plain_policy.check(fields)
+    assert checked == {"latency_budget": None, "image_tokens": None, "token_selector": None}
+    assert generation_options(plain_policy.model, plain_policy.grant({**fields, **checked}, Load(0, 0, 1, None))) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"latency_budget": 0.9}, "no scheduler"),
+        ({"image_tokens": "25%"}, "reads all image tokens"),
+        ({"image_tokens": "auto", "latency_budget": 1}, "reads all image tokens"),
+        ({"token_selector": "grid"}, "start the worker with --image-tokens all"),
+        ({"image_tokens": 0}, "image_tokens is 0"),
+    ],
+)
+def test_plain_worker_refuses_what_asks_for_less(plain_policy, fields, said) -> None:
+    with pytest.raises(OptionError, match=said):
+        plain_policy.check(fields)
+
+
+def test_worker_of_a_plain_model_refuses_a_budget_that_nothing_keeps(
+    make_checkpoint,
+) -> None:
+    flags = {"model_path": str(make_checkpoint()), "device": "cpu", "image_tokens": "all", "adaptive_budget": None}
+    policy = BudgetPolicy(open_model(flags), flags, CollectorRegistry())
+    checked = policy.check({"latency_budget": 0.5, "image_tokens": "auto", "num_images": 1})
+    assert (checked["latency_budget"], checked["image_tokens"]) == (LatencyBudget(0.5), AUTO)
+    for fields in ({"latency_budget": 0.5}, {"latency_budget": 0.5, "image_tokens": "all"}):
+        with pytest.raises(OptionError, match="--latency-budget needs a scheduler"):
+            policy.check(fields)
+
+
+@pytest.mark.anyio
+async def test_worker_strict_budget_below_the_layers_minimum_is_met_by_fewer_image_tokens(
+    make_service, client_of, image_text
+) -> None:
+    """Half of the layers always run: 0.45 is out of reach with all tokens."""
+    body = {"prompt": PROMPT, "images": [image_text], "max_new_tokens": 1, "latency_budget": 0.45}
+    body |= {"latency_budget_policy": "strict"}
+    async with client_of(make_service()) as client:
+        refused = await client.post("/worker_generate_stream", json=body)
+        met = (await client.ask(**body, image_tokens=1))[-1]["latency_budget"]
+    assert refused.status_code == 400 and "0.5" in refused.json()["text"]
+    assert met["met"] is True and met["prefill_share"] <= 0.45

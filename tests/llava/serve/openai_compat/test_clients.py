@@ -96,6 +96,16 @@ def test_openai_image_under_a_budget_is_answered_as_without_a_server(client, alo
     assert got.llava["time_to_first_token_ms"] < got.llava["total_ms"]
 
 
+def test_openai_fewer_image_tokens_are_read_and_said(client, alone, image_file, image_text) -> None:
+    chat = message("w5", f"data:image/png;base64,{image_text}")
+    fields = {"image_tokens": "50%", "token_selector": "grid"}
+    got = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=6, extra_body=fields)
+    assert got.choices[0].message.content == alone("<image>\nw5", image_file, **fields)
+    assert (got.llava["image_tokens"]["all"], got.llava["image_tokens"]["kept"]) == (4, 2)
+    full = client.chat.completions.create(model="tiny", messages=chat, temperature=0, max_tokens=6)
+    assert got.usage.prompt_tokens == full.usage.prompt_tokens, "left-out tokens keep their positions"
+
+
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_openai_stream_adds_up_to_the_answer(client, alone, image_file, image_text, include_usage) -> None:
     chat = message("w5 w7", f"data:image/png;base64,{image_text}")

@@ -76,6 +76,23 @@ def test_chat_tab_asks_regenerates_votes_and_clears(browser, address, root) -> N
     page.close()
 
 
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 1000}, {"width": 390, "height": 844}])
+def test_chat_tab_shows_the_image_with_what_was_left_out_dimmed(browser, address, root, viewport) -> None:
+    page = open_page(browser, address[0], **viewport)
+    page.get_by_label("Image tokens").click()
+    page.get_by_role("option", name="25%").click()
+    put(page, "#question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
+    page.wait_for_selector(".execution-plan .kept-patches svg path")
+    assert "9 of 36" in page.locator(".execution-plan").first.inner_text()
+    outline = page.locator(".kept-patches svg path").get_attribute("d")
+    assert outline.count("M") == 27, "one square for each patch that was left out"
+    box = page.locator(".kept-patches svg").bounding_box()
+    assert abs(box["width"] - box["height"]) < 2 and 100 < box["width"] <= 260
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], "nothing to scroll sideways"
+    assert all(url.startswith((address[0], "data:", "blob:")) for url in page.outside), "nothing comes from outside"
+    page.close()
+
+
 def test_compare_tab_two_budgets_show_two_plans(browser, address, root) -> None:
     page = open_page(browser, address[0])
     page.get_by_role("tab", name="Compare").click()

@@ -48,6 +48,17 @@ def test_answer_streams_text_and_updates_the_panels_at_the_end(tab, page) -> Non
     assert (body["temperature"], body["max_new_tokens"], body["strength"]) == (0.0, 7, 0.25)
 
 
+def test_answer_shows_the_panels_the_conversations_images(tab, image_file) -> None:
+    chat, _, _ = tab.ask({"text": "What is this?", "files": [str(image_file)] * 2}, None, "m")
+    assert list(tab.answer(chat, {}, *SAMPLING, 0.25))[-1][2] == "reply 1, 2 images"
+    assert all(png.startswith(b"\x89PNG") for png in chat.images)
+
+
+def test_answer_leaves_a_field_out_whose_control_is_empty(tab, page) -> None:
+    list(tab.answer(ask(tab), {}, *SAMPLING, ""))
+    assert "strength" not in page.client.requests[0]
+
+
 def test_answer_that_fails_keeps_the_text_and_shows_why(tab, page) -> None:
     page.client.failure = LlavaError("the worker was lost")
     updates = tab.answer(ask(tab), {}, *SAMPLING, 1.0)

@@ -1,0 +1,83 @@
+"""Sets up how a model's layers run: makes them maskable once, and each call's ``Execution``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ada.config import check_layer_kinds
+from ada.execution.call_state import Execution
+from ada.execution.maskable_layer import install
+from ada.execution.narrow_layers import NarrowCache, projection_bytes
+from ada.model.reading import Reading
+from ada.scheduling.latency_token import insert, token_position
+from ada.scheduling.plan_maker import PlanMaker
+from ada.scheduling.planners import planner_name, planner_named
+from ada.scheduling.sample_rng import Draws
+from ada.scheduling.scheduler import Scheduler
+from ada.scheduling.selection import Noise, on_device
+from ada.scheduling.units import Units
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+# Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
+# keeps many plans.
+MIN_CACHE_BYTES = 256 << 20
+
+
+class SetsUpExecution:
+    """Mixed in before an adaptive model: what its layers need, for all calls and for one."""
+
+    config: Any
+    model: Any
+    training: bool
+    units: Units
+    scheduler: Scheduler | None
+    narrow_cache: NarrowCache
+
+    def install_plans(self) -> None:
+        """Make the decoder's layers maskable, on the unit grid that the config describes."""
+        check_layer_kinds(self.config)
+        self.units = Units.of(self.config)
+        tunable = self.model.layers[self.units.num_prefix_layers :]
+        self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
+        install(self.model.layers)
+
+    def begin(
+        self,
+        batch: EmbeddedBatch,
+        granted: torch.Tensor,
+        planner: str | None = None,
+        noise: Noise | None = None,
+        narrow: bool = True,
+        on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        reading: Reading | None = None,
+    ) -> tuple[EmbeddedBatch, Execution]:
+        """Insert the latency token, where the model has a scheduler, and set up one call's execution.
+
+        batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
+        that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
+        inference rather than mask them; on_plan_due: see ``Execution``; reading: says what later layers read. Training
+        draws with noise and keeps the gates' gradient; it is where the model is in training mode and gradients are
+        enabled.
+        """
+        train = self.training and torch.is_grad_enabled()
+        scheduler, position, token = self.scheduler, None, None
+        if scheduler is not None:
+            position = token_position(batch)
+            token = scheduler.encode(self.units.encoding(granted))
+            batch = insert(batch, token.to(batch.embeds), position)
+        if train:
+            noise = on_device(noise or Draws.at_random().gumbel(len(granted)), batch.embeds.device)
+        reads_budget_alone = token is not None and getattr(self.config, "scheduler_input", None) == "budget"
+        make_gates = PlanMaker(
+            self.units,
+            planner_named(planner_name(self.config, planner)),
+            scheduler,
+            noise if train else None,
+            token[:, 0] if token is not None and reads_budget_alone else None,
+        )
+        cache = self.narrow_cache if narrow else None
+        late = None if reading is None else reading.late_tokens(self, batch, position)
+        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due, late)
