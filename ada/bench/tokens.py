@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ada.bench.models import Models, layers_that_fit
 from ada.budget import LatencyBudget
-from ada.image_tokens.late_selectors import FASTV_LAYER
+from ada.image_tokens.late_selectors import FASTV_LAYER, FastV, fastv_layer
 from ada.image_tokens.layout import cells_of
 from ada.image_tokens.selectors import SELECTORS, Candidates, keep_encoded
 from ada.image_tokens.token_scorer import TokenScorer
@@ -121,7 +121,7 @@ def time_cases(prompt: Prompt, cases: list[Case], rounds: int) -> None:
 def time_selectors(prompt: Prompt, keep: int) -> dict[str, float]:
     """Return the median milliseconds of each selector alone, interleaved: front ones on an image's features.
 
-    ``learned`` is the scorer on the states of all positions; cls, prumerge and shrink act in the vision tower.
+    ``fastv`` and ``learned`` score the states of all positions; cls, prumerge and shrink act in the vision tower.
     """
     model, device = prompt.model, prompt.model.device
     batch = prompt.batch()
@@ -132,6 +132,9 @@ def time_selectors(prompt: Prompt, keep: int) -> dict[str, float]:
         for name, choose in SELECTORS.items()
         if choose is not keep_encoded and name != "cls"
     }
+    reads, columns = fastv_layer(model.config) - 1, torch.arange(batch.width, device=device)[None]
+    layer, turns = model.model.layers[reads], model.model.rotary_emb(batch.embeds, columns)
+    ways["fastv"] = lambda: FastV(reads).scores(layer, batch.embeds, {"position_embeddings": turns}).topk(keep)
     ways["learned"] = lambda: model.token_scorer(batch.embeds, batch.embeds[:, -1]).topk(keep)  # type: ignore[misc]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(SELECTOR_ROUNDS + 2):

@@ -20,11 +20,14 @@ from rich.table import Table
 
 from ada.cost.estimate import Estimate, estimate
 from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
+from ada.cost.image_reading import PromptReading, prompt_reading
 from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
 from ada.cost.published.figures import published_figures
 from ada.cost.published.layer import Setting
 from ada.cost.roofline import total
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
+from ada.image_token_options import image_tokens_flag, token_selector_flag
+from ada.image_tokens.amount import ALL_IMAGE_TOKENS
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.program import run_program
@@ -43,11 +46,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             "A100-80G",
             f"device: {', '.join(HARDWARE)}; {LIST} prints each one's figures and source",
         ),
-        ("--latency-budget", "1.0", "share of the decoder's prefill compute (0.6, 60%%), or estimated TTFT (850ms)"),
+        (
+            "--latency-budget",
+            "1.0",
+            "share of the decoder's prefill with all image tokens (0.6, 60%%), or estimated TTFT (850ms)",
+        ),
     ):
         parser.add_argument(name, default=default, help=text)
     for name, count, text in (
-        ("--prompt-tokens", 640, "positions of the prompt, image tokens included"),
+        ("--prompt-tokens", 640, "positions of the prompt with all image tokens"),
         ("--gen-tokens", 32, "tokens to generate; the first comes out of prefill"),
         ("--images", 1, "images in the prompt"),
     ):
@@ -58,9 +65,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "JSON file that replaces the even plan of the budget: an execution plan, or the published code's list of heads "
     )
     parser.add_argument("--plan", type=Path, help=f"{text}that run by layer, -1 for a layer that is skipped")
+    _add_image_token_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     _add_published_arguments(parser.add_argument_group("figures as the published code counts them"))
     return parser.parse_args(arguments)
+
+
+def _add_image_token_arguments(parser: argparse.ArgumentParser) -> None:
+    text = (
+        "how many tokens of each image the decoder reads: all, a number or a percentage, or two of these, as "
+        "50%%/25%%, for those that enter it and those that its later layers read"
+    )
+    parser.add_argument("--image-tokens", type=image_tokens_flag, default=ALL_IMAGE_TOKENS, metavar="VALUE", help=text)
+    text = "what chooses them, as for answers; by default the checkpoint's own, or salient and fastv"
+    parser.add_argument("--token-selector", type=token_selector_flag, metavar="NAME", help=text)
+    text = "first layer that reads the late tokens alone; by default that of the late selector"
+    parser.add_argument("--late-layer", type=int, metavar="N", help=text)
 
 
 def _add_published_arguments(group: argparse._ArgumentGroup) -> None:
@@ -86,6 +106,12 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention)
     if setting != Setting() and not args.as_published:
         raise OptionError("--batch-size, --*-bits and --flash-attention need --as-published")
+    leaves_out = args.image_tokens != ALL_IMAGE_TOKENS or args.token_selector or args.late_layer is not None
+    if leaves_out and args.as_published:
+        raise OptionError(
+            "--as-published counts the positions of --prompt-tokens alone; give it those that the decoder reads, and "
+            "leave --image-tokens, --token-selector and --late-layer out"
+        )
     sizes = sizes_of(args.model, args.scheduler_type)
     found = _as_published(args, sizes, setting) if args.as_published else _estimated(args, sizes)
     return {"model": args.model, "prompt_tokens": args.prompt_tokens, "gen_tokens": args.gen_tokens, **found}
@@ -94,19 +120,39 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
 def _estimated(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
     hardware = hardware_named(args.hardware)
 
-    def cost(plan: ExecutionPlan, gen_tokens: int) -> Estimate:
-        return estimate(sizes, plan, hardware, args.prompt_tokens, gen_tokens, args.images)
+    read = prompt_reading(
+        sizes, args.prompt_tokens, args.images, args.image_tokens, args.token_selector, args.late_layer
+    )
 
-    plan = _plan(args, sizes, lambda one: cost(one, 1).first_token_s)
+    def cost(plan: ExecutionPlan, gen_tokens: int) -> Estimate:
+        return estimate(
+            sizes, plan, hardware, read.prompt.front, gen_tokens, args.images, late=read.late, encoding=read.encoding
+        )
+
+    def granted(share: float) -> int:
+        return read.share.granted(share, read.prompt)
+
+    plan = _plan(args, sizes, lambda one: cost(one, 1).first_token_s, granted)
     if isinstance(plan, list):
         plan = plan_of_heads(plan, sizes)
     found = cost(plan, args.gen_tokens)
+    share = _share_of_prefill(found, read, sizes)
     if not args.json:
-        show(found, f"{args.model} on {hardware.name}, {plan.share:.0%} of the decoder", hardware)
+        title = f"{args.model} on {hardware.name}, {plan.share:.0%} of the decoder"
+        if read.images.late != read.images.all:
+            title += f", {read.images.summary()}, share of the full prefill {share:.3f}"
+        show(found, title, hardware)
     fits = sum(found.memory.values()) <= hardware.memory
     device = {"hardware": hardware.name, "source": hardware.source, "fits_in_memory": fits}
     runs = {"executed_share": plan.share, "layers": plan.layers_run, "heads": plan.heads_run}
-    return {**runs, **device, **found.to_json()}
+    tokens = {"prefill_share": share, "image_tokens": read.images.to_json()}
+    return {**runs, **tokens, **device, **found.to_json()}
+
+
+def _share_of_prefill(found: Estimate, read: PromptReading, sizes: Sizes) -> float:
+    """Return the operations of the layers over those of all layers at all image tokens."""
+    run = found.prefill["prefix"].flops + found.prefill["tunable"].flops
+    return run / (sizes.units.num_layers * read.share.layer_flops(read.prompt.full))
 
 
 def _as_published(args: argparse.Namespace, sizes: Sizes, setting: Setting) -> dict[str, Any]:
@@ -121,11 +167,14 @@ def _as_published(args: argparse.Namespace, sizes: Sizes, setting: Setting) -> d
 
 
 def _plan(
-    args: argparse.Namespace, sizes: Sizes, first_token_s: Callable[[ExecutionPlan], float]
+    args: argparse.Namespace,
+    sizes: Sizes,
+    first_token_s: Callable[[ExecutionPlan], float],
+    granted: Callable[[float], int] | None = None,
 ) -> ExecutionPlan | Heads:
     if args.plan is not None:
         return read_plan(args.plan, sizes)
-    return plan_of_budget(sizes.units, args.latency_budget, first_token_s)
+    return plan_of_budget(sizes.units, args.latency_budget, first_token_s, granted)
 
 
 def show_hardware(as_json: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from ada.cost.hardware import Hardware
 from ada.cost.products import (
     ELEMENT_BYTES,
+    ImageEncoding,
+    LateReading,
     VisionConfig,
     decoder_products,
     head_size,
@@ -66,11 +68,20 @@ def _to_json(parts: dict[str, Cost]) -> dict[str, Any]:
 
 
 def estimate(
-    sizes: Sizes, plan: ExecutionPlan, hardware: Hardware, prompt_tokens: int, gen_tokens: int, images: int = 1
+    sizes: Sizes,
+    plan: ExecutionPlan,
+    hardware: Hardware,
+    prompt_tokens: int,
+    gen_tokens: int,
+    images: int = 1,
+    *,
+    late: LateReading | None = None,
+    encoding: ImageEncoding | None = None,
 ) -> Estimate:
     """Estimate an answer of ``gen_tokens`` tokens, of which the first comes out of prefill.
 
-    prompt_tokens: positions that enter the decoder, image tokens and latency token included.
+    prompt_tokens: positions that enter the decoder, image tokens and latency token included. late, encoding: where
+    image tokens are left out (``prompt_reading``). The KV cache has all positions that enter, in every layer.
     """
     images = images if sizes.vision is not None else 0
     prefill = prefill_products(
@@ -83,6 +94,8 @@ def estimate(
         vision_layers=sizes.vision_layers,
         projector=sizes.projector,
         image_tokens=images * sizes.image_tokens,
+        late=late,
+        encoding=encoding,
     )
     contexts = range(prompt_tokens + 1, prompt_tokens + gen_tokens)
     steps = [decoder_products(sizes.config, sizes.units, plan, 1, keys) for keys in contexts]

@@ -26,14 +26,20 @@ def even_plan(units: Units, tunable: int) -> ExecutionPlan:
     return plans_of(planner_named("even")(units, torch.tensor([tunable]), None, None), units)[0]
 
 
-def plan_of_budget(units: Units, budget: str, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
+def plan_of_budget(
+    units: Units,
+    budget: str,
+    first_token_s: Callable[[ExecutionPlan], float],
+    granted: Callable[[float], int] | None = None,
+) -> ExecutionPlan:
     """Return an even plan of as many units as a share grants, or as fit in a time by ``first_token_s`` (seconds).
 
+    granted: tunable units for a share of the full prefill, where image tokens are left out; by default of all of them.
     Raises OptionError for a time that the cheapest plan does not keep, with the minimum that can be reached.
     """
     read = read_budget(budget)
     if isinstance(read, LatencyBudget):
-        return even_plan(units, units.granted(read.fraction))
+        return even_plan(units, (granted or units.granted)(read.fraction))
     return _within(units, read, first_token_s)
 
 

@@ -205,3 +205,24 @@ def scorer_products(config: DecoderConfig, scorer: nn.Module, positions: int) ->
     width: int = config.hidden_size
     images, latency = (getattr(scorer, name).out_features for name in ("image_proj", "latency_proj"))
     return [linear(positions, width, images), linear(1, width, latency), linear(positions, width, 1)]
+
+
+def diversity_products(config: DecoderConfig, tokens: int) -> list[Product]:
+    """List the products of DivPrune: the cosine of each of an image's ``tokens`` with each other one."""
+    return [linear(tokens, config.hidden_size, tokens)]
+
+
+def class_attention_products(width: int, keys: int, crops: int) -> list[Product]:
+    """List the products of the class token's query with the ``keys`` of each crop, and of making both.
+
+    width: of the vision tower.
+    """
+    return [linear(1, width, width), linear(keys, width, width), linear(1, width, keys)] * crops
+
+
+def merging_products(width: int, kept: int, tokens: int) -> list[Product]:
+    """List the products of PruMerge: of the ``kept`` tokens, all but the last are compared with all ``tokens``.
+
+    width: of the vision tower.
+    """
+    return [linear(kept - 1, width, tokens)]

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ada.cost.products import ImageEncoding, Product, linear
+from ada.cost.products import (
+    ImageEncoding,
+    Product,
+    class_attention_products,
+    diversity_products,
+    merging_products,
+)
 from ada.image_tokens.encoded_images import EncodedImage
 from ada.image_tokens.selection import RowTokens
 
@@ -34,25 +40,28 @@ def _encoding(model: Any, row: RowTokens, images: Sequence[EncodedImage], select
 def _selection(model: Any, row: RowTokens, images: Sequence[EncodedImage], selector: str) -> list[Product]:
     """List the products of the selection itself; those of ``grid`` and ``salient`` are none, or a few additions."""
     if selector == "divprune":
-        return _diverse(model.config.hidden_size, row)
+        return diverse_row_products(model.config, row)
     if row.merged_from is not None or selector in ("prumerge", "prumerge+"):
         width = model.get_vision_tower().config.hidden_size
+        merged = [image for image in images if image.merged_from is not None or image.positions is not None]
         merging = [
-            linear(len(image) - 1, width, image.merged_from or image.total)
-            for image in images
-            if image.merged_from is not None or image.positions is not None
+            product
+            for image in merged
+            for product in merging_products(width, len(image), image.merged_from or image.total)
         ]
-        return [*_class_attention(model, len(merging)), *merging]
+        return [*_class_attention(model, len(merged)), *merging]
     read = [image for image in images if image.class_attention is not None]
     return _class_attention(model, sum(len(image.sides or ()) for image in read))
 
 
-def _diverse(hidden: int, row: RowTokens) -> list[Product]:
+def diverse_row_products(config: Any, row: RowTokens) -> list[Product]:
     """List the products of each token with each other one of an image, or of all images that share an amount."""
     if row.front == row.all:
         return []
-    own = [linear(n, hidden, n) for n, kept in zip(row.all, row.front, strict=True) if row.shared or kept < n]
-    return [*own, linear(sum(row.all), hidden, sum(row.all))] if row.shared else own
+    compared = [n for n, kept in zip(row.all, row.front, strict=True) if row.shared or kept < n]
+    if row.shared:
+        compared.append(sum(row.all))
+    return [product for tokens in compared for product in diversity_products(config, tokens)]
 
 
 def _class_attention(model: Any, crops: int) -> list[Product]:
@@ -60,5 +69,4 @@ def _class_attention(model: Any, crops: int) -> list[Product]:
     tower = model.get_vision_tower() if crops else None
     if tower is None:
         return []
-    width, keys = tower.config.hidden_size, tower.num_patches + 1
-    return [linear(1, width, width), linear(keys, width, width), linear(1, width, keys)] * crops
+    return class_attention_products(tower.config.hidden_size, tower.num_patches + 1, crops)

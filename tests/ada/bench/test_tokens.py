@@ -44,4 +44,5 @@ def test_program_prints_a_table_and_json(small_shapes, capsys) -> None:
     assert names[:2] == ["all", "all, budget 0.5"] and "25%/11% salient/learned, budget 0.4" in names
     assert all(row["ratio"] > 0 and row["milliseconds"] > 0 for row in figures["cases"])
     assert figures["cases"][0]["share"] == 1
-    assert set(figures["selectors_ms"]) == {"random", "grid", "salient", "divprune", "learned"}
+    assert all(milliseconds > 0 for milliseconds in figures["selectors_ms"].values())
+    assert set(figures["selectors_ms"]) == {"random", "grid", "salient", "divprune", "fastv", "learned"}
