@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ada.budget import Budget, TimeBudget, budget_flag, read_budget
-from ada.frontier.store import frontier_of
 from ada.image_token_options import (
     add_image_token_flags,
     check_auto,
@@ -95,6 +94,8 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
     if is_adaptive(model) and wanted:
         check_planned(model, options)
         check_selector(model, options)
+        from ada.frontier.store import frontier_of
+
         frontier_of(model.config)  # a table of other weights is refused as a program starts, not by its first question
         if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
             images = options.get("image_file", [None])
