@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ada.budget import LatencyBudget
+from ada.frontier.store import FILE_NAME
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units
@@ -49,9 +50,10 @@ class ModelSpec:
         return re.sub(r"[^\w.+-]+", "-", self.label)
 
     def fingerprint(self) -> str:
-        """Hash config and weights: another training run under the same name has another fingerprint."""
+        """Hash config, weights and a measured frontier, by which ``auto`` chooses: what other answers come from."""
         digest = hashlib.sha256()
-        for file in (self.folder / "config.json", *sorted(find_weight_files(self.folder))):
+        files = [self.folder / "config.json", *sorted(find_weight_files(self.folder)), self.folder / FILE_NAME]
+        for file in filter(Path.is_file, files):
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)

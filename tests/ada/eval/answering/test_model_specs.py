@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ada.budget import LatencyBudget
 from ada.eval.answering.model_specs import ModelSpec, Run, parse_model_specs, run_by_path, runs_of
+from ada.frontier.store import save_frontier
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 
@@ -22,6 +24,13 @@ def test_model_spec_reads_label_folder_and_planner(checkpoint_h):
 
 def test_model_spec_takes_the_planner_of_training_from_the_config(make_adaptive):
     assert ModelSpec.parse(str(make_adaptive("H", planner="even"))).planner == "even"
+
+
+def test_fingerprint_changes_with_the_frontier_that_auto_chooses_by(checkpoint_h, tmp_path):
+    spec = ModelSpec.parse(str(shutil.copytree(checkpoint_h, tmp_path / "model")))
+    before = spec.fingerprint()
+    save_frontier(spec.folder, [], {})
+    assert spec.fingerprint() != before
 
 
 def test_parse_model_specs_refuses_labels_that_share_a_folder(checkpoint_h):
