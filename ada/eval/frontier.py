@@ -38,8 +38,9 @@ from ada.image_tokens.late_selectors import late_selector
 from ada.image_tokens.selection import for_selectors
 from ada.image_tokens.selector_names import SelectorNames
 from ada.latency.design import image_tokens_of
-from ada.options import no_scheduler, prepare_model
+from ada.options import UNTRAINED, prepare_model
 from ada.protocols import AdaptiveModel, is_adaptive
+from ada.scheduling.planners import planner_named
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.files.atomic_write import atomic_write
@@ -91,6 +92,8 @@ def measure(args: argparse.Namespace) -> str:
         raise OptionError(
             f"--model-path {folder} cannot be written, and {FILE_NAME} belongs there; copy the checkpoint"
         )
+    if settings.planner is not None:
+        planner_named(settings.planner)  # before --out notes it
     questions = read_question_file(args.question_file, args.image_folder)
     questions = replace(questions, items=questions.items[: settings.limit])
     source = _source(checkpoint_fingerprint(folder), questions, settings)
@@ -98,7 +101,11 @@ def measure(args: argparse.Namespace) -> str:
     answerer = Answerer(folder, settings.conv_mode, settings.max_new_tokens, settings.device)
     prepare_model(model=answerer.model, options={"planner": settings.planner})
     if not is_adaptive(answerer.model):
-        raise no_scheduler(answerer.model)
+        raise OptionError(
+            "--units are shares of what a plan may run, and this checkpoint (model_type "
+            f"{answerer.model.config.model_type!r}) has no scheduler to plan with; give --planner "
+            f"{'|'.join(UNTRAINED)}, with --units 1 where it leaves out image tokens alone"
+        )
     grid = Grid.of(answerer.model, args.image_tokens, args.units, settings.token_selector)
     note_source(settings.out / "answers", source)
     options = {"planner": settings.planner, "token_selector": settings.token_selector}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -108,7 +109,7 @@ def _amount(value: object) -> Amount | None:
     text = value.strip() if isinstance(value, str) else ""
     if text == "all":
         return ALL
-    if text.isascii() and text.isdigit() and int(text) >= 1:
+    if re.fullmatch("[0-9]{1,18}", text) and int(text) >= 1:  # int() raises on thousands of digits
         return Amount(number=int(text))
     if text.endswith("%") and 0 < (share := _percentage(text[:-1])) <= 1:
         return Amount(share=share)

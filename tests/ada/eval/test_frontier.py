@@ -172,18 +172,19 @@ def test_auto_goes_by_the_measured_frontier(flags, checkpoint, one_by_one) -> No
         (("--batch-size", "0"), "--batch-size is 0"),
         (("--token-selector", "best"), "the token selector is 'best'"),
         (("--token-selector", "learned", "--image-tokens", "50%"), "has no token scorer"),
-        (("--planner", "best"), "best"),
+        (("--planner", "best"), "--planner is 'best'; expected one of learned, even"),
     ],
 )
-def test_flags_out_of_range_are_refused(flags, capsys, more, message) -> None:
+def test_flags_out_of_range_are_refused_before_they_are_noted(flags, tmp_path, capsys, more, message) -> None:
     assert main(flags(*more)) == 2
+    assert not (tmp_path / "out").exists()  # else the same command without the slip would be refused
     error = capsys.readouterr().err
     assert re.search(message, error) and "Traceback" not in error
 
 
 def test_plain_checkpoint_needs_an_untrained_planner(flags, make_checkpoint) -> None:
     command = [*flags("--image-tokens", "all", "--units", "1"), "--model-path", str(make_checkpoint())]
-    with pytest.raises(OptionError, match="needs a scheduler"):
+    with pytest.raises(OptionError, match=r"no scheduler to plan with; give --planner even\|last\|random"):
         measure(parse_arguments(command))
     assert "| 1.000 | all | 1 |" in measure(parse_arguments([*command, "--planner", "even"]))
 

@@ -56,6 +56,7 @@ def test_parse_amount_gives_the_number_of_an_images_tokens(value, of_36):
         "0 shared",
         "auto/9",
         "9/0",
+        pytest.param("9" * 5000, id="5000 digits"),
         "18/200%",
     ],
 )

@@ -89,6 +89,7 @@ async def test_worker_default_image_tokens_hold_for_requests_that_name_none(
         ({"image_tokens": -3}, 400, "image_tokens is -3;"),
         ({"image_tokens": "200%"}, 400, "image_tokens is '200%'"),
         ({"image_tokens": "fast\x1b"}, 400, "image_tokens is 'fast\\x1b'"),
+        ({"image_tokens": "9" * 5000}, 400, "expected all, auto"),
         ({"image_tokens": True}, 422, "image_tokens"),
         ({"image_tokens": 0.5}, 422, "image_tokens"),
         ({"image_tokens": ["50%"]}, 422, "image_tokens"),
