@@ -177,7 +177,8 @@ def models(args: argparse.Namespace) -> Iterator[AdaptiveModel]:
         yield from map(random_1b, args.kinds)
         return
     for path in [args.model_path] if args.model_path is not None else bundled:
-        model = open_model({**vars(args), "model_path": path}).model
+        # Without the amount: the requests' budgets, which it goes by, are drawn later.
+        model = open_model({**vars(args), "model_path": path, "image_tokens": None}).model
         if not is_adaptive(model):
             raise OptionError(f"{path} has no scheduler, and so no budgets to keep")
         yield model

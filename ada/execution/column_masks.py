@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 def masked_columns(layer: Any, mask: Any, stays: torch.Tensor, hidden: torch.Tensor, width: int) -> torch.Tensor:
     """Return a decode step's mask over ``width`` columns without those that do not stay.
 
-    stays: (B, T), bool, of the first T columns; those after them stay. hidden: (B, q, D), what the step reads.
+    stays: (B, T), bool, of the first T columns; those after them stay. hidden: (B, q, D), what the step reads. A
+    sliding window's mask is of the last columns alone.
     """
     later = stays.new_ones(len(stays), width - stays.shape[1])
     stays = torch.cat([stays, later], dim=1)
     if mask is None and uses_flash_attention(layer):
         return stays.long()
     given = checked(mask)
+    if given is not None:
+        stays = stays[:, -given.shape[-1] :]
     if given is not None and given.dim() == 2:
         return given * stays
     stays = stays[:, None, None]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ada.execution.cached_columns import check_growing, widen
 from ada.execution.column_masks import masked_columns, sliced_mask
 from llava.model.multimodal.image_spans import Spans
 
@@ -80,11 +81,11 @@ class LateTokens:
         if self._slices is None:
             self._slices = Slices.of(self.stays)  # type: ignore[arg-type]
         slices, index = self._slices, layer.self_attn.layer_idx
-        out = run(slices.take(hidden), **slices.keywords(layer, keywords, hidden))
         cache = keywords.get("past_key_values")
+        check_growing(cache)
+        out = run(slices.take(hidden), **slices.keywords(layer, keywords, hidden))
         if cache is not None and index < len(cache.layers) and cache.layers[index].is_initialized:
-            cached = cache.layers[index]
-            cached.keys, cached.values = (slices.widened(part) for part in (cached.keys, cached.values))
+            widen(cache.layers[index], slices)
         return slices.put(out, hidden)
 
     def _step_mask(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> Any:
@@ -167,9 +168,13 @@ class Slices:
         return torch.where(self.stays[..., None], spread, values)
 
     def widened(self, cached: torch.Tensor) -> torch.Tensor:
-        """Return a layer's keys or values (B, H, W, d) with zeros for columns that were left out: (B, H, T, d)."""
-        index = self.targets[:, None, :, None].expand(-1, cached.shape[1], -1, cached.shape[3])
-        return cached.gather(2, index) * self.stays[:, None, :, None]
+        """Return a layer's keys or values (B, H, W, d) with zeros for columns that were left out: (B, H, T, d).
+
+        Where a sliding window has cut them to the last of the W columns, those before are zeros too.
+        """
+        targets = self.targets - (self.real.shape[1] - cached.shape[2])
+        index = targets.clamp(min=0)[:, None, :, None].expand(-1, cached.shape[1], -1, cached.shape[3])
+        return cached.gather(2, index) * (self.stays & (targets >= 0))[:, None, :, None]
 
     def keywords(self, layer: Any, given: Mapping[str, Any], hidden: torch.Tensor) -> dict[str, Any]:
         """Return a layer's keywords for the columns that stay."""

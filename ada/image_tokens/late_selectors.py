@@ -23,14 +23,18 @@ class FastV:
 
     The attention is that of the layer before the first one that reads fewer tokens, averaged over its heads, computed
     from its weights whatever attention implementation, or plan, the model runs with. Under a latency budget the last
-    position is the latency token's.
+    position is the latency token's. asks: the last positions' columns (rows,), which padding or a given answer may
+    follow; by default the last column.
     """
 
     reads: int
+    asks: torch.Tensor | None = None
 
     def scores(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> torch.Tensor:
         """Return the last position's attention (B, T) to each column of ``hidden`` (B, T, D)."""
-        last = torch.full((len(hidden), 1), hidden.shape[1] - 1, device=hidden.device)
+        rows, width = hidden.shape[:2]
+        asks = torch.tensor([width - 1]) if self.asks is None else self.asks
+        last = asks.to(hidden.device).repeat_interleave(rows // len(asks))[:, None]
         return attention_weights(layer, hidden, last, keywords).mean(dim=1)[:, 0]
 
 
@@ -69,15 +73,18 @@ def fastv_layer(config: Any) -> int:
     return min(FASTV_LAYER, int(config.num_hidden_layers) - 1)
 
 
-def late_selector(name: str, model: Any, token_position: torch.Tensor | None) -> tuple[int, LateSelector]:
+def late_selector(
+    name: str, model: Any, token_position: torch.Tensor | None, last: torch.Tensor | None = None
+) -> tuple[int, LateSelector]:
     """Return a late selector by name, and the first layer that reads what it keeps.
 
-    token_position: the latency token's columns (rows,), None for a model without a scheduler. Raises OptionError for a
-    name that is none, and for a model that has no scorer.
+    token_position: the latency token's columns (rows,), None for a model without a scheduler; last: those of the
+    prompts' last positions, by default the last column. Raises OptionError for a name that is none, and for a model
+    that has no scorer.
     """
     if name == "fastv":
         first = fastv_layer(model.config)
-        return first, FastV(reads=first - 1)
+        return first, FastV(first - 1, last)
     if name != "learned":
         raise OptionError(f"the late token selector is {name!r}; expected one of {', '.join(LATE_SELECTORS)}")
     scorer = getattr(model, "token_scorer", None)

@@ -28,6 +28,7 @@ from ada.image_tokens.selection import (
 from ada.image_tokens.selector_names import SelectorNames
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.scheduling.latency_token import last_position
 from ada.scheduling.planners import planner_name
 from ada.scheduling.units import Units
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -56,7 +57,7 @@ class Reading:
         """
         if self.late is None or batch.image_spans is None:
             return None
-        first_layer, selector = late_selector(self.late, model, token_position)
+        first_layer, selector = late_selector(self.late, model, token_position, last_position(batch))
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
     def describe(self, output: Any, batch: EmbeddedBatch, late_tokens: Any) -> None:

@@ -66,6 +66,11 @@ def token_position(sequence: EmbeddedBatch) -> torch.Tensor:
     return torch.where(ignored.any(dim=1), _row_end(ignored), first_real)
 
 
+def last_position(sequence: EmbeddedBatch) -> torch.Tensor:
+    """Return the column (B,) of each prompt's last position, before its last answer: an inserted latency token's."""
+    return (token_position(sequence) - 1).clamp(min=0)
+
+
 def insert(sequence: EmbeddedBatch, token: torch.Tensor, column: torch.Tensor) -> EmbeddedBatch:
     """Insert ``token`` (B, 1, D) at ``column`` (B,) of each row: T grows by one, its own label is ignored.
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ada.latency.device_profile import DeviceFingerprint
+from ada.latency.device_profile import VERSION, DeviceFingerprint
+from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from llava.files.jsonl import lines_of
 from llava.model.builder import load_pretrained_model
 from playground.shapes.benchmarks import write_benchmarks
@@ -204,8 +205,10 @@ def stored(adaptive_checkpoint, tmp_path, monkeypatch):
     model = load_pretrained_model(str(adaptive_checkpoint), None, "tiny", device="cpu")[1]
     here = DeviceFingerprint.of(model)
 
-    def store(version: int = 2, **changes: object) -> Path:
-        fields = {"plan": [1.0] * 4, "rest": [1.0] * 7, "decode": [1.0] * 5, "errors": {}, "date": "2026-01-01"}
+    def store(version: int = VERSION, **changes: object) -> Path:
+        terms = {"plan": PLAN_TERMS, "rest": REST_TERMS, "decode": DECODE_TERMS}
+        fields: dict[str, object] = {name: [1.0] * len(own) for name, own in terms.items()}
+        fields |= {"errors": {}, "date": "2026-01-01"}
         fields |= {"spread": 1.1, "rest_spread": 1.1}
         fields |= {"surroundings": {**vars(here), **changes}, "version": version}
         here.path.parent.mkdir(parents=True)

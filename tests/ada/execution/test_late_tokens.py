@@ -205,3 +205,38 @@ def test_rows_with_late_tokens_decode_in_a_joined_batch_as_alone(make_llava, kin
     for row in range(3):
         alone = ask(row, 2).logits[1]
         torch.testing.assert_close(step.logits[row], alone)
+
+
+@pytest.mark.parametrize("budgets", [[0.9, 0.6], None])
+@pytest.mark.parametrize("side", ["right", "left"])
+@torch.no_grad()
+def test_forward_fastv_loss_of_padded_rows_with_answers_is_that_of_each_alone(make_llava, budgets, side):
+    model, pixels, ignored = make_llava("H"), images_of(2), -100
+    words = [[1, 5, IMAGE_TOKEN_INDEX, 6, 7, 11, 12], [1, IMAGE_TOKEN_INDEX, 8, 9]]
+    labels, amounts, width = [[ignored] * 5 + [11, 12], [ignored] * 3 + [9]], ["all/1", "75%/2"], len(words[0])
+
+    def padded(rows, value):
+        fillers = [[value] * (width - len(row)) for row in rows]
+        pairs = zip(rows, fillers, strict=True)
+        return torch.tensor([row + filler if side == "right" else filler + row for row, filler in pairs])
+
+    def loss(ids, rows, mask, targets):
+        given = {} if budgets is None else {"latency_budget": budgets[rows]}
+        others = {"image_tokens": amounts[rows], "token_selector": "fastv", **given}
+        return model(ids, images=pixels[rows], attention_mask=mask, labels=targets, **others).loss
+
+    mask = padded([[1] * len(row) for row in words], 0)
+    found = loss(padded(words, 0), slice(0, 2), mask, padded(labels, ignored))
+    alone = [loss(torch.tensor([words[row]]), slice(row, row + 1), None, torch.tensor([labels[row]])) for row in (0, 1)]
+    torch.testing.assert_close(found, (2 * alone[0] + alone[1]) / 3)  # two answer tokens, and one
+
+
+@torch.no_grad()
+def test_forward_fastv_does_not_look_at_the_answer(plain):
+    settings = {"images": images_of(1), "image_tokens": "all/1", "token_selector": "fastv"}
+    prompt_end = len(PROMPT) + 2  # its last position, among 4 image tokens
+    expected = plain(torch.tensor([PROMPT]), **settings).logits[:, prompt_end]
+    for word in range(8, 40):
+        ids, labels = torch.tensor([[*PROMPT, word]]), torch.tensor([[-100] * len(PROMPT) + [word]])
+        found = plain(ids, labels=labels, **settings).logits[:, prompt_end]
+        torch.testing.assert_close(found, expected)
