@@ -78,7 +78,7 @@ def test_generate_late_tokens_under_a_sliding_window_equals_a_loop_without_cache
     for _ in range(NEW):
         expected.append(next_by_hand(model, embeds, window))
         embeds = torch.cat([embeds, model.get_input_embeddings()(torch.tensor([[expected[-1]]]))], dim=1)
-    monkeypatch.setattr(late_selectors, "FastV", lambda reads: KeepsSecond())
+    monkeypatch.setattr(late_selectors, "FastV", lambda reads, asks: KeepsSecond())
     settings = {"images": pixels, "image_tokens": "all/1", "token_selector": "fastv", **GREEDY}
     assert model.generate(ids, **settings)[0].tolist() == expected
     both = {**settings, "images": pixels.repeat(2, 1, 1, 1)}
