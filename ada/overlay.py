@@ -159,6 +159,14 @@ def default_model_path() -> str | None:
 
 
 @hookimpl
+def checkpoint_files() -> Sequence[str]:
+    """Return the name of the frontier, by which ``auto`` chooses."""
+    from ada.frontier.store import FILE_NAME
+
+    return [FILE_NAME]
+
+
+@hookimpl
 def training_dataclasses() -> list[type]:
     """Return the dataclass of the training flags."""
     from ada.train.arguments import AdaArguments

@@ -106,6 +106,11 @@ def default_model_path() -> str | None:
 
 
 @hookspec
+def checkpoint_files() -> Sequence[str]:  # type: ignore[empty-body]
+    """Names of a plug-in's files in checkpoints' folders on which answers depend, where they are there."""
+
+
+@hookspec
 def training_dataclasses() -> list[type]:  # type: ignore[empty-body]
     """Dataclasses whose fields become flags of ``llava/train/train.py``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from ada.scheduling.sample_rng import Draws
 from ada.train.arguments import AdaArguments
 from llava import plugins
 from llava.errors import OptionError
+from llava.eval.answering.settings import recorded_settings
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.token_clock import TokenClock
 
@@ -313,3 +315,13 @@ def test_a_broken_plug_in_is_named(monkeypatch, fresh_manager) -> None:
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter((broken,)))
     with pytest.raises(ImportError, match=r"'llava' failed to import: .*no_such_module"):
         plugins.plugin_manager()
+
+
+def test_answers_of_another_frontier_are_not_continued(adaptive_checkpoint, tmp_path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(adaptive_checkpoint, folder)
+    before = recorded_settings({"image_tokens": "auto"}, str(folder))
+    (folder / "frontier.json").write_text("{}")
+    measured = recorded_settings({"image_tokens": "auto"}, str(folder))
+    (folder / "frontier.json").write_text('{"version": 1}')
+    assert len({settings["checkpoint"] for settings in (before, measured, recorded_settings({}, str(folder)))}) == 3

@@ -117,12 +117,13 @@ def recorded_settings(options: Mapping[str, Any], model_path: str) -> dict[str, 
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
-    """Hash a checkpoint's config and weights into 16 hex digits.
+    """Hash a checkpoint's config and weights, and plug-ins' files in its folder, into 16 hex digits.
 
-    Of each weight file only the size and both ends are read, as reading all of it would take minutes.
+    Of each file only the size and both ends are read, as reading all of it would take minutes.
     """
     digest = hashlib.sha256()
-    for path in (folder / "config.json", *sorted(find_weight_files(folder))):
+    of_plugins = [folder / name for names in hooks().checkpoint_files() for name in names]
+    for path in (folder / "config.json", *sorted(find_weight_files(folder)), *sorted(of_plugins)):
         if path.is_file():
             with path.open("rb") as stream:
                 size = path.stat().st_size
