@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ada.model.families import make_adaptive
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
+from llava.model import LlavaLlamaForCausalLM
 
 SIDE = 28  # pixels, as make_llava's tower takes them
 IMAGE = -200  # the image tag's id
@@ -140,3 +142,18 @@ def slow_of(plain_of) -> Callable[[AdaLlavaLlamaForCausalLM], SlowAda]:
 def slow_class() -> type[SlowAda]:
     """``slow_class(model, plain)``: for decoders other than Llama."""
     return SlowAda
+
+
+@pytest.fixture(scope="session")
+def make_plain(make_config, tower_folder):
+    """``make_plain(layers)``: a plain LLaVA made adaptive: no scheduler, so no latency token."""
+
+    def make(layers: int) -> LlavaLlamaForCausalLM:
+        torch.manual_seed(1)
+        model = LlavaLlamaForCausalLM(make_config(mm_vision_tower=str(tower_folder), num_hidden_layers=layers)).eval()
+        model.get_vision_tower().load_model()
+        model.generation_config.eos_token_id = None
+        make_adaptive(model)
+        return model
+
+    return make

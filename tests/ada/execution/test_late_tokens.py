@@ -6,11 +6,9 @@ import torch
 from ada.execution.late_tokens import JoinedLateTokens
 from ada.execution.mixed_batch import mixed_plan_batch
 from ada.image_tokens.late_selectors import FastV
-from ada.model.families import make_adaptive
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.kv_cache import join_rows, take_row
-from llava.model import LlavaLlamaForCausalLM
 
 NEW = 5
 GREEDY = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
@@ -21,15 +19,9 @@ IMAGE = slice(2, 6)  # its columns
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
-def plain(request, make_config, tower_folder):
-    """A plain LLaVA made adaptive: no scheduler, so no latency token."""
-    torch.manual_seed(1)
-    config = make_config(mm_vision_tower=str(tower_folder), num_hidden_layers=LAYERS)
-    model = LlavaLlamaForCausalLM(config).eval()
+def plain(request, make_plain):
+    model = make_plain(LAYERS)
     model.set_attn_implementation(request.param)
-    model.get_vision_tower().load_model()
-    model.generation_config.eos_token_id = None
-    make_adaptive(model)
     return model
 
 

@@ -4,25 +4,16 @@ import pytest
 import torch
 
 from ada.image_tokens.selectors import SELECTORS, Candidates
-from ada.model.families import make_adaptive
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
-from llava.model import LlavaLlamaForCausalLM
 
 NEW = 5
 GREEDY = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
 
 
 @pytest.fixture(scope="module")
-def plain(make_config, tower_folder):
-    """A plain LLaVA made adaptive: no scheduler, so no latency token."""
-    torch.manual_seed(1)
-    config = make_config(mm_vision_tower=str(tower_folder), num_hidden_layers=3)
-    model = LlavaLlamaForCausalLM(config).eval()
-    model.get_vision_tower().load_model()
-    model.generation_config.eos_token_id = None
-    make_adaptive(model)
-    return model
+def plain(make_plain):
+    return make_plain(3)
 
 
 def images_of(count):
