@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--stages", nargs="+", type=int, default=[2, 3], choices=[2, 3], help="stages of DeepSpeed's ZeRO"
     )
-    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of a run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=15, help="optimizer steps of a run (default: %(default)s)")
     parser.add_argument(
         "--limit", type=int, default=300, help="longest time of a run, in seconds (default: %(default)s)"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fixtures.ports import reserved_ports
+from fixtures.slow_cases import slow_except
 
 from llava.serve.hosting import free_ports
 
@@ -87,7 +88,7 @@ def answers(address: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", slow_except([signal.SIGINT, signal.SIGTERM], signal.SIGTERM))
 def test_serve_script_starts_all_servers_and_a_signal_stops_them(root, environment, serve, sign) -> None:
     labels = [line.partition(":")[0] for line in serve.output]
     assert labels == ["web demo", "OpenAI API", "controller", "worker", "logs", "try", LAST_LINE], serve.output

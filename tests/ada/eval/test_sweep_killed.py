@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixtures.slow_cases import slow_except
 
 from ada.eval.sweep import parse_arguments, sweep
 
@@ -65,9 +66,14 @@ def lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl*"))
 
 
-def test_sweep_killed_three_times_leaves_what_an_undisturbed_one_does(start, words, tmp_path):
+ONCE = [("answers", 8, 7)]
+THRICE = [*ONCE, ("answers", 14, 20), ("times", 4, 3)]
+
+
+@pytest.mark.parametrize("kills", slow_except([ONCE, THRICE], ONCE), ids=["once", "thrice"])
+def test_sweep_that_was_killed_leaves_what_an_undisturbed_one_does(start, words, tmp_path, kills):
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
-    for folder, new, left in (("answers", 8, 7), ("answers", 14, 20), ("times", 4, 3)):
+    for folder, new, left in kills:
         assert start(out, "-c", KILLED, folder, str(new)).returncode == -signal.SIGKILL
         assert lines(out / folder) == left and not (out / "sweep.json").exists()
     ran = start(out, "-m", "ada.eval.sweep")

@@ -155,6 +155,7 @@ def attention_and_choices(model: Any, batch: dict[str, Any]) -> tuple[torch.Tens
     return torch.stack(attention), choices
 
 
+@pytest.mark.slow
 def test_learned_choice_foresees_the_attention_of_held_out_answers(root, flags_of, tmp_path) -> None:
     for name, seed, scenes in (("world", 0, 200), ("held-out", 1, 80)):
         generate(tmp_path / name, seed, scenes, 1)
