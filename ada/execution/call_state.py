@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from ada.execution.late_tokens import JoinedLateTokens, LateTokens
-from ada.execution.narrow_layers import NarrowCache, can_cut
+from ada.execution.layer_weights import LayerWeights, can_cut
+from ada.execution.narrow_cache import NarrowCache
+from ada.execution.narrow_layers import narrow_layer
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 
@@ -32,11 +34,20 @@ class LayerWatch(Protocol):
 
 @dataclass(frozen=True)
 class LayerAction:
-    """What one layer does: run dense (all None), skip, run a narrow layer, or scale by gates (B, 2, A)."""
+    """What one layer does: run dense (all None), skip, run with narrow weights, or scale by gates (B, 2, A)."""
 
     skip: bool = False
-    narrow: Any = None
+    narrow: LayerWeights | None = None
     gates: torch.Tensor | None = None
+    _modules: list[Any] = field(default_factory=list, compare=False)
+
+    def module(self, layer: Any) -> Any:
+        """Return the module that runs in place of ``layer``, made once."""
+        if self.narrow is None:
+            return layer
+        if not self._modules:
+            self._modules.append(narrow_layer(layer, self.narrow))
+        return self._modules[0]
 
 
 RUN_DENSE, SKIP = LayerAction(), LayerAction(skip=True)
@@ -112,7 +123,9 @@ class Execution:
             if first.is_empty:
                 return SKIP
             if self.narrow_cache is not None and can_cut(layer):
-                return LayerAction(narrow=self.narrow_cache.get(index, layer, first, self.units.num_switches))
+                weights = self.narrow_cache.get(index, layer, first, self.units.num_switches)
+                if weights is not None:
+                    return LayerAction(narrow=weights)
         tunable = index - self.units.num_prefix_layers
         return LayerAction(gates=self.gates[:, tunable].detach())  # type: ignore[index]
 

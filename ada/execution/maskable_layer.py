@@ -75,7 +75,7 @@ class MaskableLayer(nn.Module):
         """Run the layer as ``action`` says; ``gates`` (B, 2, A) are its tensor, passed separately."""
         if action.skip:
             return hidden_states
-        layer: Any = self if action.narrow is None else action.narrow
+        layer: Any = action.module(self)
         if gates is not None:
             heads, groups = gates.unbind(1)
             o_proj, down_proj = GatedLinear(layer.self_attn.o_proj, heads), GatedLinear(layer.mlp.down_proj, groups)

@@ -9,7 +9,7 @@ from typing import Any
 from ada.budget import Budget, LatencyBudget, TimeBudget
 from ada.cost.flops import Flops
 from ada.execution.call_state import Execution
-from ada.execution.narrow_layers import can_cut
+from ada.execution.layer_weights import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload

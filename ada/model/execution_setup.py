@@ -9,8 +9,9 @@ import torch
 
 from ada.config import check_layer_kinds
 from ada.execution.call_state import Execution
+from ada.execution.layer_weights import projection_bytes
 from ada.execution.maskable_layer import install
-from ada.execution.narrow_layers import NarrowCache, projection_bytes
+from ada.execution.narrow_cache import NarrowCache
 from ada.model.reading import Reading
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker

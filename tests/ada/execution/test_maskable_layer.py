@@ -10,8 +10,8 @@ from transformers import DynamicCache
 
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import MaskableLayer, install, uninstall
-from ada.execution.narrow_layers import NarrowCache, runs
-from ada.scheduling.execution_plan import ExecutionPlan, group_bounds
+from ada.execution.narrow_cache import NarrowCache
+from ada.scheduling.execution_plan import group_bounds
 from ada.scheduling.units import Units
 
 GRID = Units("H", 4, 2, 4, 1)
@@ -134,23 +134,3 @@ def test_hidden_states_have_an_entry_for_skipped_layers_too(make_decoder) -> Non
     run = execution(torch.zeros(1, 2, 2, 4), True)
     out = model(inputs_embeds=torch.randn(1, 3, 32), execution=run, output_hidden_states=True)
     assert len(out.hidden_states) == 5
-
-
-@torch.no_grad()
-def test_narrow_cache_is_bounded_and_sees_changed_weights(make_decoder) -> None:
-    layer = make_decoder().layers[3]
-    install([layer])
-    plans = [ExecutionPlan.from_gates(g).layers[1] for g in (random_gates(s)[0] for s in (1, 2, 3))]
-    one = NarrowCache(1 << 30)
-    first = one.get(3, layer, plans[0], 4)
-    assert one.get(3, layer, plans[0], 4) is first
-    layer.mlp.down_proj.weight.add_(1)
-    assert one.get(3, layer, plans[0], 4) is not first
-    small = NarrowCache(1)
-    kept = [small.get(3, layer, plan, 4) for plan in plans]
-    assert small.get(3, layer, plans[2], 4) is kept[2] and small.get(3, layer, plans[0], 4) is not kept[0]
-
-
-def test_groups_and_runs() -> None:
-    assert group_bounds(10, 4) == [(0, 3), (3, 6), (6, 8), (8, 10)]
-    assert runs(group_bounds(10, 4), [0, 1, 3]) == [(0, 6), (8, 10)]
