@@ -78,17 +78,41 @@ class Execution:
 
     def action(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
         """Return what ``layer`` does with ``hidden`` (B, T, D); the plan is made when layer P first asks."""
-        index = layer.self_attn.layer_idx
-        tunable = index - self.units.num_prefix_layers
+        tunable = layer.self_attn.layer_idx - self.units.num_prefix_layers
         if tunable < 0:
             return RUN_DENSE
         if self.gates is None:
-            self._make_plan(hidden)
+            self.make_plan(self._latency_states(hidden), hidden)
         if self.train:
             return LayerAction(gates=self.gates[:, tunable])  # type: ignore[index]
+        return self._per_beam(self.action_of(layer), hidden.shape[0])
+
+    def action_of(self, layer: Any) -> LayerAction:
+        """Return what a tunable layer does at inference, with a gate a row; the plan has been made."""
+        index = layer.self_attn.layer_idx
         if index not in self._actions:
             self._actions[index] = self._action_of(index, layer)
-        return self._per_beam(self._actions[index], hidden.shape[0])
+        return self._actions[index]
+
+    def action_at(self, index: int) -> LayerAction:
+        """Return what the tunable layer ``index`` has done."""
+        return self._actions[index]
+
+    def make_plan(self, state: torch.Tensor | None, hidden: torch.Tensor) -> None:
+        """Make the plan. state: the latency tokens' (rows, D), as they enter layer P, None without them; hidden: all
+        that enters it (B, T, D).
+        """
+        if self.on_plan_due is not None:
+            self.granted = self.on_plan_due(hidden)
+        self.gates = self.make_gates(state, self.granted)
+        if not self.train:
+            self.plans = plans_of(self.gates, self.units)
+
+    @property
+    def own_late_tokens(self) -> LateTokens | None:
+        """What later layers read of the prompts of this call."""
+        assert not isinstance(self.late_tokens, JoinedLateTokens)  # of rows that were read by other calls
+        return self.late_tokens
 
     @property
     def masked_layers(self) -> frozenset[int]:
@@ -101,17 +125,12 @@ class Execution:
             return [ExecutionPlan.full(self.units.num_layers, self.units.num_switches)] * rows
         return self.plans
 
-    def _make_plan(self, hidden: torch.Tensor) -> None:
-        state = None
-        if self.token_position is not None:
-            beams = hidden.shape[0] // len(self.token_position)
-            rows = torch.arange(len(self.token_position), device=hidden.device)
-            state = hidden[rows * beams, self.token_position.to(hidden.device)]
-        if self.on_plan_due is not None:
-            self.granted = self.on_plan_due(hidden)
-        self.gates = self.make_gates(state, self.granted)
-        if not self.train:
-            self.plans = plans_of(self.gates, self.units)
+    def _latency_states(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        if self.token_position is None:
+            return None
+        beams = hidden.shape[0] // len(self.token_position)
+        rows = torch.arange(len(self.token_position), device=hidden.device)
+        return hidden[rows * beams, self.token_position.to(hidden.device)]
 
     def _action_of(self, index: int, layer: nn.Module) -> LayerAction:
         """One action for every row where their plans agree on this layer; gates per row where not."""

@@ -53,17 +53,25 @@ class LateTokens:
 
     def run(self, layer: Any, run: RunLayer, hidden: torch.Tensor, keywords: dict[str, Any]) -> torch.Tensor:
         """Call ``run`` for ``layer`` with what it reads of ``hidden`` (B, T, D); return hidden states of that shape."""
-        index = layer.self_attn.layer_idx
-        if self._scores is None and self.stays is None and index == self.selector.reads:
-            self._scores = self.selector.scores(layer, hidden, keywords)
-        if index < self.first_layer:
+        self.see(layer, hidden, keywords)
+        if layer.self_attn.layer_idx < self.first_layer:
             return run(hidden, **keywords)
+        stays = self.choose(hidden)
+        if hidden.shape[1] == stays.shape[1]:
+            return self._run_prompt(layer, run, hidden, keywords)
+        return run(hidden, **{**keywords, "attention_mask": self._step_mask(layer, hidden, keywords)})
+
+    def see(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> None:
+        """Score the columns of ``hidden`` (B, T, D) where it enters the layer that the scores are of."""
+        if self._scores is None and self.stays is None and layer.self_attn.layer_idx == self.selector.reads:
+            self._scores = self.selector.scores(layer, hidden, keywords)
+
+    def choose(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the columns (B, T) that stay of ``hidden`` (B, T, D); chosen once."""
         if self.stays is None:
             self.stays = self._chosen(hidden)
             self._scores = None
-        if hidden.shape[1] == self.stays.shape[1]:
-            return self._run_prompt(layer, run, hidden, keywords)
-        return run(hidden, **{**keywords, "attention_mask": self._step_mask(layer, hidden, keywords)})
+        return self.stays
 
     def _chosen(self, hidden: torch.Tensor) -> torch.Tensor:
         """Columns (B, T) that stay: text, and of each image the tokens of the highest scores."""

@@ -9,6 +9,8 @@ import torch
 
 from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_token_selecting
+from ada.engine.loop import EngineLoop
+from ada.engine.support import reason_against
 from ada.execution.call_state import Execution
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.answer_attention import AnswerAttention
@@ -188,6 +190,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None,
         token_selector: str | None = None,
         granted_units: torch.Tensor | None = None,
+        engine: str = "auto",
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
@@ -212,6 +215,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         on_plan_due = None if call is None else grant_again
         units = grant(strict_latency_budget)
         batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
+        by_transformers = reason_against(self, execution, engine, kwargs)
+        if by_transformers is None:
+            kwargs["custom_generate"] = EngineLoop(batch, execution, kwargs.get("streamer"))
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
