@@ -252,10 +252,10 @@ def test_batch_engine_failed_choice_of_a_token_fails_its_own_request_only(model,
 
 def failing_decode(forward):
     @functools.wraps(forward)
-    def fail(self, input):
-        if input.numel() <= 2:  # the last tokens of two rows; prompts have more
+    def fail(self, ids):
+        if ids.numel() <= 2:  # the last tokens of two rows; prompts have more
             raise MemoryError("out of memory")
-        return forward(self, input)
+        return forward(self, ids)
 
     return fail
 
