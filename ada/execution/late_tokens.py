@@ -117,7 +117,7 @@ class JoinedLateTokens:
         mask, width = keywords.get("attention_mask"), keywords["past_key_values"].get_seq_length()
         step = self._steps.get(levels[-1])
         if step is None or step[0] is not mask or step[1] != width:
-            stays = self._stays[levels[-1]].to(hidden.device)
+            stays = self._stays[levels[-1]] = self._stays[levels[-1]].to(hidden.device)  # moved in the first step
             step = self._steps[levels[-1]] = mask, width, masked_columns(layer, mask, stays, hidden, width)
         return run(hidden, **{**keywords, "attention_mask": step[2]})
 
