@@ -15,7 +15,7 @@ from llava.token_clock import TokenClock
 @torch.no_grad()
 @pytest.mark.parametrize("scored", [True, False])
 def test_plan_is_due_with_what_was_computed_last_and_grants_for_the_gates(make_decoder, scored: bool) -> None:
-    """A wait for the scores is one for all before them: with a scheduler the clock needs none of its own."""
+    """A wait for the scores is one for all before them: with a scheduler the clock adds none."""
     model = make_decoder()
     install(model.layers)
     scores, gates, events = torch.randn(1, 2), torch.ones(1, 2, 2, 4), []

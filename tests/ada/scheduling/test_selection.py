@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ada.bench.selection import best_one_by_one
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
 from ada.scheduling.units import Units
@@ -35,19 +36,6 @@ def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, swit
             gates = gates + torch.nn.functional.pad(piece[:, None], (0, 0, component, 1 - component))
             on[layer, component] += hard
     return gates
-
-
-def best_one_by_one(logits: torch.Tensor, units: torch.Tensor, rank: int) -> torch.Tensor:
-    """Switches (B, N, 2, A) that are on, a unit after the other; of equal logits the first."""
-    rows, on = torch.arange(len(logits)), torch.zeros_like(logits, dtype=torch.bool)
-    for unit in range(int(units.max())):
-        layer = logits.masked_fill(on, -torch.inf).flatten(1).argmax(1) // logits[0, 0].numel()
-        off = logits[rows, layer].masked_fill(on[rows, layer], -torch.inf)
-        best = off.sort(dim=-1, descending=True, stable=True).indices[..., :rank]
-        on[rows, layer] |= (
-            torch.zeros_like(off, dtype=torch.bool).scatter(-1, best, True) & (units > unit)[:, None, None]
-        )
-    return on.to(logits.dtype)
 
 
 @settings(deadline=None, max_examples=300)
