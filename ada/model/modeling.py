@@ -207,12 +207,12 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
 
         def grant(strict: bool = False) -> torch.Tensor:
             if granted_units is not None:
-                return granted_units.to(self.device)
+                return granted_units.cpu()
             elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
             return self.grant_reading(reading, budgets, ttft_predictor, strict, elapsed)
 
-        def grant_again(hidden: torch.Tensor) -> torch.Tensor:
-            call.plan_is_due(hidden)  # type: ignore[union-attr]
+        def grant_again(computed: torch.Tensor) -> torch.Tensor:
+            call.plan_is_due(computed)  # type: ignore[union-attr]
             return grant()
 
         on_plan_due = None if call is None else grant_again
