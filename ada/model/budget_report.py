@@ -121,7 +121,8 @@ def describe(
     """
     rows = len(budgets)
     plans = execution.finish(rows)
-    costs = costs_of(batch, reading, scored)
+    masks_columns = by_transformers is not None
+    costs = [replace(cost, masks_columns=masks_columns) for cost in costs_of(batch, reading, scored)]
     reports = [
         report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]
@@ -192,6 +193,7 @@ def cost_of(described: BudgetReport) -> RowCost:
         described.num_images,
         image_tokens=described.image_tokens,
         late_selector=described.late_selector,
+        masks_columns=described.by_transformers is not None,
     )
 
 
