@@ -23,18 +23,16 @@ def columns_kernel(
     source: Pointer, weight: Pointer, weight_scales: Pointer, bias: Pointer, x: Pointer, squares: Pointer,
     groups: Pointer, on: Pointer,
     sources: tl.constexpr, width: tl.constexpr, switches: tl.constexpr, off: tl.constexpr, size: tl.constexpr,
-    longer: tl.constexpr, stride: tl.constexpr, num_rows: tl.constexpr, rows_padded: tl.constexpr,
-    block: tl.constexpr, depth: tl.constexpr, aligned: tl.constexpr, many: tl.constexpr, stages: tl.constexpr,
+    longer: tl.constexpr, per_group: tl.constexpr, aligned: tl.constexpr, stride: tl.constexpr,
+    num_rows: tl.constexpr, rows_padded: tl.constexpr, block: tl.constexpr, depth: tl.constexpr, many: tl.constexpr,
+    stages: tl.constexpr,
 ) -> None:  # fmt: skip
     """Add source (R, K) times the columns, in weight (D, K), of the groups that any row has on, to x (R, D).
 
     Source holds zeros where a group is on for other rows only. A block of weights begins at a multiple of ``aligned``
     columns, so that a thread loads many at once whatever a group's size: it may reach into its neighbours, whose
-    weights are replaced by zeros. Where no group is on, x and squares stay.
+    weights are replaced by zeros. per_group: the blocks that any group needs. Where no group is on, x and squares stay.
     """
-    maximum: tl.constexpr = size + (1 if longer > 0 else 0)
-    slack: tl.constexpr = 0 if longer == 0 and size % aligned == 0 else aligned - 1
-    per_group: tl.constexpr = (maximum + slack + depth - 1) // depth
     steps = tl.load(groups) * per_group
     if steps == 0:
         return

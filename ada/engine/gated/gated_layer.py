@@ -59,7 +59,7 @@ class GatedLayer:
 
     def _project_qkv(self, rows: int) -> None:
         shapes, work, cache, attention = self.shapes, self.work, self.cache, self.layer.self_attn
-        block = self.tiling.rows_block(rows, shapes.width)
+        block = self._rows_block(rows)
         tiles = shapes.kv_heads * (shapes.shared + 2) * -(-shapes.head_dim // 2 // block.channels)
         qkv_kernel[(min(tiles, self.tiling.programs),)](
             work.x, work.squares, self.layer.input_layernorm.weight,
@@ -91,7 +91,7 @@ class GatedLayer:
     def _project_gate_up(self, rows: int) -> None:
         shapes, work, mlp = self.shapes, self.work, self.layer.mlp
         size, longer = divmod(shapes.neurons, shapes.kv_heads)
-        block = self.tiling.rows_block(rows, shapes.width)
+        block = self._rows_block(rows)
         tiles = shapes.kv_heads * -(-(size + (longer > 0)) // block.channels)
         gate_up_kernel[(min(tiles, self.tiling.programs),)](
             work.x, work.squares, self.layer.post_attention_layernorm.weight,
@@ -111,13 +111,19 @@ class GatedLayer:
     ) -> None:
         """Add ``linear`` of the groups that are on. group: columns of one, and how many groups have one more."""
         shapes, work = self.shapes, self.work
-        block = self.tiling.columns_block(rows, group[0] + (group[1] > 0))
+        size, longer = group
+        reach = size + (longer > 0) + (ALIGNED - 1 if longer or size % ALIGNED else 0)
+        block = self.tiling.columns_block(rows, reach)
         columns_kernel[(self.tiling.parts(rows, shapes.width),)](
             source, *_tensors(linear), work.x, work.squares, groups, on,
             sources=linear.weight.shape[1], width=shapes.width, switches=shapes.kv_heads,
-            off=OFF if on is self.switches.kept_at else 0, size=group[0], longer=group[1], aligned=ALIGNED,
-            stride=work.squares.shape[1], **_row_sizes(rows, block),
+            off=OFF if on is self.switches.kept_at else 0, size=size, longer=longer,
+            per_group=-(-reach // block.depth), aligned=ALIGNED, stride=work.squares.shape[1],
+            **_row_sizes(rows, block),
         )  # fmt: skip
+
+    def _rows_block(self, rows: int) -> Block:
+        return self.tiling.rows_block(rows, self.shapes.width, self.work.x.dtype == torch.float32)
 
     def _norm_sizes(self, rows: int) -> dict[str, Any]:
         parts = self.tiling.parts(rows, self.shapes.width)

@@ -89,19 +89,20 @@ def qkv_kernel(
             low, high = half_heads(x, norm, scales, rows, live, query, query_scales, query_bias, query_head, channels,
                                    width, head_dim, block, rows_padded, depth, many, stages)  # fmt: skip
             low, high = rotated(low, high, cosines, sines, positions, rows, live, channels, half)
-            at = (rows * (kv_heads * shared) + query_head)[None, :] * head_dim + channels[:, None]
-            store_halves(queries, at, low, high, known, half)
+            query_at = (rows * (kv_heads * shared) + query_head)[None, :] * head_dim + channels[:, None]
+            store_halves(queries, query_at, low, high, known, half)
         else:
             index = tl.load(kept_at + rows * kv_heads + head, mask=live, other=-1)
             column = tl.load(lengths + rows, mask=live, other=capacity)
             known = known & ((index >= 0) & (column < capacity))[None, :]
-            at = (((rows * kv_heads + index).to(tl.int64) * capacity + column) * head_dim)[None, :] + channels[:, None]
+            slot = ((rows * kv_heads + index).to(tl.int64) * capacity + column) * head_dim
+            slot_at = slot[None, :] + channels[:, None]
             if part == shared:
                 low, high = half_heads(x, norm, scales, rows, live, key, key_scales, key_bias, head, channels,
                                        width, head_dim, block, rows_padded, depth, many, stages)  # fmt: skip
                 low, high = rotated(low, high, cosines, sines, positions, rows, live, channels, half)
-                store_halves(keys, at, low, high, known, half)
+                store_halves(keys, slot_at, low, high, known, half)
             else:
                 low, high = half_heads(x, norm, scales, rows, live, value, value_scales, value_bias, head, channels,
                                        width, head_dim, block, rows_padded, depth, many, stages)  # fmt: skip
-                store_halves(values, at, low, high, known, half)
+                store_halves(values, slot_at, low, high, known, half)

@@ -15,7 +15,7 @@ class Block(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Block sizes of every kernel; ``one_`` for a single row, ``many_`` for several.
+    """Block sizes of every kernel; ``one_`` for a single row, ``many_`` for several, ``exact_`` in float32.
 
     attend: columns at a time, blocks in flight, warps. processors: what a GPU runs at the same time; a head's columns
     are split until there are as many programs. programs: the maximum that one launch starts.
@@ -23,16 +23,17 @@ class Tiling(NamedTuple):
 
     one_rows: Block = Block(8, 256, 3, 4)
     one_columns: Block = Block(16, 256, 4, 4)
-    many_rows: Block = Block(16, 128, 3, 4)
+    many_rows: Block = Block(16, 128, 3, 8)
+    many_exact_rows: Block = Block(16, 32, 2, 4)
     many_columns: Block = Block(16, 128, 3, 4)
     attend: tuple[int, int, int] = (32, 3, 4)
     processors: int = 132
     max_splits: int = 8
     programs: int = 4096
 
-    def rows_block(self, rows: int, width: int) -> Block:
-        """Return the block of qkv and gate_up: of weights (channels, ``width``)."""
-        block = self.one_rows if rows == 1 else self.many_rows
+    def rows_block(self, rows: int, width: int, exact: bool) -> Block:
+        """Return the block of qkv and gate_up: of weights (channels, ``width``), ``exact`` in float32."""
+        block = self.one_rows if rows == 1 else self.many_exact_rows if exact else self.many_rows
         return block._replace(depth=min(block.depth, padded(width)))
 
     def columns(self, rows: int) -> Block:
@@ -40,10 +41,10 @@ class Tiling(NamedTuple):
         return self.one_columns if rows == 1 else self.many_columns
 
     def columns_block(self, rows: int, group: int) -> Block:
-        """Return the block of o_proj and down_proj: of its depths the one that pads ``group`` columns the least."""
+        """Return the block of o_proj and down_proj: its depth or half of it, which pads ``group`` columns less."""
         block = self.columns(rows)
-        depths = [depth for depth in (block.depth, block.depth // 2, block.depth // 4) if depth >= 16]
-        return block._replace(depth=min(depths, key=lambda depth: (-(-group // depth) * depth, -depth)))
+        depths = [depth for depth in (block.depth, block.depth // 2) if depth >= 16]
+        return block._replace(depth=min(depths, key=lambda depth: -(-group // depth) * depth))
 
     def parts(self, rows: int, width: int) -> int:
         """Return among how many programs the residual stream's ``width`` channels are split."""

@@ -11,10 +11,10 @@ import triton.language as tl  # type: ignore[import-not-found,import-untyped,unu
 
 __all__ = ["INTERPRETED", "Kernel", "Pointer", "Tile", "kernel", "tl"]
 
-Pointer: TypeAlias = Any
+Pointer: TypeAlias = tl.tensor
 """A tensor as a kernel sees it: where its elements begin. None where there is none."""
 
-Tile: TypeAlias = Any
+Tile: TypeAlias = tl.tensor
 """A block of values in a program's registers."""
 
 
