@@ -25,7 +25,7 @@ def scored(query: Tile, keys: Tile, heads: tl.constexpr, columns: tl.constexpr) 
 def weighted(weights: Tile, values: Tile, total: Tile, heads: tl.constexpr) -> Tile:
     """Return ``total`` (h, d) plus weights (h, c) times values (c, d)."""
     if heads >= 16:
-        total = product(weights.to(values.dtype), values, total)
+        total = product(weights, values, total)
     else:
         total += tl.sum(weights[:, :, None] * values.to(tl.float32)[None, :, :], axis=1)
     return total
@@ -35,8 +35,8 @@ def weighted(weights: Tile, values: Tile, total: Tile, heads: tl.constexpr) -> T
 def attend_kernel(
     queries: Pointer, keys: Pointer, values: Pointer, attended: Pointer,
     sums: Pointer, tops: Pointer, norms: Pointer, heads: Pointer, kept_at: Pointer, lengths: Pointer,
-    scaling: tl.constexpr, head_dim: tl.constexpr, dim_padded: tl.constexpr, shared: tl.constexpr,
-    shared_padded: tl.constexpr, kv_heads: tl.constexpr, capacity: tl.constexpr, splits: tl.constexpr,
+    capacity: int, scaling: tl.constexpr, head_dim: tl.constexpr, dim_padded: tl.constexpr, shared: tl.constexpr,
+    shared_padded: tl.constexpr, kv_heads: tl.constexpr, splits: tl.constexpr,
     block: tl.constexpr, stages: tl.constexpr,
 ) -> None:  # fmt: skip
     """Attend with the query heads of one key-value head of one row to one of ``splits`` shares of its columns.

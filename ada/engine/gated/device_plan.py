@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,8 @@ class LayerSwitches:
     """What the slots' plans say of one layer: int32 tensors, views of the plan's one buffer on the device.
 
     heads, groups: (1 + A,), how many key-value heads, or neuron groups, any slot has on, then which, ascending.
-    kept_at: (slots, A), a head's index among those that the slot keeps, where the slot's cache holds it; -1 where it is
-    off. on: (slots, A), 1 where the slot has the neuron group on.
+    kept_at: (slots, A), the index at which a slot holds a head's keys and values, -1 where the head is off. on: (slots,
+    A), 1 where the slot has the neuron group on.
     """
 
     heads: torch.Tensor
@@ -35,9 +36,11 @@ class DevicePlan:
     """
 
     def __init__(self, num_layers: int, num_slots: int, num_switches: int, device: torch.device) -> None:
-        self._gates = torch.zeros(num_slots, num_layers, 2, num_switches, dtype=torch.bool)  # on the host
-        self._used = torch.zeros(num_slots, dtype=torch.bool)
-        self._buffer = _packed(self._gates, self._used).to(device)
+        # On the host: (slots, L, A) each, and (slots,).
+        self._kept_at = torch.full((num_slots, num_layers, num_switches), OFF, dtype=torch.int32)
+        self._on = torch.zeros(num_slots, num_layers, num_switches, dtype=torch.int32)
+        self._used = torch.zeros(num_slots, dtype=torch.int32)
+        self._buffer = self._packed().to(device)
         self._changed = False
         lists, per_slot = num_layers * 2 * (1 + num_switches), 2 * num_layers * num_slots * num_switches
         parts = torch.split(self._buffer, [lists, per_slot, num_slots])
@@ -47,26 +50,36 @@ class DevicePlan:
         self.used = parts[2]
         """(slots,) int32 on the device: 1 where a slot has a plan."""
 
-    def set(self, slot: int, plan: ExecutionPlan) -> None:
-        """Give a slot its plan. Raises ValueError where the plan is for a decoder of another size."""
-        _, num_layers, _, num_switches = self._gates.shape
+    def set(self, slot: int, plan: ExecutionPlan, held: Sequence[Sequence[int]] | None = None) -> None:
+        """Give a slot its plan. Raises ValueError where the plan is for a decoder of another size.
+
+        held: the heads that the slot holds of each layer, in their order there; by default those that the plan keeps.
+        """
+        _, num_layers, num_switches = self._on.shape
         if (len(plan.layers), plan.num_switches) != (num_layers, num_switches):
             raise ValueError(
                 f"the plan is for {len(plan.layers)} layers of {plan.num_switches} switches; "
                 f"expected one for {num_layers} layers of {num_switches}, as the decoder has"
             )
-        self._gates[slot] = plan.gates().bool()
-        self._used[slot] = self._changed = True
+        heads, groups = plan.gates().unbind(1)  # (L, A) each
+        self._on[slot] = groups
+        self._kept_at[slot] = torch.where(heads > 0, heads.cumsum(dim=1) - 1, OFF)
+        for layer, (own, kept) in enumerate(zip(held or (), plan.layers, strict=held is not None)):
+            if tuple(own) != kept.heads:
+                self._kept_at[slot, layer, list(kept.heads)] = _indices(own, kept.heads)
+        self._used[slot] = 1
+        self._changed = True
 
     def clear(self, slot: int) -> None:
         """Take a slot's plan away: nothing runs for it."""
-        self._gates[slot] = False
-        self._used[slot] = False
+        self._kept_at[slot] = OFF
+        self._on[slot] = self._used[slot] = 0
         self._changed = True
 
     def move(self, source: int, target: int) -> None:
         """Give ``target`` the plan of ``source``, which has none from then on."""
-        self._gates[target], self._used[target] = self._gates[source], self._used[source]
+        for part in (self._kept_at, self._on, self._used):
+            part[target] = part[source]
         self.clear(source)
 
     def used_slots(self) -> list[int]:
@@ -78,7 +91,7 @@ class DevicePlan:
         """Copy what has changed to the device, in the order of its stream; the host does not wait."""
         if not self._changed:
             return
-        packed = _packed(self._gates, self._used)
+        packed = self._packed()
         if self._buffer.is_cuda:
             packed = packed.pin_memory()  # freed memory of this kind is not used again before the copy has ended
         self._buffer.copy_(packed, non_blocking=True)
@@ -89,14 +102,16 @@ class DevicePlan:
         self._buffer.zero_()
         self._changed = True
 
+    def _packed(self) -> torch.Tensor:
+        """All layers' lists, then each slot's switches, then which slots are used: one int32 vector."""
+        per_slot = torch.stack([self._kept_at, self._on]).permute(2, 0, 1, 3)  # (L, 2, slots, A)
+        any_slot = torch.stack([self._kept_at != OFF, self._on != 0], dim=2).any(dim=0)  # (L, 2, A)
+        order = (~any_slot).byte().argsort(dim=-1, stable=True)  # what is on comes first, ascending
+        lists = torch.cat([any_slot.sum(dim=-1, keepdim=True), order], dim=-1)
+        return torch.cat([part.flatten().int() for part in (lists, per_slot, self._used)])
 
-def _packed(gates: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
-    """Return lists and rows' own gates of all layers, as one int32 vector, from gates (slots, L, 2, A)."""
-    any_slot = gates.any(dim=0)  # (L, 2, A)
-    counts = any_slot.sum(dim=-1, keepdim=True)
-    order = (~any_slot).byte().argsort(dim=-1, stable=True)  # those that are on come first, ascending
-    lists = torch.cat([counts, order], dim=-1)
-    heads, groups = gates.transpose(0, 1).unbind(dim=2)  # (L, slots, A) each
-    kept_at = torch.where(heads, heads.cumsum(dim=-1) - 1, OFF)
-    per_slot = torch.stack([kept_at, groups], dim=1)
-    return torch.cat([part.flatten().int() for part in (lists, per_slot, used)])
+
+def _indices(held: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
+    """Where the kept heads are among those that a slot holds."""
+    where = {head: index for index, head in enumerate(held)}
+    return torch.tensor([where[head] for head in kept], dtype=torch.int32)

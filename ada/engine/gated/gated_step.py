@@ -12,7 +12,8 @@ from ada.engine.gated.gated_layer import GatedLayer, LayerCache
 from ada.engine.gated.graphs import StepGraphs
 from ada.engine.gated.residual_kernel import embed_kernel
 from ada.engine.gated.shapes import DecoderShapes
-from ada.engine.gated.slots import KeyValueSlots
+from ada.engine.gated.slot_lengths import SlotLengths
+from ada.engine.gated.slots import KeyValueSlots, SlotRow
 from ada.engine.gated.tiling import Tiling, padded
 from ada.engine.gated.work_buffers import WorkBuffers
 
@@ -24,57 +25,81 @@ class GatedStep:
     the rows' keys and values; positions: how many positions a row may reach; tiling: block sizes.
 
     On CUDA a step is one graph for each number of rows (1, 2, 4, ...), recorded when first needed or by ``prepare``,
-    and valid for every plan: give the rows theirs by ``plan.set``, ``plan.clear`` and ``plan.move``.
+    and valid for every plan. Rows ``join``, ``leave`` and ``move`` between steps; none of these waits for the device.
     """
 
     def __init__(self, model: Any, slots: KeyValueSlots, positions: int, tiling: Tiling | None = None) -> None:
         self._decoder, self._head, self._slots = model.model, model.lm_head, slots
         self._tiling, self._shapes = tiling or Tiling(), DecoderShapes.of(model.config)
-        table = self._decoder.embed_tokens.weight
-        self.max_rows = len(slots.positions)
-        self._work = WorkBuffers.make(self._shapes, self.max_rows, self._tiling, table.detach())
-        self.plan = DevicePlan(self._shapes.layers, self.max_rows, self._shapes.kv_heads, table.device)
-        self._tokens = torch.zeros(self.max_rows, dtype=torch.long, device=table.device)
-        self._logits = torch.zeros(self.max_rows, self._head.out_features, device=table.device)
-        cosines, sines = rotations(self._decoder.rotary_emb, positions, table.device)
-        self._layers = [
-            GatedLayer(
-                layer,
-                self._shapes,
-                self.plan.layers[index],
-                LayerCache(keys, values, slots.lengths[level], slots.positions, cosines, sines),
-                self._work,
-                self._tiling,
-            )
-            for index, (layer, keys, values, level) in enumerate(
-                zip(self._decoder.layers, slots.keys, slots.values, slots.levels, strict=True)
-            )
-        ]
-        self._graphs = StepGraphs(self._run, table.device)
+        table = self._decoder.embed_tokens.weight.detach()
+        device = table.device
+        self.max_rows = len(slots.layers[0][0])
+        self._plan = DevicePlan(self._shapes.layers, self.max_rows, self._shapes.kv_heads, device)
+        self._lengths = SlotLengths(self._shapes.layers, self.max_rows, positions, device)
+        self._work = WorkBuffers.make(self._shapes, self.max_rows, self._tiling, table)
+        self._tokens = torch.zeros(self.max_rows, dtype=torch.long, device=device)
+        self._logits = torch.zeros(self.max_rows, self._head.out_features, device=device)
+        self._rotations = rotations(self._decoder.rotary_emb, positions, device)
+        self._bind()
+
+    def join(self, row: SlotRow) -> None:
+        """Take a row that has been read into its slot, or one whose plan is another now."""
+        held = [row.held_heads(layer) for layer in range(self._shapes.layers)]
+        self._plan.set(row.slot, row.plan, held)
+        self._lengths.set(row.slot, row.columns, row.position)
+
+    def leave(self, slot: int) -> None:
+        """Forget the row in a slot."""
+        self._plan.clear(slot)
+
+    def move(self, source: int, target: int) -> None:
+        """Take the row in ``source`` to be in ``target``; who moves its keys and values is the caller."""
+        self._plan.move(source, target)
+        self._lengths.move(source, target)
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run the rows' last tokens (R,); return logits (R, vocabulary), float32, which the next step overwrites.
 
-        Each row's keys and values join its slot, whose length and position grow by 1. The host does not wait. Raises
-        ValueError where the slots with a plan are not 0 to R - 1.
+        Each row's keys and values join its slot. The host does not wait. Raises ValueError where the rows are not in
+        slots 0 to R - 1, or one has no column or position left.
         """
         rows = len(tokens)
-        if self.plan.used_slots() != [*range(rows)]:
-            raise ValueError(f"{rows} tokens for slots {self.plan.used_slots()}; expected one a slot, from slot 0 on")
-        padded_rows = self._padded(rows)
+        if self._plan.used_slots() != [*range(rows)]:
+            raise ValueError(f"{rows} tokens for slots {self._plan.used_slots()}; expected one a slot, from slot 0 on")
+        if self._bound is not self._slots.layers:
+            self._bind()
+        self._lengths.check(rows, self._capacity)
         self.prepare(rows)
-        self.plan.upload()
+        self._plan.upload()
         self._tokens[:rows].copy_(tokens, non_blocking=True)
-        self._graphs.run(padded_rows)
+        self._graphs.run(self._padded(rows))
+        self._lengths.count()
         return self._logits[:rows]
 
     @torch.no_grad()
     def prepare(self, rows: int) -> None:
         """Record the graph that ``rows`` need, where there is none: some hundred milliseconds, once."""
         if not self._graphs.knows(self._padded(rows)):
-            self.plan.pause()
+            self._plan.pause()
             self._graphs.record(self._padded(rows))
+
+    def _bind(self) -> None:
+        """Point the layers to the slots' memory; graphs of other memory are dropped."""
+        self._bound = self._slots.layers
+        self._capacity = self._bound[0][0].shape[2]
+        self._layers = [
+            GatedLayer(
+                layer,
+                self._shapes,
+                self._plan.layers[index],
+                LayerCache(*pair, self._lengths.columns[index], self._lengths.positions, *self._rotations),
+                self._work,
+                self._tiling,
+            )
+            for index, (layer, pair) in enumerate(zip(self._decoder.layers, self._bound, strict=True))
+        ]
+        self._graphs = StepGraphs(self._run, self._tokens.device)
 
     def _padded(self, rows: int) -> int:
         """Return the number of rows that run for ``rows``; the slots of the others have no plan, so they do nothing."""
@@ -91,8 +116,7 @@ class GatedStep:
             layer.run(rows)
         normed = functional.rms_norm(work.x[:rows], (shapes.width,), self._decoder.norm.weight, shapes.eps)
         self._logits[:rows].copy_(functional.linear(normed, self._head.weight, self._head.bias))
-        self._slots.lengths[:, :rows] += self.plan.used[:rows]
-        self._slots.positions[:rows] += self.plan.used[:rows]
+        self._lengths.advance(self._plan.used)
 
 
 def rotations(rotary: Any, positions: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

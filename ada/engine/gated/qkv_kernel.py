@@ -62,15 +62,16 @@ def qkv_kernel(
     value: Pointer, value_scales: Pointer, value_bias: Pointer,
     cosines: Pointer, sines: Pointer, queries: Pointer, keys: Pointer, values: Pointer,
     heads: Pointer, kept_at: Pointer, lengths: Pointer, positions: Pointer,
+    capacity: int,
     eps: tl.constexpr, width: tl.constexpr, head_dim: tl.constexpr, shared: tl.constexpr, kv_heads: tl.constexpr,
-    capacity: tl.constexpr, parts: tl.constexpr, parts_padded: tl.constexpr, stride: tl.constexpr,
+    parts: tl.constexpr, parts_padded: tl.constexpr, stride: tl.constexpr,
     num_rows: tl.constexpr, rows_padded: tl.constexpr, block: tl.constexpr, depth: tl.constexpr, many: tl.constexpr,
     stages: tl.constexpr,
 ) -> None:  # fmt: skip
     """Write queries (R, H, d), and each row's key and value at the next column of its slot, at the head's index there.
 
-    heads: how many key-value heads any row has on, then which; kept_at: (R, A), a head's index among the row's kept
-    ones, -1 where it is off; lengths: filled columns of each slot; shared: query heads of a key-value head.
+    heads: how many key-value heads any row has on, then which; kept_at: (R, A), a head's index in the row's slot, -1
+    where it is off; lengths: filled columns of each slot; shared: query heads of a key-value head.
     """
     half: tl.constexpr = head_dim // 2
     blocks: tl.constexpr = (half + block - 1) // block

@@ -1,4 +1,4 @@
-"""Declares what a decode step reads and writes of the rows' key-value slots."""
+"""Declares what the gated step reads of an engine's key-value slots, and of the rows in them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from typing import Protocol
 
 import torch
 
+from ada.scheduling.execution_plan import ExecutionPlan
+
 
 class KeyValueSlots(Protocol):
-    """Static memory for the rows of a running batch: row r is slot r.
-
-    A row's i-th kept key-value head of a layer has index i in its slot; its columns 0 to length - 1 are filled. Layers
-    that read fewer image tokens have fewer columns: each layer belongs to a level, which has lengths. Positions
-    are counted separately, since image tokens that are left out leave gaps between them.
-    """
+    """Static memory for the keys and values of the running rows."""
 
     @property
-    def keys(self) -> Sequence[torch.Tensor]:
-        """Each layer's keys (slots, A, capacity, d)."""
+    def layers(self) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+        """Each layer's keys and values, (slots, A, capacity, d) each; another object where memory has grown."""
+
+
+class SlotRow(Protocol):
+    """A sequence that has been read into a slot."""
 
     @property
-    def values(self) -> Sequence[torch.Tensor]:
-        """Each layer's values (slots, A, capacity, d)."""
+    def slot(self) -> int:
+        """Where its keys and values are."""
 
     @property
-    def lengths(self) -> torch.Tensor:
-        """Filled columns (levels, slots), integers; a step adds 1 for each of its rows."""
+    def plan(self) -> ExecutionPlan:
+        """What runs for it."""
 
     @property
-    def positions(self) -> torch.Tensor:
-        """Each row's next position (slots,), integers; a step adds 1 for each of its rows."""
+    def position(self) -> int:
+        """The position of its next token. Image tokens that were left out may leave gaps between positions."""
 
     @property
-    def levels(self) -> Sequence[int]:
-        """The level of each layer."""
+    def columns(self) -> Sequence[int]:
+        """How many columns of its slot each layer has filled; layers that read fewer image tokens have fewer."""
+
+    def held_heads(self, layer: int) -> Sequence[int]:
+        """Return the key-value heads that a layer's slot holds, in the order in which they stand there."""

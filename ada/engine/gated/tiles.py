@@ -45,10 +45,12 @@ def zero_sum(channels: tl.constexpr, rows: tl.constexpr, depth: tl.constexpr, ma
 
 @kernel
 def product(a: Tile, b: Tile, total: Tile) -> Tile:
-    """Return ``total`` (n, r) plus a (n, k) times b (k, r), in float32."""
+    """Return ``total`` (n, r) plus a (n, k) times b (k, r), in float32. First a becomes b's type."""
     if INTERPRETED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
+    else:
+        a = a.to(b.dtype)
     return tl.dot(a, b, total, input_precision="ieee")
 
 
@@ -56,7 +58,7 @@ def product(a: Tile, b: Tile, total: Tile) -> Tile:
 def add_product(total: Tile, weights: Tile, x: Tile, many: tl.constexpr) -> Tile:
     """Return ``total`` plus the product of weights (n, k) and x (r, k). 8-bit weights become x's type, exactly."""
     if many:
-        total = product(weights.to(x.dtype), tl.trans(x), total)
+        total = product(weights, tl.trans(x), total)
     else:
         total += weights.to(tl.float32) * x.to(tl.float32)
     return total
