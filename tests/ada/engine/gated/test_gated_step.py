@@ -1,6 +1,6 @@
 """The gated step is each row's masked model, whatever the plans: on a GPU, and on a CPU under Triton's interpreter.
 
-The interpreter has to be chosen before Triton is imported, so that a process of its own runs these tests on the CPU.
+The interpreter has to be chosen before Triton is imported, so that another process runs these tests on the CPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 from fixtures import gated_checks
@@ -35,9 +34,6 @@ CASES = {
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.skipif(
-    numpy.lib.NumpyVersion(numpy.__version__) >= "2.4.0", reason="Triton's interpreter needs numpy < 2.4"
-)
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 def test_all_checks_pass_under_the_interpreter(root: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider", __file__]
