@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 from llava.protocols import LlavaModel, MultimodalConfig
 
 if TYPE_CHECKING:
-    from ada.execution.narrow_layers import NarrowCache
+    from ada.execution.narrow_cache import NarrowCache
     from ada.scheduling.scheduler import Scheduler
     from ada.scheduling.units import Units
 

@@ -28,8 +28,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from ada.bench.compare import compare
 from ada.execution.call_state import LayerAction
+from ada.execution.layer_weights import copied, cut, projection_bytes
 from ada.execution.maskable_layer import install
-from ada.execution.narrow_layers import cut_projections, narrow_layer, projection_bytes
 from ada.scheduling.execution_plan import LayerPlan
 from llava.errors import OptionError
 from llava.model.placement import require_bitsandbytes
@@ -83,18 +83,19 @@ def ways(
 ) -> tuple[dict[str, Layer], float, int]:
     """Return the two ways, the seconds of cutting, and the bytes of the cut weights. values: the dequantized layer."""
     start = time.perf_counter()
-    cuts = cut_projections(values, plan, SWITCHES, pool=None)
-    seconds, narrow = time.perf_counter() - start, narrow_layer(values, plan, cuts)
+    weights = cut(copied(values), plan, SWITCHES, take=None)
+    seconds = time.perf_counter() - start
     gates = torch.zeros(1, 2, SWITCHES)
     gates[0, 0, list(plan.heads)] = gates[0, 1, list(plan.neuron_groups)] = 1
-    actions = {"cut": LayerAction(narrow=narrow), "masked": LayerAction(gates=gates)}
+    actions = {"cut": LayerAction(narrow=weights), "masked": LayerAction(gates=gates)}
 
     def layer_under(action: LayerAction) -> Layer:
         return lambda hidden, rotary: quantized.forward(
             hidden, action.gates, action=action, position_embeddings=rotary, attention_mask=None
         )
 
-    cut_bytes = sum(cut.weight.nbytes for cut in cuts.values())
+    products = (weights.qkv, weights.output, weights.gate_up, weights.down)
+    cut_bytes = sum(product.weight.nbytes for product in products if product is not None)
     return {name: layer_under(work) for name, work in actions.items()}, seconds, cut_bytes
 
 

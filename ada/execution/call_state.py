@@ -14,13 +14,17 @@ import torch
 from torch import nn
 
 from ada.execution.late_tokens import JoinedLateTokens, LateTokens
-from ada.execution.narrow_layers import NarrowCache, can_cut
+from ada.execution.layer_weights import LayerWeights, can_cut
+from ada.execution.narrow_cache import NarrowCache
+from ada.execution.narrow_layers import narrow_layer
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 
+Score = Callable[[torch.Tensor | None], torch.Tensor | None]
+"""The latency token's state as it enters layer P (B, D), or None without one -> the scheduler's scores, or None."""
+
 MakeGates = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
-"""The latency token's state as it enters layer P (B, D), or None without one, and the tunable units granted (B,) ->
-gates (B, N, 2, A)."""
+"""The scheduler's scores, or None without one, and the tunable units granted (B,) -> gates (B, N, 2, A)."""
 
 
 class LayerWatch(Protocol):
@@ -32,11 +36,20 @@ class LayerWatch(Protocol):
 
 @dataclass(frozen=True)
 class LayerAction:
-    """What one layer does: run dense (all None), skip, run a narrow layer, or scale by gates (B, 2, A)."""
+    """What one layer does: run dense (all None), skip, run with narrow weights, or scale by gates (B, 2, A)."""
 
     skip: bool = False
-    narrow: Any = None
+    narrow: LayerWeights | None = None
     gates: torch.Tensor | None = None
+    _modules: list[Any] = field(default_factory=list, compare=False)
+
+    def module(self, layer: Any) -> Any:
+        """Return the module that runs in place of ``layer``, made once."""
+        if self.narrow is None:
+            return layer
+        if not self._modules:
+            self._modules.append(narrow_layer(layer, self.narrow))
+        return self._modules[0]
 
 
 RUN_DENSE, SKIP = LayerAction(), LayerAction(skip=True)
@@ -48,8 +61,9 @@ class Execution:
 
     granted: (rows,) tunable units. make_gates: the planner. token_position: (rows,), the latency tokens' column; None
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
-    on_plan_due: called with the hidden states (B, T, D) as the plan is due; returns what is granted by then.
-    late_tokens: the image tokens that later layers read, where those are fewer. watch: sees what enters each layer.
+    on_plan_due: called as the plan is due, with what was computed last: the scores, or without any the hidden states
+    (B, T, D); returns what is granted by then. late_tokens: the image tokens that later layers read, where those are
+    fewer. score: the scheduler. watch: sees what enters each layer.
     """
 
     units: Units
@@ -60,6 +74,7 @@ class Execution:
     train: bool = False
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
     late_tokens: LateTokens | JoinedLateTokens | None = None
+    score: Score | None = None
     watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
@@ -67,17 +82,43 @@ class Execution:
 
     def action(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
         """Return what ``layer`` does with ``hidden`` (B, T, D); the plan is made when layer P first asks."""
-        index = layer.self_attn.layer_idx
-        tunable = index - self.units.num_prefix_layers
+        tunable = layer.self_attn.layer_idx - self.units.num_prefix_layers
         if tunable < 0:
             return RUN_DENSE
         if self.gates is None:
-            self._make_plan(hidden)
+            self.make_plan(self._latency_states(hidden), hidden)
         if self.train:
             return LayerAction(gates=self.gates[:, tunable])  # type: ignore[index]
+        return self._per_beam(self.action_of(layer), hidden.shape[0])
+
+    def action_of(self, layer: Any) -> LayerAction:
+        """Return what a tunable layer does at inference, with a gate a row; the plan has been made."""
+        index = layer.self_attn.layer_idx
         if index not in self._actions:
             self._actions[index] = self._action_of(index, layer)
-        return self._per_beam(self._actions[index], hidden.shape[0])
+        return self._actions[index]
+
+    def action_at(self, index: int) -> LayerAction:
+        """Return what the tunable layer ``index`` has done."""
+        return self._actions[index]
+
+    def make_plan(self, state: torch.Tensor | None, hidden: torch.Tensor) -> None:
+        """Make the plan. state: the latency tokens' (rows, D), as they enter layer P, None without them; hidden: all
+        that enters it (B, T, D).
+        """
+        scores = None if self.score is None else self.score(state)
+        if self.on_plan_due is not None:
+            self.granted = self.on_plan_due(hidden if scores is None else scores)
+        gates = self.make_gates(scores, self.granted)
+        if not self.train:
+            self.plans = plans_of(gates, self.units)
+        self.gates = gates.to(hidden.device, non_blocking=True)  # the host has made them, and waits for nothing
+
+    @property
+    def own_late_tokens(self) -> LateTokens | None:
+        """What later layers read of the prompts of this call."""
+        assert not isinstance(self.late_tokens, JoinedLateTokens)  # of rows that were read by other calls
+        return self.late_tokens
 
     @property
     def masked_layers(self) -> frozenset[int]:
@@ -90,17 +131,12 @@ class Execution:
             return [ExecutionPlan.full(self.units.num_layers, self.units.num_switches)] * rows
         return self.plans
 
-    def _make_plan(self, hidden: torch.Tensor) -> None:
-        state = None
-        if self.token_position is not None:
-            beams = hidden.shape[0] // len(self.token_position)
-            rows = torch.arange(len(self.token_position), device=hidden.device)
-            state = hidden[rows * beams, self.token_position.to(hidden.device)]
-        if self.on_plan_due is not None:
-            self.granted = self.on_plan_due(hidden)
-        self.gates = self.make_gates(state, self.granted)
-        if not self.train:
-            self.plans = plans_of(self.gates, self.units)
+    def _latency_states(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        if self.token_position is None:
+            return None
+        beams = hidden.shape[0] // len(self.token_position)
+        rows = torch.arange(len(self.token_position), device=hidden.device)
+        return hidden[rows * beams, self.token_position.to(hidden.device)]
 
     def _action_of(self, index: int, layer: nn.Module) -> LayerAction:
         """One action for every row where their plans agree on this layer; gates per row where not."""
@@ -112,7 +148,9 @@ class Execution:
             if first.is_empty:
                 return SKIP
             if self.narrow_cache is not None and can_cut(layer):
-                return LayerAction(narrow=self.narrow_cache.get(index, layer, first, self.units.num_switches))
+                weights = self.narrow_cache.get(index, layer, first, self.units.num_switches)
+                if weights is not None:
+                    return LayerAction(narrow=weights)
         tunable = index - self.units.num_prefix_layers
         return LayerAction(gates=self.gates[:, tunable].detach())  # type: ignore[index]
 

@@ -53,17 +53,25 @@ class LateTokens:
 
     def run(self, layer: Any, run: RunLayer, hidden: torch.Tensor, keywords: dict[str, Any]) -> torch.Tensor:
         """Call ``run`` for ``layer`` with what it reads of ``hidden`` (B, T, D); return hidden states of that shape."""
-        index = layer.self_attn.layer_idx
-        if self._scores is None and self.stays is None and index == self.selector.reads:
-            self._scores = self.selector.scores(layer, hidden, keywords)
-        if index < self.first_layer:
+        self.see(layer, hidden, keywords)
+        if layer.self_attn.layer_idx < self.first_layer:
             return run(hidden, **keywords)
+        stays = self.choose(hidden)
+        if hidden.shape[1] == stays.shape[1]:
+            return self._run_prompt(layer, run, hidden, keywords)
+        return run(hidden, **{**keywords, "attention_mask": self._step_mask(layer, hidden, keywords)})
+
+    def see(self, layer: Any, hidden: torch.Tensor, keywords: Mapping[str, Any]) -> None:
+        """Score the columns of ``hidden`` (B, T, D) where it enters the layer that the scores are of."""
+        if self._scores is None and self.stays is None and layer.self_attn.layer_idx == self.selector.reads:
+            self._scores = self.selector.scores(layer, hidden, keywords)
+
+    def choose(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the columns (B, T) that stay of ``hidden`` (B, T, D); chosen once."""
         if self.stays is None:
             self.stays = self._chosen(hidden)
             self._scores = None
-        if hidden.shape[1] == self.stays.shape[1]:
-            return self._run_prompt(layer, run, hidden, keywords)
-        return run(hidden, **{**keywords, "attention_mask": self._step_mask(layer, hidden, keywords)})
+        return self.stays
 
     def _chosen(self, hidden: torch.Tensor) -> torch.Tensor:
         """Columns (B, T) that stay: text, and of each image the tokens of the highest scores."""
@@ -117,7 +125,7 @@ class JoinedLateTokens:
         mask, width = keywords.get("attention_mask"), keywords["past_key_values"].get_seq_length()
         step = self._steps.get(levels[-1])
         if step is None or step[0] is not mask or step[1] != width:
-            stays = self._stays[levels[-1]].to(hidden.device)
+            stays = self._stays[levels[-1]] = self._stays[levels[-1]].to(hidden.device)  # moved in the first step
             step = self._steps[levels[-1]] = mask, width, masked_columns(layer, mask, stays, hidden, width)
         return run(hidden, **{**keywords, "attention_mask": step[2]})
 
@@ -134,27 +142,27 @@ def _joined_columns(rows: Sequence[LateTokens | None], lengths: Sequence[int], f
 
 @dataclass(frozen=True)
 class Slices:
-    """The columns that stay, as indices: (B, W), rows of fewer padded on the left where ``real`` (B, W) is False."""
+    """The columns that stay, as indices: (B, W), rows of fewer padded on the left where ``real`` (B, W) is False.
+
+    ragged: whether rows keep different numbers of columns.
+    """
 
     stays: torch.Tensor
     columns: torch.Tensor
     real: torch.Tensor
     targets: torch.Tensor  # (B, T): for each column that stays, where among the W it is
+    ragged: bool
 
     @classmethod
     def of(cls, stays: torch.Tensor) -> Slices:
         """Index the columns of ``stays`` (B, T), bool."""
         counts = stays.sum(dim=1, keepdim=True)
-        width = int(counts.max())
+        numbers = counts.flatten().tolist()  # one wait for a GPU, and none in the layers
+        width = max(numbers)
         order = stays.int().argsort(dim=1, stable=True)[:, -width:]  # those that stay come last, in their order
         real = torch.arange(width, device=stays.device)[None] >= width - counts
         targets = (stays.long().cumsum(dim=1) - 1 + width - counts).clamp(min=0)
-        return cls(stays, order, real, targets)
-
-    @property
-    def ragged(self) -> bool:
-        """Whether rows keep different numbers of columns."""
-        return not bool(self.real.all())
+        return cls(stays, order, real, targets, ragged=min(numbers) < width)
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
         """Return the columns (B, W, ...) of values (B or 1, T, ...)."""

@@ -14,7 +14,7 @@ import torch
 
 from ada.execution.call_state import Execution
 from ada.execution.late_tokens import JoinedLateTokens
-from ada.execution.narrow_layers import can_cut
+from ada.execution.layer_weights import can_cut
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.plan_maker import MadePlan

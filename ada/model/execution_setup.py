@@ -9,8 +9,9 @@ import torch
 
 from ada.config import check_layer_kinds
 from ada.execution.call_state import Execution
+from ada.execution.layer_weights import projection_bytes
 from ada.execution.maskable_layer import install
-from ada.execution.narrow_layers import NarrowCache, projection_bytes
+from ada.execution.narrow_cache import NarrowCache
 from ada.model.reading import Reading
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
@@ -66,7 +67,7 @@ class SetsUpExecution:
         scheduler, position, token = self.scheduler, None, None
         if scheduler is not None:
             position = token_position(batch)
-            token = scheduler.encode(self.units.encoding(granted))
+            token = scheduler.encode(self.units.encoding(granted).to(batch.embeds.device, non_blocking=True))
             batch = insert(batch, token.to(batch.embeds), position)
         if train:
             noise = on_device(noise or Draws.at_random().gumbel(len(granted)), batch.embeds.device)
@@ -80,4 +81,7 @@ class SetsUpExecution:
         )
         cache = self.narrow_cache if narrow else None
         late = None if reading is None else reading.late_tokens(self, batch, position)
-        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due, late)
+        execution = Execution(
+            self.units, granted, make_gates, position, cache, train, on_plan_due, late, make_gates.score
+        )
+        return batch, execution

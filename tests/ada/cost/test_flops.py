@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from ada.cost.flops import decoder_flops, prefill_flops
 from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
-from ada.execution.narrow_layers import NarrowCache
+from ada.execution.narrow_cache import NarrowCache
 from ada.image_tokens.selectors import SELECTORS
 from ada.model.budget_report import asked_alone
 from ada.scheduling.execution_plan import ExecutionPlan

@@ -40,7 +40,7 @@ def test_a_group_is_kept_or_dropped_with_all_its_query_heads(model, pixels) -> N
             if not 0 < kept < groups:
                 continue
             partial += 1
-            attention = execution.action(model.model.layers[index], begun.embeds).narrow.self_attn
+            attention = execution.action(layer := model.model.layers[index], begun.embeds).module(layer).self_attn
             shapes = [tuple(attention._modules[name].weight.shape) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
             query, key = kept * per_group * width, kept * width
             assert shapes == [(query, 64), (key, 64), (key, 64), (64, query)]

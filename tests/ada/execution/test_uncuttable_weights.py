@@ -10,7 +10,7 @@ from accelerate import cpu_offload
 from accelerate.hooks import attach_execution_device_hook
 from torch import nn
 
-from ada.execution.narrow_layers import can_cut
+from ada.execution.layer_weights import can_cut
 
 PROMPT = torch.tensor([[1, 17, -200, 60, 7]])
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -51,7 +51,7 @@ def test_no_plan_and_a_full_budget_are_bit_equal_to_plain_models(
         inputs_embeds=with_token, attention_mask=torch.ones(with_token.shape[:2]), eos_token_id=None, **settings
     )
     for budget in (1.0, None):
-        ours = model.generate(ids(), images=images, latency_budget=budget, **settings)
+        ours = model.generate(ids(), images=images, latency_budget=budget, engine="transformers", **settings)
         assert torch.equal(ours.sequences, reference.sequences)
         assert all(torch.equal(a, b) for a, b in zip(ours.logits, reference.logits, strict=True))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from fixtures.flop_counting import counted
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
@@ -150,9 +151,9 @@ def test_masked_and_narrow_agree_in_prefill_and_decode(make, close, family) -> N
 def test_operations_are_those_that_torch_counts(make, family, kind) -> None:
     model, prompt = make(family, kind, attention="eager"), torch.tensor([[1, 5, 9, 20, 31, 7, 8]])
     for budget in (0.4, 0.7, 1.0):
-        with FlopCounterMode(display=False) as counter:
-            out = model.generate(prompt, latency_budget=budget, max_new_tokens=1, return_dict_in_generate=True)
-        assert sum(out.report.prefill_flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-4)
+        settings = {"latency_budget": budget, "max_new_tokens": 1, "return_dict_in_generate": True}
+        flops, out = counted(functools.partial(model.generate, prompt, **settings))
+        assert sum(out.report.prefill_flops.values()) == pytest.approx(flops, rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])

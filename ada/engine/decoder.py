@@ -1,0 +1,133 @@
+"""Computes Llama-like decoder layers as plain functions of joined weights.
+
+A row of ``hidden`` (N, D) is one position: of one prompt in prefill, of one sequence each in a decode step. What
+differs, where keys and values go and which are attended to, is the caller's ``attend``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ada.execution.layer_weights import LayerWeights, Projection
+from ada.execution.narrow_cache import NarrowCache
+
+Rope = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and signed sines (N, 1, d) of the positions of N rows."""
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Queries (N, H, d), keys and values (N, K, d) of new positions, positions encoded -> attention's output (N, H, d)."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What of a dense layer counts for each row: heads (N, H, 1) and channels of the MLP (N, F), 0 or 1.
+
+    Biases of a block of which nothing counts are left out, as where the layer is not run.
+    """
+
+    heads: torch.Tensor
+    channels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model's decoder, as what its layers' functions read."""
+
+    model: Any
+    cache: NarrowCache
+
+    @property
+    def layers(self) -> Any:
+        """The model's decoder layers."""
+        return self.model.model.layers
+
+    @property
+    def head_dim(self) -> int:
+        """The channels ``d`` of a head."""
+        return int(self.layers[0].self_attn.head_dim)
+
+    @property
+    def kv_heads(self) -> int:
+        """The key-value heads of a dense layer."""
+        return int(self.model.config.num_key_value_heads)
+
+    @property
+    def group(self) -> int:
+        """The query heads of one key-value head."""
+        return int(self.model.config.num_attention_heads) // self.kv_heads
+
+    def dense(self, index: int) -> LayerWeights:
+        """Return the dense weights of a layer."""
+        return self.cache.dense(index, self.layers[index])
+
+    def run(
+        self,
+        index: int,
+        weights: LayerWeights,
+        hidden: torch.Tensor,
+        rope: Rope,
+        attend: Attend,
+        gates: Gates | None = None,
+    ) -> torch.Tensor:
+        """Run layer ``index`` with ``weights`` on ``hidden`` (N, D); gates: where rows need less than runs."""
+        layer = self.layers[index]
+        if weights.qkv is not None and weights.output is not None:
+            normed = rms_norm(hidden, layer.input_layernorm)
+            hidden = added(hidden, weights.output, *self._attention(weights, normed, rope, attend, gates))
+        if weights.gate_up is not None and weights.down is not None:
+            normed = rms_norm(hidden, layer.post_attention_layernorm)
+            gate, up = weights.gate_up(normed).chunk(2, dim=-1)
+            neurons = layer.mlp.act_fn(gate) * up
+            if gates is None:
+                return added(hidden, weights.down, neurons)
+            hidden = added(hidden, weights.down, neurons * gates.channels, gates.channels)
+        return hidden
+
+    def _attention(
+        self, weights: LayerWeights, normed: torch.Tensor, rope: Rope, attend: Attend, gates: Gates | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the attention's output reads (N, H d), and the gates of its heads."""
+        states = weights.qkv(normed).view(len(normed), -1, self.head_dim)  # type: ignore[misc]
+        keys = states.shape[1] // (self.group + 2)
+        turned = rotated(states[:, :-keys], rope)
+        mixed = attend(turned[:, :-keys], turned[:, -keys:], states[:, -keys:])
+        if gates is None:
+            return mixed.reshape(len(normed), -1), None
+        return (mixed * gates.heads).reshape(len(normed), -1), gates.heads
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, vocabulary), float32, of what leaves the last layer, (N, D)."""
+        normed = rms_norm(hidden, self.model.model.norm)
+        logits: torch.Tensor = self.model.lm_head(normed)
+        return logits.float()
+
+
+def rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
+    """Normalise ``hidden`` (N, D) by its root mean square (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def rotated(states: torch.Tensor, rope: Rope) -> torch.Tensor:
+    """Encode positions into states (N, H, d): rotary, halves paired as in Llama (Su et al. 2021, arXiv 2104.09864)."""
+    cosines, signed_sines = rope
+    return torch.addcmul(states * cosines, states.roll(states.shape[-1] // 2, -1), signed_sines)
+
+
+def added(
+    hidden: torch.Tensor, projection: Projection, x: torch.Tensor, gates: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return ``hidden`` (N, D) plus a block's output: the projection of ``x`` (N, in).
+
+    gates: (N, ...) of the block; where all of a row's are 0 it adds nothing, not even its bias.
+    """
+    if projection.bias is None:
+        return torch.addmm(hidden, x, projection.weight.t())
+    if gates is None:
+        return hidden + projection(x)
+    runs = gates.flatten(1).any(dim=1, keepdim=True)
+    return hidden + projection(x) * runs

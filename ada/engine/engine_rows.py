@@ -1,0 +1,71 @@
+"""Keeps rows in slots and decodes them: a row joins by being read into the next slot, and leaves whenever it likes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from ada.engine.batch_prefill import adopt
+from ada.engine.decoder import Decoder
+from ada.engine.kv_slots import KVSlots
+from ada.engine.prefill import prefill
+from ada.engine.rotary import RotaryTable
+from ada.engine.row import Row
+from ada.engine.step import DecodeStep
+from ada.execution.call_state import Execution
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+
+class EngineRows:
+    """The running rows of one model, of up to ``slots`` sequences."""
+
+    def __init__(self, model: Any, slots: int, like: torch.Tensor) -> None:
+        self.decoder = Decoder(model, model.narrow_cache)
+        self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, like)
+        self.table = RotaryTable(model.model.rotary_emb, like)
+        self.rows: list[Row] = []
+        self._step: DecodeStep | None = None  # of these rows, until one joins or leaves
+
+    def read(self, batch: EmbeddedBatch, execution: Execution) -> torch.Tensor:
+        """Read prompts, padded on the left, into the next slots; return the logits (B, vocabulary) that follow.
+
+        A prompt alone runs here; several are read by the model's own forward, whose cache is taken over.
+        """
+        self._step = None
+        slot = len(self.rows)
+        if len(batch.embeds) == 1 and batch.attention_mask is None:
+            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution)
+            self.rows.append(row)
+            return logits
+        batch, cache = _with_positions(batch), DynamicCache()
+        outputs = self.decoder.model(
+            **batch.inputs(), past_key_values=cache, use_cache=True, execution=execution, logits_to_keep=1
+        )
+        self.rows += adopt(self.slots, slot, cache, batch, execution)
+        read: torch.Tensor = outputs.logits[:, -1]
+        return read.float()
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Decode ``tokens`` (R,), the rows' last ones; return the logits (R, vocabulary), float32, of the next ones."""
+        if self._step is None:
+            self._step = DecodeStep(self.decoder, self.slots, self.table, self.rows)
+        return self._step(tokens)
+
+    def remove(self, row: Row) -> None:
+        """Free a row's slot; the last row takes it."""
+        self._step = None
+        last = self.rows.pop()
+        if last is not row:
+            self.slots.move(last.slot, row.slot)
+            last.slot = row.slot
+            self.rows[row.slot] = last
+
+
+def _with_positions(batch: EmbeddedBatch) -> EmbeddedBatch:
+    """Number the positions of padded rows from their own first one on."""
+    if batch.position_ids is not None or batch.attention_mask is None:
+        return batch
+    return replace(batch, position_ids=(batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0))

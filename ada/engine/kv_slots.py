@@ -1,0 +1,46 @@
+"""Holds the keys and values of running sequences in static memory: one slot each, which a sequence joins by writing."""
+
+from __future__ import annotations
+
+import torch
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+STEP = 256  # columns that capacity is a multiple of
+
+
+class KVSlots:
+    """Keys and values of each layer, (slots, heads, capacity, d).
+
+    The i-th head that a row keeps of a layer stands at index i there, so that a narrow row's heads are the first ones,
+    whatever its plan. Its columns are the first ones, too, without padding.
+    """
+
+    def __init__(self, num_layers: int, slots: int, heads: int, head_dim: int, like: torch.Tensor) -> None:
+        self.heads, self.head_dim, self.slots, self.capacity = heads, head_dim, slots, 0
+        empty = like.new_zeros(slots, heads, 0, head_dim)
+        self.layers: list[Pair] = [(empty, empty)] * num_layers
+
+    def reach(self, columns: int) -> None:
+        """Hold at least so many columns; what is there stays."""
+        if columns <= self.capacity:
+            return
+        capacity = max(2 * self.capacity, STEP * -(-columns // STEP))
+        self.layers = [(self._grown(keys, capacity), self._grown(values, capacity)) for keys, values in self.layers]
+        self.capacity = capacity
+
+    def _grown(self, old: torch.Tensor, capacity: int) -> torch.Tensor:
+        # Zeros: a masked column must be finite.
+        new = old.new_zeros(self.slots, self.heads, capacity, self.head_dim)
+        new[:, :, : old.shape[2]] = old
+        return new
+
+    def write_prompt(self, layer: int, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write the columns of a prompt: keys and values (T, K, d) of the K heads that its row keeps."""
+        for cache, states in zip(self.layers[layer], (keys, values), strict=True):
+            cache[slot, : states.shape[1], : len(states)] = states.transpose(0, 1)
+
+    def move(self, source: int, target: int) -> None:
+        """Move a row into another slot."""
+        for keys, values in self.layers:
+            keys[target], values[target] = keys[source], values[source]

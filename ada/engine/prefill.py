@@ -1,0 +1,103 @@
+"""Reads one prompt into a slot: prefix layers, plan, and what the plan leaves of the other layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ada.engine.decoder import Attend, Decoder, Gates, Rope
+from ada.engine.kv_slots import KVSlots
+from ada.engine.rotary import RotaryTable
+from ada.engine.row import Row
+from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
+from ada.execution.maskable_layer import channel_gates
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+
+def prefill(
+    decoder: Decoder, slots: KVSlots, slot: int, table: RotaryTable, batch: EmbeddedBatch, execution: Execution
+) -> tuple[Row, torch.Tensor]:
+    """Read a prompt of one row, without padding; return its row and the logits (1, vocabulary) of its next token."""
+    hidden, positions = batch.embeds[0], _positions(batch)
+    position = int(positions[-1]) + 1
+    slots.reach(batch.width + 1)
+    run = _PromptRun(decoder, slots, slot, execution, table.at(positions, position))
+    for index in range(len(decoder.layers)):
+        hidden = run.layer(index, hidden)
+    plan = execution.finish(1)[0]
+    return Row(slot, plan, run.actions, position, run.columns), decoder.logits(hidden[-1:])
+
+
+def _positions(batch: EmbeddedBatch) -> torch.Tensor:
+    if batch.position_ids is not None:
+        return batch.position_ids[0]
+    return torch.arange(batch.width, device=batch.embeds.device)
+
+
+class _PromptRun:
+    """One prompt on its way through the layers; late: whether image tokens have been left out."""
+
+    def __init__(self, decoder: Decoder, slots: KVSlots, slot: int, execution: Execution, rope: Rope) -> None:
+        self.decoder, self.slots, self.slot, self.execution, self.rope = decoder, slots, slot, execution, rope
+        self.actions: list[LayerAction] = []
+        self.columns: list[int] = []
+        position = execution.token_position
+        self.token = None if position is None else int(position[0])  # the latency token's column
+
+    def layer(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Run a layer on what enters it, (T, D); return as many positions as it has read."""
+        execution, decoder, layer = self.execution, self.decoder, self.decoder.layers[index]
+        if index >= execution.units.num_prefix_layers and execution.gates is None:
+            execution.make_plan(None if self.token is None else hidden[None, self.token], hidden[None])
+        action = RUN_DENSE if index < execution.units.num_prefix_layers else execution.action_of(layer)
+        hidden = self._read(index, hidden)
+        self.actions.append(action)
+        self.columns.append(len(hidden))
+        if action.skip:
+            return hidden
+        gates = None if action.gates is None else gates_of(decoder, index, action.gates)
+        weights = action.narrow or decoder.dense(index)
+        return decoder.run(index, weights, hidden, self.rope, self._attend(index), gates)
+
+    def _read(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Leave out what this layer and those after it do not read."""
+        late = self.execution.own_late_tokens
+        if late is None:
+            return hidden
+        layer = self.decoder.layers[index]
+        late.see(layer, hidden[None], {"attention_mask": None, "position_embeddings": _unsigned(self.rope)})
+        if index != late.first_layer:
+            return hidden
+        stays = late.choose(hidden[None])[0]
+        self.rope = self.rope[0][stays], self.rope[1][stays]
+        if self.token is not None:
+            self.token = int(stays[: self.token].sum())
+        return hidden[stays]
+
+    def _attend(self, index: int) -> Attend:
+        scale, grouped = self.decoder.layers[index].self_attn.scaling, self.decoder.group > 1
+
+        def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            self.slots.write_prompt(index, self.slot, keys, values)
+            q, k, v = (states.transpose(0, 1)[None] for states in (queries, keys, values))
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+            return mixed[0].transpose(0, 1)
+
+        return attend
+
+
+def gates_of(decoder: Decoder, index: int, gates: torch.Tensor) -> Gates:
+    """Spread gates (N, 2, A) of a layer over its query heads and its MLP's channels."""
+    weights = decoder.dense(index)
+    like: Any = weights.down.weight  # type: ignore[union-attr]
+    heads, groups = gates.to(like).unbind(1)
+    return Gates(heads.repeat_interleave(decoder.group, dim=1)[..., None], channel_gates(groups, like.shape[1]))
+
+
+def _unsigned(rope: Rope) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (1, T, d), as transformers hands them to a layer."""
+    cosines, signed = (part.transpose(0, 1) for part in rope)
+    first, second = signed.chunk(2, dim=-1)
+    return cosines, torch.cat([-first, second], dim=-1)

@@ -1,0 +1,148 @@
+"""Decodes one token of each of several rows: cut where their plans agree on a layer, dense under gates where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ada.engine.decoder import Attend, Decoder, Gates, Rope
+from ada.engine.kv_slots import KVSlots
+from ada.engine.prefill import gates_of
+from ada.engine.rotary import RotaryTable
+from ada.engine.row import Row
+from ada.execution.layer_weights import LayerWeights
+
+
+@dataclass(frozen=True)
+class StepLayer:
+    """What a step runs of one layer, for all rows alike.
+
+    heads: key-value heads that it reads of the slots, the first ones. order: (R, K), the key-value head that stands at
+    each index of a row's slot, where rows differ; None where it is the weights' own order. level: which of the step's
+    column counts are this layer's.
+    """
+
+    index: int
+    weights: LayerWeights
+    heads: int
+    level: int
+    gates: Gates | None = None
+    order: torch.Tensor | None = None
+
+
+@dataclass
+class Level:
+    """The columns of layers that read the same of each row: counts, and which of them a step attends to.
+
+    counts: (R,), filled before the step; mask: (R, 1, 1, columns), None where every row attends to all.
+    """
+
+    counts: list[int]
+    columns: torch.Tensor
+    mask: torch.Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """The columns that a step attends to, its own included."""
+        return max(self.counts) + 1
+
+
+class DecodeStep:
+    """Steps of the rows that stand in the first slots, in their order, as long as none joins or leaves."""
+
+    def __init__(self, decoder: Decoder, slots: KVSlots, table: RotaryTable, rows: Sequence[Row]) -> None:
+        self.decoder, self.slots, self.table, self.rows = decoder, slots, table, list(rows)
+        self.device = slots.layers[0][0].device
+        self._indices = torch.arange(len(rows), device=self.device)
+        counts = [tuple(row.columns[index] for row in rows) for index in range(len(decoder.layers))]
+        distinct = list(dict.fromkeys(counts))
+        self.levels = [Level([*own], torch.empty(0)) for own in distinct]
+        self.layers = [
+            layer for index, own in enumerate(counts) if (layer := self._layer(index, distinct.index(own))) is not None
+        ]
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the logits (R, vocabulary), float32, of what follows ``tokens`` (R,)."""
+        self.slots.reach(max(level.width for level in self.levels))
+        positions = torch.tensor([row.position for row in self.rows], device=self.device)
+        rope = self.table.at(positions, max(row.position for row in self.rows) + 1)
+        for level in self.levels:
+            self._look(level)
+        hidden = self.decoder.model.get_input_embeddings()(tokens)
+        for layer in self.layers:
+            hidden = self._run(layer, hidden, rope)
+        for row in self.rows:
+            row.advance()
+        for level in self.levels:
+            level.counts = [count + 1 for count in level.counts]
+        return self.decoder.logits(hidden)
+
+    def _layer(self, index: int, level: int) -> StepLayer | None:
+        """What runs of a layer; None where nothing does."""
+        rows, decoder = self.rows, self.decoder
+        actions, held = [row.actions[index] for row in rows], [row.held_heads(index) for row in rows]
+        plans = {row.plan.layers[index] for row in rows}
+        if all(action.skip for action in actions):
+            return None
+        if len(plans) == len(set(held)) == 1 and actions[0].gates is None:
+            weights = actions[0].narrow or decoder.dense(index)
+            return StepLayer(index, weights, len(held[0]), level)
+        prefix = decoder.model.units.num_prefix_layers
+        gates = torch.stack([row.plan.gates()[index] for row in rows]).to(self.device) if index >= prefix else None
+        spread = None if gates is None else gates_of(decoder, index, gates)
+        return StepLayer(index, decoder.dense(index), decoder.kv_heads, level, spread, self._order(held))
+
+    def _order(self, held: Sequence[tuple[int, ...]]) -> torch.Tensor | None:
+        """Heads by index of a slot: those that a row holds, then the others, which no gate lets through."""
+        every = tuple(range(self.decoder.kv_heads))
+        orders = [(*own, *(head for head in every if head not in own)) for own in held]
+        return None if set(orders) == {every} else torch.tensor(orders, device=self.device)
+
+    def _look(self, level: Level) -> None:
+        """Set which columns this step writes and attends to."""
+        level.columns = torch.tensor(level.counts, device=self.device)
+        if len(set(level.counts)) > 1:
+            columns = torch.arange(level.width, device=self.device)
+            level.mask = (columns <= level.columns[:, None])[:, None, None]
+
+    def _run(self, layer: StepLayer, hidden: torch.Tensor, rope: Rope) -> torch.Tensor:
+        return self.decoder.run(layer.index, layer.weights, hidden, rope, self._attend(layer), layer.gates)
+
+    def _attend(self, layer: StepLayer) -> Attend:
+        level, order, group = self.levels[layer.level], layer.order, self.decoder.group
+        scale = self.decoder.layers[layer.index].self_attn.scaling
+        cached = [states[: len(self.rows), : layer.heads] for states in self.slots.layers[layer.index]]
+
+        def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            queries = queries.view(
+                len(queries), -1, group, queries.shape[2]
+            )  # a key-value head's queries attend as one
+            if order is not None:
+                queries, keys, values = (_by_index(states, order) for states in (queries, keys, values))
+            for cache, states in zip(cached, (keys, values), strict=True):
+                self._write(cache, states, level)
+            all_keys, all_values = (cache[:, :, : level.width] for cache in cached)
+            mixed = functional.scaled_dot_product_attention(
+                queries, all_keys, all_values, attn_mask=level.mask, scale=scale
+            )
+            if order is not None:
+                mixed = _by_index(mixed, order.argsort(dim=1))
+            return mixed.flatten(1, 2)
+
+        return attend
+
+    def _write(self, cache: torch.Tensor, states: torch.Tensor, level: Level) -> None:
+        """Write states (R, K, d) into each row's next column of ``cache`` (R, K, capacity, d)."""
+        if level.mask is None:
+            cache[:, :, level.counts[0]] = states
+        else:
+            cache[self._indices, :, level.columns] = states
+
+
+def _by_index(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """States (R, K, ...) with the heads of each row in the order of ``index`` (R, K)."""
+    index = index.view(*index.shape, *[1] * (states.dim() - 2))
+    return states.gather(1, index.expand_as(states))
