@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ada.execution.layer_weights import projections
+
 MIN_CAPABILITY = (8, 0)  # the first GPUs that multiply bfloat16
-STATIC_ROTATIONS = ("default", "linear", "llama3", "yarn")
 
 
 def reason_against(device: torch.device) -> str | None:
@@ -32,36 +33,15 @@ def reason_against(device: torch.device) -> str | None:
 
 
 def reason_against_decoder(model: Any) -> str | None:
-    """Return why the gated kernels cannot run a decoder's layers, None where they can.
+    """Return what of a decoder that the engine decodes otherwise speaks against the kernels; None where nothing does.
 
-    model: a causal language model of Llama's layout, with ``config``, ``model.layers`` and ``model.rotary_emb``.
+    model: a causal language model of Llama's layout, with ``config`` and ``model.layers``.
     """
-    config, decoder = model.config, model.model
-    rope_type = getattr(decoder.rotary_emb, "rope_type", "default")
-    if rope_type not in STATIC_ROTATIONS:
-        return f"rotations of type {rope_type!r} change with a prompt's length"
-    if config.hidden_act != "silu":
-        return f"the MLP's activation is {config.hidden_act!r}; the kernels compute 'silu'"
-    if _has_windows(config):
-        return "some layers attend to a sliding window"
-    if any(hasattr(layer.self_attn, "q_norm") for layer in decoder.layers):
-        return "queries and keys are normalised"
-    if not all(_can_read(linear) for layer in decoder.layers for linear in _projections(layer)):
-        return "some weights are quantised in blocks, adapted (LoRA) or offloaded"
+    if model.config.hidden_act != "silu":
+        return f"the MLP's activation is {model.config.hidden_act!r}; the kernels compute 'silu'"
+    if not all(_can_read(linear) for layer in model.model.layers for linear in projections(layer)):
+        return "some weights are neither floats nor 8-bit integers with a scale for each output channel"
     return None
-
-
-def _has_windows(config: Any) -> bool:
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return getattr(config, "sliding_window", None) is not None
-    return any(kind != "full_attention" for kind in kinds)
-
-
-def _projections(layer: Any) -> list[Any]:
-    attention, mlp = layer.self_attn, layer.mlp
-    joined = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    return [*joined, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def _can_read(linear: Any) -> bool:

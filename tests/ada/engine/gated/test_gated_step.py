@@ -40,7 +40,7 @@ def test_all_checks_pass_under_the_interpreter(root: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(CASES) + 6} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
+    assert f"{len(CASES) + 7} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
 
 
 @pytest.fixture(params=[*["cpu"][: int(INTERPRETED)], pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -85,3 +85,12 @@ def test_slots_that_hold_all_heads_are_read_by_the_plan(device, tiling) -> None:
 @pytest.mark.parametrize(("dtype", "rows"), [(FLOAT, 1), (BRAIN, 2)])
 def test_bytes_with_scales_are_their_products(device, tiling, dtype, rows) -> None:
     gated_checks.check_bytes(device, dtype, rows, tiling)
+
+
+def test_rows_go_on_as_in_the_engines_torch_step(device, make_llava, pixels) -> None:
+    model = make_llava("H", heads=8, key_value_heads=4, head_dim=8).to(device)
+    prompt = torch.tensor([[1, -200, 60, 7, 9]], device=device)
+    alone = model.embed(prompt, images=pixels[:1].to(device))
+    batch = model.embed(torch.cat([prompt, prompt.flip(1)]), images=pixels[:2].to(device))
+    tiling = gated_checks.small_tiling(64, 64) if device == "cpu" else None
+    gated_checks.check_engine(device, model, [(alone, [0.6]), (alone, [0.85]), (batch, [0.6, 0.8])], tiling)
