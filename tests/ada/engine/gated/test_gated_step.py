@@ -28,6 +28,8 @@ CASES = {
     "float16-groups-of-344": {"dtype": HALF, "rows": 1, "neurons": 688, "kv_heads": 2},
     "qwen2-7-queries-a-key": {"dtype": FLOAT, "rows": 2, "family": "qwen2", "heads": 14, "kv_heads": 2, "hidden": 112},
     "qwen2-1-row": {"dtype": FLOAT, "rows": 1, "family": "qwen2", "heads": 4, "kv_heads": 2},
+    "columns-in-shares": {"dtype": FLOAT, "rows": 2, "shortest": 36},
+    "columns-in-shares-1-row": {"dtype": FLOAT, "rows": 1, "shortest": 38},
     "biases-everywhere": {"dtype": FLOAT, "rows": 3, "bias": True},
     "biases-everywhere-1-row": {"dtype": FLOAT, "rows": 1, "bias": True},
 }
@@ -40,7 +42,7 @@ def test_all_checks_pass_under_the_interpreter(root: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(CASES) + 10} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
+    assert f"{len(CASES) + 11} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
 
 
 @pytest.fixture(params=[*["cpu"][: int(INTERPRETED)], pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -81,6 +83,10 @@ def test_layers_that_read_fewer_columns_attend_to_those(device, tiling) -> None:
 
 def test_rows_that_stay_do_not_notice_who_joins_or_leaves(device, tiling) -> None:
     gated_checks.check_join_and_leave(device, tiling)
+
+
+def test_slots_that_are_full_are_refused_and_may_grow(device, tiling) -> None:
+    gated_checks.check_growth(device, tiling)
 
 
 def test_slots_that_hold_all_heads_are_read_by_the_plan(device, tiling) -> None:
