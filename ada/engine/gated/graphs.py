@@ -23,6 +23,10 @@ class StepGraphs:
 
     def record(self, rows: int) -> None:
         """Record the step for ``rows``. It runs a few times first, so nothing may be on in it."""
+        with torch.cuda.device(self._device):  # Triton launches on the current device
+            self._graphs[rows] = self._recorded(rows)
+
+    def _recorded(self, rows: int) -> torch.cuda.CUDAGraph:
         stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
@@ -33,7 +37,7 @@ class StepGraphs:
         # Other threads may use the device meanwhile, as an image encoder does.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._step(rows)
-        self._graphs[rows] = graph
+        return graph
 
     def run(self, rows: int) -> None:
         """Run the step for ``rows``: on CUDA by one launch."""

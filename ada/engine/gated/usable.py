@@ -14,7 +14,7 @@ from ada.execution.layer_weights import projections
 MIN_CAPABILITY = (8, 0)  # the first GPUs that multiply bfloat16
 
 
-def reason_against(device: torch.device) -> str | None:
+def reason_against_device(device: torch.device) -> str | None:
     """Return why the gated kernels cannot run on ``device``, None where they can.
 
     On a CPU they run under Triton's interpreter, which is slow and for tests: where ``TRITON_INTERPRET=1`` was set

@@ -12,7 +12,7 @@ from fixtures.gated_checks import ByteLinear
 from fixtures.masked_decoder import make_decoder
 
 from ada.engine.gated import usable
-from ada.engine.gated.usable import reason_against, reason_against_decoder
+from ada.engine.gated.usable import reason_against_decoder, reason_against_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -26,15 +26,15 @@ def _triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_triton_is_the_reason(monkeypatch) -> None:
     monkeypatch.setattr(usable.importlib.util, "find_spec", lambda name: None)
-    assert reason_against(CUDA) == "Triton is not installed"
+    assert reason_against_device(CUDA) == "Triton is not installed"
 
 
 @pytest.mark.usefixtures("_triton")
 def test_cpu_needs_the_interpreter(monkeypatch) -> None:
-    assert "need a CUDA device" in reason_against(CPU)
+    assert "need a CUDA device" in reason_against_device(CPU)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert reason_against(CPU) is None
-    assert "need a CUDA device, not mps" in reason_against(torch.device("mps"))
+    assert reason_against_device(CPU) is None
+    assert "need a CUDA device, not mps" in reason_against_device(torch.device("mps"))
 
 
 @pytest.mark.usefixtures("_triton")
@@ -43,7 +43,7 @@ def test_cpu_needs_the_interpreter(monkeypatch) -> None:
 )
 def test_old_gpu_is_a_reason(monkeypatch, capability, reason) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    found = reason_against(CUDA)
+    found = reason_against_device(CUDA)
     assert found is None if reason is None else found.endswith(reason)
 
 
