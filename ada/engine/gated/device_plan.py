@@ -31,7 +31,7 @@ class LayerSwitches:
 class DevicePlan:
     """The plans of ``num_slots`` slots for layers of ``num_switches`` heads and as many neuron groups.
 
-    ``set``, ``clear`` and ``move`` change the host's copy; ``upload`` brings all changes to the device. The tensors
+    ``set`` and ``clear`` change the host's copy; ``upload`` brings all changes to the device. The tensors
     stay where they are, so that a captured graph reads the new plan. A slot without a plan runs nothing.
     """
 
@@ -75,17 +75,6 @@ class DevicePlan:
         self._kept_at[slot] = OFF
         self._on[slot] = self._used[slot] = 0
         self._changed = True
-
-    def move(self, source: int, target: int) -> None:
-        """Give ``target`` the plan of ``source``, which has none from then on."""
-        for part in (self._kept_at, self._on, self._used):
-            part[target] = part[source]
-        self.clear(source)
-
-    def used_slots(self) -> list[int]:
-        """Return the slots that have a plan, ascending."""
-        slots: list[int] = self._used.nonzero().flatten().tolist()
-        return slots
 
     def upload(self) -> None:
         """Copy what has changed to the device, in the order of its stream; the host does not wait."""

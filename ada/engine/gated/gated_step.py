@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,71 +12,58 @@ from ada.engine.gated.device_plan import DevicePlan
 from ada.engine.gated.gated_layer import GatedLayer, LayerCache
 from ada.engine.gated.graphs import StepGraphs
 from ada.engine.gated.residual_kernel import embed_kernel
+from ada.engine.gated.row_counts import RowCounts
 from ada.engine.gated.shapes import DecoderShapes
-from ada.engine.gated.slot_lengths import SlotLengths
 from ada.engine.gated.slots import KeyValueSlots, SlotRow
 from ada.engine.gated.tiling import Tiling, padded
 from ada.engine.gated.work_buffers import WorkBuffers
+
+MIN_POSITIONS = 1024
 
 
 class GatedStep:
     """A decode step on the weights of ``model`` where they are: nothing is copied, nothing kept on the model.
 
     model: a causal language model of Llama's layout that ``usable.reason_against_decoder`` has nothing against; slots:
-    the rows' keys and values; positions: how many positions a row may reach; tiling: block sizes.
+    the rows' keys and values; tiling: block sizes.
 
     On CUDA a step is one graph for each number of rows (1, 2, 4, ...), recorded when first needed or by ``prepare``,
-    and valid for every plan. Rows ``join``, ``leave`` and ``move`` between steps; none of these waits for the device.
+    and valid for every plan, until the slots grow.
     """
 
-    def __init__(self, model: Any, slots: KeyValueSlots, positions: int, tiling: Tiling | None = None) -> None:
+    def __init__(self, model: Any, slots: KeyValueSlots, tiling: Tiling | None = None) -> None:
         self._decoder, self._head, self._slots = model.model, model.lm_head, slots
         self._tiling, self._shapes = tiling or Tiling(), DecoderShapes.of(model.config)
         table = self._decoder.embed_tokens.weight.detach()
-        device = table.device
+        self._device = table.device
         self.max_rows = len(slots.layers[0][0])
-        self._plan = DevicePlan(self._shapes.layers, self.max_rows, self._shapes.kv_heads, device)
-        self._lengths = SlotLengths(self._shapes.layers, self.max_rows, positions, device)
+        self._plan = DevicePlan(self._shapes.layers, self.max_rows, self._shapes.kv_heads, self._device)
+        self._counts = RowCounts(self._shapes.layers, self.max_rows, self._device)
         self._work = WorkBuffers.make(self._shapes, self.max_rows, self._tiling, table)
-        self._tokens = torch.zeros(self.max_rows, dtype=torch.long, device=device)
-        self._logits = torch.zeros(self.max_rows, self._head.out_features, device=device)
-        self._rotations = rotations(self._decoder.rotary_emb, positions, device)
-        self._bind()
-
-    def join(self, row: SlotRow) -> None:
-        """Take a row that has been read into its slot, or one whose plan is another now."""
-        held = [row.held_heads(layer) for layer in range(self._shapes.layers)]
-        self._plan.set(row.slot, row.plan, held)
-        self._lengths.set(row.slot, row.columns, row.position)
-
-    def leave(self, slot: int) -> None:
-        """Forget the row in a slot."""
-        self._plan.clear(slot)
-
-    def move(self, source: int, target: int) -> None:
-        """Take the row in ``source`` to be in ``target``; who moves its keys and values is the caller."""
-        self._plan.move(source, target)
-        self._lengths.move(source, target)
+        self._tokens = torch.zeros(self.max_rows, dtype=torch.long, device=self._device)
+        self._logits = torch.zeros(self.max_rows, self._head.out_features, device=self._device)
+        self._rows: list[SlotRow | None] = [None] * self.max_rows  # as the device knows them
+        self._bind(MIN_POSITIONS)
 
     @torch.no_grad()
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+    def step(self, rows: Sequence[SlotRow], tokens: torch.Tensor) -> torch.Tensor:
         """Run the rows' last tokens (R,); return logits (R, vocabulary), float32, which the next step overwrites.
 
-        Each row's keys and values join its slot. The host does not wait. Raises ValueError where the rows are not in
-        slots 0 to R - 1, or one has no column or position left.
+        rows: what is in slots 0 to R - 1, in this order; between steps rows may join, leave and move as they like. Each
+        row's keys and values join its slot, and it advances. The host does not wait for the device.
         """
-        rows = len(tokens)
-        if self._plan.used_slots() != [*range(rows)]:
-            raise ValueError(f"{rows} tokens for slots {self._plan.used_slots()}; expected one a slot, from slot 0 on")
-        if self._bound is not self._slots.layers:
-            self._bind()
-        self._lengths.check(rows, self._capacity)
-        self.prepare(rows)
+        slots = [row.slot for row in rows]
+        if slots != [*range(len(tokens))]:
+            raise ValueError(f"{len(tokens)} tokens for rows in slots {slots}; expected a row a token, from slot 0 on")
+        self._reach(max(max(row.columns) for row in rows) + 1, max(row.position for row in rows) + 1)
+        self._join(rows)
+        self.prepare(len(rows))
         self._plan.upload()
-        self._tokens[:rows].copy_(tokens, non_blocking=True)
-        self._graphs.run(self._padded(rows))
-        self._lengths.count()
-        return self._logits[:rows]
+        self._tokens[: len(rows)].copy_(tokens, non_blocking=True)
+        self._graphs.run(self._padded(len(rows)))
+        for row in rows:
+            row.advance()
+        return self._logits[: len(rows)]
 
     @torch.no_grad()
     def prepare(self, rows: int) -> None:
@@ -84,22 +72,41 @@ class GatedStep:
             self._plan.pause()
             self._graphs.record(self._padded(rows))
 
-    def _bind(self) -> None:
-        """Point the layers to the slots' memory; graphs of other memory are dropped."""
+    def _reach(self, columns: int, positions: int) -> None:
+        """Hold so many columns and positions."""
+        self._slots.reach(columns)
+        if self._bound is not self._slots.layers or positions > len(self._cosines):
+            self._bind(max(positions, len(self._cosines)))
+
+    def _join(self, rows: Sequence[SlotRow]) -> None:
+        """Bring the rows that are new in their slots to the device, and take away those that have left."""
+        for slot, known in enumerate(self._rows):
+            row = rows[slot] if slot < len(rows) else None
+            if row is known:
+                continue
+            if row is None:
+                self._plan.clear(slot)
+            else:
+                self._plan.set(slot, row.plan, [row.held_heads(layer) for layer in range(self._shapes.layers)])
+                self._counts.set(slot, row.columns, row.position)
+            self._rows[slot] = row
+
+    def _bind(self, positions: int) -> None:
+        """Point the layers to the slots' memory and to rotations of ``positions``; old graphs are dropped."""
         self._bound = self._slots.layers
-        self._capacity = self._bound[0][0].shape[2]
+        self._cosines, sines = rotations(self._decoder.rotary_emb, padded(positions, MIN_POSITIONS), self._device)
         self._layers = [
             GatedLayer(
                 layer,
                 self._shapes,
                 self._plan.layers[index],
-                LayerCache(*pair, self._lengths.columns[index], self._lengths.positions, *self._rotations),
+                LayerCache(*pair, self._counts.columns[index], self._counts.positions, self._cosines, sines),
                 self._work,
                 self._tiling,
             )
             for index, (layer, pair) in enumerate(zip(self._decoder.layers, self._bound, strict=True))
         ]
-        self._graphs = StepGraphs(self._run, self._tokens.device)
+        self._graphs = StepGraphs(self._run, self._device)
 
     def _padded(self, rows: int) -> int:
         """Return the number of rows that run for ``rows``; the slots of the others have no plan, so they do nothing."""
@@ -116,7 +123,7 @@ class GatedStep:
             layer.run(rows)
         normed = functional.rms_norm(work.x[:rows], (shapes.width,), self._decoder.norm.weight, shapes.eps)
         self._logits[:rows].copy_(functional.linear(normed, self._head.weight, self._head.bias))
-        self._lengths.advance(self._plan.used)
+        self._counts.advance(self._plan.used)
 
 
 def rotations(rotary: Any, positions: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Declares what the gated step reads of an engine's key-value slots, and of the rows in them."""
+"""Declares what the gated step uses of an engine's key-value slots, and of the rows in them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class KeyValueSlots(Protocol):
     @property
     def layers(self) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
         """Each layer's keys and values, (slots, A, capacity, d) each; another object where memory has grown."""
+
+    def reach(self, columns: int) -> None:
+        """Hold at least so many columns; what is there stays."""
 
 
 class SlotRow(Protocol):
@@ -39,3 +42,6 @@ class SlotRow(Protocol):
 
     def held_heads(self, layer: int) -> Sequence[int]:
         """Return the key-value heads that a layer's slot holds, in the order in which they stand there."""
+
+    def advance(self) -> None:
+        """Count a token that was decoded."""

@@ -33,13 +33,11 @@ def test_every_plan_replays_the_graph_of_its_number_of_rows(monkeypatch) -> None
     step, slots = start(model, rows[:1], num_slots=4)
     for row, want in zip(rows, wanted, strict=True):
         slots.fill(0, row)
-        step.join(row)
-        assert relative_error(step.step(row.tokens.to("cuda"))[0], want) < EXACT
+        assert relative_error(step.step([row], row.tokens.to("cuda"))[0], want) < EXACT
     assert len(recorded) == 1
     for slot, row in enumerate(rows[:3]):
         slots.fill(slot, row)
-        step.join(row)
-    logits = step.step(torch.cat([row.tokens for row in rows[:3]]).to("cuda"))
+    logits = step.step(rows[:3], torch.cat([row.tokens for row in rows[:3]]).to("cuda"))
     assert len(recorded) == 2
     assert max(map(relative_error, logits, wanted)) < EXACT
 
@@ -53,14 +51,12 @@ def test_joining_and_steps_do_not_wait_for_the_device() -> None:
     step, slots = start(model, rows[:2], num_slots=4)
     slots.fill(2, rows[2])
     tokens = torch.stack([row.tokens for row in rows]).to("cuda")
-    step.step(tokens[:2, 0])
+    step.step(rows[:2], tokens[:2, 0])
     step.prepare(3)
     torch.cuda.set_sync_debug_mode("error")
-    step.join(rows[2])
-    step.step(tokens[:, 1])
-    step.move(2, 0)
-    step.leave(2)
-    step.step(tokens[:2, 2])
+    step.step(rows, tokens[:, 1])
+    slots.move(rows[2], 0)
+    step.step([rows[2], rows[1]], tokens[1:, 2])
 
 
 @pytest.mark.usefixtures("_cuda")
@@ -70,6 +66,6 @@ def test_step_gives_the_same_bits_every_time() -> None:
     for row in rows:
         row.logits(model)
     tokens = torch.cat([row.tokens for row in rows]).to("cuda")
-    found = [start(model, rows)[0].step(tokens).clone() for _ in range(3)]
+    found = [start(model, rows)[0].step(rows, tokens).clone() for _ in range(3)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

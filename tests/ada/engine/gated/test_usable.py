@@ -93,7 +93,7 @@ def test_bytes_with_scales_can_be_read() -> None:
     assert reason_against_decoder(model) is None
 
 
-@pytest.mark.parametrize("module", ["usable", "gather", "device_plan", "slot_lengths", "tiling", "shapes"])
+@pytest.mark.parametrize("module", ["usable", "gather", "device_plan", "row_counts", "tiling", "shapes"])
 def test_module_without_kernels_needs_no_triton(monkeypatch, module) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)  # importing it raises ImportError
     spec = importlib.util.find_spec(f"ada.engine.gated.{module}")
