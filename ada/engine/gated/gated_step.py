@@ -47,7 +47,7 @@ class GatedStep:
 
     @torch.no_grad()
     def step(self, rows: Sequence[SlotRow], tokens: torch.Tensor) -> torch.Tensor:
-        """Run the rows' last tokens (R,); return logits (R, vocabulary), float32, which the next step overwrites.
+        """Run the rows' last tokens (R,); return the logits (R, vocabulary), float32, of the next ones.
 
         rows: what is in slots 0 to R - 1, in this order; between steps rows may join, leave and move as they like. Each
         row's keys and values join its slot, and it advances. The host does not wait for the device.
@@ -63,7 +63,7 @@ class GatedStep:
         self._graphs.run(self._padded(len(rows)))
         for row in rows:
             row.advance()
-        return self._logits[: len(rows)]
+        return self._logits[: len(rows)].clone()  # the next step writes there
 
     @torch.no_grad()
     def prepare(self, rows: int) -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ada.execution.layer_weights import projections
 
+if TYPE_CHECKING:
+    from ada.engine.gated.gated_step import GatedStep
+    from ada.engine.gated.slots import KeyValueSlots
+
 MIN_CAPABILITY = (8, 0)  # the first GPUs that multiply bfloat16
+
+
+def gated_step(model: Any, slots: KeyValueSlots) -> GatedStep | None:
+    """Return a gated step of the rows in ``slots``, None where the torch step has to run."""
+    device = model.model.embed_tokens.weight.device
+    if device.type != "cuda" or reason_against_device(device) or reason_against_decoder(model):
+        return None
+    from ada.engine.gated.gated_step import GatedStep  # imports Triton
+
+    return GatedStep(model, slots)
 
 
 def reason_against_device(device: torch.device) -> str | None:

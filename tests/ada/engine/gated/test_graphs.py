@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from fixtures.gated_checks import EXACT, start
-from fixtures.masked_decoder import make_decoder, random_plan, random_rows, relative_error
+from fixtures.masked_decoder import Slots, make_decoder, random_plan, random_rows, relative_error
+
+from ada.engine.gated.usable import gated_step
 
 pytestmark = pytest.mark.gpu
 
@@ -60,12 +62,20 @@ def test_joining_and_steps_do_not_wait_for_the_device() -> None:
 
 
 @pytest.mark.usefixtures("_cuda")
+def test_decoder_on_a_gpu_gets_the_gated_step() -> None:
+    model = make_decoder().to("cuda")
+    assert gated_step(model, Slots.make(model, 2)) is not None
+    model.config.hidden_act = "gelu"
+    assert gated_step(model, Slots.make(model, 2)) is None
+
+
+@pytest.mark.usefixtures("_cuda")
 def test_step_gives_the_same_bits_every_time() -> None:
     model = make_decoder(hidden=128, heads=8, kv_heads=8, neurons=344).to("cuda", torch.bfloat16)
     rows = random_rows(8, [random_plan(seed, switches=8) for seed in range(8)])
     for row in rows:
         row.logits(model)
     tokens = torch.cat([row.tokens for row in rows]).to("cuda")
-    found = [start(model, rows)[0].step(rows, tokens).clone() for _ in range(3)]
+    found = [start(model, rows)[0].step(rows, tokens) for _ in range(3)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 from fixtures.gated_checks import ByteLinear
-from fixtures.masked_decoder import make_decoder
+from fixtures.masked_decoder import Slots, make_decoder
 
 from ada.engine.gated import usable
-from ada.engine.gated.usable import reason_against_decoder, reason_against_device
+from ada.engine.gated.usable import gated_step, reason_against_decoder, reason_against_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -91,6 +91,13 @@ def test_bytes_with_scales_can_be_read() -> None:
     model = make_decoder()
     model.model.layers[0].mlp.down_proj = ByteLinear(model.model.layers[0].mlp.down_proj)
     assert reason_against_decoder(model) is None
+
+
+@pytest.mark.usefixtures("_triton")
+def test_cpu_gets_the_torch_step_even_where_the_interpreter_runs(monkeypatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    model = make_decoder()
+    assert gated_step(model, Slots.make(model, 2)) is None
 
 
 @pytest.mark.parametrize("module", ["usable", "gather", "device_plan", "row_counts", "tiling", "shapes"])
