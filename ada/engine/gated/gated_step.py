@@ -122,7 +122,7 @@ class GatedStep:
         for layer in self._layers:
             layer.run(rows)
         normed = functional.rms_norm(work.x[:rows], (shapes.width,), self._decoder.norm.weight, shapes.eps)
-        self._logits[:rows].copy_(functional.linear(normed, self._head.weight, self._head.bias))
+        self._logits[:rows].copy_(self._head(normed))
         self._counts.advance(self._plan.used)
 
 

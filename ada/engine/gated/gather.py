@@ -62,22 +62,22 @@ def _channels(kept: Sequence[int], width: int, num_switches: int) -> torch.Tenso
 
 @torch.no_grad()
 def gather_layer(layer: Any, kept: KeptChannels) -> GatheredLayer:
-    """Copy what is kept of a layer's projections, 8-bit weights in their scales' precision: seven gathers.
+    """Copy what is kept of a layer's projections, in the dtype of its norms, whatever the weights are kept in.
 
     A kept key-value head keeps its query heads. What is off is not read.
     """
-    attention, mlp = layer.self_attn, layer.mlp
+    attention, mlp, dtype = layer.self_attn, layer.mlp, layer.input_layernorm.weight.dtype
     qkv = output = gate_up = down = None
     if len(kept.keys):
         rows = ((attention.q_proj, kept.queries), (attention.k_proj, kept.keys), (attention.v_proj, kept.keys))
-        qkv, output = _rows(rows), _columns(attention.o_proj, kept.queries)
+        qkv, output = _rows(rows, dtype), _columns(attention.o_proj, kept.queries, dtype)
     if len(kept.neurons):
-        gate_up = _rows(((mlp.gate_proj, kept.neurons), (mlp.up_proj, kept.neurons)))
-        down = _columns(mlp.down_proj, kept.neurons)
+        gate_up = _rows(((mlp.gate_proj, kept.neurons), (mlp.up_proj, kept.neurons)), dtype)
+        down = _columns(mlp.down_proj, kept.neurons, dtype)
     return GatheredLayer(qkv, output, gate_up, down)
 
 
-def _rows(parts: Sequence[tuple[Any, torch.Tensor]]) -> Product:
+def _rows(parts: Sequence[tuple[Any, torch.Tensor]], dtype: torch.dtype) -> Product:
     """Join some rows of projections that read the same input."""
     first = parts[0][0].weight
     joined = first.new_empty(sum(len(index) for _, index in parts), first.shape[1])
@@ -85,11 +85,12 @@ def _rows(parts: Sequence[tuple[Any, torch.Tensor]]) -> Product:
     for (linear, index), target in zip(parts, targets, strict=True):
         torch.index_select(linear.weight, 0, index, out=target)
     scales = _joined([(getattr(linear, "scale", None), index) for linear, index in parts])
-    return _scaled(joined, scales), _joined([(linear.bias, index) for linear, index in parts])
+    return _floats(joined, scales, dtype), _joined([(linear.bias, index) for linear, index in parts])
 
 
-def _columns(linear: Any, index: torch.Tensor) -> Product:
-    return _scaled(linear.weight.index_select(1, index), getattr(linear, "scale", None)), linear.bias
+def _columns(linear: Any, index: torch.Tensor, dtype: torch.dtype) -> Product:
+    weight = linear.weight.index_select(1, index)
+    return _floats(weight, getattr(linear, "scale", None), dtype), linear.bias
 
 
 def _joined(parts: Sequence[tuple[torch.Tensor | None, torch.Tensor]]) -> torch.Tensor | None:
@@ -97,5 +98,6 @@ def _joined(parts: Sequence[tuple[torch.Tensor | None, torch.Tensor]]) -> torch.
     return torch.cat(chosen) if chosen else None
 
 
-def _scaled(weight: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
-    return weight if scales is None else weight.to(scales.dtype) * scales[:, None]
+def _floats(weight: torch.Tensor, scales: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """What a weight (out, in), with scales (out,) of its rows where it has 8 bits, stands for."""
+    return weight if scales is None else weight.to(dtype).mul_(scales[:, None])

@@ -58,13 +58,16 @@ def test_block_of_which_nothing_runs_is_none() -> None:
     ]
 
 
-def test_bytes_are_gathered_as_what_they_stand_for() -> None:
-    model = make_decoder()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_bytes_are_gathered_as_what_they_stand_for(dtype) -> None:
+    model = make_decoder().to(dtype)
     mlp, plan = model.model.layers[1].mlp, random_plan(7)
     mlp.gate_proj, mlp.down_proj = ByteLinear(mlp.gate_proj), ByteLinear(mlp.down_proj)
     mlp.up_proj = ByteLinear(mlp.up_proj)
     found = gathered(model, plan)[1]
     kept = kept_channels(plan.layers[1].neuron_groups, 45, 4)
-    gate, up, down = (x.weight.float() * x.scale[:, None] for x in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    gate, up, down = (
+        x.weight.to(dtype).mul(x.scale[:, None]).to(dtype) for x in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    )
     assert torch.equal(found.gate_up[0], torch.cat([gate[kept], up[kept]]))
     assert torch.equal(found.down[0], down[:, kept])
