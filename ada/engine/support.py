@@ -64,7 +64,7 @@ def _of_settings(model: Any, settings: Mapping[str, Any]) -> str | None:
 def _of_model(model: Any) -> str | None:
     config, layers = model.config, model.model.layers
     if not all(map(can_cut, layers)):
-        return "weights are quantised, adapted or offloaded"
+        return "weights are quantised by bitsandbytes, adapted or offloaded"
     if len({p.weight.device for layer in layers for p in projections(layer)}) > 1:
         return "the model is on several devices"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):

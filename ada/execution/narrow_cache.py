@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ada.execution.layer_weights import LayerWeights, copied, cut, joined
+from ada.execution.layer_weights import LayerWeights, copied, cut, joined, projections
 from ada.execution.weight_pool import PoolIsFull, WeightPool
 from ada.scheduling.execution_plan import LayerPlan
 
@@ -75,7 +75,7 @@ class NarrowCache:
 
         None where the limit does not leave the memory: running answers hold all of it.
         """
-        if torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters()):
+        if torch.is_grad_enabled() and any(p.requires_grad for one in projections(layer) for p in one.parameters()):
             return cut(copied(layer), plan, num_switches, take=None)
         dense = self.dense(index, layer)
         version, key = self._dense[index].version, (index, plan)

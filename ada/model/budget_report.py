@@ -242,7 +242,7 @@ def _masking(model: AdaptiveModel, masked: Iterable[int]) -> str | None:
     layers = list(masked)
     if not layers:
         return None
-    reason = "quantised, adapted or offloaded weights cannot be cut"
+    reason = "weights that bitsandbytes quantised, adapted or offloaded ones cannot be cut"
     if all(can_cut(model.model.layers[index]) for index in layers):
         reason = "rows with different plans share the batch"
     return f"{len(layers)} layers run dense under a mask ({model.units.kind} saves no time there): {reason}"

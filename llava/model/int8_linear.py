@@ -1,0 +1,128 @@
+"""Holds weights in 8 bits, quantised on load with a scale for each output channel, and multiplies with them.
+
+A product of few positions reads the 8 bits themselves, which is what decoding waits for; of more, blocks of the weight are
+dequantised one after the other. Inputs are never quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from llava.errors import CheckpointError, OptionError
+
+LARGEST = 127
+FEW_POSITIONS = 16  # torch's kernel for int8 weights takes longer than a dequantised product of more
+ALIGNMENT = 16  # it reads rows in steps of 16 values, past the end of others: wrong values, or a crash
+BLOCK = 1 << 20  # weights that are dequantised at a time: what fits in a core's cache, and in memory that is used again
+
+
+class Int8Linear(nn.Module):
+    """Linear product with an int8 weight (out, in), a bfloat16 scale (out,), and a bias (out,) or None.
+
+    The weight can neither be trained nor saved: a checkpoint has the weights that it was made from.
+    """
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @property
+    def in_features(self) -> int:
+        """The width of what is multiplied."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """The width of the product."""
+        return self.weight.shape[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``x`` (..., in) to (..., out)."""
+        return int8_product(x, self.weight, self.scale, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, as a linear layer shows them."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        refuse_saving()
+
+
+def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``weight`` (out, in) rounded to int8 (out, in), and the scales (out,), bfloat16, of its rows.
+
+    A value is off by no more than half its row's scale. Scales are rounded first, so that this adds no error.
+    """
+    smallest = torch.finfo(torch.bfloat16).tiny  # of a row of zeros
+    scale = (weight.float().abs().amax(dim=1) / LARGEST).bfloat16().clamp(min=smallest)
+    steps = (weight.float() / scale[:, None].float()).round_().clamp_(-LARGEST, LARGEST)
+    return steps.to(torch.int8), scale
+
+
+def int8_product(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Multiply ``x`` (..., in) by an int8 weight (out, in) with the scales (out,) of its rows: (..., out), x's dtype.
+
+    On a CPU up to ``FEW_POSITIONS`` are multiplied in bfloat16; a gradient flows to ``x``.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    on_cpu, learns = weight.device.type == "cpu", torch.is_grad_enabled() and x.requires_grad
+    if on_cpu and len(rows) <= FEW_POSITIONS and weight.shape[1] % ALIGNMENT == 0 and not learns:
+        out = torch._weight_int8pack_mm(rows.bfloat16(), weight, scale).to(x.dtype)
+    else:
+        height = max(1, BLOCK // weight.shape[1]) if on_cpu else len(weight)
+        parts = zip(weight.split(height), scale.split(height), strict=True)
+        out = torch.cat([functional.linear(rows, dequantised(*part, x.dtype)) for part in parts], dim=1)
+    return (out if bias is None else out + bias).view(*x.shape[:-1], len(weight))
+
+
+def dequantised(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what an int8 weight (out, in) with the scales (out,) of its rows stands for, (out, in)."""
+    return weight.to(dtype).mul_(scale[:, None])
+
+
+def quantise_int8(model: nn.Module, skip: Iterable[str] = ()) -> int:
+    """Quantise the linear layers of ``model`` in place, and return how many there were.
+
+    One after the other, so that a float weight is freed before the next is read. skip: how names of modules begin that
+    stay as they are; so do adapters. Raises CheckpointError for weights that are not finite, and OptionError for those
+    that are not in memory.
+    """
+    kept = tuple(skip)
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    names = [name for name in names if not name.startswith(kept) and ".lora_" not in name]
+    for name in names:
+        folder, _, last = name.rpartition(".")
+        parent = model.get_submodule(folder)
+        setattr(parent, last, _quantised(name, getattr(parent, last)))
+    return len(names)
+
+
+def _quantised(name: str, linear: nn.Linear) -> Int8Linear:
+    if linear.weight.is_meta:
+        raise OptionError(f"{name} is offloaded, and --load-8bit needs weights in memory; leave out the device map")
+    weight, scale = int8_weights(linear.weight.detach())
+    if not scale.isfinite().all():
+        raise CheckpointError(f"{name}.weight holds values that are not finite; 8 bits cannot hold them. Copy it again")
+    return Int8Linear(weight, scale, linear.bias).train(linear.training)
+
+
+def is_int8(model: nn.Module) -> bool:
+    """Return whether a model has weights in 8 bits that were made on load."""
+    return any(isinstance(module, Int8Linear) for module in model.modules())
+
+
+def refuse_saving() -> None:
+    """Raise the OptionError of who would save weights in 8 bits."""
+    raise OptionError(
+        "the weights are in 8 bits, rounded as they were loaded, and are not saved; to save the model, load it "
+        "without load_8bit (--load-8bit)"
+    )
