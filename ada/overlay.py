@@ -98,6 +98,16 @@ def decoding_batch(model: Any, outputs: Sequence[Any], lengths: Sequence[int]) -
 
 
 @hookimpl
+def row_decoder(model: Any, slots: int) -> Any:
+    """Return the engine's rows where it can decode the model."""
+    from ada.engine.serving import EngineRowDecoder
+    from ada.engine.support import reason_of_model
+    from ada.protocols import is_adaptive
+
+    return EngineRowDecoder(model, slots) if is_adaptive(model) and reason_of_model(model) is None else None
+
+
+@hookimpl
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """Answer ``/budget VALUE``, ``/image-tokens VALUE`` and ``/plan``."""
     from ada.chat_commands import answer_command

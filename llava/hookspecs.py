@@ -87,6 +87,13 @@ def decoding_batch(model: Any, outputs: Sequence[Any], lengths: Sequence[int]) -
 
 
 @hookspec(firstresult=True)
+def row_decoder(model: Any, slots: int) -> Any:
+    """What reads and decodes up to ``slots`` rows of a server's batch, a ``llava.serve.engine.row_decoder.RowDecoder``;
+    None for the model's own forward.
+    """
+
+
+@hookspec(firstresult=True)
 def chat_command(command: str, argument: str, session: Any) -> str | None:
     """Answer a ``/command argument`` of the CLI's chat, or None where the command is not known here.
 

@@ -64,17 +64,19 @@ def take_row(cache: DynamicCache, row: int, length: int, held: Sequence[Heads], 
 def join_rows(rows: Sequence[RowCache], held: Sequence[Heads], num_heads: int) -> DynamicCache:
     """Join rows into one cache, whose layers hold the heads ``held``.
 
-    num_heads: key-value heads of a dense layer. Layer 0 always runs, so sizes and dtype are read from it.
+    num_heads: key-value heads of a dense layer. A layer's cache is on the device where its rows are. One that no row
+    holds is made as the layer before it; layer 0 always runs.
     """
-    first = rows[0].layers[0]
-    assert first is not None
+    like = rows[0].layers[0]
+    assert like is not None
     width = max(row.length for row in rows)
     cache = DynamicCache()
     for layer_index, has in enumerate(held):
         if has == ():
             continue
-        shape = (len(rows), num_heads if has is None else len(has), width, first[0].shape[-1])
-        joined = first[0].new_zeros(shape), first[1].new_zeros(shape)
+        like = next((states for row in rows if (states := row.layers[layer_index]) is not None), like)
+        shape = (len(rows), num_heads if has is None else len(has), width, like[0].shape[-1])
+        joined = like[0].new_zeros(shape), like[1].new_zeros(shape)
         for row_index, row in enumerate(rows):
             states, own = row.layers[layer_index], row.heads[layer_index]
             if states is None:

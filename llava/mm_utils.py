@@ -104,17 +104,18 @@ class KeywordsStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, output_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs: Any) -> bool:
         """Return whether each row of ``output_ids`` (B, t) ends in a keyword."""
+        output_ids = output_ids.cpu()  # a GPU is waited for once, not at every row and keyword
         return all(self.call_for_batch(row[None], scores, **kwargs) for row in output_ids)
 
     def call_for_batch(self, output_ids: torch.Tensor, scores: torch.Tensor | None, **kwargs: Any) -> bool:
         """Return whether the one row of ``output_ids`` (1, t) ends in a keyword."""
-        (row,) = output_ids
+        (row,) = output_ids.cpu()
         new = len(row) - self.start_len
         if new < 0:  # the model was given embeddings: the row holds new tokens only
             new = len(row)
         tail = row[-min(new, self.max_keyword_len) :]  # all of the row where nothing is new, as upstream
         for ids in self.keyword_ids:
-            if torch.equal(row[-len(ids) :], ids.to(row.device)):
+            if torch.equal(row[-len(ids) :], ids):
                 return True
         text = self.tokenizer.batch_decode(tail[None], skip_special_tokens=True)[0]
         return any(keyword in text for keyword in self.keywords)

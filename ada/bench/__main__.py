@@ -1,4 +1,4 @@
-"""Runs a benchmark: ``python -m ada.bench [prefill-decode | tokens | adherence | batch | quantized | load | hostile]``.
+"""Runs a benchmark: ``python -m ada.bench [COMMAND]``.
 
 Every benchmark prints its figures as one JSON object on the last line. Without a command, prefill-decode runs.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from ada.bench import adherence, batching, prefill_decode, quantized, tokens
+from ada.bench import adherence, batching, prefill_decode, quantized, selection, tokens
 from ada.bench.hostile import command as hostile
 from ada.bench.load import command as load
 from llava.program import run_program
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_command(commands, "adherence", adherence)
     _add_command(commands, "batch", batching)
     _add_command(commands, "quantized", quantized, "quantised")
+    _add_command(commands, "selection", selection)
     _add_command(commands, "load", load)
     _add_command(commands, "hostile", hostile)
     return parser

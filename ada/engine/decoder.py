@@ -43,7 +43,7 @@ class Decoder:
 
     @property
     def layers(self) -> Any:
-        """The decoder layers."""
+        """The model's decoder layers."""
         return self.model.model.layers
 
     @property

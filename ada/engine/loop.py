@@ -1,4 +1,4 @@
-"""Chooses token after token: the decoding loop that ``generate`` hands its settings to, in place of its own."""
+"""Chooses token after token: the decoding loop of ``generate``, in place of transformers'."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from llava.model.multimodal.embedded_batch import EmbeddedBatch
 class EngineLoop:
     """One call's loop, as transformers' ``custom_generate``: greedy or sampled, of several rows.
 
-    batch: the prompts, padded on the left.
+    batch: the prompts, padded on the left; rows: where they are read into and stay, by default for the call alone.
     """
 
     batch: EmbeddedBatch
     execution: Execution
     streamer: Any = None
+    rows: EngineRows | None = None
     _scores: list[torch.Tensor] = field(default_factory=list, init=False)
     _logits: list[torch.Tensor] = field(default_factory=list, init=False)
 
@@ -37,7 +38,7 @@ class EngineLoop:
         **_: Any,
     ) -> Any:
         """Return what transformers' loop returns; there is no ``past_key_values``."""
-        rows = EngineRows(model, len(self.batch.embeds), self.batch.embeds)
+        rows = self.rows or EngineRows(model, len(self.batch.embeds), self.batch.embeds)
         logits = rows.read(self.batch, self.execution)
         running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         while True:

@@ -12,7 +12,7 @@ from ada.engine.kv_slots import KVSlots
 from ada.engine.rotary import RotaryTable
 from ada.engine.row import Row
 from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
-from ada.scheduling.execution_plan import group_bounds
+from ada.execution.maskable_layer import channel_gates
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -93,10 +93,7 @@ def gates_of(decoder: Decoder, index: int, gates: torch.Tensor) -> Gates:
     weights = decoder.dense(index)
     like: Any = weights.down.weight  # type: ignore[union-attr]
     heads, groups = gates.to(like).unbind(1)
-    bounds = group_bounds(like.shape[1], gates.shape[2])
-    sizes = torch.tensor([end - start for start, end in bounds], device=like.device)
-    channels = groups.repeat_interleave(sizes, dim=1, output_size=like.shape[1])
-    return Gates(heads.repeat_interleave(decoder.group, dim=1)[..., None], channels)
+    return Gates(heads.repeat_interleave(decoder.group, dim=1)[..., None], channel_gates(groups, like.shape[1]))
 
 
 def _unsigned(rope: Rope) -> tuple[torch.Tensor, torch.Tensor]:

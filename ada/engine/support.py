@@ -9,6 +9,7 @@ from ada.execution.call_state import Execution
 from ada.execution.layer_weights import can_cut, projections
 from llava.errors import OptionError
 
+ASKED_FOR = "asked for"
 ENGINES = ("auto", "ada", "transformers")
 
 # Settings of ``generate`` that the engine does not have, and their values where they change nothing.
@@ -45,8 +46,8 @@ def reason_against(model: Any, execution: Execution, engine: str, settings: Mapp
     if engine not in ENGINES:
         raise OptionError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if engine == "transformers":
-        return "asked for"
-    reason = _of_settings(model, settings) or _of_model(model) or _of_execution(execution)
+        return ASKED_FOR
+    reason = _of_settings(model, settings) or reason_of_model(model) or _of_execution(execution)
     if reason is not None and engine == "ada":
         raise OptionError(f"engine is 'ada', which cannot decode this call: {reason}; leave it out")
     return reason
@@ -61,7 +62,8 @@ def _of_settings(model: Any, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _of_model(model: Any) -> str | None:
+def reason_of_model(model: Any) -> str | None:
+    """Return why the engine cannot decode a model; None where it can."""
     config, layers = model.config, model.model.layers
     if not all(map(can_cut, layers)):
         return "weights are quantised by bitsandbytes, adapted or offloaded"

@@ -20,9 +20,11 @@ from ada.execution.narrow_layers import narrow_layer
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 
+Score = Callable[[torch.Tensor | None], torch.Tensor | None]
+"""The latency token's state as it enters layer P (B, D), or None without one -> the scheduler's scores, or None."""
+
 MakeGates = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
-"""The latency token's state as it enters layer P (B, D), or None without one, and the tunable units granted (B,) ->
-gates (B, N, 2, A)."""
+"""The scheduler's scores, or None without one, and the tunable units granted (B,) -> gates (B, N, 2, A)."""
 
 
 class LayerWatch(Protocol):
@@ -59,8 +61,9 @@ class Execution:
 
     granted: (rows,) tunable units. make_gates: the planner. token_position: (rows,), the latency tokens' column; None
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
-    on_plan_due: called with the hidden states (B, T, D) as the plan is due; returns what is granted by then.
-    late_tokens: the image tokens that later layers read, where those are fewer. watch: sees what enters each layer.
+    on_plan_due: called as the plan is due, with what was computed last: the scores, or without any the hidden states
+    (B, T, D); returns what is granted by then. late_tokens: the image tokens that later layers read, where those are
+    fewer. score: the scheduler. watch: sees what enters each layer.
     """
 
     units: Units
@@ -71,6 +74,7 @@ class Execution:
     train: bool = False
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
     late_tokens: LateTokens | JoinedLateTokens | None = None
+    score: Score | None = None
     watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
@@ -102,11 +106,13 @@ class Execution:
         """Make the plan. state: the latency tokens' (rows, D), as they enter layer P, None without them; hidden: all
         that enters it (B, T, D).
         """
+        scores = None if self.score is None else self.score(state)
         if self.on_plan_due is not None:
-            self.granted = self.on_plan_due(hidden)
-        self.gates = self.make_gates(state, self.granted)
+            self.granted = self.on_plan_due(hidden if scores is None else scores)
+        gates = self.make_gates(scores, self.granted)
         if not self.train:
-            self.plans = plans_of(self.gates, self.units)
+            self.plans = plans_of(gates, self.units)
+        self.gates = gates.to(hidden.device, non_blocking=True)  # the host has made them, and waits for nothing
 
     @property
     def own_late_tokens(self) -> LateTokens | None:

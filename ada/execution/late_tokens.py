@@ -125,7 +125,7 @@ class JoinedLateTokens:
         mask, width = keywords.get("attention_mask"), keywords["past_key_values"].get_seq_length()
         step = self._steps.get(levels[-1])
         if step is None or step[0] is not mask or step[1] != width:
-            stays = self._stays[levels[-1]].to(hidden.device)
+            stays = self._stays[levels[-1]] = self._stays[levels[-1]].to(hidden.device)  # moved in the first step
             step = self._steps[levels[-1]] = mask, width, masked_columns(layer, mask, stays, hidden, width)
         return run(hidden, **{**keywords, "attention_mask": step[2]})
 
@@ -142,27 +142,27 @@ def _joined_columns(rows: Sequence[LateTokens | None], lengths: Sequence[int], f
 
 @dataclass(frozen=True)
 class Slices:
-    """The columns that stay, as indices: (B, W), rows of fewer padded on the left where ``real`` (B, W) is False."""
+    """The columns that stay, as indices: (B, W), rows of fewer padded on the left where ``real`` (B, W) is False.
+
+    ragged: whether rows keep different numbers of columns.
+    """
 
     stays: torch.Tensor
     columns: torch.Tensor
     real: torch.Tensor
     targets: torch.Tensor  # (B, T): for each column that stays, where among the W it is
+    ragged: bool
 
     @classmethod
     def of(cls, stays: torch.Tensor) -> Slices:
         """Index the columns of ``stays`` (B, T), bool."""
         counts = stays.sum(dim=1, keepdim=True)
-        width = int(counts.max())
+        numbers = counts.flatten().tolist()  # one wait for a GPU, and none in the layers
+        width = max(numbers)
         order = stays.int().argsort(dim=1, stable=True)[:, -width:]  # those that stay come last, in their order
         real = torch.arange(width, device=stays.device)[None] >= width - counts
         targets = (stays.long().cumsum(dim=1) - 1 + width - counts).clamp(min=0)
-        return cls(stays, order, real, targets)
-
-    @property
-    def ragged(self) -> bool:
-        """Whether rows keep different numbers of columns."""
-        return not bool(self.real.all())
+        return cls(stays, order, real, targets, ragged=min(numbers) < width)
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
         """Return the columns (B, W, ...) of values (B or 1, T, ...)."""

@@ -15,7 +15,6 @@ from torch import nn
 
 from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
 from ada.execution.module_view import with_projections
-from ada.scheduling.execution_plan import group_bounds
 
 
 class GatedLinear(nn.Module):
@@ -27,16 +26,24 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project ``x`` (B, T, C) with its channels scaled."""
-        sizes = [end - start for start, end in group_bounds(x.shape[-1], self.gates.shape[-1])]
-        repeats = torch.tensor(sizes, device=x.device)
-        channels = self.gates.to(x).repeat_interleave(repeats, dim=1, output_size=x.shape[-1])
-        out: torch.Tensor = self.linear(x * channels[:, None])
+        out: torch.Tensor = self.linear(x * channel_gates(self.gates.to(x), x.shape[-1])[:, None])
         bias: torch.Tensor | None = self.linear.bias
         if bias is None:
             return out
         # A block of which nothing runs adds nothing: its bias goes too, as when the layer is skipped.
         empty = (self.gates.detach() == 0).all(dim=1, keepdim=True)
         return out - (bias * empty.to(x))[:, None]
+
+
+def channel_gates(gates: torch.Tensor, num_channels: int) -> torch.Tensor:
+    """Repeat gates (B, A) over the channels (B, C) of their groups, which are those of ``group_bounds``.
+
+    Sizes are the host's: a tensor of them would be copied to the device, and waited for, in every layer of a step.
+    """
+    size, longer = divmod(num_channels, gates.shape[1])
+    first = gates[:, :longer, None].expand(-1, -1, size + 1)
+    others = gates[:, longer:, None].expand(-1, -1, size)
+    return torch.cat([first.flatten(1), others.flatten(1)], dim=1)
 
 
 class MaskableLayer(nn.Module):

@@ -32,9 +32,13 @@ class CallClock:
         """Milliseconds from the question to the call, and from there to the plan, once that was made."""
         return Elapsed(1000 * (self.started - self.tokens.start), self.to_plan_ms)
 
-    def plan_is_due(self, hidden: torch.Tensor) -> None:
-        """Note the time at which the plan can be made: now that ``hidden`` (B, T, D) has entered layer P."""
-        hidden[0, 0, 0].item()  # on a GPU, kernels were only launched so far: wait for this one's result
+    def plan_is_due(self, computed: torch.Tensor) -> None:
+        """Note the time at which the plan can be made: now that what it is made of, or after, is ``computed``.
+
+        That is the scheduler's scores, which the host has read; without a scheduler the states that enter layer P, for
+        which a GPU's kernels were only launched so far.
+        """
+        computed[(0,) * computed.dim()].item()
         self.to_plan_ms = 1000 * (time.perf_counter() - self.started)
 
     def prefill_timing(self) -> PrefillTiming | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ada.budget import Budget, LatencyBudget, TimeBudget
 from ada.cost.flops import Flops
+from ada.engine.support import ASKED_FOR
 from ada.execution.call_state import Execution
 from ada.execution.layer_weights import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
@@ -63,6 +64,7 @@ class BudgetReport:
     ttft_p50_ms: float | None = None  # median from the call to the first token, on a calibrated device
     ttft_p95_ms: float | None = None  # 95th percentile from the question to the first token, as the plan is made
     min_ttft_ms: float | None = None  # ttft_p95_ms of the cheapest plan
+    by_transformers: str | None = None  # why transformers' loop decoded; None where the engine did
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready fields, the sums in GFLOPs, and the old names of fields (``ALIASES``)."""
@@ -90,6 +92,8 @@ class BudgetReport:
             parts.insert(1, f"{self.image_tokens.summary()}, share {share:.3g}")
         if self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
+        if self.by_transformers not in (None, ASKED_FOR):
+            parts.append(f"decoded by transformers: {self.by_transformers}")
         return " | ".join([*parts, self.masking] if self.masking else parts)
 
 
@@ -106,12 +110,14 @@ def describe(
     predictor: TTFTPredictor | None,
     reading: Reading,
     elapsed: Elapsed = NO_TIME_ELAPSED,
+    by_transformers: str | None = None,
     scored: int = 1,
 ) -> None:
     """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
-    batch: what was read of the prompts, latency tokens included; reading: how much of them that is; scored: positions
-    of each row that got logits; the others as ``report`` takes them.
+    batch: what was read of the prompts, latency tokens included; reading: how much of them that is; by_transformers:
+    why transformers' loop decoded, None where the engine did; scored: positions of each row that got logits; the others
+    as ``report`` takes them.
     """
     rows = len(budgets)
     plans = execution.finish(rows)
@@ -119,6 +125,7 @@ def describe(
     reports = [
         report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]
+    reports = [replace(own, by_transformers=by_transformers) for own in reports]
     output.ttft_predictor = predictor
     output.execution_plan, output.report = (plans, reports) if rows > 1 else (plans[0], reports[0])
 

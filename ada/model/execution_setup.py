@@ -67,7 +67,7 @@ class SetsUpExecution:
         scheduler, position, token = self.scheduler, None, None
         if scheduler is not None:
             position = token_position(batch)
-            token = scheduler.encode(self.units.encoding(granted))
+            token = scheduler.encode(self.units.encoding(granted).to(batch.embeds.device, non_blocking=True))
             batch = insert(batch, token.to(batch.embeds), position)
         if train:
             noise = on_device(noise or Draws.at_random().gumbel(len(granted)), batch.embeds.device)
@@ -81,4 +81,7 @@ class SetsUpExecution:
         )
         cache = self.narrow_cache if narrow else None
         late = None if reading is None else reading.late_tokens(self, batch, position)
-        return batch, Execution(self.units, granted, make_gates, position, cache, train, on_plan_due, late)
+        execution = Execution(
+            self.units, granted, make_gates, position, cache, train, on_plan_due, late, make_gates.score
+        )
+        return batch, execution

@@ -23,7 +23,6 @@ class GrantsUnits:
     config: Any
     units: Units
     scheduler: Any
-    device: Any
     training: bool
 
     def grant(
@@ -36,7 +35,7 @@ class GrantsUnits:
         elapsed: Elapsed = NO_TIME_ELAPSED,
         ttft_predictor: TTFTPredictor | None = None,
     ) -> torch.Tensor:
-        """Return tunable units (rows,), int64, under one budget or one a row; all of them where none is given.
+        """Return tunable units (rows,), int64 on the CPU, under one budget or one a row; all where none is given.
 
         All image tokens are read, so shares of the prefill are fractions of units.
 
@@ -49,7 +48,7 @@ class GrantsUnits:
             granted_units(share, ttft_predictor, one, tokens, images, strict, elapsed)
             for one, images in zip(budgets_of_rows(budget, rows), num_images or [0] * rows, strict=True)
         ]
-        return torch.tensor(units, device=self.device)
+        return torch.tensor(units)
 
     def grant_reading(
         self,
@@ -59,18 +58,18 @@ class GrantsUnits:
         strict: bool = False,
         elapsed: Elapsed = NO_TIME_ELAPSED,
     ) -> torch.Tensor:
-        """Return tunable units (rows,), int64, of prompts as they are read, under a budget a row."""
+        """Return tunable units (rows,), int64 on the CPU, of prompts as they are read, under a budget a row."""
         rows = zip(budgets, reading.prompts, reading.batch.images_per_row, strict=True)
         units = [
             granted_units(reading.share, ttft_predictor, budget, tokens, images, strict, elapsed)
             for budget, tokens, images in rows
         ]
-        return torch.tensor(units, device=self.device)
+        return torch.tensor(units)
 
     def _granted_in_forward(
         self, reading: Reading, budgets: Sequence[Budget | None], predictor: TTFTPredictor | None
     ) -> torch.Tensor:
         """Units (B,) under ``budgets``; in training without any, random ones on the whole grid."""
         if self.training and all(budget is None for budget in budgets):
-            return Draws.at_random().integers(0, self.units.tunable, len(budgets)).to(self.device)
+            return Draws.at_random().integers(0, self.units.tunable, len(budgets))
         return self.grant_reading(reading, budgets, predictor)

@@ -9,6 +9,7 @@ import torch
 
 from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_token_selecting
+from ada.engine.engine_rows import EngineRows
 from ada.engine.loop import EngineLoop
 from ada.engine.support import reason_against
 from ada.execution.call_state import Execution
@@ -165,7 +166,8 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         The plan is made in prefill and holds for every token. The latency token carries what a time budget grants as
         the call begins; by the time the plan is made, what is left of it decides. With
         ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows these
-        are lists.
+        are lists. engine: "auto", "ada" or "transformers", whose output alone has ``past_key_values``; running: rows of
+        the engine that the prompts join.
         """
         return super().generate(
             inputs,
@@ -191,6 +193,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         token_selector: str | None = None,
         granted_units: torch.Tensor | None = None,
         engine: str = "auto",
+        running: EngineRows | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
@@ -204,12 +207,12 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
 
         def grant(strict: bool = False) -> torch.Tensor:
             if granted_units is not None:
-                return granted_units.to(self.device)
+                return granted_units.cpu()
             elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
             return self.grant_reading(reading, budgets, ttft_predictor, strict, elapsed)
 
-        def grant_again(hidden: torch.Tensor) -> torch.Tensor:
-            call.plan_is_due(hidden)  # type: ignore[union-attr]
+        def grant_again(computed: torch.Tensor) -> torch.Tensor:
+            call.plan_is_due(computed)  # type: ignore[union-attr]
             return grant()
 
         on_plan_due = None if call is None else grant_again
@@ -217,12 +220,12 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
         by_transformers = reason_against(self, execution, engine, kwargs)
         if by_transformers is None:
-            kwargs["custom_generate"] = EngineLoop(batch, execution, kwargs.get("streamer"))
+            kwargs["custom_generate"] = EngineLoop(batch, execution, kwargs.get("streamer"), running)
         output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             reading.describe(output, batch, execution.late_tokens)
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed)
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed, by_transformers)
         if rows == 1 and call is not None and ttft_predictor is not None:
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
             call.correct(ttft_predictor, ran)

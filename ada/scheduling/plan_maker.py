@@ -1,4 +1,4 @@
-"""Makes one call's plan: the latency token's state and the granted units in, gates out."""
+"""Makes one call's plan: the latency token's state in, scores out; scores and granted units in, gates out."""
 
 from __future__ import annotations
 
@@ -26,25 +26,28 @@ class PlanMaker:
     noise: Noise | None = None
     token_embedding: torch.Tensor | None = None
 
-    def __call__(self, state: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
-        """Return gates (B, N, 2, A).
+    def score(self, state: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the scheduler's logits, float32: at inference on the CPU, where the plan is made.
 
-        state: (B, D), the latency token's hidden state as it enters layer P, None where there is no latency token;
-        granted: (B,) tunable units.
+        state: (B, D), the latency token's hidden state as it enters layer P, None where there is no latency token.
+        Fetching the logits is where a prefill on a GPU waits for it, once.
         """
         if self.scheduler is None or state is None:
-            return self.planner(self.units, granted, None, self.noise)
-        read = state if self.token_embedding is None else self.token_embedding
-        logits = self.scheduler(read)
-        return self.planner(self.units, granted.to(logits.device), logits, self.noise)
+            return None
+        logits: torch.Tensor = self.scheduler(state if self.token_embedding is None else self.token_embedding)
+        return logits.cpu() if self.noise is None else logits
+
+    def __call__(self, scores: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
+        """Return gates (B, N, 2, A), where the scores are; granted: (B,) tunable units."""
+        return self.planner(self.units, granted if scores is None else granted.to(scores.device), scores, self.noise)
 
 
 @dataclass(frozen=True)
 class MadePlan:
-    """A plan that was made before, as what makes it: ``gates`` (B, N, 2, A) whatever the state."""
+    """A plan that was made before, as what makes it: ``gates`` (B, N, 2, A) whatever the scores."""
 
     gates: torch.Tensor
 
-    def __call__(self, state: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
+    def __call__(self, scores: torch.Tensor | None, granted: torch.Tensor) -> torch.Tensor:
         """Return the gates."""
         return self.gates

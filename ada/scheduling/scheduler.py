@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ada.scheduling.latency_token import LatencyEncoder
 from ada.scheduling.units import Units
 
 
+class Float32Linear(nn.Linear):
+    """Projects in float32 whatever the dtype of its weights, of its input, and of an autocast around it.
+
+    The weights keep their dtype: in checkpoints, and as what gradients arrive in.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``x`` (..., C) to float32."""
+        bias = None if self.bias is None else self.bias.float()
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.linear(x.float(), self.weight.float(), bias)
+
+
 class Scheduler(nn.Module):
     """Latency encoder and scoring head.
 
-    The keys ``mlp_head`` and ``scheduler_up_proj`` are those of the published format.
+    The keys ``mlp_head`` and ``scheduler_up_proj`` are those of the published format. The head computes in float32: in
+    half precision every eighth plan would hang on how its logits were rounded.
     """
 
     def __init__(self, units: Units, hidden_size: int) -> None:
@@ -22,7 +37,7 @@ class Scheduler(nn.Module):
             (units.num_tunable_layers,) if units.kind == "L" else (units.num_tunable_layers, 2, units.num_switches)
         )
         self.scheduler_up_proj = LatencyEncoder(hidden_size)
-        self.mlp_head = nn.Linear(hidden_size, units.num_tunable_layers * per_layer)
+        self.mlp_head = Float32Linear(hidden_size, units.num_tunable_layers * per_layer)
 
     def encode(self, u: torch.Tensor) -> torch.Tensor:
         """Encode ``u`` (B,) in [0, 1) as latency tokens (B, 1, D)."""
@@ -34,5 +49,5 @@ class Scheduler(nn.Module):
 
         Returns logits in float32: (B, N) for L; (B, N, 2, A) for H, heads then neuron groups.
         """
-        logits: torch.Tensor = self.mlp_head(hidden).float()
+        logits: torch.Tensor = self.mlp_head(hidden)
         return logits.view(len(hidden), *self.logits_shape)

@@ -1,7 +1,10 @@
 """Selects which switches are on from logits and granted units: the maximum at inference, Gumbel draws in training.
 
-Two steps. A draw, vectorised over the batch in a loop over units, decides what is on; nothing in it is differentiated.
-In training its record is then relaxed: every draw's softmax at temperature 5 is rebuilt for all draws at once, and
+At inference two sorts decide for all units at once. They are stable, so that equal logits are taken by index: the same
+on every device and in every batch.
+
+Training takes two steps. A draw, vectorised over the batch in a loop over units, decides what is on; nothing in it is
+differentiated. Its record is then relaxed: every draw's softmax at temperature 5 is rebuilt for all draws at once, and
 gradients are passed straight through it.
 """
 
@@ -46,9 +49,9 @@ def select_layers(logits: torch.Tensor, units: torch.Tensor, noise: Noise | None
     logits (B, N) -> gates (B, N), 0 or 1; with noise, differentiable in the logits. A draw that no longer belongs
     to a row's budget leaves the row as it is.
     """
-    drawn = _draw_layers(logits.detach(), units, noise)
     if noise is None:
-        return drawn.on.to(logits.dtype)
+        return (_ranks(logits.detach()) < units[:, None]).to(logits.dtype)
+    drawn = _draw_layers(logits.detach(), units, noise)
     if not drawn.noise:
         return _straight_through(drawn.on, logits * 0)
     noisy = logits[:, None] + torch.stack(drawn.noise, dim=1)
@@ -66,16 +69,13 @@ class _LayerDraws:
     on_before: list[torch.Tensor]
 
 
-def _draw_layers(scores: torch.Tensor, units: torch.Tensor, noise: Noise | None) -> _LayerDraws:
+def _draw_layers(scores: torch.Tensor, units: torch.Tensor, noise: Noise) -> _LayerDraws:
     batch, layers = scores.shape
     drawn = _LayerDraws(torch.zeros_like(scores, dtype=torch.bool), [], [])
     for draw in range(int(units.max()) if batch else 0):
-        noisy = scores
-        if noise is not None:
-            drawn.noise.append(noise((batch, layers)))
-            drawn.on_before.append(drawn.on)
-            noisy = scores + drawn.noise[-1]
-        pick = noisy.masked_fill(drawn.on, _OFF).argmax(dim=1)
+        drawn.noise.append(noise((batch, layers)))
+        drawn.on_before.append(drawn.on)
+        pick = (scores + drawn.noise[-1]).masked_fill(drawn.on, _OFF).argmax(dim=1)
         drawn.on = drawn.on | (functional.one_hot(pick, layers).bool() & (units > draw)[:, None])
     return drawn
 
@@ -88,11 +88,11 @@ def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise:
     differentiable in the logits: a unit's gates are the outer product of two relaxed draws, which layer, and which
     switches by the drawn layer's logits.
     """
-    on, record = _draw_switches(logits.detach(), units, rank, noise)
     if noise is None:
-        return on.to(logits.dtype)
+        return _best_switches(logits.detach(), units, rank).to(logits.dtype)
+    record = _draw_switches(logits.detach(), units, rank, noise)
     if record is None:
-        return _straight_through(on, logits * 0)
+        return _straight_through(torch.zeros_like(logits), logits * 0)
     draws, layers = len(record.layer), logits.shape[1]
     named = record.naming_scores + (logits - logits.detach())  # (draws, B, N, 2, A)
     relaxed = torch.softmax(named.flatten(2) / TEMPERATURE, dim=-1).view(*named.shape[:3], -1).sum(dim=-1)
@@ -101,6 +101,24 @@ def select_switches(logits: torch.Tensor, units: torch.Tensor, rank: int, noise:
     soft = torch.softmax((here / TEMPERATURE).masked_fill(record.on_before, _OFF), dim=-1)
     soft = soft * _belongs(units, draws).T[..., None, None]
     return torch.einsum("tbn,tbca->bnca", weight, _straight_through(record.picked, soft))
+
+
+def _best_switches(scores: torch.Tensor, units: torch.Tensor, rank: int) -> torch.Tensor:
+    """What is on (B, N, 2, A), bool: the units one after the other, without a loop.
+
+    A layer is named by the better of its best head and best neuron group that are off. Each time it is named the next
+    ``rank`` of each go on, so what names it for the first, second, ... time is known in advance, and never rises: the
+    units are the best of all these.
+    """
+    best = scores.sort(dim=-1, descending=True, stable=True)
+    names = best.values[..., ::rank].amax(dim=2)  # (B, N, A / rank)
+    times_named = (_ranks(names.flatten(1)) < units[:, None]).view_as(names).sum(dim=-1)  # (B, N)
+    return best.indices.argsort(dim=-1) < rank * times_named[..., None, None]
+
+
+def _ranks(scores: torch.Tensor) -> torch.Tensor:
+    """(B, n) scores -> their ranks from 0, the greatest first; equal ones by index."""
+    return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -114,32 +132,24 @@ class _SwitchDraws:
     picked: torch.Tensor  # (draws, B, 2, A)
 
 
-def _draw_switches(
-    scores: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise | None
-) -> tuple[torch.Tensor, _SwitchDraws | None]:
-    """Return what is on (B, N, 2, A), and the record of a draw with noise; None where nothing was drawn."""
+def _draw_switches(scores: torch.Tensor, units: torch.Tensor, rank: int, noise: Noise) -> _SwitchDraws | None:
+    """Return the record of a draw; None where nothing was drawn."""
     batch, _, components, switches = scores.shape
     draws = int(units.max()) if batch else 0
     rows = torch.arange(batch, device=scores.device)
     on = torch.zeros_like(scores, dtype=torch.bool)
-    naming = scores.new_empty(draws if noise else 1, *scores.shape)  # without noise one buffer serves every draw
+    naming = scores.new_empty(draws, *scores.shape)
     steps: list[tuple[torch.Tensor, ...]] = []
     for draw in range(draws):
-        named = naming[draw if noise else 0]
-        named.copy_(scores)
-        if noise is not None:
-            named += noise(tuple(scores.shape))
+        named = naming[draw].copy_(scores)
+        named += noise(tuple(scores.shape))
         layer = named.masked_fill_(on, _OFF).flatten(1).argmax(dim=1) // (components * switches)
-        on_before, here = on[rows, layer], scores[rows, layer]  # (B, 2, A)
-        extra = None if noise is None else noise((batch, components, switches))
-        best = (here if extra is None else here + extra).masked_fill(on_before, _OFF).topk(rank, dim=-1).indices
+        on_before, extra = on[rows, layer], noise((batch, components, switches))  # (B, 2, A)
+        best = (scores[rows, layer] + extra).masked_fill(on_before, _OFF).topk(rank, dim=-1).indices
         picked = torch.zeros_like(on_before).scatter_(-1, best, True) & (units > draw)[:, None, None]
         on[rows, layer] = on_before | picked
-        if extra is not None:
-            steps.append((layer, extra, on_before, picked))
-    if not steps:
-        return on, None
-    return on, _SwitchDraws(naming, *(torch.stack(part) for part in zip(*steps, strict=True)))
+        steps.append((layer, extra, on_before, picked))
+    return _SwitchDraws(naming, *(torch.stack(part) for part in zip(*steps, strict=True))) if steps else None
 
 
 def _belongs(units: torch.Tensor, draws: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from llava.kv_cache import join_rows, take_row
+from llava.kv_cache import RowCache, join_rows, take_row
 
 HEADS = st.one_of(st.none(), st.sets(st.integers(0, 3)).map(lambda kept: tuple(sorted(kept))))
 
@@ -32,3 +32,17 @@ def test_take_row_after_join_rows_returns_the_same_row(data) -> None:
         for mine, other in zip(row.layers, again.layers, strict=True):
             assert (mine is None) == (other is None)
             assert mine is None or all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+def test_layers_on_several_devices_are_joined_where_their_rows_are() -> None:
+    """As a device map lays them. A second device is the meta device, to and from which nothing can be copied."""
+
+    def states(device: str, heads: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones(heads, 3, 4, device=device), torch.ones(heads, 3, 4, device=device)
+
+    one = RowCache([states("cpu"), states("cpu"), None, None], [None, None, (), ()], 3)
+    other = RowCache([states("cpu"), None, states("meta", 1), None], [None, (), (1,), ()], 3)
+    joined = join_rows([one, other], [None, None, None, None], 2)
+    assert [layer.keys.device.type for layer in joined.layers] == ["cpu", "cpu", "meta", "meta"]
+    assert [layer.values.device.type for layer in joined.layers] == ["cpu", "cpu", "meta", "meta"]
+    assert all(layer.keys.shape == (2, 2, 3, 4) for layer in joined.layers)

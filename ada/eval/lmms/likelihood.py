@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from ada.eval.lmms.task_answers import prompt_of
+from ada.protocols import is_adaptive
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer
 from llava.kv_cache import DecodingBatch
@@ -55,6 +56,7 @@ def answer_loss(
         output_logits=True,
         return_dict_in_generate=True,
         pad_token_id=answerer.tokenizer.eos_token_id,  # one row: nothing is padded
+        **({"engine": "transformers"} if is_adaptive(model) else {}),  # whose cache goes on below
         **keywords,
     )
     expected = ids[0, known:]

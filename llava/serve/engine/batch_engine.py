@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from llava.errors import OptionError
-from llava.kv_cache import join_rows, take_row
 from llava.model.loaded_model import LoadedModel
 from llava.protocols import LlavaModel
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import Outcome
 from llava.serve.engine.request_queue import RequestQueue
-from llava.serve.engine.sequence import RunningSequence, decoding_batch
+from llava.serve.engine.row_decoder import row_decoder
+from llava.serve.engine.sequence import RunningSequence
 
 # Settings of a generation config that depend on the tokens so far in ways only ``generate`` knows: neutral values.
 NOT_BATCHED: dict[str, tuple[Any, ...]] = {
@@ -46,7 +46,7 @@ class BatchEngine:
         refuse_unbatchable(loaded.model)
         self.loaded, self.queue, self.policy = loaded, queue, policy
         self._running: list[RunningSequence] = []
-        self._batch: RunningBatch | None = None  # of these sequences, once they have decoded as a batch
+        self._decoder = row_decoder(loaded.model, queue.slots)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -82,21 +82,21 @@ class BatchEngine:
         request.begin()
         try:
             options = self.policy.grant(request.generation.fields, self.queue.load(request))
-            sequence = RunningSequence.prefill(self.loaded, request, options)
+            sequence = RunningSequence.prefill(self.loaded, self._decoder, request, options)
         except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
             self.queue.done(request, error)
             return True
-        self._rebuild_batch([*self._running, sequence])
+        self._running.append(sequence)
         return True
 
     def _step(self) -> None:
         """Decode one token of every running sequence."""
         try:
-            if self._batch is None:
-                self._batch = RunningBatch(self.loaded.model, self._running)
-            logits = self._batch.step()
+            tokens = [sequence.text.ids[-1] for sequence in self._running]
+            logits = self._decoder.step([sequence.row for sequence in self._running], tokens)
         except Exception as error:  # noqa: BLE001 - it concerns every sequence of the batch
-            failed, self._running, self._batch = self._running, [], None
+            failed, self._running = self._running, []
+            self._decoder.clear()
             for sequence in failed:
                 self.queue.done(sequence.request, error)
             return
@@ -106,18 +106,14 @@ class BatchEngine:
                 sequence.add(row[None], len(self._running))
             except Exception as error:  # noqa: BLE001 - such as a draw from logits that are not finite: its own matter
                 errors[sequence] = error
-        if errors:
-            self._rebuild_batch([sequence for sequence in self._running if sequence not in errors])
         for sequence, cause in errors.items():
+            self._remove(sequence)
             self.queue.done(sequence.request, cause)
 
     def _retire_finished(self) -> None:
         """Remove sequences that have ended from the batch, and publish their answers."""
-        ended = [sequence for sequence in self._running if sequence.ended]
-        if not ended:
-            return
-        self._rebuild_batch([sequence for sequence in self._running if not sequence.ended])
-        for sequence in ended:
+        for sequence in [sequence for sequence in self._running if sequence.ended]:
+            self._remove(sequence)
             outcome: Outcome
             try:
                 outcome = sequence.finish()
@@ -125,48 +121,9 @@ class BatchEngine:
                 outcome = error
             self.queue.done(sequence.request, outcome)
 
-    def _rebuild_batch(self, running: list[RunningSequence]) -> None:
-        """Change which sequences run: those that stay take their caches out of the batch."""
-        if self._batch is not None:
-            self._batch.split_cache(running)
-        self._running, self._batch = running, None
-
-
-class RunningBatch:
-    """Sequences that decode as one batch, and their common KV cache, as long as none joins or leaves."""
-
-    def __init__(self, model: LlavaModel, sequences: list[RunningSequence]) -> None:
-        self.model, self.sequences = model, list(sequences)
-        caches = [sequence.cache for sequence in sequences]
-        lengths = [cache.length for cache in caches]
-        batch = decoding_batch(model, [sequence.output for sequence in sequences], lengths)
-        self.heads, self.forward_kwargs = batch.heads, batch.forward_kwargs
-        self.cache = join_rows(caches, batch.heads, model.config.num_key_value_heads)
-        self.lengths = torch.tensor(lengths, device=model.device)
-        self.gaps = torch.tensor(batch.position_gaps or [0] * len(lengths), device=model.device)
-
-    def step(self) -> torch.Tensor:
-        """Return the logits (sequences, vocabulary), float32, of each sequence's next token."""
-        device, width = self.model.device, self.cache.get_seq_length() + 1
-        self.lengths = self.lengths + 1
-        columns = torch.arange(width, device=device)
-        outputs = self.model(
-            input_ids=torch.tensor([[sequence.text.ids[-1]] for sequence in self.sequences], device=device),
-            attention_mask=(columns >= width - self.lengths[:, None]).long(),
-            position_ids=(self.lengths + self.gaps)[:, None] - 1,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **self.forward_kwargs,
-        )
-        logits: torch.Tensor = outputs.logits
-        return logits[:, -1].float()
-
-    def split_cache(self, staying: list[RunningSequence]) -> None:
-        """Give those of ``staying`` that are in this batch their own caches back."""
-        for row, (sequence, length) in enumerate(zip(self.sequences, self.lengths.tolist(), strict=True)):
-            if sequence in staying:
-                sequence.cache = take_row(self.cache, row, length, self.heads, sequence.cache.heads)
+    def _remove(self, sequence: RunningSequence) -> None:
+        self._running.remove(sequence)
+        self._decoder.remove(sequence.row)
 
 
 def refuse_unbatchable(model: LlavaModel) -> None:

@@ -10,30 +10,19 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from llava.generation import end_ids, finished_answer, generation_inputs
-from llava.kv_cache import DecodingBatch, RowCache, take_row
 from llava.model.loaded_model import LoadedModel
-from llava.plugins import hooks
-from llava.protocols import LlavaModel
 from llava.serve.engine.detokenizer import IncrementalDetokenizer, detokenizer_of
 from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished
+from llava.serve.engine.row_decoder import RowDecoder
 from llava.token_clock import TokenClock
-
-
-def decoding_batch(model: LlavaModel, outputs: Sequence[Any], lengths: Sequence[int]) -> DecodingBatch:
-    """Return how generations of one row each decode as one batch: as a plug-in says, or as the model is.
-
-    outputs: what ``generate(..., return_dict_in_generate=True)`` returned for each; lengths: positions in each one's
-    cache.
-    """
-    batch: DecodingBatch | None = hooks().decoding_batch(model=model, outputs=outputs, lengths=lengths)
-    return DecodingBatch([None] * model.config.num_hidden_layers) if batch is None else batch
 
 
 @dataclass(eq=False)
 class RunningSequence:
     """A request that has been prefilled and is being decoded.
 
-    output: what ``generate`` returned for the first token. row_steps: batch sizes of its decode steps, summed.
+    output: what ``generate`` returned for the first token; row: the decoder's. row_steps: batch sizes of its decode
+    steps, summed.
     """
 
     loaded: LoadedModel
@@ -43,11 +32,13 @@ class RunningSequence:
     output: Any
     logits_processors: Sequence[LogitsProcessor]
     text: IncrementalDetokenizer
-    cache: RowCache
+    row: Any
     row_steps: int = 0
 
     @classmethod
-    def prefill(cls, loaded: LoadedModel, request: EngineRequest, options: Mapping[str, Any]) -> RunningSequence:
+    def prefill(
+        cls, loaded: LoadedModel, decoder: RowDecoder, request: EngineRequest, options: Mapping[str, Any]
+    ) -> RunningSequence:
         """Read a request's prompt and images, alone and so under its own plan, and emit the first token."""
         model, generation = loaded.model, request.generation
         clock = TokenClock(request.cancelled_event)
@@ -57,14 +48,9 @@ class RunningSequence:
         )
         ends = [*end_ids(model), *text.stop_ids]
         settings = generation.sampling.keywords(inputs["inputs"], model.generation_config.top_k, ends)
-        settings["max_new_tokens"] = 1
-        output = model.generate(clock=clock, **settings, **inputs)
-        length = output.past_key_values.get_seq_length()
-        heads = decoding_batch(model, [output], [length]).heads
-        cache = take_row(output.past_key_values, 0, length, heads, heads)
-        output.past_key_values = None  # the sequence owns it now
+        output, row = decoder.read({"clock": clock, **settings, **inputs})
         processors = settings.get("logits_processor") or LogitsProcessorList()
-        sequence = cls(loaded, request, options, clock, output, processors, text, cache)
+        sequence = cls(loaded, request, options, clock, output, processors, text, row)
         sequence._emit(int(output.sequences[0, -1]))
         return sequence
 

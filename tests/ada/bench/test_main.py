@@ -14,6 +14,7 @@ from ada.bench.__main__ import main, make_parser
         (["batch"], "batching"),
         (["quantized"], "quantized"),
         (["quantised"], "quantized"),
+        (["selection"], "selection"),
         (["load"], "load.command"),
         (["hostile"], "hostile.command"),
     ],
@@ -31,14 +32,16 @@ def test_defaults_of_a_command_are_its_own() -> None:
     assert make_parser().parse_args(["batch"]).rounds == 5 != make_parser().parse_args([]).rounds
 
 
-@pytest.mark.parametrize("command", ["prefill-decode", "adherence", "batch", "quantized", "load", "hostile"])
+@pytest.mark.parametrize(
+    "command", ["prefill-decode", "adherence", "batch", "quantized", "selection", "load", "hostile"]
+)
 def test_help_of_a_command_names_the_program(command, capsys) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert capsys.readouterr().out.startswith(f"usage: python -m ada.bench {command} ")
 
 
-@pytest.mark.parametrize("line", ["batch --rows 0", "quantized --shares 1", "load --requests 0"])
+@pytest.mark.parametrize("line", ["batch --rows 0", "quantized --shares 1", "selection --rank 5", "load --requests 0"])
 def test_bad_value_is_a_user_error(line, capsys) -> None:
     command, flag, value = line.split()
     assert main([command, flag, value]) == 2

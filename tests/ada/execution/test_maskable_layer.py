@@ -6,13 +6,28 @@ import copy
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache
 
 from ada.execution.call_state import Execution
-from ada.execution.maskable_layer import MaskableLayer, install, uninstall
+from ada.execution.maskable_layer import GatedLinear, MaskableLayer, channel_gates, install, uninstall
 from ada.execution.narrow_cache import NarrowCache
 from ada.scheduling.execution_plan import group_bounds
 from ada.scheduling.units import Units
+
+
+class HostTensors(TorchFunctionMode):
+    """Records calls that make a tensor of values that the host has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.tensor, torch.as_tensor, torch.from_numpy):
+            self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
 
 GRID = Units("H", 4, 2, 4, 1)
 
@@ -66,6 +81,25 @@ def test_masked_narrow_and_zeroed_weights_agree(make_decoder, attention, bias, k
         for narrow in (True, False):
             out = model(inputs_embeds=x, execution=execution(gates, narrow, grid)).last_hidden_state
             torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)  # another order of float32 sums
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (45, 4), (7, 7), (43, 2), (3, 4)])
+def test_each_channel_has_the_gate_of_its_group(channels: int, groups: int) -> None:
+    gates = torch.randn(2, groups)
+    spread = channel_gates(gates, channels)
+    assert spread.shape == (2, channels)
+    for group, (start, end) in enumerate(group_bounds(channels, groups)):
+        assert (spread[:, start:end] == gates[:, group, None]).all()
+
+
+@torch.no_grad()
+def test_gated_projection_makes_no_tensor_of_host_values() -> None:
+    """On a GPU each would be a copy that the host waits for; on the meta device nothing can be read or copied to it."""
+    linear = torch.nn.Linear(45, 8).to("meta")
+    gated = GatedLinear(linear, torch.ones(2, 4, device="meta"))
+    with HostTensors() as made:
+        assert gated(torch.ones(2, 3, 45, device="meta")).shape == (2, 3, 8)
+    assert made.names == []
 
 
 @torch.no_grad()

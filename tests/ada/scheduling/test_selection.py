@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ada.bench.selection import best_one_by_one
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
 from ada.scheduling.units import Units
@@ -35,6 +36,50 @@ def slow_switches(logits: torch.Tensor, units: int, rank: int, layer_noise, swit
             gates = gates + torch.nn.functional.pad(piece[:, None], (0, 0, component, 1 - component))
             on[layer, component] += hard
     return gates
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([(4, 1), (4, 2), (8, 2), (8, 8), (6, 3)]), st.booleans()
+)
+def test_switches_without_noise_are_the_best_one_by_one(
+    seed: int, layers: int, grid: tuple[int, int], tied: bool
+) -> None:
+    """Also among few values, of which many are equal."""
+    torch.manual_seed(seed)
+    switches, rank = grid
+    shape = (3, layers, 2, switches)
+    logits = torch.randint(-2, 3, shape).float() if tied else torch.randn(shape)
+    units = torch.randint(0, layers * switches // rank + 1, (3,))
+    expected = best_one_by_one(logits, units, rank)
+    assert torch.equal(select_switches(logits, units, rank), expected)
+    for row in range(3):
+        alone = select_switches(logits[row : row + 1], units[row : row + 1], rank)
+        assert torch.equal(alone[0], expected[row]), "a row's plan does not depend on its batch"
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.85, 1])
+def test_switches_of_7b_sizes_are_the_best_one_by_one(share: float) -> None:
+    logits = torch.randn(2, 32, 2, 32, generator=torch.Generator().manual_seed(3)).bfloat16().float()  # with ties
+    units = torch.full((2,), int(share * 256))
+    assert torch.equal(select_switches(logits, units, 4), best_one_by_one(logits, units, 4))
+
+
+def test_equal_logits_are_taken_by_index() -> None:
+    units = torch.tensor([0, 1, 2, 5])
+    assert select_layers(torch.zeros(4, 6), units).tolist() == [[1.0] * k + [0.0] * (6 - k) for k in units.tolist()]
+    gates = select_switches(torch.zeros(4, 3, 2, 4), units, 2)
+    for gate, k in zip(gates, units.tolist(), strict=True):
+        for component in range(2):
+            assert gate[:, component].flatten().tolist() == [1.0] * 2 * k + [0.0] * (12 - 2 * k)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_nothing_to_select_gives_no_gates(shape: tuple[int, int]) -> None:
+    batch, layers = shape
+    units = torch.zeros(batch, dtype=torch.long)
+    assert select_layers(torch.zeros(batch, layers), units).shape == shape
+    assert select_switches(torch.zeros(batch, layers, 2, 4), units, 2).shape == (batch, layers, 2, 4)
 
 
 class Recorded:

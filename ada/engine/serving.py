@@ -1,0 +1,45 @@
+"""Decodes the rows of a server's batch in the engine's slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ada.engine.engine_rows import EngineRows
+from ada.engine.row import Row
+
+
+class EngineRowDecoder:
+    """The shell's ``RowDecoder`` on ``EngineRows``: each row under its own plan."""
+
+    def __init__(self, model: Any, slots: int) -> None:
+        self.model, self.num_slots = model, slots
+        self.clear()
+
+    def read(self, keywords: Mapping[str, Any]) -> tuple[Any, Row]:
+        """Read a prompt into the next slot."""
+        before = len(self.rows.rows)
+        try:
+            output = self.model.generate(**{**keywords, "max_new_tokens": 1}, engine="ada", running=self.rows)
+        except BaseException:
+            for row in self.rows.rows[before:]:
+                self.rows.remove(row)
+            raise
+        return output, self.rows.rows[-1]
+
+    def step(self, rows: Sequence[Row], tokens: Sequence[int]) -> torch.Tensor:
+        """Decode the last token of each row."""
+        by_slot = torch.empty(len(rows), dtype=torch.long)
+        order = torch.tensor([row.slot for row in rows])
+        by_slot[order] = torch.tensor(tokens)
+        return self.rows.step(by_slot.to(self.model.device))[order.to(self.model.device)]
+
+    def remove(self, row: Row) -> None:
+        """Let a row leave."""
+        self.rows.remove(row)
+
+    def clear(self) -> None:
+        """Let all rows leave, and their memory."""
+        self.rows = EngineRows(self.model, self.num_slots, self.model.get_input_embeddings().weight)
