@@ -1,7 +1,7 @@
 """Holds weights in 8 bits, quantised on load with a scale for each output channel, and multiplies with them.
 
-A product of few positions reads the 8 bits themselves, which is what decoding waits for; of more, blocks of the weight are
-dequantised one after the other. Inputs are never quantised.
+A product of few positions reads the 8 bits themselves, which is what decoding waits for; of more, blocks of the weight
+are dequantised one after the other. Inputs are never quantised.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def int8_product(
     rows = x.reshape(-1, x.shape[-1])
     on_cpu, learns = weight.device.type == "cpu", torch.is_grad_enabled() and x.requires_grad
     if on_cpu and len(rows) <= FEW_POSITIONS and weight.shape[1] % ALIGNMENT == 0 and not learns:
-        out = torch._weight_int8pack_mm(rows.bfloat16(), weight, scale).to(x.dtype)
+        out = torch._weight_int8pack_mm(rows.bfloat16(), weight, scale.bfloat16()).to(x.dtype)
     else:
         height = max(1, BLOCK // weight.shape[1]) if on_cpu else len(weight)
-        parts = zip(weight.split(height), scale.split(height), strict=True)
+        parts = zip(torch.split(weight, height), torch.split(scale, height), strict=True)
         out = torch.cat([functional.linear(rows, dequantised(*part, x.dtype)) for part in parts], dim=1)
     return (out if bias is None else out + bias).view(*x.shape[:-1], len(weight))
 
@@ -115,7 +115,7 @@ def _quantised(name: str, linear: nn.Linear) -> Int8Linear:
     return Int8Linear(weight, scale, linear.bias).train(linear.training)
 
 
-def is_int8(model: nn.Module) -> bool:
+def is_int8(model: Any) -> bool:
     """Return whether a model has weights in 8 bits that were made on load."""
     return any(isinstance(module, Int8Linear) for module in model.modules())
 
