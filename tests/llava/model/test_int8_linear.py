@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import sys
 import weakref
 
 import pytest
@@ -13,7 +14,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, OptionError
 from llava.model import int8_linear
 from llava.model.builder import load_pretrained_model
-from llava.model.int8_linear import Int8Linear, int8_product, int8_weights, quantise_int8
+from llava.model.int8_linear import Int8Linear, int8_product, int8_weights, is_int8, quantise_int8
 
 IDS = torch.tensor([[1, 5, IMAGE_TOKEN_INDEX, 7]])
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -41,12 +42,12 @@ def slow_product(x, weight, scale, bias):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rounded_weight_is_off_by_half_a_step_of_its_row_at_most(dtype):
     weight = weights(40, 64).to(dtype)
-    whole_numbers, scale = int8_weights(weight)
-    assert whole_numbers.dtype == torch.int8 and whole_numbers.abs().max() <= 127 and scale.dtype == torch.bfloat16
-    off = (whole_numbers.double() * scale.double()[:, None] - weight.double()).abs()
+    rounded, scale = int8_weights(weight)
+    assert rounded.dtype == torch.int8 and rounded.abs().max() <= 127 and scale.dtype == torch.bfloat16
+    off = (rounded.double() * scale.double()[:, None] - weight.double()).abs()
     steps = weight.double().abs().amax(dim=1, keepdim=True) / 127
     assert (off <= 0.505 * steps).all(), "half a step, of a scale that is itself rounded by up to 1/256"
-    assert whole_numbers[20].eq(0).all() and scale.gt(0).all()
+    assert rounded[20].eq(0).all() and scale.gt(0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -131,6 +132,20 @@ def test_opened_in_8_bits_the_decoder_answers_within_the_rounding(tiny_checkpoin
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     assert 0 < (ours - exact).norm() < 0.03 * exact.norm()
     assert (few - expected[:1]).norm() < 0.02 * expected[:1].norm(), "with inputs in bfloat16"
+
+
+def test_8_bits_need_no_library_and_4_bits_do(tiny_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert is_int8(opened(tiny_checkpoint))
+    with pytest.raises(OptionError, match="extra 'quant'"):
+        opened(tiny_checkpoint, load_4bit=True)
+
+
+def test_weights_that_are_quantised_already_are_refused(tiny_checkpoint, monkeypatch):
+    """As those of a checkpoint that bitsandbytes quantised: no plain linear layer is left."""
+    monkeypatch.setattr("llava.model.builder.quantise_int8", lambda *_: 0)
+    with pytest.raises(OptionError, match="quantised already; leave out --load-8bit"):
+        opened(tiny_checkpoint)
 
 
 def test_weights_in_8_bits_are_not_saved(tiny_checkpoint, tmp_path):
