@@ -60,10 +60,20 @@ def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     A value is off by no more than half its row's scale. Scales are rounded first, so that this adds no error.
     """
-    smallest = torch.finfo(torch.bfloat16).tiny  # of a row of zeros
-    scale = (weight.float().abs().amax(dim=1) / LARGEST).bfloat16().clamp(min=smallest)
-    steps = (weight.float() / scale[:, None].float()).round_().clamp_(-LARGEST, LARGEST)
+    rounded, scales = zip(*map(_rounded, torch.split(weight, _height(weight))), strict=True)
+    return torch.cat(rounded), torch.cat(scales)
+
+
+def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, smallest = weight.float(), torch.finfo(torch.bfloat16).tiny  # of a row of zeros
+    scale = (weight.abs().amax(dim=1) / LARGEST).bfloat16().clamp(min=smallest)
+    steps = (weight / scale[:, None].float()).round_().clamp_(-LARGEST, LARGEST)
     return steps.to(torch.int8), scale
+
+
+def _height(weight: torch.Tensor) -> int:
+    """The rows of a block."""
+    return max(1, BLOCK // weight.shape[1])
 
 
 def int8_product(
@@ -78,7 +88,7 @@ def int8_product(
     if on_cpu and len(rows) <= FEW_POSITIONS and weight.shape[1] % ALIGNMENT == 0 and not learns:
         out = torch._weight_int8pack_mm(rows.bfloat16(), weight, scale.bfloat16()).to(x.dtype)
     else:
-        height = max(1, BLOCK // weight.shape[1]) if on_cpu else len(weight)
+        height = _height(weight) if on_cpu else len(weight)
         parts = zip(torch.split(weight, height), torch.split(scale, height), strict=True)
         out = torch.cat([functional.linear(rows, dequantised(*part, x.dtype)) for part in parts], dim=1)
     return (out if bias is None else out + bias).view(*x.shape[:-1], len(weight))
