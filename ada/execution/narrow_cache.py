@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -61,14 +60,7 @@ class NarrowCache:
 
     def dense(self, index: int, layer: nn.Module) -> LayerWeights:
         """Return the dense weights of layer ``index``, joined in place."""
-        with self._lock:
-            entry = self._dense.setdefault(index, _Entry())
-        with entry.lock:
-            if entry.weights is None or entry.version != _version(layer):
-                with torch.inference_mode(False), torch.no_grad():
-                    entry.weights = joined(layer)
-                entry.version = _version(layer)  # of the parameters' new memory
-            return entry.weights
+        return self._dense_of(index, layer)[0]
 
     def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> LayerWeights | None:
         """Return the weights of what ``plan`` keeps of a layer, from the cache or cut now.
@@ -77,8 +69,8 @@ class NarrowCache:
         """
         if torch.is_grad_enabled() and any(p.requires_grad for one in projections(layer) for p in one.parameters()):
             return cut(copied(layer), plan, num_switches, take=None)
-        dense = self.dense(index, layer)
-        version, key = self._dense[index].version, (index, plan)
+        dense, version = self._dense_of(index, layer)
+        key = (index, plan)
         with self._lock:
             entry = self._narrow.setdefault(key, _Entry())
             self._narrow.move_to_end(key)
@@ -92,6 +84,17 @@ class NarrowCache:
         with self._lock:
             self._narrow.clear()
         self._pool.clear()
+
+    def _dense_of(self, index: int, layer: nn.Module) -> tuple[LayerWeights, Version]:
+        with self._lock:
+            entry = self._dense.setdefault(index, _Entry())
+        version = _version(layer)
+        with entry.lock:
+            if entry.weights is None or entry.version != version:
+                with torch.inference_mode(False), torch.no_grad():
+                    entry.weights = joined(layer)
+                entry.version = version = _version(layer)  # of the parameters' new memory
+            return entry.weights, version
 
     def _cut(self, dense: LayerWeights, plan: LayerPlan, num_switches: int, key: Hashable) -> LayerWeights | None:
         """Cut in the pool's memory; where it is full, layers that were used longest ago give theirs back."""
@@ -114,9 +117,9 @@ class NarrowCache:
 
 
 def _version(layer: nn.Module) -> Version:
-    """Return what changes when a parameter is replaced or written to.
+    """Return what changes when a projection's weight or bias is replaced or written to.
 
     Tensors made in inference mode do not count writes.
     """
-    parameters: Any = layer.parameters()
-    return tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)
+    tensors = [tensor for p in projections(layer) for tensor in (p.weight, p.bias) if tensor is not None]
+    return tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in tensors)

@@ -1,0 +1,75 @@
+"""Rows that join and leave: each is decoded as alone, whatever the others are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ada.engine.serving import EngineRowDecoder
+
+IMAGE = -200
+
+
+@pytest.fixture(scope="module", params=["H", "L"])
+def model(request, make_llava):
+    return make_llava(request.param)
+
+
+def keywords_of(row: int, pixels: torch.Tensor) -> dict[str, Any]:
+    """Prompts of different lengths, with and without an image, budgets and amounts of image tokens."""
+    ids = [1, *range(5, 6 + row % 4), *([IMAGE] if row % 3 else []), 7]
+    tokens = ("all", "2", "all/1", "3/2")[row % 4] if row % 3 else "all"
+    settings = {"latency_budget": (1.0, 0.9, 0.7, 0.6, 0.5, None)[row % 6], "image_tokens": tokens}
+    images = pixels[row % 4 : row % 4 + 1] if row % 3 else None
+    greedy = {"do_sample": False, "return_dict_in_generate": True, "token_selector": "fastv", "pad_token_id": 0}
+    return {"inputs": torch.tensor([ids]), "images": images, **settings, **greedy}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(st.sampled_from(["join", "step", "leave"]), min_size=8, max_size=40), seed=st.integers(0, 99))
+def test_each_row_gets_the_tokens_that_it_gets_alone(model, pixels, events, seed) -> None:
+    decoder, running, done, count = EngineRowDecoder(model, 4), [], [], seed
+    for event in events:
+        if event == "join" and len(running) < 4:
+            output, row = decoder.read(keywords_of(count, pixels))
+            running.append((count, row, output.sequences[0].tolist()))
+            count += 1
+        elif event == "leave" and running:
+            number, row, tokens = running.pop(seed % len(running))
+            decoder.remove(row)
+            done.append((number, tokens))
+        elif running:
+            logits = decoder.step([row for _, row, _ in running], [tokens[-1] for *_, tokens in running])
+            for (*_, tokens), own in zip(running, logits, strict=True):
+                tokens.append(int(own.argmax()))
+    for number, tokens in [*done, *((number, tokens) for number, _, tokens in running)]:
+        alone = model.generate(**keywords_of(number, pixels), max_new_tokens=len(tokens), engine="transformers")
+        assert alone.sequences[0].tolist() == tokens
+
+
+def test_prompt_that_fails_leaves_the_other_rows_as_they_were(model, pixels) -> None:
+    decoder = EngineRowDecoder(model, 4)
+    output, row = decoder.read(keywords_of(1, pixels))
+
+    def fail(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("nothing can be drawn")
+
+    with pytest.raises(RuntimeError, match="nothing can be drawn"):
+        decoder.read({**keywords_of(2, pixels), "logits_processor": [fail]})
+    token = output.sequences[0].tolist()
+    step = decoder.step([row], token)
+    alone = model.generate(**keywords_of(1, pixels), max_new_tokens=2, engine="transformers")
+    assert int(step[0].argmax()) == int(alone.sequences[0, 1])
+
+
+def test_clear_lets_all_rows_leave(model, pixels) -> None:
+    decoder = EngineRowDecoder(model, 4)
+    decoder.read(keywords_of(1, pixels))
+    decoder.clear()
+    assert decoder.rows.rows == []
+    _, row = decoder.read(keywords_of(2, pixels))
+    assert row.slot == 0
