@@ -16,9 +16,9 @@ from torch.nn import functional
 from llava.errors import CheckpointError, OptionError
 
 LARGEST = 127
-FEW_POSITIONS = 16  # torch's kernel for int8 weights takes longer than a dequantised product of more
+FEW_POSITIONS = 12  # torch's kernel for int8 weights takes longer than a dequantised product of more
 ALIGNMENT = 16  # it reads rows in steps of 16 values, past the end of others: wrong values, or a crash
-BLOCK = 1 << 20  # weights that are dequantised at a time: what fits in a core's cache, and in memory that is used again
+BLOCK = 1 << 20  # weights that are read at a time: what fits in a core's cache, and costs little memory
 
 
 class Int8Linear(nn.Module):
@@ -84,14 +84,21 @@ def int8_product(
     On a CPU up to ``FEW_POSITIONS`` are multiplied in bfloat16; a gradient flows to ``x``.
     """
     rows = x.reshape(-1, x.shape[-1])
-    on_cpu, learns = weight.device.type == "cpu", torch.is_grad_enabled() and x.requires_grad
-    if on_cpu and len(rows) <= FEW_POSITIONS and weight.shape[1] % ALIGNMENT == 0 and not learns:
+    plain = weight.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
+    if plain and len(rows) <= FEW_POSITIONS and weight.shape[1] % ALIGNMENT == 0:
         out = torch._weight_int8pack_mm(rows.bfloat16(), weight, scale.bfloat16()).to(x.dtype)
+    elif plain and x.dtype != torch.float16:  # which cannot hold products before they are scaled
+        out = _by_blocks(rows, weight).mul_(scale)
     else:
-        height = _height(weight) if on_cpu else len(weight)
-        parts = zip(torch.split(weight, height), torch.split(scale, height), strict=True)
-        out = torch.cat([functional.linear(rows, dequantised(*part, x.dtype)) for part in parts], dim=1)
+        out = functional.linear(rows, dequantised(weight, scale, x.dtype))
     return (out if bias is None else out + bias).view(*x.shape[:-1], len(weight))
+
+
+def _by_blocks(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Multiply by the rounded weight, before it is scaled, in blocks that share their memory."""
+    blocks = torch.split(weight, _height(weight))
+    memory = rows.new_empty(blocks[0].shape)
+    return torch.cat([functional.linear(rows, memory[: len(one)].copy_(one)) for one in blocks], dim=1)
 
 
 def dequantised(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

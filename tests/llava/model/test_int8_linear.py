@@ -52,7 +52,7 @@ def test_rounded_weight_is_off_by_half_a_step_of_its_row_at_most(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("columns", [16, 33, 48, 100])
-@pytest.mark.parametrize("positions", [0, 1, 3, 16, 17, 40])
+@pytest.mark.parametrize("positions", [0, 1, 3, 12, 13, 40])
 def test_product_equals_the_slow_one(dtype, columns, positions, monkeypatch):
     """Of few positions and many, in widths that torch's kernel takes, and those with which it reads past its rows."""
     monkeypatch.setattr(int8_linear, "BLOCK", 3 * columns)  # 7 rows: blocks of 3, 3 and 1
@@ -64,7 +64,7 @@ def test_product_equals_the_slow_one(dtype, columns, positions, monkeypatch):
     if not positions:
         return
     expected = slow_product(x, weight, scale, bias)
-    # Of each product's own size: inputs and results that are rounded to bfloat16, 1/256 each.
+    # Of each product's own size: inputs and results that are rounded to bfloat16, by 1/512 each time.
     size = x.double().norm(dim=1, keepdim=True) * (weight.double() * scale.double()[:, None]).norm(dim=1) + bias.abs()
     assert ((out.double() - expected).abs() <= size / 128).all()
     assert int8_product(x[None, :, None], weight, scale, bias).shape == (1, positions, 1, 7)
