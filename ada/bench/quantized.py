@@ -1,9 +1,9 @@
 """Times 8-bit weights against bfloat16, dense and cut to a plan: ``python -m ada.bench quantized``.
 
 A stack of decoder layers with the shapes of a 7B model runs in the engine, once as it is and once with its weights in
-int8, as ``--load-8bit`` makes them. Every round times each of both under every budget, in random order: the prefill of
-a prompt, whose plan is cut already, and decode steps after it. A ratio is the median over rounds of int8's time over
-that of bfloat16 in the same round, at the same budget and, for decoding, also at budget 1.
+int8, as ``--load-8bit`` makes them. Every round reads a prompt with each of both under every budget, in random order,
+its plan being cut already; then all decode token after token in turns. A ratio is the median of int8's times over those
+of bfloat16 at the same prompt or token, at the same budget and, for decoding, also at budget 1.
 
 Prints a table, and the same as one JSON object on the last line. Ratios below 1 are in favour of int8.
 """
@@ -35,32 +35,36 @@ from llava.model.int8_linear import quantise_int8
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 KINDS = ("bfloat16", "int8")
+TOKEN = torch.zeros(1, dtype=torch.long)
 
 
 @dataclass
 class Case:
-    """One model under one budget, with the milliseconds of all rounds by phase."""
+    """One model under one budget, with the milliseconds of all prompts and tokens."""
 
     model: AdaLlavaLlamaForCausalLM
     budget: float
     prefill: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)  # a token
+    decode: list[float] = field(default_factory=list)
+    rows: EngineRows = field(init=False)  # of the round's prompt
 
-    def time(self, embeds: torch.Tensor, steps: int) -> None:
-        """Read a prompt (1, T, D) twice, the second time with its plan cut, and decode after it."""
-        granted, token = self.model.grant(self.budget, 1), torch.zeros(1, dtype=torch.long)
+    def read(self, embeds: torch.Tensor) -> None:
+        """Read a prompt (1, T, D) twice, the second time with its plan cut, and start to decode after it."""
+        granted = self.model.grant(self.budget, 1)
         for _ in range(2):
             batch, execution = self.model.begin(EmbeddedBatch(embeds, None, None, None), granted)
-            rows = EngineRows(self.model, 1, embeds)
+            self.rows = EngineRows(self.model, 1, embeds)
             start = time.perf_counter()
-            rows.read(batch, execution)
+            self.rows.read(batch, execution)
             elapsed = time.perf_counter() - start
         self.prefill.append(1000 * elapsed)
-        rows.step(token)  # the first step makes what the others use again
+        self.rows.step(TOKEN)  # makes what the other steps use again
+
+    def step(self) -> None:
+        """Decode a token."""
         start = time.perf_counter()
-        for _ in range(steps):
-            rows.step(token)
-        self.decode.append(1000 * (time.perf_counter() - start) / steps)
+        self.rows.step(TOKEN)
+        self.decode.append(1000 * (time.perf_counter() - start))
 
 
 def make_stacks(layers: int) -> dict[str, AdaLlavaLlamaForCausalLM]:
@@ -89,8 +93,12 @@ def measure(
     for number in tqdm(range(rounds + 1), desc="rounds (the first warms up)", file=sys.stderr):
         embeds = torch.randn(1, positions, width, dtype=torch.bfloat16)
         for case in order.sample([*cases.values()], len(cases)):
-            case.time(embeds, steps)
-            if number == 0:
+            case.read(embeds)
+        for _ in range(steps):
+            for case in order.sample([*cases.values()], len(cases)):
+                case.step()
+        if number == 0:
+            for case in cases.values():
                 case.prefill.clear()
                 case.decode.clear()
     dense = cases["bfloat16", 1.0]

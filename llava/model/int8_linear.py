@@ -1,7 +1,7 @@
 """Holds weights in 8 bits, quantised on load with a scale for each output channel, and multiplies with them.
 
-A product of few positions reads the 8 bits themselves, which is what decoding waits for; of more, blocks of the weight
-are dequantised one after the other. Inputs are never quantised.
+A product of few positions reads the 8 bits themselves, which is what decoding waits for; of more, one block of the
+weight after the other is turned into floats. Inputs are never quantised.
 """
 
 from __future__ import annotations
