@@ -61,7 +61,7 @@ class Case:
         self.rows.step(TOKEN)  # makes what the other steps use again
 
     def step(self) -> None:
-        """Decode a token."""
+        """Decode one token, and keep its time."""
         start = time.perf_counter()
         self.rows.step(TOKEN)
         self.decode.append(1000 * (time.perf_counter() - start))
