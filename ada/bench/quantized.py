@@ -1,12 +1,11 @@
-"""Times whether it pays to dequantize a layer and cut it to a plan: ``python -m ada.bench quantized``.
+"""Times 8-bit weights against bfloat16, dense and cut to a plan: ``python -m ada.bench quantized``.
 
-One decoder layer has the shapes of a 7B model and its weights in 4 bit (NF4) or 8 bit (LLM.int8()). Of each plan two
-ways are timed, interleaved: *masked*, the dense quantized layer with gates on its outputs, as a budget runs it; and
-*cut*, the plan's heads and neurons taken out of dequantized weights once, in bfloat16, and run as a narrow layer. The
-table also shows the milliseconds that cutting takes, and the bytes that the cut weights take in addition to the
-quantized ones, which stay for other plans.
+A stack of decoder layers with the shapes of a 7B model runs in the engine, once as it is and once with its weights in
+int8, as ``--load-8bit`` makes them. Every round reads a prompt with each of both under every budget, in random order,
+its plan being cut already; then all decode token after token in turns. A ratio is the median of int8's times over those
+of bfloat16 at the same prompt or token, at the same budget and, for decoding, also at budget 1.
 
-Prints a table, and the same as one JSON object on the last line. "times faster" is above 1 where cutting pays.
+Prints a table, and the same as one JSON object on the last line. Ratios below 1 are in favour of int8.
 """
 
 from __future__ import annotations
@@ -15,150 +14,140 @@ import argparse
 import copy
 import json
 import random
+import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from tqdm import tqdm
 
-from ada.bench.compare import compare
-from ada.execution.call_state import LayerAction
-from ada.execution.layer_weights import copied, cut, projection_bytes
-from ada.execution.maskable_layer import install
-from ada.scheduling.execution_plan import LayerPlan
+from ada.bench import models
+from ada.config import AdaLlavaConfig
+from ada.engine.engine_rows import EngineRows
+from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.errors import OptionError
-from llava.model.placement import require_bitsandbytes
+from llava.model.int8_linear import quantise_int8
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
-SWITCHES = 32
-SIZES_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": SWITCHES}
-Layer = Callable[[torch.Tensor, Any], Any]  # (1, T, D) hidden states and their rotary embeddings -> the layer's output
+KINDS = ("bfloat16", "int8")
+TOKEN = torch.zeros(1, dtype=torch.long)
 
 
-def dense_layer(sizes: dict[str, int]) -> tuple[LlamaDecoderLayer, LlamaRotaryEmbedding]:
-    """Make a maskable layer with random weights in bfloat16, and the module of its rotary embeddings."""
-    config = LlamaConfig(**sizes, num_hidden_layers=1, attn_implementation="sdpa")
+@dataclass
+class Case:
+    """One model under one budget, with the milliseconds of all prompts and tokens."""
+
+    model: AdaLlavaLlamaForCausalLM
+    budget: float
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    rows: EngineRows = field(init=False)  # of the round's prompt
+
+    def read(self, embeds: torch.Tensor) -> None:
+        """Read a prompt (1, T, D) twice, the second time with its plan cut, and start to decode after it."""
+        granted = self.model.grant(self.budget, 1)
+        for _ in range(2):
+            batch, execution = self.model.begin(EmbeddedBatch(embeds, None, None, None), granted)
+            self.rows = EngineRows(self.model, 1, embeds)
+            start = time.perf_counter()
+            self.rows.read(batch, execution)
+            elapsed = time.perf_counter() - start
+        self.prefill.append(1000 * elapsed)
+        self.rows.step(TOKEN)  # makes what the other steps use again
+
+    def step(self) -> None:
+        """Decode one token, and keep its time."""
+        start = time.perf_counter()
+        self.rows.step(TOKEN)
+        self.decode.append(1000 * (time.perf_counter() - start))
+
+
+def make_stacks(layers: int) -> dict[str, AdaLlavaLlamaForCausalLM]:
+    """Make a stack with 7B shapes and random weights in bfloat16, and the same in int8; neither with much vocabulary.
+
+    A short stack would give the output layer, which stays in bfloat16, too much weight.
+    """
+    sizes = {**models.SHAPES_7B, "num_hidden_layers": layers, "vocab_size": 64, "pad_token_id": 0}
+    config = AdaLlavaConfig(
+        **sizes, num_prefix_layers=1, scheduler_type="H", scheduler_rank=models.RANK, dtype="bfloat16"
+    )
     torch.manual_seed(0)
-    layer = LlamaDecoderLayer(config, 0).to(torch.bfloat16).eval()
-    install([layer])
-    return layer, LlamaRotaryEmbedding(config)
-
-
-def quantize(layer: LlamaDecoderLayer, bits: int) -> tuple[LlamaDecoderLayer, LlamaDecoderLayer]:
-    """Return the layer in 4 or 8 bit, and one in bfloat16 whose weights are the quantized ones' values."""
-    bnb = require_bitsandbytes()
-    quantized, values = copy.deepcopy(layer), copy.deepcopy(layer)
-    for part, same in ((quantized.self_attn, values.self_attn), (quantized.mlp, values.mlp)):
-        for name, linear in list(part.named_children()):
-            if not isinstance(linear, torch.nn.Linear):
-                continue
-            shape = linear.in_features, linear.out_features
-            if bits == 4:
-                made = bnb.nn.Linear4bit(*shape, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
-                made.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
-            else:
-                made = bnb.nn.Linear8bitLt(*shape, bias=False, has_fp16_weights=False, threshold=6.0)
-                made.weight = bnb.nn.Int8Params(linear.weight.data.half(), requires_grad=False)
-            setattr(part, name, made.to("cpu").eval())
-            getattr(same, name).weight.data = _values(made, bits).to(torch.bfloat16)
-    return quantized, values
-
-
-def _values(linear: torch.nn.Linear, bits: int) -> torch.Tensor:
-    """Return a quantized projection's weights (out, in), before its first product, which may pack them otherwise."""
-    functional, weight = require_bitsandbytes().functional, cast(Any, linear.weight)
-    if bits == 4:
-        values: torch.Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
-    else:
-        values = functional.int8_vectorwise_dequant(weight.data, weight.SCB)
-    return values
-
-
-def ways(
-    quantized: LlamaDecoderLayer, values: LlamaDecoderLayer, plan: LayerPlan
-) -> tuple[dict[str, Layer], float, int]:
-    """Return the two ways, the seconds of cutting, and the bytes of the cut weights. values: the dequantized layer."""
-    start = time.perf_counter()
-    weights = cut(copied(values), plan, SWITCHES, take=None)
-    seconds = time.perf_counter() - start
-    gates = torch.zeros(1, 2, SWITCHES)
-    gates[0, 0, list(plan.heads)] = gates[0, 1, list(plan.neuron_groups)] = 1
-    actions = {"cut": LayerAction(narrow=weights), "masked": LayerAction(gates=gates)}
-
-    def layer_under(action: LayerAction) -> Layer:
-        return lambda hidden, rotary: quantized.forward(
-            hidden, action.gates, action=action, position_embeddings=rotary, attention_mask=None
-        )
-
-    products = (weights.qkv, weights.output, weights.gate_up, weights.down)
-    cut_bytes = sum(product.weight.nbytes for product in products if product is not None)
-    return {name: layer_under(work) for name, work in actions.items()}, seconds, cut_bytes
+    plain = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+    rounded = copy.deepcopy(plain)
+    quantise_int8(rounded, rounded.never_quantised)
+    return dict(zip(KINDS, (plain, rounded), strict=True))
 
 
 @torch.inference_mode()
 def measure(
-    bits: Sequence[int], shares: Sequence[float], positions: int, rounds: int, sizes: dict[str, int]
+    stacks: Mapping[str, AdaLlavaLlamaForCausalLM], budgets: Sequence[float], positions: int, rounds: int, steps: int
 ) -> list[dict[str, Any]]:
-    """Return a line for each width and share: median milliseconds by phase and way, and median ratios of a round."""
-    layer, rotary = dense_layer(sizes)
-    lines = []
-    for width in bits:
-        quantized, values = quantize(layer, width)
-        for share in shares:
-            kept = tuple(sorted(random.Random(0).sample(range(SWITCHES), max(1, int(SWITCHES * share)))))
-            both, seconds, extra = ways(quantized, values, LayerPlan(heads=kept, neuron_groups=kept))
-            line: dict[str, Any] = {"bits": width, "share": len(kept) / SWITCHES, "cut once": round(1000 * seconds, 1)}
-            for phase, length, repeats in (("prefill", positions, 1), ("decode", 1, 8)):
-                hidden = torch.randn(1, length, sizes["hidden_size"], dtype=torch.bfloat16)
-                angles = rotary(hidden, torch.arange(length)[None])
-                calls = {name: partial(way, hidden, angles) for name, way in both.items()}
-                line[phase] = compare(calls, rounds, repeats, random.Random(0))
-            line["quantised MB"], line["cut MB"] = round(projection_bytes(quantized) / 1e6), round(extra / 1e6)
-            lines.append(line)
-    return lines
+    """Return a line for each budget: median milliseconds by phase and kind, and median ratios of a round."""
+    cases = {(kind, budget): Case(model, budget) for kind, model in stacks.items() for budget in (1.0, *budgets)}
+    order, width = random.Random(0), stacks["int8"].config.hidden_size
+    for number in tqdm(range(rounds + 1), desc="rounds (the first warms up)", file=sys.stderr):
+        embeds = torch.randn(1, positions, width, dtype=torch.bfloat16)
+        for case in order.sample([*cases.values()], len(cases)):
+            case.read(embeds)
+        for _ in range(steps):
+            for case in order.sample([*cases.values()], len(cases)):
+                case.step()
+        if number == 0:
+            for case in cases.values():
+                case.prefill.clear()
+                case.decode.clear()
+    dense = cases["bfloat16", 1.0]
+    return [line(budget, cases["bfloat16", budget], cases["int8", budget], dense) for budget in (1.0, *budgets)]
 
 
-def show(lines: Sequence[dict[str, Any]], title: str) -> None:
+def line(budget: float, plain: Case, rounded: Case, dense: Case) -> dict[str, Any]:
+    """Return the figures of a budget. dense: bfloat16 at budget 1."""
+    figures: dict[str, Any] = {"budget": budget}
+    for phase in ("prefill", "decode"):
+        times = [getattr(case, phase) for case in (plain, rounded)]
+        medians = {f"{kind}_ms": round(statistics.median(own), 2) for kind, own in zip(KINDS, times, strict=True)}
+        figures[phase] = {**medians, "ratio": _ratio(times[1], times[0])}
+    return {**figures, "decode_over_dense_bfloat16": _ratio(rounded.decode, dense.decode)}
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return round(statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True)), 3)
+
+
+def show(lines: Sequence[Mapping[str, Any]], title: str) -> None:
     """Print the lines as a table."""
     table = Table(title=title)
-    phases = [f"{phase} masked / cut, ms\n(times faster)" for phase in ("prefill", "decode")]
-    for column in ("bits", "share", *phases, "cut once, ms", "quantized, MB", "cut, MB"):
+    phases = [f"{phase}, bfloat16 / int8, ms\n(ratio)" for phase in ("prefill", "decode")]
+    for column in ("budget", *phases, "decode, int8 over\ndense bfloat16"):
         table.add_column(column, justify="right")
-    for line in lines:
-        times = [
-            f"{line[p]['masked_ms']:.1f} / {line[p]['cut_ms']:.1f} ({line[p]['times_faster']:.2f})"
-            for p in ("prefill", "decode")
-        ]
-        rest = (f"{line['cut once']:.0f}", str(line["quantised MB"]), str(line["cut MB"]))
-        table.add_row(str(line["bits"]), f"{line['share']:.2f}", *times, *rest)
+    for one in lines:
+        both = (one["prefill"], one["decode"])
+        times = [f"{own['bfloat16_ms']:.1f} / {own['int8_ms']:.1f} ({own['ratio']:.2f})" for own in both]
+        table.add_row(f"{one['budget']:g}", *times, f"{one['decode_over_dense_bfloat16']:.2f}")
     Console(width=110).print(table)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this benchmark."""
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8], choices=[4, 8], help="bits of a weight")
-    parser.add_argument(
-        "--shares", type=float, nargs="+", default=[0.75, 0.5, 0.25], help="shares of the layer that plans keep"
-    )
+    parser.add_argument("--budgets", type=float, nargs="*", default=[0.5], help="budgets to time in addition to 1")
+    parser.add_argument("--layers", type=int, default=4, help="decoder layers of the stack")
     parser.add_argument("--positions", type=int, default=640, help="positions of the prompt")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians are over these")
-    parser.add_argument("--hidden-size", type=int, default=4096, help="width of the layer, a multiple of 2048")
-    parser.add_argument("--intermediate-size", type=int, default=11008, help="width of its MLP, a multiple of 64")
+    parser.add_argument("--decode-steps", type=int, default=8, help="tokens to generate for each case and round")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Time everything, and print it. Raises OptionError for sizes that cannot be cut or quantized."""
-    if min(args.positions, args.rounds) < 1 or not all(0 < share < 1 for share in args.shares):
-        raise OptionError("--positions and --rounds take numbers from 1 up, --shares numbers between 0 and 1")
-    if args.hidden_size % (64 * SWITCHES) or args.intermediate_size % 64:
-        raise OptionError("--hidden-size takes multiples of 2048, --intermediate-size multiples of 64")
-    require_bitsandbytes()
-    sizes = {**SIZES_7B, "hidden_size": args.hidden_size, "intermediate_size": args.intermediate_size}
-    lines = measure(args.bits, args.shares, args.positions, args.rounds, sizes)
-    settings = {"positions": args.positions, "threads": torch.get_num_threads()}
-    show(lines, "one layer, " + ", ".join(f"{value} {name}" for name, value in settings.items()))
-    print(json.dumps({**settings, "rounds": args.rounds, "torch": torch.__version__, "layers": lines}))
+    """Time everything, and print it. Raises OptionError for numbers that cannot be timed."""
+    if min(args.positions, args.rounds, args.decode_steps) < 1 or args.layers < 2:
+        raise OptionError("--positions, --rounds and --decode-steps take numbers from 1 up, --layers from 2 up")
+    if not all(0 < budget < 1 for budget in args.budgets):
+        raise OptionError("--budgets takes numbers between 0 and 1")
+    lines = measure(make_stacks(args.layers), args.budgets, args.positions, args.rounds, args.decode_steps)
+    settings = {"layers": args.layers, "positions": args.positions, "threads": torch.get_num_threads()}
+    show(lines, "a stack with 7B layer shapes, " + ", ".join(f"{value} {name}" for name, value in settings.items()))
+    print(json.dumps({**settings, "rounds": args.rounds, "torch": torch.__version__, "budgets": lines}))

@@ -31,12 +31,12 @@ class Storage:
     def projection_bytes(self, elements: int, rows: int) -> int:
         """Return the bytes of projections with so many weights and output rows, scales included.
 
-        In 8 bits each row has a scale in float32; 4 bits are NF4 with double quantisation (Dettmers et al. 2023, arXiv
+        In 8 bits each row has a scale in bfloat16; 4 bits are NF4 with double quantisation (Dettmers et al. 2023, arXiv
         2305.14314).
         """
         stored = elements * self.bits // 8
         if self.bits == 8:
-            return stored + 4 * rows
+            return stored + 2 * rows
         if self.bits == 4:
             blocks = elements // NF4_BLOCK
             return stored + blocks + 4 * (blocks // NF4_BLOCKS)
@@ -46,7 +46,7 @@ class Storage:
 STORAGES = {
     "float32": Storage(32, 4),
     "16 bits": Storage(16, 2),
-    "8 bits": Storage(8, 2, cuttable=False),
+    "8 bits": Storage(8, 2),
     "4 bits": Storage(4, 2, cuttable=False),
 }
 

@@ -72,7 +72,7 @@ def show_memory(report: Mapping[str, Any]) -> None:
     _add(table, "KV cache of a row and 1,000 positions", of_1000)
     console = Console(width=100)
     console.print(table)
-    console.print(f"{FLAG} sets what narrow layers may take; weights of 8 and 4 bits cannot be cut")
+    console.print(f"{FLAG} sets what narrow layers may take; weights of 4 bits cannot be cut")
 
 
 def _add(table: Table, label: str, sizes: list[int]) -> None:

@@ -130,9 +130,9 @@ def added(
 
     gates: (N, ...) of the block; where all of a row's are 0 it adds nothing, not even its bias.
     """
-    if projection.bias is None:
+    if projection.bias is None and projection.scale is None:
         return torch.addmm(hidden, x, projection.weight.t())
-    if gates is None:
+    if projection.bias is None or gates is None:
         return hidden + projection(x)
     runs = gates.flatten(1).any(dim=1, keepdim=True)
     return hidden + projection(x) * runs

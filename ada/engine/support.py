@@ -66,7 +66,7 @@ def reason_of_model(model: Any) -> str | None:
     """Return why the engine cannot decode a model; None where it can."""
     config, layers = model.config, model.model.layers
     if not all(map(can_cut, layers)):
-        return "weights are quantised, adapted or offloaded"
+        return "weights are quantised by bitsandbytes, adapted or offloaded"
     if len({p.weight.device for layer in layers for p in projections(layer)}) > 1:
         return "the model is on several devices"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):

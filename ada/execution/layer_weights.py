@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from ada.scheduling.execution_plan import LayerPlan, group_bounds
+from llava.errors import OptionError
+from llava.model.int8_linear import ALIGNMENT, Int8Linear, int8_product
 
 ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
 MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
@@ -28,18 +30,22 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A linear product: weight (out, in), bias (out,) or None."""
+    """A linear product: weight (out, in), bias (out,) or None; scale (out,) of an int8 weight's rows."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Project ``x`` (..., in) to (..., out)."""
+        if self.scale is not None:
+            return int8_product(x, self.weight, self.scale, self.bias)
         return functional.linear(x, self.weight, self.bias)
 
     def rows(self, start: int, end: int) -> Projection:
         """Return the product of some rows alone, in the same memory."""
-        return Projection(self.weight[start:end], None if self.bias is None else self.bias[start:end])
+        bias, scale = (None if part is None else part[start:end] for part in (self.bias, self.scale))
+        return Projection(self.weight[start:end], bias, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +63,14 @@ class LayerWeights:
 
 
 def can_cut(layer: nn.Module) -> bool:
-    """Return whether all projections are plain float matrices in memory.
+    """Return whether all projections are plain float matrices in memory, or all are 8-bit ones made on load.
 
-    Quantised, adapted (LoRA) or offloaded ones cannot be cut; the layer is masked instead.
+    Those that bitsandbytes quantised, adapted (LoRA) or offloaded ones cannot be cut; the layer is masked instead.
     """
-    return all(
-        type(p) is nn.Linear and p.weight.is_floating_point() and not p.weight.is_meta for p in projections(layer)
-    )
+    kinds = {type(p) for p in projections(layer)}
+    if kinds == {nn.Linear}:
+        return all(p.weight.is_floating_point() and not p.weight.is_meta for p in projections(layer))
+    return kinds == {Int8Linear}
 
 
 def projections(layer: Any) -> list[Any]:
@@ -84,7 +91,9 @@ def joined(layer: Any) -> LayerWeights:
 
 
 def copied(layer: Any) -> LayerWeights:
-    """Join copies of a layer's projections, as differentiable functions of them."""
+    """Join copies of a layer's projections, as differentiable functions of them. Raises OptionError for 8-bit ones."""
+    if any(isinstance(p, Int8Linear) for p in projections(layer)):
+        raise OptionError("8-bit weights are not trained; load the model without load_8bit (--load-8bit)")
     q, k, v, output, gate, up, down = projections(layer)
     return LayerWeights(
         _concatenated([q, k, v]),
@@ -95,7 +104,8 @@ def copied(layer: Any) -> LayerWeights:
 
 
 def _as_it_is(linear: Any) -> Projection:
-    return Projection(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+    bias = None if linear.bias is None else linear.bias.detach()
+    return Projection(linear.weight.detach(), bias, linear.scale.detach() if isinstance(linear, Int8Linear) else None)
 
 
 def _concatenated(linears: Sequence[Any]) -> Projection:
@@ -107,13 +117,14 @@ def _join(linears: Sequence[Any]) -> Projection:
     """One product in place of several of the same input; their parameters become parts of its weight."""
     weights = [linear.weight.detach() for linear in linears]
     bias = None if linears[0].bias is None else torch.cat([linear.bias.detach() for linear in linears])
+    scale = torch.cat([p.scale.detach() for p in linears]) if isinstance(linears[0], Int8Linear) else None
     if _adjoin(weights):
         rows = sum(map(len, weights))
-        return Projection(weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride()), bias)
+        return Projection(weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride()), bias, scale)
     joint = torch.cat(weights)
     for linear, part in zip(linears, torch.split(joint, [*map(len, weights)]), strict=True):
         linear.weight.data = part
-    return Projection(joint, bias)
+    return Projection(joint, bias, scale)
 
 
 def _adjoin(weights: Sequence[torch.Tensor]) -> bool:
@@ -135,9 +146,13 @@ def cut(weights: LayerWeights, plan: LayerPlan, num_switches: int, take: Take | 
     assert weights.qkv and weights.output and weights.gate_up and weights.down
     queries, neurons = weights.output.weight.shape[1], weights.down.weight.shape[1]
     keys = (len(weights.qkv.weight) - queries) // 2
+    # Neurons of zeros add nothing, and let the kernel for int8 weights read what is left of any number of groups.
+    multiple = 1 if weights.down.scale is None else ALIGNMENT
     return LayerWeights(
         *_cut_block(weights.qkv, weights.output, [queries, keys, keys], plan.heads, num_switches, take),
-        *_cut_block(weights.gate_up, weights.down, [neurons, neurons], plan.neuron_groups, num_switches, take),
+        *_cut_block(
+            weights.gate_up, weights.down, [neurons, neurons], plan.neuron_groups, num_switches, take, multiple
+        ),
     )
 
 
@@ -148,20 +163,27 @@ def _cut_block(
     kept: Sequence[int],
     num_switches: int,
     take: Take | None,
+    multiple: int = 1,
 ) -> tuple[Projection | None, Projection | None]:
-    """One block's products for its kept groups. parts: rows of what ``into`` joins; ``out`` reads the first's."""
+    """One block's products for its kept groups. parts: rows of what ``into`` joins; ``out`` reads the first's.
+
+    multiple: what each part is padded to, with rows of zeros.
+    """
     if not kept:
         return None, None
     if len(kept) == num_switches:
         return into, out
+    columns = runs(group_bounds(parts[0], num_switches), kept)
+    missing = -sum(end - start for start, end in columns) % multiple
+    padding = [(-missing, 0)] if missing else []
     ranges, start = [], 0
     for width in parts:
         ranges += [(start + first, start + last) for first, last in runs(group_bounds(width, num_switches), kept)]
+        ranges += padding
         start += width
-    columns = runs(group_bounds(parts[0], num_switches), kept)
-    bias = None if into.bias is None else torch.cat([into.bias[first:last] for first, last in ranges])
-    return Projection(_cut(into.weight, ranges, 0, take), bias), Projection(
-        _cut(out.weight, columns, 1, take), out.bias
+    bias, scale = (None if part is None else _cut(part, ranges, 0) for part in (into.bias, into.scale))
+    return Projection(_cut(into.weight, ranges, 0, take), bias, scale), Projection(
+        _cut(out.weight, columns + padding, 1, take), out.bias, out.scale
     )
 
 
@@ -177,14 +199,24 @@ def runs(bounds: Sequence[Range], kept: Iterable[int]) -> list[Range]:
     return merged
 
 
-def _cut(source: torch.Tensor, ranges: list[Range], dim: int, take: Take | None) -> torch.Tensor:
+def _cut(source: torch.Tensor, ranges: Sequence[Range], dim: int, take: Take | None = None) -> torch.Tensor:
+    parts = [_part(source, dim, start, end) for start, end in ranges]
     if take is None:
-        return torch.cat([source.narrow(dim, start, end - start) for start, end in ranges], dim=dim)
+        return torch.cat(parts, dim=dim)
     shape = [*source.shape]
-    shape[dim] = sum(end - start for start, end in ranges)
-    weight = take((shape[0], shape[1]), source.numel(), source)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    weight = take((shape[0], shape[1]), max(source.numel(), shape[0] * shape[1]), source)
     filled = 0
-    for start, end in ranges:
-        weight.narrow(dim, filled, end - start).copy_(source.narrow(dim, start, end - start))
-        filled += end - start
+    for part in parts:
+        weight.narrow(dim, filled, part.shape[dim]).copy_(part)
+        filled += part.shape[dim]
     return weight
+
+
+def _part(source: torch.Tensor, dim: int, start: int, end: int) -> torch.Tensor:
+    """A range of ``source``; below 0, as many zeros."""
+    if start >= 0:
+        return source.narrow(dim, start, end - start)
+    shape = [*source.shape]
+    shape[dim] = end - start
+    return source.new_zeros(shape)

@@ -80,7 +80,7 @@ class NarrowCache:
         """
         if self.limit_on(next(layer.parameters()).device) == 0:
             return None
-        if torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters()):
+        if torch.is_grad_enabled() and any(p.requires_grad for one in projections(layer) for p in one.parameters()):
             return cut(copied(layer), plan, num_switches, take=None)
         dense, version = self._dense_of(index, layer)
         key = (index, plan)

@@ -18,6 +18,7 @@ from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS, Late
 from ada.protocols import AdaptiveModel
 from llava.errors import OptionError
 from llava.files.atomic_write import atomic_write
+from llava.model.int8_linear import is_int8
 
 VERSION = 3  # 3: image tokens may be left out
 TARGET_QUANTILE = 0.96  # of TTFTs below the predicted p95: a little over 95 %, to keep 95 % with some margin
@@ -53,7 +54,7 @@ class DeviceFingerprint:
         sizes = {name: getattr(model.config, name) for name in SIZES}
         parts: dict[str, Any] = {**sizes, **asdict(model.units), "attention": model.config._attn_implementation}
         for bits in (4, 8):
-            if getattr(model, f"is_loaded_in_{bits}bit", False):
+            if getattr(model, f"is_loaded_in_{bits}bit", False) or (bits == 8 and is_int8(model)):
                 parts["weight_bits"] = bits
         if tower is not None:
             parts |= {"vision": [tower.config.hidden_size, tower.config.image_size, tower.layers_run]}

@@ -117,7 +117,7 @@ def _tower_elements(fields: Mapping[str, Any], folder: CheckpointFolder) -> int:
 def _narrow_bytes(fields: Mapping[str, Any], options: Mapping[str, Any], weights: int, left: int) -> int:
     """The limit of narrow layers where anything can be cut. left: bytes that are free once weights are read."""
     planned = "scheduler_type" in fields or options.get("planner") is not None
-    if not planned or options.get("load_4bit") or options.get("load_8bit"):
+    if not planned or options.get("load_4bit"):
         return 0
     given, layers = narrow_limit_of(options), _count(fields, "num_hidden_layers")
     prefix = _count(fields, "num_prefix_layers") or layers // 2

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import adapter_keys, apply_adapter, fill, trained_in_full
 from llava.model.checkpoint.quiet import quiet_loading
@@ -18,6 +18,7 @@ from llava.model.checkpoint.read_model import make_config, read_fields, read_mod
 from llava.model.checkpoint.weights_io import read_weights
 from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
+from llava.model.int8_linear import quantise_int8
 from llava.model.llama_tokenizer import load_tokenizer
 from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT
 from llava.model.placement import (
@@ -71,7 +72,7 @@ def load_pretrained_model(
     """Load a checkpoint folder or hub name: (tokenizer, model, image_processor, context length in tokens).
 
     model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on. merge_lora: put an
-    adapter's product into the weights, so that layers can be cut; quantised weights keep it next to them. model_name:
+    adapter's product into the weights, so that layers can be cut; 4-bit weights keep it next to them. model_name:
     only for messages. image_processor is None for a plain language model. overwrite_config: fields that take the place
     of a LLaVA's own in config.json, and ``multimodal``, which has no effect, are LLaVA-NeXT's. kwargs: ``dtype`` and
     ``attn_implementation`` override what fits the device; others go to ``from_pretrained``.
@@ -84,20 +85,28 @@ def load_pretrained_model(
     base = _base_folder(folder, model_base)
     fields = as_stored(fields, base.weights)
     device = usable_device(device)
-    quantised = load_8bit or load_4bit
-    keywords = {**kwargs, **placing(device, device_map, quantised)}
+    load_8bit = load_8bit and not load_4bit
+    keywords = {**kwargs, **placing(device, device_map, load_8bit, load_4bit)}
     keywords.update(attention(use_flash_attn, keywords.pop("attn_implementation", None)))
     fitting = fitting_dtype(device, fields, base.weight_files)
     keywords.setdefault("dtype", keywords.pop("torch_dtype", None) or fitting)
     config_class, model_class = known_classes().get(fields.get("model_type", ""), (AutoConfig, AutoModelForCausalLM))
-    if quantised:
-        kept = getattr(model_class, "never_quantised", ("lm_head",))
-        keywords["quantization_config"] = quantisation(load_4bit, keywords["dtype"], kept)
+    if load_4bit:
+        keywords["quantization_config"] = quantisation(True, keywords["dtype"], _never_quantised(model_class))
     log.info("loading %s from %s", model_name, folder.path)
     config = make_config(config_class, folder, fields)
-    task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not quantised)
-    model = placed(_load(task).eval(), device, keywords)
+    task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not load_4bit)
+    model = _load(task).eval()
+    if load_8bit and not quantise_int8(model, (*_never_quantised(model_class), *IN_CHECKPOINT)):
+        raise OptionError(f"the weights in {base.path} are quantised already; leave out --load-8bit")
+    model = placed(model, device, keywords)
     return task.tokenizer, model, _load_tower(model, folder, base), context_length(model.config)
+
+
+def _never_quantised(model_class: Any) -> tuple[str, ...]:
+    """How the names of modules begin that keep the weights of the checkpoint."""
+    kept: tuple[str, ...] = getattr(model_class, "never_quantised", ("lm_head",))
+    return kept
 
 
 def in_projector_file(key: str) -> bool:

@@ -45,14 +45,17 @@ def fitting_dtype(device: str, fields: Mapping[str, Any], weight_files: Sequence
     return torch.bfloat16 if large and saved in ("bfloat16", "float16") else torch.float32
 
 
-def placing(device: str, device_map: str | dict[str, Any] | None, quantised: bool) -> dict[str, Any]:
+def placing(
+    device: str, device_map: str | dict[str, Any] | None, load_8bit: bool = False, load_4bit: bool = False
+) -> dict[str, Any]:
     """Return ``from_pretrained``'s keyword for where the weights go.
 
-    Only several GPUs, and quantised weights, need a map; anything else is moved once it is read.
+    Only several GPUs, and 4-bit weights, need a map; anything else is moved once it is read. 8-bit weights are made
+    before that, so that a GPU need not hold the others, unless a map was given that is not "auto".
     """
-    if device == "cuda" and device_map is not None:
+    if device == "cuda" and device_map is not None and not (load_8bit and device_map == "auto"):
         return {"device_map": device_map}
-    return {"device_map": {"": device}} if quantised else {}
+    return {"device_map": {"": device}} if load_4bit else {}
 
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
@@ -116,7 +119,9 @@ def require_bitsandbytes() -> Any:
     try:
         import bitsandbytes
     except ImportError as error:
-        raise OptionError("8-bit and 4-bit weights need the extra 'quant': pip install 'ada-llava[quant]'") from error
+        raise OptionError(
+            "4-bit weights, and 8-bit ones in training, need the extra 'quant': pip install 'ada-llava[quant]'"
+        ) from error
     # It says at every product of 8-bit weights that their inputs are rounded.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return bitsandbytes

@@ -60,7 +60,7 @@ def parse_arguments(arguments: list[str] | None = None, given: argparse.Namespac
         help="nucleus sampling: probability mass to sample from; needs --temperature above 0",
     )
     parser.add_argument("--max-new-tokens", type=int, default=512, help="maximum length of an answer, in tokens")
-    parser.add_argument("--load-8bit", action="store_true", help="load the weights in 8 bits (extra: quant)")
+    parser.add_argument("--load-8bit", action="store_true", help="load the weights in 8 bits")
     parser.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
     parser.add_argument("--debug", action="store_true", help="print the prompt and the metadata of each answer")
     hooks().add_arguments(parser=parser, program="cli")

@@ -83,7 +83,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model-name", help="name that clients ask for; by default the last part of the path")
     group.add_argument("--device", help="cpu, cuda or mps; by default the first that is available of cuda, mps, cpu")
     group.add_argument("--multi-modal", action="store_true", help="ignored; accepted as upstream's workers do")
-    group.add_argument("--load-8bit", action="store_true", help="load the weights in 8 bits (extra: quant)")
+    group.add_argument("--load-8bit", action="store_true", help="load the weights in 8 bits")
     group.add_argument("--load-4bit", action="store_true", help="load the weights in 4 bits (extra: quant)")
     group.add_argument("--use-flash-attn", action="store_true", help="use flash attention 2 (extra: flash)")
 

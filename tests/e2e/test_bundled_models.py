@@ -69,10 +69,10 @@ def test_the_demo_answers_and_reports(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "bits"),
-    slow_except(product(["shapes-H", "shapes-L"], ["4bit", "8bit"]), ("shapes-H", "4bit"), ("shapes-L", "8bit")),
+    slow_except(product(["shapes-H", "shapes-L"], ["4bit", "8bit"]), ("shapes-H", "4bit"), ("shapes-H", "8bit")),
 )
 def test_quantised_they_answer_and_say_what_saves_no_time(root: Path, bundled: Path, name, bits) -> None:
-    """Of sizes that the library's packed 4-bit kernel for CPUs refuses."""
+    """Of sizes that the library's packed 4-bit kernel for CPUs refuses; 8-bit weights are cut as others are."""
     image_file = root / "playground" / "shapes" / "demo.png"
     words = ["--model-path", str(bundled / name), "--image-file", str(image_file), "--latency-budget", "0.6"]
     ran = subprocess.run(
@@ -85,4 +85,4 @@ def test_quantised_they_answer_and_say_what_saves_no_time(root: Path, bundled: P
     assert ran.returncode == 0, ran.stderr
     answer, report = ran.stdout.strip().splitlines()[-2:]
     assert answer.endswith("ASSISTANT: sun")
-    assert ("H saves no time" in report) == (name == "shapes-H")
+    assert ("H saves no time" in report) == ((name, bits) == ("shapes-H", "4bit"))

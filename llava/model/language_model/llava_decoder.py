@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, StoppingCriteriaList
 
 from llava.errors import OptionError
+from llava.model.int8_linear import is_int8, refuse_saving
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.model.multimodal.image_spans import image_spans
@@ -192,7 +193,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         """Save as transformers does, with config and processor of a vision tower whose weights are among the model's.
 
         A tower that an absolute path names is named by its folder in the checkpoint instead, which may then move.
+        Raises OptionError for weights that were rounded to 8 bits on load.
         """
+        if is_int8(self):
+            refuse_saving()
         tower, name = self.get_vision_tower(), getattr(self.config, "mm_vision_tower", None)
         if tower is None or not tower.is_loaded:
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)

@@ -41,7 +41,7 @@ def test_help_of_a_command_names_the_program(command, capsys) -> None:
     assert capsys.readouterr().out.startswith(f"usage: python -m ada.bench {command} ")
 
 
-@pytest.mark.parametrize("line", ["batch --rows 0", "quantized --shares 1", "selection --rank 5", "load --requests 0"])
+@pytest.mark.parametrize("line", ["batch --rows 0", "quantized --budgets 1", "selection --rank 5", "load --requests 0"])
 def test_bad_value_is_a_user_error(line, capsys) -> None:
     command, flag, value = line.split()
     assert main([command, flag, value]) == 2

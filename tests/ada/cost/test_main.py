@@ -62,7 +62,8 @@ def test_memory_is_a_table_or_json_in_its_own_process(root):
     limited = [*command, "--narrow-cache-gb", "1.5", "--json"]
     found = json.loads(subprocess.run(limited, cwd=root, capture_output=True, text=True).stdout)
     stored = found["by_storage"]["16 bits"]
-    assert stored["narrow_layers"] == 1_500_000_000 and found["by_storage"]["8 bits"]["narrow_layers"] == 0
+    narrow = {name: one["narrow_layers"] for name, one in found["by_storage"].items()}
+    assert narrow["16 bits"] == narrow["8 bits"] == 1_500_000_000 and narrow["4 bits"] == 0
     assert stored["kv_cache"] == 2 * 768 * 2 * 32 * 4096 * 2, "two rows of 672 positions, in steps of 256"
     parts = ("narrow_layers", "kv_cache", "activations")
     assert stored["total"] == sum(stored["weights"].values()) + sum(stored[part] for part in parts)

@@ -8,6 +8,7 @@ from fixtures.known_device import HERE, PROFILE
 
 from ada.latency.device_profile import DeviceFingerprint, load_profile
 from llava.errors import OptionError
+from llava.model.int8_linear import quantise_int8
 
 
 def test_profile_is_read_as_it_was_saved(tmp_path) -> None:
@@ -54,6 +55,10 @@ def test_fingerprint_differs_by_weight_bits_and_threads(model, monkeypatch) -> N
     monkeypatch.setattr(model, "is_loaded_in_4bit", True, raising=False)
     four = DeviceFingerprint.of(model)
     assert dense.model != four.model and dense.path != four.path
+    monkeypatch.undo()
+    quantise_int8(model, (*model.never_quantised, "model.vision_tower"))
+    eight = DeviceFingerprint.of(model)
+    assert len({dense.model, four.model, eight.model}) == 3
     assert dataclasses.replace(dense, threads=7).path != dense.path
 
 

@@ -52,7 +52,7 @@ def test_enough_memory_is_quiet(folder_of_7b, free, caplog) -> None:
         ({"narrow_cache_gb": 5}, ["takes about 19.6 GB", "narrow layers 5,"]),
         ({"batch_size": 8}, ["KV cache 4.19 (8 at a time"]),
         ({"limit_model_concurrency": 4}, ["KV cache 2.1 (4 at a time"]),
-        ({"load_8bit": True, "batch_size": 32}, ["weights 7.35", "narrow layers 0,", "KV cache 16.8"]),
+        ({"load_8bit": True, "batch_size": 32}, ["weights 7.35", "narrow layers 1.66,", "KV cache 16.8"]),
     ],
 )
 def test_too_little_memory_is_one_line_with_the_numbers(folder_of_7b, free, caplog, options, numbers) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import load_pretrained_model
-from llava.model.placement import as_stored, fitting_dtype, usable_device
+from llava.model.placement import as_stored, fitting_dtype, placing, usable_device
 
 QLORA = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}  # and more
 
@@ -33,6 +33,14 @@ def test_fitting_dtype_depends_on_device_and_checkpoint(checkpoint, monkeypatch)
     monkeypatch.setattr("llava.model.placement.LARGE_BYTES", 10)
     assert fitting_dtype("cpu", {"dtype": "float16"}, files) == torch.bfloat16
     assert fitting_dtype("cpu", {"dtype": "float32"}, files) == torch.float32
+
+
+def test_weights_are_read_where_they_go_but_8_bits_are_made_first():
+    assert placing("cuda", "auto") == placing("cuda", "auto", load_4bit=True) == {"device_map": "auto"}
+    assert placing("cuda", "auto", load_8bit=True) == placing("cuda:1", "auto", load_8bit=True) == {}
+    assert placing("cuda", "balanced", load_8bit=True) == {"device_map": "balanced"}
+    assert placing("cpu", "auto") == placing("cuda", None) == {}
+    assert placing("cpu", "auto", load_4bit=True) == {"device_map": {"": "cpu"}}
 
 
 @pytest.mark.parametrize("found", [QLORA, {"load_in_8bit": True}, None, {}], ids=str)

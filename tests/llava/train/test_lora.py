@@ -182,14 +182,26 @@ def test_flags_that_do_not_go_together(flags_of, tmp_path, flags, complaint):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_base(trained, make_checkpoint, tmp_path, bits):
-    """QLoRA on the CPU; the adapter serves next to a quantised base, where layers are masked."""
+    """QLoRA on the CPU; the adapter serves next to a 4-bit base, in masked layers, or merged into an 8-bit one."""
     pytest.importorskip("bitsandbytes")
     base = make_checkpoint(hidden_size=64, intermediate_size=128)  # the 4-bit CPU kernel wants multiples of 64
     out = trained(tmp_path / "out", **LORA, **SCHEDULER, bits=bits, bf16=True, model_name_or_path=base)
     model, processor = opened(out, base, load_4bit=bits == 4, load_8bit=bits == 8)
     found = answer(model, processor, latency_budget=0.75)
-    assert found.logits.isfinite().all() and found.report.masked_layers > 0
-    assert type(model.scheduler.mlp_head) is torch.nn.Linear, "the scheduler is never quantised"
+    assert found.logits.isfinite().all() and (found.report.masked_layers > 0) == (bits == 4)
+    assert model.scheduler.mlp_head.weight.is_floating_point(), "the scheduler is never quantised"
+
+
+def test_adapter_next_to_8_bit_weights_answers_as_merged_within_the_rounding(adaptive_adapter, tiny_checkpoint):
+    """Its own weights are not rounded."""
+    merged, processor = opened(adaptive_adapter, tiny_checkpoint)
+    apart, _ = opened(adaptive_adapter, tiny_checkpoint, load_8bit=True, merge_lora=False)
+    kinds = {name.rpartition(".")[2]: type(one).__name__ for name, one in apart.named_modules() if "layers.0." in name}
+    assert kinds["base_layer"] == "Int8Linear" and kinds["default"] == "Linear"
+    masked = answer(apart, processor, latency_budget=0.75)
+    assert masked.report.masked_layers > 0, "adapted weights cannot be cut"
+    found, expected = (answer(one, processor, latency_budget=1.0) for one in (apart, merged))
+    assert 0 < (found.logits - expected.logits).norm() < 0.05 * expected.logits.norm()
 
 
 def test_adapter_over_a_base_that_holds_its_vision_tower_opens(trained, root, tmp_path):
