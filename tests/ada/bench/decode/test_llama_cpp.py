@@ -1,0 +1,56 @@
+"""llama.cpp as a peer: its steps, and what is said where it is missing."""
+
+import sys
+import types
+
+import pytest
+import torch
+
+from ada.bench.decode import llama_cpp as peer
+from llava.errors import OptionError
+
+
+@pytest.mark.parametrize(("module", "package"), [("llama_cpp", "llama-cpp-python"), ("gguf", "gguf")])
+def test_missing_package_is_a_user_error_that_names_it(monkeypatch, module, package) -> None:
+    for name in ("llama_cpp", "gguf"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(OptionError, match=rf"needs {package}.*pip install llama-cpp-python gguf"):
+        peer.require_llama_cpp()
+
+
+def test_prompt_is_read_at_once_and_then_token_after_token(monkeypatch) -> None:
+    calls: list = []
+
+    class Llama:
+        """Records what it is asked to do."""
+
+        def __init__(self, path: str, **keywords) -> None:
+            calls.append(keywords["n_ctx"])
+
+        def reset(self) -> None:
+            calls.append("reset")
+
+        def eval(self, tokens: list[int]) -> None:
+            calls.append(tokens)
+
+    monkeypatch.setattr(peer, "require_llama_cpp", lambda: (types.SimpleNamespace(Llama=Llama), None))
+    monkeypatch.setattr(peer, "write_gguf", lambda *_: None)
+    way = peer.llama_cpp(None, steps=3, positions=9)
+    times = way(torch.tensor([[5, 6]]), 1.0)
+    assert calls == [9, "reset", [5, 6], [5], [6], [5]]
+    assert times.plans == () and 0 <= times.first_ms <= times.second_ms
+
+
+def test_peer_computes_the_models_logits(make_subject, tmp_path) -> None:
+    """Where the packages are installed: Q8_0 changes logits by little."""
+    cpp, gguf = pytest.importorskip("llama_cpp"), pytest.importorskip("gguf")
+    model, path = make_subject("H").model, tmp_path / "decoder.gguf"
+    peer.write_gguf(model, path, gguf)
+    llama = cpp.Llama(str(path), n_ctx=32, logits_all=True, verbose=False)
+    ids = torch.randint(3, 50, (1, 12))
+    llama.eval(ids[0].tolist())
+    expected = model(input_ids=ids).logits[0]
+    found = torch.tensor(llama.scores[:12])
+    error = (found - expected).norm() / expected.norm()
+    assert error < 0.03
