@@ -6,7 +6,7 @@ full and at smaller budgets: by the engine, by transformers' loop with its growi
 prompts whose plans it has not seen; its milliseconds say how much later the second token is than that of seen ones. A
 round runs everything once, in random order, with the same prompts next to each other; figures are medians over rounds,
 ratios those of a round. The first round warms up. The next round is of the model that took the shortest time so far,
-and none begins that would end after ``--seconds``.
+and none begins that would end more than ``--seconds`` after the start.
 
 The share of the memory's bandwidth is that of the bytes that a step must read (weights that some row's plan keeps, the
 output layer, keys and values) in the time that it takes; a model that fits into the processor's caches may exceed 1.
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=24, help="decode steps of a run of the bundled models")
     parser.add_argument("--stack-steps", type=int, default=6, help="decode steps of a run of the stack")
     parser.add_argument("--rounds", type=int, default=15, help="maximum of timed rounds of a model")
-    parser.add_argument("--seconds", type=float, default=240, help="time for all rounds; two of a model always run")
+    parser.add_argument("--seconds", type=float, default=270, help="time for all; two rounds of a model always run")
     parser.add_argument(
         "--peer", dest="peers", action="append", choices=[LLAMA_CPP], default=[], help="a further way to time"
     )
@@ -106,12 +106,13 @@ def run(args: argparse.Namespace) -> None:
     device = device_named(args.device)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    say = tables.progress_since(time.perf_counter())
+    start = time.perf_counter()
+    say = tables.progress_since(start)
     say("measuring the memory's bandwidth")
     bandwidth = memory_bandwidth(device)
     say(f"{bandwidth / 1e9:.1f} GB a second; making the models")
     subjects = [_prepared(subject, device, args.peers) for subject in _subjects(args, device)]
-    run_rounds(subjects, args.rounds, args.seconds, say)
+    run_rounds(subjects, args.rounds, start + args.seconds, say)
     report(subjects, bandwidth, _about(args, device), decode_goals)
 
 

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="prompts at once, each with its own plan")
     parser.add_argument("--steps", type=int, default=32, help="decode steps of a run")
     parser.add_argument("--rounds", type=int, default=15, help="maximum of timed rounds of a model")
-    parser.add_argument("--seconds", type=float, default=420, help="time for all rounds; two of a model always run")
+    parser.add_argument("--seconds", type=float, default=540, help="time for all; two rounds of a model always run")
     add_device_flag(parser, default="cuda")
     parser.add_argument("--toy", action="store_true", help="four tiny layers, short prompts and two rounds on a CPU")
 
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
     if min(args.layers, args.positions, args.rounds, *args.rows) < 1 or args.steps < 2:
         raise OptionError("--layers, --positions, --rounds and --rows take numbers from 1 up, --steps from 2 up")
     device = device_named(args.device)
-    say = tables.progress_since(time.perf_counter())
+    start = time.perf_counter()
+    say = tables.progress_since(start)
     say("measuring the memory's bandwidth")
     bandwidth = memory_bandwidth(device)
     say(f"{bandwidth / 1e9:.0f} GB a second; making {args.layers} layers")
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [Setting(budget, args.positions, count) for count in args.rows for budget in BUDGETS]
     subjects = [Subject(STACK, kind, make(kind), settings, args.steps) for kind in ("H", "L")]
     rounds = [prepared(subject, args.positions, args.rows) for subject in subjects]
-    run_rounds(rounds, args.rounds, args.seconds, say)
+    run_rounds(rounds, args.rounds, start + args.seconds, say)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     about = {"device": name, "torch": torch.__version__, "layers": args.layers, "toy": args.toy}
     report(rounds, bandwidth, about, gpu_goals)

@@ -85,16 +85,16 @@ def shuffled(runs: Sequence[Run], rng: random.Random) -> list[list[Run]]:
 def run_rounds(
     subjects: Sequence[SubjectRounds],
     max_rounds: int,
-    seconds: float,
+    end: float,
     progress: Progress = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Run rounds of all subjects, the one that took the shortest time so far next, up to ``max_rounds`` of each.
 
-    Each gets one that warms up and one that counts; after that none begins that would end after ``seconds``.
+    Each gets one that warms up and one that counts; after that none begins that would end after ``end``, by ``clock``.
     progress: as ``SubjectRounds.run_round`` takes it.
     """
-    rng, end = random.Random(0), clock() + seconds
+    rng = random.Random(0)
     while True:
         fits = [one for one in subjects if one.done <= max_rounds and (one.done < 2 or clock() + one.longest < end)]
         if not fits:

@@ -38,14 +38,16 @@ def median_ratio(runs: Runs, run: Run, reference: Run, figure: Figure) -> float 
 
 
 def lines(rounds: SubjectRounds, bandwidth: float) -> list[dict[str, Any]]:
-    """Return a line for each run of a subject. bandwidth: of the memory, bytes per second.
+    """Return a line for each run of a subject, in the order of a table. bandwidth: of the memory, bytes per second.
 
     ``share``: of the decoder's units that ran; ``over_full``: over the same way at budget 1; ``over_transformers``:
     over transformers' loop at the same budget; ``bandwidth_share``: the bytes that a step must read, over its time,
     over the bandwidth.
     """
     sizes, steps = rounds.subject.bytes, rounds.subject.steps
-    return [_line(rounds.times, run, sizes, steps, bandwidth) | {"model": rounds.subject.title} for run in rounds.times]
+    title = {"model": rounds.subject.title}
+    found = [title | _line(rounds.times, run, sizes, steps, bandwidth) for run in rounds.times]
+    return sorted(found, key=lambda line: (line["positions"], line["rows"], -line["budget"], line["way"]))
 
 
 def _line(runs: Runs, run: Run, sizes: DecoderBytes, steps: int, bandwidth: float) -> dict[str, Any]:

@@ -37,12 +37,12 @@ def progress_since(start: float) -> Callable[[str], None]:
 
 def show_lines(lines: Sequence[Line]) -> None:
     """Print a table for each model."""
-    for model, own in groupby(lines, lambda line: line["model"]):
-        ordered = sorted(own, key=lambda line: (line["positions"], line["rows"], -line["budget"], line["way"]))
-        table = Table(title=f"{model}, medians of {ordered[0]['rounds']} rounds")
+    for model, group in groupby(lines, lambda line: line["model"]):
+        own = [*group]
+        table = Table(title=f"{model}, medians over rounds, of which there were {own[0]['rounds']}")
         for column in COLUMNS:
             table.add_column(column, justify="left" if column == "way" else "right")
-        for line in ordered:
+        for line in own:
             table.add_row(*_cells(line))
         Console(width=WIDTH).print(table)
 

@@ -53,3 +53,7 @@ def test_bandwidth_share_is_bytes_over_time_over_bandwidth(by_run, make_subject)
     assert line["step_bytes"] == make_subject("H").bytes.step(PLANS, columns)
     assert line["bandwidth_share"] == pytest.approx(line["step_bytes"] / 2e-3 / 1e9, rel=1e-3)
     assert line["share"] == 1 and line["model"] == "7B stack H"
+
+
+def test_lines_are_in_the_order_of_a_table(by_run) -> None:
+    assert [*by_run] == [(1.0, ENGINE), (1.0, TRANSFORMERS), (0.5, ENGINE), (0.5, NEW_PLAN)]
