@@ -16,6 +16,7 @@ from ada.image_token_options import (
     names_tokens,
     reads_fewer,
 )
+from ada.memory.narrow_limit import add_narrow_limit_flag, narrow_limit_of
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
@@ -59,6 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="what chooses the heads, neurons and layers that run; even, last and random need no training",
     )
     add_image_token_flags(group)
+    add_narrow_limit_flag(group)
 
 
 def budget_of(options: Mapping[str, Any]) -> Budget | None:
@@ -85,12 +87,15 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
             "a time; leave --batch-size at 1, or give a share such as 0.5"
         )
     wanted = budget is not None or planner is not None or names_tokens(options)
+    limit = narrow_limit_of(options)
     if not is_adaptive(model) and wanted:
         check_planned(model, options)
         from ada.model.families import make_adaptive
 
         # Without a planner nothing chooses among units: all layers are prefix layers, and tokens pay for all.
         make_adaptive(model, num_prefix_layers=None if planner in UNTRAINED else model.config.num_hidden_layers)
+    if is_adaptive(model) and limit is not None:
+        model.narrow_cache.max_bytes = limit
     if is_adaptive(model) and wanted:
         check_planned(model, options)
         check_selector(model, options)

@@ -46,6 +46,14 @@ def check_convertible(fields: Mapping[str, Any]) -> str | None:
 
 
 @hookimpl
+def before_loading(options: Mapping[str, Any], path: str, device: str) -> None:
+    """Warn where the model will take more memory than the device has free."""
+    from ada.memory.load_warning import warn_of_memory
+
+    warn_of_memory(options, path, device)
+
+
+@hookimpl
 def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the flags against the model; return the device's calibration as an option."""
     return budget_options.prepare_model(model, options)

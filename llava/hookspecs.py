@@ -3,9 +3,9 @@
 A plug-in is a module named by an entry point of the group ``llava``; it implements some of the functions
 below under ``llava.hookspecs.hookimpl``. The shell works with none. ``ada.overlay`` is one plug-in.
 
-The way of a program: ``add_arguments`` -> parse -> ``model_classes`` (while loading) -> ``prepare_model``
--> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``, or in the programs that
-answer files of questions ``describe_row``.
+The way of a program: ``add_arguments`` -> parse -> ``before_loading`` -> ``model_classes`` (while loading) ->
+``prepare_model`` -> for each question ``generation_options`` -> ``model.generate`` -> ``describe_generation``, or in
+the programs that answer files of questions ``describe_row``.
 The server's worker makes a ``serving_policy`` once, and asks it before and after each request.
 """
 
@@ -36,6 +36,15 @@ def check_convertible(fields: Mapping[str, Any]) -> str | None:
     """Return why transformers' own LLaVA classes cannot hold a checkpoint with these config.json fields.
 
     It is asked where ``model_type`` is not the shell's own; None where the plug-in does not know the checkpoint.
+    """
+
+
+@hookspec
+def before_loading(options: Mapping[str, Any], path: str, device: str) -> None:
+    """See what a program is about to load: the checkpoint at ``path``, a folder or hub name, onto ``device``.
+
+    ``options``: the program's parsed arguments by name, and keywords of ``load_pretrained_model``. A plug-in may warn
+    of what the load will take.
     """
 
 

@@ -2,7 +2,7 @@
 
 Prints FLOPs, bytes moved and roofline time of prefill and decode by part, and the peak memory. The times are a lower
 bound: no device reaches both of its figures at once. ``--as-published`` prints the figures as the published AdaLLaVA
-code counts them, so that the paper's can be checked.
+code counts them, so that the paper's can be checked; ``--memory`` what weights, narrow layers and KV cache take.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.table import Table
 from ada.cost.estimate import Estimate, estimate
 from ada.cost.hardware import HARDWARE, LIST, Hardware, hardware_named
 from ada.cost.image_reading import PromptReading, prompt_reading
+from ada.cost.memory_table import memory_report, show_memory
 from ada.cost.plans import Heads, heads_of, plan_of_budget, plan_of_heads, read_plan
 from ada.cost.published.figures import published_figures
 from ada.cost.published.layer import Setting
@@ -28,6 +29,7 @@ from ada.cost.roofline import total
 from ada.cost.sizes import LLAMA, Sizes, sizes_of
 from ada.image_token_options import image_tokens_flag, token_selector_flag
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS
+from ada.memory.narrow_limit import FLAG, add_narrow_limit_flag, narrow_limit_of
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.program import run_program
@@ -66,6 +68,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--plan", type=Path, help=f"{text}that run by layer, -1 for a layer that is skipped")
     _add_image_token_arguments(parser)
+    text = "print what the model takes of the device's memory, by how its weights are stored"
+    parser.add_argument("--memory", action="store_true", help=text)
+    add_narrow_limit_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     _add_published_arguments(parser.add_argument_group("figures as the published code counts them"))
     return parser.parse_args(arguments)
@@ -86,7 +91,7 @@ def _add_image_token_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_published_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--as-published", action="store_true", help="count as the published code does")
     for name, count, text in (
-        ("--batch-size", 1, "sequences that run at once"),
+        ("--batch-size", 1, "sequences that run at once, with --memory too"),
         ("--weight-bits", 16, "bits of a weight"),
         ("--activation-bits", 16, "bits of an activation"),
         ("--cache-bits", 16, "bits of a key or value in the KV cache"),
@@ -104,8 +109,12 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name) < minimum:
             raise OptionError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {minimum} or more")
     setting = Setting(args.batch_size, args.weight_bits, args.activation_bits, args.cache_bits, args.flash_attention)
-    if setting != Setting() and not args.as_published:
-        raise OptionError("--batch-size, --*-bits and --flash-attention need --as-published")
+    if setting != Setting(args.batch_size if args.memory else 1) and not args.as_published:
+        raise OptionError("--*-bits and --flash-attention need --as-published, --batch-size that or --memory")
+    if args.memory and args.as_published:
+        raise OptionError("--memory and --as-published print other figures; give one of the two")
+    if args.narrow_cache_gb is not None and not args.memory:
+        raise OptionError(f"{FLAG} needs --memory")
     leaves_out = args.image_tokens != ALL_IMAGE_TOKENS or args.token_selector or args.late_layer is not None
     if leaves_out and args.as_published:
         raise OptionError(
@@ -113,16 +122,24 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
             "leave --image-tokens, --token-selector and --late-layer out"
         )
     sizes = sizes_of(args.model, args.scheduler_type)
-    found = _as_published(args, sizes, setting) if args.as_published else _estimated(args, sizes)
+    work = _in_memory if args.memory else _estimated
+    found = _as_published(args, sizes, setting) if args.as_published else work(args, sizes)
     return {"model": args.model, "prompt_tokens": args.prompt_tokens, "gen_tokens": args.gen_tokens, **found}
 
 
-def _estimated(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
-    hardware = hardware_named(args.hardware)
-
-    read = prompt_reading(
+def _read(args: argparse.Namespace, sizes: Sizes) -> PromptReading:
+    return prompt_reading(
         sizes, args.prompt_tokens, args.images, args.image_tokens, args.token_selector, args.late_layer
     )
+
+
+def _in_memory(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
+    hardware, positions = hardware_named(args.hardware), _read(args, sizes).prompt.front
+    return memory_report(sizes, hardware, positions, args.gen_tokens, args.batch_size, narrow_limit_of(vars(args)))
+
+
+def _estimated(args: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
+    hardware, read = hardware_named(args.hardware), _read(args, sizes)
 
     def cost(plan: ExecutionPlan, gen_tokens: int) -> Estimate:
         return estimate(
@@ -221,6 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
             show_hardware(args.json)
         elif args.json:
             print(json.dumps(figures))
+        elif args.memory:
+            show_memory(figures)
         elif args.as_published:
             for name, value in figures.items():
                 print(f"{name:28} {value:.6g}" if isinstance(value, float) else f"{name:28} {value}")

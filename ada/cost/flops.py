@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ada.cost.products import Products, decoder_products, prefill_products
+from ada.cost.products import LateReading, Products, decoder_products, prefill_products
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.units import Units
 from llava.protocols import DecoderConfig
@@ -19,15 +19,26 @@ def prefill_flops(config: DecoderConfig, units: Units, plan: ExecutionPlan, prom
 
 
 def decoder_flops(
-    config: DecoderConfig, units: Units, plan: ExecutionPlan, queries: int, keys: int, scored: int = 1
+    config: DecoderConfig,
+    units: Units,
+    plan: ExecutionPlan,
+    queries: int,
+    keys: int,
+    scored: int = 1,
+    late: LateReading | None = None,
 ) -> Flops:
     """Count the FLOPs of the decoder's layers, split at layer P, and of the output layer for ``scored`` positions."""
-    return flops_of(decoder_products(config, units, plan, queries, keys, scored))
+    return flops_of(decoder_products(config, units, plan, queries, keys, scored, late))
 
 
-def decode_flops(config: DecoderConfig, units: Units, plan: ExecutionPlan, context_tokens: int) -> Flops:
-    """Count the FLOPs by part of one generated token that attends to ``context_tokens`` positions, itself included."""
-    return decoder_flops(config, units, plan, 1, context_tokens)
+def decode_flops(
+    config: DecoderConfig, units: Units, plan: ExecutionPlan, context_tokens: int, late: LateReading | None = None
+) -> Flops:
+    """Count the FLOPs by part of one generated token that attends to ``context_tokens`` positions, itself included.
+
+    late: what later layers attend to, where that is less.
+    """
+    return decoder_flops(config, units, plan, 1, context_tokens, late=late)
 
 
 def flops_of(products: Products) -> Flops:

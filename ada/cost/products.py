@@ -102,11 +102,13 @@ def decoder_products(
 ) -> Products:
     """List the products of the decoder: its layers, split at layer P, and the output layer for ``scored`` positions.
 
-    late: of a prompt whose later layers read a part; in decode they multiply with every key, and mask the others'.
+    late: what later layers read, where that is less: positions of a prompt, or keys of a token.
     """
     layers = []
     for index, layer in enumerate(plan.layers):
-        read = (queries, keys) if late is None or index < late.first_layer else (late.positions, late.positions)
+        read = queries, keys
+        if late is not None and index >= late.first_layer:
+            read = min(queries, late.positions), late.positions
         layers.append(layer_products(config, layer, plan.num_switches, *read))
     return {
         "prefix": [product for layer in layers[: units.num_prefix_layers] for product in layer],

@@ -41,7 +41,7 @@ class Sizes:
     """Configs and unit grid of a model; ``vision`` and ``projector`` are None for a model without images.
 
     vision_layers: layers of the tower that run; crops_per_image: how often they run for one image. The projector is on
-    the meta device: it has shapes and no weights.
+    the meta device: it has shapes and no weights. has_scheduler: False for a checkpoint that was trained without one.
     """
 
     config: AdaptiveConfig
@@ -50,6 +50,7 @@ class Sizes:
     vision_layers: int = 0
     crops_per_image: int = 1
     projector: nn.Module | None = None
+    has_scheduler: bool = True
 
     @property
     def image_tokens(self) -> int:
@@ -63,22 +64,22 @@ def sizes_of(model: str, kind: str | None = None) -> Sizes:
     kind: "H" or "L", by default the checkpoint's own, or H. Raises OptionError for a name that is neither,
     CheckpointError for a model that no plan fits.
     """
-    config, vision, layers, crops = _named(model) if model.lower() in LLAMA else _checkpoint(model)
+    config, vision, layers, crops, has_scheduler = _named(model) if model.lower() in LLAMA else _checkpoint(model)
     config.scheduler_type = kind or config.scheduler_type
     config.scheduler_rank = next(r for r in (config.scheduler_rank, 4, 2, 1) if config.num_key_value_heads % r == 0)
     with torch.device("meta"):
         projector = None if vision is None else build_vision_projector(config)
-    return Sizes(config, Units.of(config), vision, layers, crops, projector)
+    return Sizes(config, Units.of(config), vision, layers, crops, projector, has_scheduler)
 
 
-def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int, int]:
+def _named(model: str) -> tuple[AdaptiveConfig, VisionConfig, int, int, bool]:
     config = AdaLlavaConfig(
         **LLAMA[model.lower()], vocab_size=32000, mm_hidden_size=1024, mm_projector_type="mlp2x_gelu"
     )
-    return config, CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1, 1
+    return config, CLIPVisionConfig(**CLIP_L_336), CLIP_L_336["num_hidden_layers"] - 1, 1, True
 
 
-def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int, int]:
+def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int, int, bool]:
     if not Path(model).is_dir() and model.count("/") != 1:
         raise OptionError(f"--model is {model!r}; expected {', '.join(LLAMA)}, a checkpoint's folder or a hub name")
     folder = open_checkpoint(model)
@@ -94,7 +95,8 @@ def _checkpoint(model: str) -> tuple[AdaptiveConfig, VisionConfig | None, int, i
         raise CheckpointError(f"{model} is a {fields.get('model_type')}; a latency budget needs {', '.join(kinds)}")
     config: Any = config_class.from_dict({**fields, "model_type": config_class.model_type})
     config._name_or_path = str(folder.path)
+    has_scheduler = "scheduler_type" in fields
     if not getattr(config, "mm_vision_tower", None):
-        return config, None, 0, 1
+        return config, None, 0, 1, has_scheduler
     tower = hub_tower(folder, config) if folder.hub_layout else build_vision_tower(config, delay_load=True)
-    return config, tower.config, tower.layers_run, tower.crops_per_image
+    return config, tower.config, tower.layers_run, tower.crops_per_image, has_scheduler

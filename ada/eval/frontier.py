@@ -98,8 +98,9 @@ def measure(args: argparse.Namespace) -> str:
     questions = replace(questions, items=questions.items[: settings.limit])
     source = _source(checkpoint_fingerprint(folder), questions, settings)
     check_source(settings.out / "answers", source)
-    answerer = Answerer(folder, settings.conv_mode, settings.max_new_tokens, settings.device)
-    prepare_model(model=answerer.model, options={"planner": settings.planner})
+    answerer = Answerer(folder, settings.conv_mode, settings.max_new_tokens, settings.device, settings.narrow_cache_gb)
+    named = {"planner": settings.planner, "narrow_cache_gb": settings.narrow_cache_gb}
+    prepare_model(model=answerer.model, options=named)
     if not is_adaptive(answerer.model):
         raise OptionError(
             "--units are shares of what a plan may run, and this checkpoint (model_type "

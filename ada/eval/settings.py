@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ada.memory.narrow_limit import HELP as NARROW_LIMIT_HELP
+from ada.memory.narrow_limit import narrow_limit_of
 from llava.errors import OptionError
 from llava.flags import flag
 
@@ -27,6 +29,7 @@ class SweepSettings:
     max_new_tokens: int = flag(16, "maximum length of an answer in tokens (default: 16)")
     seed: int = flag(0, "seed of the random planner and of the choice of timed questions (default: 0)")
     device: str | None = flag(None, "device to run on: cpu, cuda or mps; by default the fastest one available")
+    narrow_cache_gb: float | None = flag(None, NARROW_LIMIT_HELP, metavar="GB")
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_new_tokens < 1:
@@ -34,6 +37,7 @@ class SweepSettings:
                 f"--batch-size is {self.batch_size} and --max-new-tokens {self.max_new_tokens}; expected whole numbers "
                 "from 1 up"
             )
+        narrow_limit_of({"narrow_cache_gb": self.narrow_cache_gb})
         if self.timed_questions < 0:
             raise OptionError(f"--timed-questions is {self.timed_questions}; expected a whole number from 0 up")
 
@@ -61,8 +65,10 @@ class FrontierSettings:
     max_new_tokens: int = flag(16, "maximum length of an answer in tokens (default: 16)")
     seed: int = flag(0, "seed of the random planner (default: 0)")
     device: str | None = flag(None, "device to run on: cpu, cuda or mps; by default the fastest one available")
+    narrow_cache_gb: float | None = flag(None, NARROW_LIMIT_HELP, metavar="GB")
 
     def __post_init__(self) -> None:
+        narrow_limit_of({"narrow_cache_gb": self.narrow_cache_gb})
         limits = {"limit": self.limit, "batch-size": self.batch_size, "max-new-tokens": self.max_new_tokens}
         for name, value in limits.items():
             if value is not None and value < 1:

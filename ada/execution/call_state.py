@@ -36,11 +36,15 @@ class LayerWatch(Protocol):
 
 @dataclass(frozen=True)
 class LayerAction:
-    """What one layer does: run dense (all None), skip, run with narrow weights, or scale by gates (B, 2, A)."""
+    """What one layer does: run dense (all None), skip, run with narrow weights, or scale by gates (B, 2, A).
+
+    over_limit: it is scaled because the limit of narrow layers' memory left none to cut it.
+    """
 
     skip: bool = False
     narrow: LayerWeights | None = None
     gates: torch.Tensor | None = None
+    over_limit: bool = False
     _modules: list[Any] = field(default_factory=list, compare=False)
 
     def module(self, layer: Any) -> Any:
@@ -125,6 +129,11 @@ class Execution:
         """Layers that ran dense under a mask although their plan switches a part of them off."""
         return frozenset(index for index, action in self._actions.items() if action.gates is not None)
 
+    @property
+    def over_limit(self) -> frozenset[int]:
+        """Of the masked layers, those that the limit of narrow layers' memory kept from being cut."""
+        return frozenset(index for index, action in self._actions.items() if action.over_limit)
+
     def finish(self, rows: int) -> list[ExecutionPlan]:
         """Return the plans that ran, one per row; of a model without tunable layers, the full plan."""
         if self.plans is None:
@@ -140,7 +149,7 @@ class Execution:
 
     def _action_of(self, index: int, layer: nn.Module) -> LayerAction:
         """One action for every row where their plans agree on this layer; gates per row where not."""
-        plans = self.plans or []
+        plans, over_limit = self.plans or [], False
         first = plans[0].layers[index]
         if all(plan.layers[index] == first for plan in plans):
             if plans[0].is_full(index):
@@ -151,8 +160,9 @@ class Execution:
                 weights = self.narrow_cache.get(index, layer, first, self.units.num_switches)
                 if weights is not None:
                     return LayerAction(narrow=weights)
+                over_limit = True
         tunable = index - self.units.num_prefix_layers
-        return LayerAction(gates=self.gates[:, tunable].detach())  # type: ignore[index]
+        return LayerAction(gates=self.gates[:, tunable].detach(), over_limit=over_limit)  # type: ignore[index]
 
     @staticmethod
     def _per_beam(action: LayerAction, batch: int) -> LayerAction:

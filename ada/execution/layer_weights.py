@@ -18,6 +18,7 @@ from ada.scheduling.execution_plan import LayerPlan, group_bounds
 
 ATTENTION_ROWS, ATTENTION_COLUMNS = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
 MLP_ROWS, MLP_COLUMNS = ("gate_proj", "up_proj"), ("down_proj",)
+ATTENTION, MLP = ATTENTION_ROWS + ATTENTION_COLUMNS, MLP_ROWS + MLP_COLUMNS
 
 Take = Callable[[tuple[int, int], int, torch.Tensor], torch.Tensor]
 """Memory for a cut weight: its shape, the elements of the weight that it is cut from, and that weight."""
@@ -67,8 +68,8 @@ def can_cut(layer: nn.Module) -> bool:
 
 def projections(layer: Any) -> list[Any]:
     """Return the seven projections of a decoder layer: q, k, v, o, gate, up, down."""
-    attention = [layer.self_attn._modules[name] for name in (*ATTENTION_ROWS, *ATTENTION_COLUMNS)]
-    return attention + [layer.mlp._modules[name] for name in (*MLP_ROWS, *MLP_COLUMNS)]
+    attention, mlp = layer.self_attn._modules, layer.mlp._modules
+    return [*map(attention.__getitem__, ATTENTION), *map(mlp.__getitem__, MLP)]
 
 
 def projection_bytes(layer: Any) -> int:

@@ -6,13 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
 
-from ada.execution.layer_weights import LayerWeights, copied, cut, joined
+from ada.execution.layer_weights import LayerWeights, copied, cut, joined, projections
 from ada.execution.weight_pool import PoolIsFull, WeightPool
+from ada.memory.free_memory import free_bytes
+from ada.memory.narrow_limit import DefaultLimit
 from ada.scheduling.execution_plan import LayerPlan
 
 Version = tuple[tuple[int, int], ...]
@@ -33,26 +34,35 @@ class NarrowCache:
     The narrow ones take up to ``max_bytes``, those that running answers hold included; where more would be needed, a
     layer is not cut. An entry made from weights that have changed since (a training step, a move to another device) is
     made anew. Where gradients are wanted nothing is kept: the layer is cut inside the graph. A copied or unpickled
-    cache is empty.
+    cache is empty. Without ``max_bytes`` it takes ``default`` of what is free as the first layer is cut.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self._pool = WeightPool(max_bytes)
+    def __init__(self, max_bytes: int | None = None, default: DefaultLimit | None = None) -> None:
+        self._max_bytes, self._default = max_bytes, default or DefaultLimit(0)
+        self._pool = WeightPool(max_bytes or 0)
         self._dense: dict[int, _Entry] = {}
         self._narrow: OrderedDict[tuple[int, LayerPlan], _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[NarrowCache], tuple[int]]:
-        return NarrowCache, (self.max_bytes,)
+    def __reduce__(self) -> tuple[type[NarrowCache], tuple[int | None, DefaultLimit]]:
+        return NarrowCache, (self.max_bytes, self._default)
 
     @property
-    def max_bytes(self) -> int:
-        """The limit of what narrow layers take."""
-        return self._pool.max_bytes
+    def max_bytes(self) -> int | None:
+        """The limit of what narrow layers take; None while it is still to be taken from what is free."""
+        return self._max_bytes
 
     @max_bytes.setter
-    def max_bytes(self, value: int) -> None:
-        self._pool.max_bytes = value
+    def max_bytes(self, value: int | None) -> None:
+        with self._lock:
+            self._max_bytes, self._pool.max_bytes = value, value or 0
+
+    def limit_on(self, device: torch.device) -> int:
+        """Return the limit in bytes; where none is set, it is taken now from what is free on ``device``."""
+        with self._lock:
+            if self._max_bytes is None:
+                self._max_bytes = self._pool.max_bytes = self._default.of(free_bytes(device))
+            return self._max_bytes
 
     @property
     def bytes(self) -> int:
@@ -61,24 +71,19 @@ class NarrowCache:
 
     def dense(self, index: int, layer: nn.Module) -> LayerWeights:
         """Return the dense weights of layer ``index``, joined in place."""
-        with self._lock:
-            entry = self._dense.setdefault(index, _Entry())
-        with entry.lock:
-            if entry.weights is None or entry.version != _version(layer):
-                with torch.inference_mode(False), torch.no_grad():
-                    entry.weights = joined(layer)
-                entry.version = _version(layer)  # of the parameters' new memory
-            return entry.weights
+        return self._dense_of(index, layer)[0]
 
     def get(self, index: int, layer: nn.Module, plan: LayerPlan, num_switches: int) -> LayerWeights | None:
         """Return the weights of what ``plan`` keeps of a layer, from the cache or cut now.
 
-        None where the limit does not leave the memory: running answers hold all of it.
+        None where the limit does not leave the memory: it is 0, or running answers hold all of it.
         """
+        if self.limit_on(next(layer.parameters()).device) == 0:
+            return None
         if torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters()):
             return cut(copied(layer), plan, num_switches, take=None)
-        dense = self.dense(index, layer)
-        version, key = self._dense[index].version, (index, plan)
+        dense, version = self._dense_of(index, layer)
+        key = (index, plan)
         with self._lock:
             entry = self._narrow.setdefault(key, _Entry())
             self._narrow.move_to_end(key)
@@ -92,6 +97,17 @@ class NarrowCache:
         with self._lock:
             self._narrow.clear()
         self._pool.clear()
+
+    def _dense_of(self, index: int, layer: nn.Module) -> tuple[LayerWeights, Version]:
+        with self._lock:
+            entry = self._dense.setdefault(index, _Entry())
+        version = _version(layer)
+        with entry.lock:
+            if entry.weights is None or entry.version != version:
+                with torch.inference_mode(False), torch.no_grad():
+                    entry.weights = joined(layer)
+                entry.version = version = _version(layer)  # of the parameters' new memory
+            return entry.weights, version
 
     def _cut(self, dense: LayerWeights, plan: LayerPlan, num_switches: int, key: Hashable) -> LayerWeights | None:
         """Cut in the pool's memory; where it is full, layers that were used longest ago give theirs back."""
@@ -114,9 +130,9 @@ class NarrowCache:
 
 
 def _version(layer: nn.Module) -> Version:
-    """Return what changes when a parameter is replaced or written to.
+    """Return what changes when a projection's weight or bias is replaced or written to.
 
     Tensors made in inference mode do not count writes.
     """
-    parameters: Any = layer.parameters()
-    return tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)
+    tensors = [tensor for p in projections(layer) for tensor in (p.weight, p.bias) if tensor is not None]
+    return tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in tensors)

@@ -18,6 +18,7 @@ from ada.latency.device_profile import DeviceFingerprint, Profile
 from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
 from ada.latency.measure import MeasuredWorkload, calibrate
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.memory.narrow_limit import add_narrow_limit_flag
 from ada.protocols import is_adaptive
 from llava.errors import OptionError
 from llava.files.atomic_write import atomic_path
@@ -41,6 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="workloads to time, 16 or more; each runs twice, and up to six times while 12 seconds have not passed",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the workloads")
+    add_narrow_limit_flag(parser)
     parser.add_argument("--plot", type=Path, help="PNG file for a plot of predicted against measured times")
     return parser.parse_args(arguments)
 

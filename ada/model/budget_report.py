@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,11 +10,11 @@ from ada.budget import Budget, LatencyBudget, TimeBudget
 from ada.cost.flops import Flops
 from ada.engine.support import ASKED_FOR
 from ada.execution.call_state import Execution
-from ada.execution.layer_weights import can_cut
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.masking import masked_alone, masking
 from ada.model.reading import Reading
 from ada.model.row_cost import RowCost, costs_of
 from ada.protocols import AdaptiveModel
@@ -121,7 +121,8 @@ def describe(
     """
     rows = len(budgets)
     plans = execution.finish(rows)
-    costs = costs_of(batch, reading, scored)
+    masks_columns = by_transformers is not None
+    costs = [replace(cost, masks_columns=masks_columns) for cost in costs_of(batch, reading, scored)]
     reports = [
         report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]
@@ -169,7 +170,7 @@ def report(
         neuron_groups=(plan.neuron_groups_run, switches),
         neurons=(plan.neurons_run(width), width * len(plan.layers)),
         masked_layers=len(masked),
-        masking=_masking(model, masked),
+        masking=masking(model, masked, execution.over_limit),
         prompt_tokens=cost.prompt_tokens,
         prefill_flops=prefill,
         decode_flops=decode,
@@ -192,6 +193,7 @@ def cost_of(described: BudgetReport) -> RowCost:
         described.num_images,
         image_tokens=described.image_tokens,
         late_selector=described.late_selector,
+        masks_columns=described.by_transformers is not None,
     )
 
 
@@ -203,17 +205,13 @@ def asked_alone(
     That is without padding, without layers that were masked only because other rows have other plans, and without the
     batch's times.
     """
-    masked = frozenset(
-        index
-        for index, layer in enumerate(plan.layers)
-        if not (layer.is_empty or plan.is_full(index) or can_cut(model.model.layers[index]))
-    )
+    masked, over_limit = masked_alone(model, plan)
     cost = cost_of(batched).alone()
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     return replace(
         batched,
         masked_layers=len(masked),
-        masking=_masking(model, masked),
+        masking=masking(model, masked, over_limit),
         prompt_tokens=cost.prompt_tokens,
         prefill_flops=prefill,
         decode_flops=decode,
@@ -243,13 +241,3 @@ def _times(predictor: TTFTPredictor | None, ran: Workload, elapsed: Elapsed, min
         "ttft_p95_ms": predictor.first_token_ms(ran, elapsed),
         "min_ttft_ms": predictor.first_token_ms(replace(ran, num_units=min_units), elapsed),
     }
-
-
-def _masking(model: AdaptiveModel, masked: Iterable[int]) -> str | None:
-    layers = list(masked)
-    if not layers:
-        return None
-    reason = "quantised, adapted or offloaded weights cannot be cut"
-    if all(can_cut(model.model.layers[index]) for index in layers):
-        reason = "rows with different plans share the batch"
-    return f"{len(layers)} layers run dense under a mask ({model.units.kind} saves no time there): {reason}"

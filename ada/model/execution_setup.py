@@ -12,6 +12,7 @@ from ada.execution.call_state import Execution
 from ada.execution.layer_weights import projection_bytes
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_cache import NarrowCache
+from ada.memory.narrow_limit import DefaultLimit
 from ada.model.reading import Reading
 from ada.scheduling.latency_token import insert, token_position
 from ada.scheduling.plan_maker import PlanMaker
@@ -21,10 +22,6 @@ from ada.scheduling.scheduler import Scheduler
 from ada.scheduling.selection import Noise, on_device
 from ada.scheduling.units import Units
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
-
-# Narrow layers may take as much memory as the tunable layers themselves, which holds any one plan; a small model
-# keeps many plans.
-MIN_CACHE_BYTES = 256 << 20
 
 
 class SetsUpExecution:
@@ -42,7 +39,7 @@ class SetsUpExecution:
         check_layer_kinds(self.config)
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
-        self.narrow_cache = NarrowCache(max(MIN_CACHE_BYTES, sum(projection_bytes(layer) for layer in tunable)))
+        self.narrow_cache = NarrowCache(default=DefaultLimit(sum(projection_bytes(layer) for layer in tunable)))
         install(self.model.layers)
 
     def begin(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.cost.products import LateReading
 from ada.frontier.share import PromptTokens
 from ada.image_tokens.late_selectors import late_reading
 from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
@@ -23,7 +24,8 @@ class RowCost:
     prompt_tokens: as they entered the decoder: image tokens, latency token and padding included; padding: of these,
     what a batch put before the row; num_images: that the vision tower saw, crops counted; scored: positions that got
     logits; image_tokens: how many there are and are read. late_selector: what chose those of later layers, which read
-    ``late_tokens`` positions; None where they read all.
+    ``late_tokens`` positions; None where they read all. masks_columns: the others' columns are masked in decode, as by
+    transformers' loop, not absent.
     """
 
     prompt_tokens: int
@@ -33,6 +35,7 @@ class RowCost:
     image_tokens: RowTokens = NO_IMAGE_TOKENS
     late_selector: str | None = None
     late_tokens: int | None = None
+    masks_columns: bool = False
 
     def alone(self) -> RowCost:
         """Return the same row as if it were asked alone: without padding."""
@@ -70,7 +73,9 @@ class RowCost:
             late=late,
             encoding=self.image_tokens.encoding,
         )
-        return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1)
+        if late is not None:
+            late = None if self.masks_columns else LateReading(late.first_layer, late.positions + 1)
+        return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1, late)
 
 
 def costs_of(batch: EmbeddedBatch, reading: Reading, scored: int = 1) -> list[RowCost]:

@@ -64,8 +64,10 @@ def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
     path = chosen_path(options.get("model_path"))
     name = options.get("model_name") or get_model_name_from_path(path)
     flags = {flag: bool(options.get(flag)) for flag in ("load_8bit", "load_4bit", "use_flash_attn")}
+    keywords: dict[str, Any] = {"device": pick_device(options.get("device")), **flags, **loading}
+    hooks().before_loading(options={**options, **keywords}, path=path, device=keywords["device"])
     tokenizer, model, image_processor, context_length = load_pretrained_model(
-        path, options.get("model_base"), name, **{"device": pick_device(options.get("device")), **flags, **loading}
+        path, options.get("model_base"), name, **keywords
     )
     added = merged(hooks().prepare_model(model=model, options=options))
     return LoadedModel(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains the bundled models from nothing, on a CPU: data, vision tower, language stage, LLaVA's stages 1 and 2, then a
-# scheduler of each kind. Stopped at any moment, the same command resumes.
+# scheduler of each kind on fewer image tokens, a token scorer and a frontier table. Stopped at any moment, the same command
+# resumes.
 #
 #   bash scripts/shapes/train.sh                                   # everything, into runs/shapes
 #   OUT=elsewhere SCENES=2000 bash scripts/shapes/train.sh
@@ -17,6 +18,8 @@ LANGUAGE_STEPS=${LANGUAGE_STEPS:-500}
 STAGE1_STEPS=${STAGE1_STEPS:-150}
 STAGE2_STEPS=${STAGE2_STEPS:-6500}
 BUDGET_STEPS=${BUDGET_STEPS:-1500}
+SCORER_STEPS=${SCORER_STEPS:-60}
+FRONTIER_QUESTIONS=${FRONTIER_QUESTIONS:-2000}
 
 # Allocating memory costs more than the arithmetic at this size: keep what was freed, in huge pages.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABLE=1
@@ -56,17 +59,23 @@ train() { # flags: a stage is skipped when its result is there, and resumes from
 for kind in heads layers; do
     [ -f "$OUT/$kind/model.safetensors" ] ||
         MODEL="$OUT/stage2" DATA="$DATA/short.json" OUT="$OUT/$kind" PRESET=shapes STEPS="$BUDGET_STEPS" BATCH=24 \
-            bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False --learning_rate 5e-4
+            bash "scripts/v1_5/finetune_ada_$kind.sh" --check_data False --learning_rate 5e-4 --image_token_dropout 0.1
+    [ -f "$OUT/$kind-scored/model.safetensors" ] ||
+        MODEL="$OUT/$kind" DATA="$DATA/short.json" OUT="$OUT/$kind-scored" PRESET=shapes STEPS="$SCORER_STEPS" \
+            bash scripts/v1_5/finetune_token_scorer.sh --check_data False
+    [ -f "$OUT/$kind-scored/frontier.json" ] ||
+        python -m ada.eval.frontier --model-path "$OUT/$kind-scored" --questions "$DATA/validation.jsonl" \
+            --image-folder "$DATA/images" --limit "$FRONTIER_QUESTIONS" --out "$OUT/$kind-frontier"
 done
 
-bundle() { # result name: copies what a checkpoint needs to answer, without what only training needs
+bundle() { # result name [file]: copies what a checkpoint needs to answer, without what only training needs
     mkdir -p "$BUNDLE/$2"
     cp -r "$OUT/$1"/{config,generation_config,tokenizer,tokenizer_config}.json "$OUT/$1"/{model.safetensors,vision_tower} \
-        "$BUNDLE/$2"
+        ${3:+"$OUT/$1/$3"} "$BUNDLE/$2"
 }
 
 if [ -n "${BUNDLE:-}" ]; then
     bundle stage2 shapes-base
-    bundle heads shapes-H
-    bundle layers shapes-L
+    bundle heads-scored shapes-H frontier.json
+    bundle layers-scored shapes-L frontier.json
 fi

@@ -51,7 +51,7 @@ def test_flags_are_read() -> None:
     parser = argparse.ArgumentParser()
     overlay.add_arguments(parser=parser, program="cli")
     none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
-    none |= {"image_tokens": None, "token_selector": None}
+    none |= {"image_tokens": None, "token_selector": None, "narrow_cache_gb": None}
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
     assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
@@ -79,14 +79,16 @@ def test_a_plain_model_is_shown_the_three_ways_on(plain) -> None:
         overlay.generation_options(model=plain, options={"latency_budget": "0.5"})
     with pytest.raises(OptionError, match=r"--latency-budget is '1\.5'"):
         overlay.prepare_model(model=plain, options={"latency_budget": "1.5", "planner": "even"})
-    overlay.prepare_model(model=plain, options={"latency_budget": None, "planner": None})
+    overlay.prepare_model(model=plain, options={"latency_budget": None, "planner": None, "narrow_cache_gb": 1})
     assert type(plain) is LlavaLlamaForCausalLM and overlay.generation_options(model=plain, options={}) == {}
 
 
 @pytest.mark.parametrize("planner", ["even", "last", "random"])
 def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -> None:
     expected = plain.generate(PROMPT, images=pixels[:1], **RETURN).sequences
-    overlay.prepare_model(model=plain, options={"latency_budget": "0.75", "planner": planner})
+    flags = {"latency_budget": "0.75", "planner": planner, "narrow_cache_gb": "0.5"}
+    overlay.prepare_model(model=plain, options=flags)
+    assert plain.narrow_cache.max_bytes == 500_000_000
     options = overlay.generation_options(model=plain, options={"latency_budget": "0.75", "planner": planner})
     assert options == {
         "latency_budget": LatencyBudget(0.75),

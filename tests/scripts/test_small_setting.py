@@ -84,11 +84,13 @@ def test_adapters_of_the_small_setting_can_be_merged(train, run_script, root, tm
 
 @pytest.mark.slow
 def test_bundled_models_in_a_tiny_setting_are_trained_from_nothing(run_script, tmp_path):
-    steps = dict.fromkeys(("TOWER_STEPS", "LANGUAGE_STEPS", "STAGE1_STEPS", "STAGE2_STEPS", "BUDGET_STEPS"), 2)
+    stages = ("TOWER", "LANGUAGE", "STAGE1", "STAGE2", "BUDGET", "SCORER")
+    steps = {f"{stage}_STEPS": 2 for stage in stages} | {"FRONTIER_QUESTIONS": 4}
     ran = run_script("scripts/shapes/train.sh", OUT=tmp_path, SCENES=200, BUNDLE=tmp_path / "bundle", **steps)
     assert ran.returncode == 0, ran.stderr
     for name in ("shapes-base", "shapes-H", "shapes-L"):
         assert (tmp_path / "bundle" / name / "model.safetensors").is_file()
+        assert (tmp_path / "bundle" / name / "frontier.json").is_file() == (name != "shapes-base")
 
 
 @pytest.mark.slow

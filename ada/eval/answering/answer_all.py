@@ -47,9 +47,10 @@ def answer_all(
     folder = settings.folder / "answers" / spec.slug
     for name, source in sources.items():
         check_source(folder / name, source)
-    answerer = Answerer(spec.folder, settings.conv_mode, settings.max_new_tokens, settings.device)
+    limit = settings.narrow_cache_gb
+    answerer = Answerer(spec.folder, settings.conv_mode, settings.max_new_tokens, settings.device, limit)
     for run in runs:
-        prepare_model(model=answerer.model, options=run.options())
+        prepare_model(model=answerer.model, options={**run.options(), "narrow_cache_gb": limit})
     model = answerer.model
     if not is_adaptive(model):  # a run without budget and planner
         raise no_scheduler(model)
@@ -104,6 +105,8 @@ def _source(checkpoint: str, questions: QuestionSet, settings: SweepSettings) ->
 def _claim_times(folder: Path, source: dict[str, Any], device: DeviceFingerprint, settings: SweepSettings) -> None:
     """Note that the times in ``folder`` are this device's; raise ``OptionError`` where they are another's."""
     here = {name: value for name, value in asdict(device).items() if name != "model"}
+    if settings.narrow_cache_gb is not None:
+        here["--narrow-cache-gb"] = settings.narrow_cache_gb
     source = {**source, **here, "--timed-questions": settings.timed_questions, "tokens": TOKENS}
     check_source(folder, source)
     note_source(folder, source)

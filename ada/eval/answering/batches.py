@@ -45,11 +45,15 @@ class Answerer:
     """A loaded checkpoint that answers batches."""
 
     def __init__(
-        self, folder: Path, conv_mode: str | None = None, max_new_tokens: int = 16, device: str | None = None
+        self,
+        folder: Path,
+        conv_mode: str | None = None,
+        max_new_tokens: int = 16,
+        device: str | None = None,
+        narrow_cache_gb: float | None = None,
     ) -> None:
-        loaded = open_model(
-            {"model_path": str(folder), "model_name": folder.name, "conv_mode": conv_mode, "device": device}
-        )
+        options = {"conv_mode": conv_mode, "device": device, "narrow_cache_gb": narrow_cache_gb}
+        loaded = open_model({"model_path": str(folder), "model_name": folder.name, **options})
         self.model: Any = loaded.model  # a plain LLaVA, until it is made adaptive
         self.asked = batches.Answerer(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.template)
         self.sampling = SamplingParams(max_new_tokens=max_new_tokens)

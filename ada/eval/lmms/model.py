@@ -46,8 +46,8 @@ class AdaLlava(lmms):  # type: ignore[misc]
     """A LLaVA under a latency budget, as lmms-eval calls it.
 
     The model arguments are the constructor's, and the options of the shell's plug-ins (``latency_budget``,
-    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``, ``image_tokens``, ``token_selector``) under their
-    flags' names.
+    ``planner``, ``strict_latency_budget``, ``no_auto_calibrate``, ``image_tokens``, ``token_selector``,
+    ``narrow_cache_gb``) under their flags' names.
     """
 
     is_simple = True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ada.eval.settings import SweepSettings
+from ada.eval.settings import FrontierSettings, SweepSettings
 from llava.errors import OptionError
 
 
@@ -21,6 +21,13 @@ from llava.errors import OptionError
 def test_settings_refuse_numbers_out_of_range(changes, message):
     with pytest.raises(OptionError, match=message):
         SweepSettings(**changes)
+
+
+@pytest.mark.parametrize("settings", [SweepSettings, FrontierSettings])
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_settings_refuse_a_bad_limit_of_narrow_layers(settings, value):
+    with pytest.raises(OptionError, match=f"--narrow-cache-gb is {value}; expected a number of GB"):
+        settings(narrow_cache_gb=value)
 
 
 def test_settings_write_to_the_default_folder_without_out():

@@ -20,14 +20,19 @@ ANYRES = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[48, 16], [16
 
 
 class Plugin:
-    """Names a default model, and notes the options of the models that it prepares."""
+    """Names a default model, and notes what is loaded, and the options of the models that it prepares."""
 
     def __init__(self, path):
-        self.path, self.prepared = path, []
+        self.path, self.prepared, self.announced = path, [], []
 
     @hookimpl
     def default_model_path(self):
         return self.path
+
+    @hookimpl
+    def before_loading(self, options, path, device):
+        assert not self.prepared
+        self.announced.append((path, device, options["mark"], options["load_8bit"]))
 
     @hookimpl
     def prepare_model(self, model, options):
@@ -64,6 +69,7 @@ def test_chosen_path_without_any_raises(monkeypatch):
 def test_open_model_without_path_opens_the_default_and_prepares_it(plugin):
     loaded = open_model({"model_path": None, "device": "cpu", "mark": 7})
     assert loaded.name == "checkpoint" and loaded.takes_images
+    assert plugin.announced == [(plugin.path, "cpu", 7, False)]
     assert plugin.prepared == [{"model_path": None, "device": "cpu", "mark": 7}]
 
 

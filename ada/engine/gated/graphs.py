@@ -1,0 +1,47 @@
+"""Records a decode step once for each number of rows as a CUDA graph, and replays it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+WARM_UPS = 2  # the first compiles the kernels, the second finds libraries' workspaces in use as they will be
+
+
+class StepGraphs:
+    """Graphs of one step, by its number of rows. Off CUDA the step runs directly."""
+
+    def __init__(self, step: Callable[[int], None], device: torch.device) -> None:
+        self._step, self._device = step, device
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def knows(self, rows: int) -> bool:
+        """Return whether ``run`` needs no recording for ``rows``."""
+        return self._device.type != "cuda" or rows in self._graphs
+
+    def record(self, rows: int) -> None:
+        """Record the step for ``rows``. It runs a few times first, so nothing may be on in it."""
+        with torch.cuda.device(self._device):  # Triton launches on the current device
+            self._graphs[rows] = self._recorded(rows)
+
+    def _recorded(self, rows: int) -> torch.cuda.CUDAGraph:
+        stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self._step(rows)
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the device meanwhile, as an image encoder does.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            self._step(rows)
+        return graph
+
+    def run(self, rows: int) -> None:
+        """Run the step for ``rows``: on CUDA by one launch."""
+        if self._device.type == "cuda":
+            self._graphs[rows].replay()
+        else:
+            self._step(rows)

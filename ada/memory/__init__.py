@@ -1,0 +1,1 @@
+"""Says what memory is free, how much narrow layers may take, and what a load will take."""
