@@ -86,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1, 4], help="prompts at once; several have the first length"
     )
+    parser.add_argument("--stack-rows", type=int, nargs="+", default=[1], help="the same for the stack")
     parser.add_argument("--steps", type=int, default=24, help="decode steps of a run of the bundled models")
     parser.add_argument("--stack-steps", type=int, default=6, help="decode steps of a run of the stack")
     parser.add_argument("--rounds", type=int, default=15, help="maximum of timed rounds of a model")
@@ -133,14 +134,14 @@ def report(
 
 def _subjects(args: argparse.Namespace, device: torch.device) -> list[Subject]:
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    made: list[tuple[str, MakeModel, Sequence[int], int]] = []
+    made: list[tuple[str, MakeModel, Sequence[int], Sequence[int], int]] = []
     if BUNDLED in args.models:
-        made.append((BUNDLED, bundled(device, dtype), args.prompts, args.steps))
+        made.append((BUNDLED, bundled(device, dtype), args.prompts, args.rows, args.steps))
     if "stack" in args.models:
-        made.append((STACK, stack(args.layers, device, dtype), args.stack_prompts, args.stack_steps))
+        made.append((STACK, stack(args.layers, device, dtype), args.stack_prompts, args.stack_rows, args.stack_steps))
     return [
-        Subject(name, kind, make(kind), settings_of(prompts, args.rows, args.budgets), steps)
-        for name, make, prompts, steps in made
+        Subject(name, kind, make(kind), settings_of(prompts, rows, args.budgets), steps)
+        for name, make, prompts, rows, steps in made
         for kind in args.kinds
     ]
 
@@ -156,11 +157,19 @@ def _about(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    numbers = [args.layers, args.rounds, args.threads or 1, *args.prompts, *args.stack_prompts, *args.rows]
+    numbers = [
+        args.layers,
+        args.rounds,
+        args.threads or 1,
+        *args.prompts,
+        *args.stack_prompts,
+        *args.rows,
+        *args.stack_rows,
+    ]
     if min(numbers) < 1 or min(args.steps, args.stack_steps) < 2:
         raise OptionError(
-            "--layers, --rounds, --threads, --prompts, --stack-prompts and --rows take numbers from 1 up, --steps and "
-            "--stack-steps from 2 up"
+            "--layers, --rounds, --threads, --prompts, --rows, --stack-prompts, --stack-rows take numbers from 1 up, "
+            "--steps and --stack-steps from 2 up"
         )
     if not all(0 < budget <= 1 for budget in args.budgets):
         raise OptionError(f"--budgets are {args.budgets}; expected shares above 0, up to 1")

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from ada.bench.decode.step_bytes import DecoderBytes
-from ada.bench.models import Models
+from ada.bench.models import SHAPES_7B, Models
 from llava.model.builder import load_pretrained_model
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 BUNDLED, STACK = "bundled", "7B stack"
+LAYERS_7B = 32
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def stack(
 ) -> MakeModel:
     """Return what makes a stack of layers, in bfloat16 by default; both kinds have the same weights.
 
-    sizes: of a layer, by default those of a 7B model.
+    sizes: by default those of a 7B model, with as many of its vocabulary as of its layers: the output layer would
+    otherwise have too much weight in a short stack, and no plan cuts it.
     """
-    models = Models.make(layers, device, dtype or torch.bfloat16, sizes)
+    vocabulary = SHAPES_7B["vocab_size"] * layers // LAYERS_7B
+    models = Models.make(layers, device, dtype or torch.bfloat16, sizes or {**SHAPES_7B, "vocab_size": vocabulary})
     return partial(dict.__getitem__, models.ada)
