@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from ada.bench.decode.bandwidth import memory_bandwidth
 from ada.bench.decode.goals import decode_goals
 from ada.bench.decode.llama_cpp import LLAMA_CPP, llama_cpp, require_llama_cpp
 from ada.bench.decode.rounds import NEW_PLAN, Run, SubjectRounds, run_rounds
-from ada.bench.decode.subject import BUNDLED, STACK, MakeModel, Setting, Subject, bundled, stack
+from ada.bench.decode.subject import BUNDLED, STACK, Setting, Subject, bundled, stack
 from ada.bench.decode.summary import lines
 from ada.bench.device import DTYPES, add_device_flag, device_named
 from llava.errors import OptionError
@@ -111,8 +111,11 @@ def run(args: argparse.Namespace) -> None:
     say = tables.progress_since(start)
     say("measuring the memory's bandwidth")
     bandwidth = memory_bandwidth(device)
-    say(f"{bandwidth / 1e9:.1f} GB a second; making the models")
-    subjects = [_prepared(subject, device, args.peers) for subject in _subjects(args, device)]
+    say(f"{bandwidth / 1e9:.1f} GB a second")
+    subjects = []
+    for subject in _subjects(args, device):
+        say(f"{subject.title} is made")
+        subjects.append(_prepared(subject, device, args.peers))
     run_rounds(subjects, args.rounds, start + args.seconds, say)
     report(subjects, bandwidth, _about(args, device), decode_goals)
 
@@ -132,18 +135,20 @@ def report(
     print(json.dumps({**about, "bandwidth_gb_s": round(bandwidth / 1e9, 2), "lines": found, "goals": goals_json}))
 
 
-def _subjects(args: argparse.Namespace, device: torch.device) -> list[Subject]:
+def _subjects(args: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
+    """Make one model after the other."""
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    made: list[tuple[str, MakeModel, Sequence[int], Sequence[int], int]] = []
     if BUNDLED in args.models:
-        made.append((BUNDLED, bundled(device, dtype), args.prompts, args.rows, args.steps))
+        settings, make = settings_of(args.prompts, args.rows, args.budgets), bundled(device, dtype)
+        for kind in args.kinds:
+            yield Subject(BUNDLED, kind, make(kind), settings, args.steps)
     if "stack" in args.models:
-        made.append((STACK, stack(args.layers, device, dtype), args.stack_prompts, args.stack_rows, args.stack_steps))
-    return [
-        Subject(name, kind, make(kind), settings_of(prompts, rows, args.budgets), steps)
-        for name, make, prompts, rows, steps in made
-        for kind in args.kinds
-    ]
+        settings, make = (
+            settings_of(args.stack_prompts, args.stack_rows, args.budgets),
+            stack(args.layers, device, dtype),
+        )
+        for kind in args.kinds:
+            yield Subject(STACK, kind, make(kind), settings, args.stack_steps)
 
 
 def _prepared(subject: Subject, device: torch.device, peers: Sequence[str]) -> SubjectRounds:

@@ -18,13 +18,15 @@ PROJECTIONS = {  # the file's names of a layer's projections
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+EMBEDDINGS = "token_embd.weight"
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
 
-def write_gguf(model: Any, path: Path, gguf: Any) -> None:
+def write_gguf(model: Any, path: Path, gguf: Any) -> int:
     """Write the decoder of ``model``, one of Llama's layout without biases; gguf: the package of that name.
 
-    Matrices are Q8_0, or float16 where their rows are no multiple of 32 long; there is no vocabulary but token ids.
+    Returns the bytes of the weights that a decode step reads. Matrices are Q8_0, or float16 where their rows are no
+    multiple of 32 long; there is no vocabulary but token ids.
     """
     writer, config = gguf.GGUFWriter(str(path), "llama"), model.config
     writer.add_context_length(config.max_position_embeddings)
@@ -39,15 +41,18 @@ def write_gguf(model: Any, path: Path, gguf: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("no_vocab")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    read = 0
     for name, weight in tensors(model):
         values = weight.detach().float().cpu().numpy()
         kind = dtype_name(weight)
         packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
         writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+        read += packed.nbytes if name != EMBEDDINGS else 0
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return read
 
 
 def dtype_name(weight: torch.Tensor) -> str:
@@ -59,7 +64,7 @@ def dtype_name(weight: torch.Tensor) -> str:
 
 def tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the file's names and tensors."""
-    yield "token_embd.weight", model.get_input_embeddings().weight
+    yield EMBEDDINGS, model.get_input_embeddings().weight
     yield "output_norm.weight", model.model.norm.weight
     yield "output.weight", model.lm_head.weight
     head_dim = model.model.layers[0].self_attn.head_dim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ada.bench.decode.ways import RunTimes, Way
 from llava.errors import OptionError
 
 LLAMA_CPP = "llama.cpp"
+FLOAT16 = 2  # bytes of its keys and values
 PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}  # by module: nobody else needs them
 
 
@@ -36,8 +38,8 @@ def llama_cpp(model: Any, steps: int, positions: int) -> Way:
     cpp, gguf = require_llama_cpp()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "decoder.gguf"
-        write_gguf(model, path, gguf)
-        threads = torch.get_num_threads()
+        weights = write_gguf(model, path, gguf)
+        config, threads = model.config, torch.get_num_threads()
         llama = cpp.Llama(  # reads the file into memory, so that it may go
             str(path),
             n_ctx=positions,
@@ -49,6 +51,10 @@ def llama_cpp(model: Any, steps: int, positions: int) -> Way:
             verbose=False,
         )
 
+    column = (
+        2 * FLOAT16 * config.num_hidden_layers * config.num_key_value_heads * model.model.layers[0].self_attn.head_dim
+    )
+
     def run(ids: torch.Tensor, _: float) -> RunTimes:
         """Read a prompt (1, T), then decode one token after the other: any, for they cost the same."""
         tokens = ids[0].tolist()
@@ -59,6 +65,7 @@ def llama_cpp(model: Any, steps: int, positions: int) -> Way:
         for token in (tokens * steps)[:steps]:
             llama.eval([token])
             stamps.append(time.perf_counter())
-        return RunTimes.of(start, stamps[0], stamps[1], stamps[-1], steps)
+        times = RunTimes.of(start, stamps[0], stamps[1], stamps[-1], steps)
+        return replace(times, step_bytes=weights + int(column * (len(tokens) + steps / 2)))
 
     return run

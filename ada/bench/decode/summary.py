@@ -60,9 +60,11 @@ def _line(runs: Runs, run: Run, sizes: DecoderBytes, steps: int, bandwidth: floa
         line[f"{name}_ms"] = _rounded(median(map(figure, times)))
         line[f"{name}_over_full"] = _rounded(median_ratio(runs, run, full, figure))
         line[f"{name}_over_transformers"] = _rounded(median_ratio(runs, run, peer, figure))
+    read = times[0].step_bytes
     if times[0].plans:
         line["share"] = _rounded(fmean(plan.share for plan in times[0].plans))
         read = sizes.step(times[0].plans, setting.positions + 1 + steps / 2)
+    if read is not None:
         line["step_bytes"] = read
         line["bandwidth_share"] = _rounded(read / (median(map(token_ms, times)) / 1000) / bandwidth)
     if run.way == NEW_PLAN and runs.get(seen):

@@ -21,13 +21,15 @@ TRANSFORMERS, STATIC, ENGINE = "transformers", "transformers static", "engine"
 class RunTimes:
     """Milliseconds of one run: to the first token, to the second one, and of a decode step (the mean of all).
 
-    plans: of each row; empty where the way knows no plans.
+    plans: of each row; empty where the way knows no plans. step_bytes: what a step must read, where the way's weights
+    are not the model's own.
     """
 
     first_ms: float
     second_ms: float
     token_ms: float
     plans: tuple[ExecutionPlan, ...] = ()
+    step_bytes: int | None = None
 
     @classmethod
     def of(cls, start: float, first: float, second: float, last: float, steps: int, *plans: ExecutionPlan) -> RunTimes:

@@ -1,6 +1,7 @@
 """The GGUF file for llama.cpp: the tensors in it, and their order of channels."""
 
 import types
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,17 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from ada.bench.decode.gguf_file import dtype_name, paired, tensors, write_gguf
 
 SIZES = {"hidden_size": 32, "intermediate_size": 50, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+class Packed(NamedTuple):
+    """What stands for a quantised tensor: a byte a number."""
+
+    kind: str
+    values: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.size
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +75,13 @@ def test_written_file_has_the_models_sizes(model, tmp_path) -> None:
         GGUFWriter=Writer,
         LlamaFileType=types.SimpleNamespace(MOSTLY_Q8_0=7),
         GGMLQuantizationType=kinds,
-        quants=types.SimpleNamespace(quantize=lambda values, kind: (kind, values)),
+        quants=types.SimpleNamespace(quantize=lambda values, kind: Packed(kind, values)),
     )
-    write_gguf(model, tmp_path / "x.gguf", gguf)
+    read = write_gguf(model, tmp_path / "x.gguf", gguf)
     said = {name: values for name, *values in calls if name != "add_tensor"}
     assert said["made"] == [str(tmp_path / "x.gguf"), "llama"] and said["add_head_count_kv"] == [2]
     assert said["add_rope_dimension_count"] == [8] and said["add_vocab_size"] == [40]
+    assert read == sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
     packed = {name: value for _, name, value in (call for call in calls if call[0] == "add_tensor")}
     kind, values = packed["blk.0.ffn_gate.weight"]
     assert kind == "Q8_0" and np.array_equal(values, model.model.layers[0].mlp.gate_proj.weight.detach().numpy())

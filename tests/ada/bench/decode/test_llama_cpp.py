@@ -19,7 +19,7 @@ def test_missing_package_is_a_user_error_that_names_it(monkeypatch, module, pack
         peer.require_llama_cpp()
 
 
-def test_prompt_is_read_at_once_and_then_token_after_token(monkeypatch) -> None:
+def test_prompt_is_read_at_once_and_then_token_after_token(monkeypatch, make_subject) -> None:
     calls: list = []
 
     class Llama:
@@ -35,11 +35,14 @@ def test_prompt_is_read_at_once_and_then_token_after_token(monkeypatch) -> None:
             calls.append(tokens)
 
     monkeypatch.setattr(peer, "require_llama_cpp", lambda: (types.SimpleNamespace(Llama=Llama), None))
-    monkeypatch.setattr(peer, "write_gguf", lambda *_: None)
-    way = peer.llama_cpp(None, steps=3, positions=9)
+    monkeypatch.setattr(peer, "write_gguf", lambda *_: 1000)
+    model = make_subject("H").model
+    way = peer.llama_cpp(model, steps=4, positions=9)
     times = way(torch.tensor([[5, 6]]), 1.0)
-    assert calls == [9, "reset", [5, 6], [5], [6], [5]]
+    assert calls == [9, "reset", [5, 6], [5], [6], [5], [6]]
     assert times.plans == () and 0 <= times.first_ms <= times.second_ms
+    half_of_the_steps, numbers = 2, 2 * 4 * model.config.hidden_size  # of a column: keys and values of four layers
+    assert times.step_bytes == 1000 + 2 * numbers * (2 + half_of_the_steps)
 
 
 def test_peer_computes_the_models_logits(make_subject, tmp_path) -> None:
