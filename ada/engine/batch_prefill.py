@@ -6,8 +6,8 @@ import torch
 from transformers import DynamicCache
 
 from ada.engine.kv_slots import KVSlots
-from ada.engine.row import Row
-from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
+from ada.engine.row import Row, heads_held
+from ada.execution.call_state import Execution
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -23,18 +23,23 @@ def adopt(slots: KVSlots, first: int, cache: DynamicCache, batch: EmbeddedBatch,
     real, late = real.to(batch.embeds.device), execution.own_late_tokens
     stays = real if late is None or late.stays is None else real & late.stays
     index, late_index = _columns_first(real), _columns_first(stays)
-    actions, columns = [], []
+    columns = []
     for layer in range(len(slots.layers)):
         reads_late = late is not None and layer >= late.first_layer
         columns.append((stays if reads_late else real).sum(dim=1).tolist())
-        actions.append(_actions(execution, layer, count))
         if layer < len(cache.layers) and cache.layers[layer].is_initialized:
             _write(slots, first, layer, cache, late_index if reads_late else index)
     positions = ([width] * count) if batch.position_ids is None else (batch.position_ids[:, -1] + 1).tolist()
-    plans = execution.finish(count)
+    masked = execution.masked_layers
     return [
-        Row(first + row, plans[row], [own[row] for own in actions], positions[row], [own[row] for own in columns])
-        for row in range(count)
+        Row(
+            first + row,
+            plan,
+            [heads_held(plan, layer, layer in masked) for layer in range(len(slots.layers))],
+            positions[row],
+            [own[row] for own in columns],
+        )
+        for row, plan in enumerate(execution.finish(count))
     ]
 
 
@@ -48,13 +53,3 @@ def _write(slots: KVSlots, first: int, layer: int, cache: DynamicCache, index: t
         rows, heads, width = source.shape[:3]
         taken = source.gather(2, index[:, None, :, None].expand_as(source))
         target[first : first + rows, :heads, :width] = taken
-
-
-def _actions(execution: Execution, layer: int, count: int) -> list[LayerAction]:
-    """What a layer ran of each row."""
-    if layer < execution.units.num_prefix_layers:
-        return [RUN_DENSE] * count
-    action = execution.action_at(layer)
-    if action.gates is None:
-        return [action] * count
-    return [LayerAction(gates=action.gates[row : row + 1]) for row in range(count)]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ada.execution.layer_weights import LayerWeights, Projection
 from ada.execution.narrow_cache import NarrowCache
+from ada.scheduling.execution_plan import LayerPlan
 
 Rope = tuple[torch.Tensor, torch.Tensor]
 """Cosines and signed sines (N, 1, d) of the positions of N rows."""
@@ -64,6 +65,10 @@ class Decoder:
     def dense(self, index: int) -> LayerWeights:
         """Return the dense weights of a layer."""
         return self.cache.dense(index, self.layers[index])
+
+    def narrow(self, index: int, plan: LayerPlan) -> LayerWeights | None:
+        """Return the weights that a plan keeps of a layer; None where the cache has no memory for them."""
+        return self.cache.get(index, self.layers[index], plan, self.kv_heads)
 
     def run(
         self,

@@ -10,6 +10,8 @@ from transformers import DynamicCache
 
 from ada.engine.batch_prefill import adopt
 from ada.engine.decoder import Decoder
+from ada.engine.gated.gather import PromptWeights
+from ada.engine.gated.usable import gated_step
 from ada.engine.kv_slots import KVSlots
 from ada.engine.prefill import prefill
 from ada.engine.rotary import RotaryTable
@@ -27,6 +29,7 @@ class EngineRows:
         self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, like)
         self.table = RotaryTable(model.model.rotary_emb, like)
         self.rows: list[Row] = []
+        self.gated = gated_step(model, self.slots)
         self._step: DecodeStep | None = None  # of these rows, until one joins or leaves
 
     def read(self, batch: EmbeddedBatch, execution: Execution) -> torch.Tensor:
@@ -37,7 +40,8 @@ class EngineRows:
         self._step = None
         slot = len(self.rows)
         if len(batch.embeds) == 1 and batch.attention_mask is None:
-            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution)
+            gather = None if self.gated is None else PromptWeights(self.decoder.model)
+            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, gather)
             self.rows.append(row)
             return logits
         batch, cache = _with_positions(batch), DynamicCache()
@@ -50,9 +54,20 @@ class EngineRows:
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Decode ``tokens`` (R,), the rows' last ones; return the logits (R, vocabulary), float32, of the next ones."""
+        if self.gated is not None:
+            return self.gated.step(self.rows, tokens)
         if self._step is None:
             self._step = DecodeStep(self.decoder, self.slots, self.table, self.rows)
         return self._step(tokens)
+
+    def fits(self, count: int, like: torch.Tensor) -> bool:
+        """Return whether there are slots for ``count`` sequences, of the dtype and device of ``like``."""
+        keys, _ = self.slots.layers[0]
+        return count <= len(keys) and (keys.dtype, keys.device) == (like.dtype, like.device)
+
+    def clear(self) -> None:
+        """Let all rows leave."""
+        self.rows, self._step = [], None
 
     def remove(self, row: Row) -> None:
         """Free a row's slot; the last row takes it."""

@@ -38,25 +38,39 @@ class EngineLoop:
         **_: Any,
     ) -> Any:
         """Return what transformers' loop returns; there is no ``past_key_values``."""
-        rows = self.rows or EngineRows(model, len(self.batch.embeds), self.batch.embeds)
-        logits = rows.read(self.batch, self.execution)
-        running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        while True:
-            scores = logits_processor(input_ids, logits)
-            self._keep(generation_config, scores, logits)
-            tokens = _chosen(scores, generation_config.do_sample)
-            if generation_config._pad_token_tensor is not None:
-                tokens = torch.where(running, tokens, generation_config._pad_token_tensor)
-            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
-            if self.streamer is not None:
-                self.streamer.put(tokens.cpu())
-            running = running & ~stopping_criteria(input_ids, scores)
-            if not running.any():
-                break
-            logits = rows.step(tokens)
+        if self.rows is not None:
+            input_ids = self._decode(self.rows, input_ids, logits_processor, stopping_criteria, generation_config)
+        else:
+            with model.idle_rows.of(model, len(input_ids), self.batch.embeds) as rows:
+                input_ids = self._decode(rows, input_ids, logits_processor, stopping_criteria, generation_config)
         if self.streamer is not None:
             self.streamer.end()
         return self._output(generation_config, input_ids)
+
+    def _decode(
+        self,
+        rows: EngineRows,
+        input_ids: torch.Tensor,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        settings: GenerationConfig,
+    ) -> torch.Tensor:
+        """Read the prompts and choose tokens until every row has ended; return them (B, t)."""
+        logits = rows.read(self.batch, self.execution)
+        running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        while True:
+            scores = processors(input_ids, logits)
+            self._keep(settings, scores, logits)
+            tokens = _chosen(scores, settings.do_sample)
+            if settings._pad_token_tensor is not None:
+                tokens = torch.where(running, tokens, settings._pad_token_tensor)
+            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
+            if self.streamer is not None:
+                self.streamer.put(tokens.cpu())
+            running = running & ~criteria(input_ids, scores)
+            if not running.any():
+                return input_ids
+            logits = rows.step(tokens)
 
     def _keep(self, settings: GenerationConfig, scores: torch.Tensor, logits: torch.Tensor) -> None:
         if settings.output_scores:

@@ -1,11 +1,10 @@
-"""Describes a sequence that has been read into a slot: what each layer ran of it, and where its next token goes."""
+"""Describes a sequence that has been read into a slot: its plan, what the slot holds, and where its next token goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ada.execution.call_state import LayerAction
 from ada.scheduling.execution_plan import ExecutionPlan
 
 
@@ -13,24 +12,27 @@ from ada.scheduling.execution_plan import ExecutionPlan
 class Row:
     """A sequence in the slot ``slot``.
 
-    plan, actions: of each layer, as the prompt ran it. position: of the next token. columns: how many of the slot each
-    layer has filled; those of layers that read fewer image tokens are fewer.
+    held: key-value heads that the slot has of each layer, in their order there: those of the plan, or all where the
+    layer was masked. position: of the next token. columns: how many of the slot each layer has filled; those of layers
+    that read fewer image tokens are fewer.
     """
 
     slot: int
     plan: ExecutionPlan
-    actions: Sequence[LayerAction]
+    held: Sequence[tuple[int, ...]]
     position: int
     columns: list[int]
 
     def held_heads(self, layer: int) -> tuple[int, ...]:
-        """Return the key-value heads that a layer's slot holds, in the order in which they stand there."""
-        action = self.actions[layer]
-        if action.skip:
-            return ()
-        return tuple(range(self.plan.num_switches)) if action.narrow is None else self.plan.layers[layer].heads
+        """Return the key-value heads that the slot has of a layer."""
+        return self.held[layer]
 
     def advance(self) -> None:
         """Count a token that was decoded."""
         self.position += 1
         self.columns = [columns + 1 for columns in self.columns]
+
+
+def heads_held(plan: ExecutionPlan, layer: int, masked: bool) -> tuple[int, ...]:
+    """Return the key-value heads of which a layer made keys and values; masked: it ran dense under gates."""
+    return tuple(range(plan.num_switches)) if masked else plan.layers[layer].heads

@@ -83,17 +83,19 @@ class DecodeStep:
     def _layer(self, index: int, level: int) -> StepLayer | None:
         """What runs of a layer; None where nothing does."""
         rows, decoder = self.rows, self.decoder
-        actions, held = [row.actions[index] for row in rows], [row.held_heads(index) for row in rows]
-        plans = {row.plan.layers[index] for row in rows}
-        if all(action.skip for action in actions):
+        held, plan = [row.held_heads(index) for row in rows], rows[0].plan
+        if all(row.plan.layers[index].is_empty for row in rows):
             return None
-        if len(plans) == len(set(held)) == 1 and actions[0].gates is None:
-            weights = actions[0].narrow or decoder.dense(index)
-            return StepLayer(index, weights, len(held[0]), level)
-        prefix = decoder.model.units.num_prefix_layers
-        gates = torch.stack([row.plan.gates()[index] for row in rows]).to(self.device) if index >= prefix else None
-        spread = None if gates is None else gates_of(decoder, index, gates)
-        return StepLayer(index, decoder.dense(index), decoder.kv_heads, level, spread, self._order(held))
+        if all(row.plan.is_full(index) for row in rows):
+            return StepLayer(index, decoder.dense(index), decoder.kv_heads, level)
+        kept = plan.layers[index]
+        if all(row.plan.layers[index] == kept and own == kept.heads for row, own in zip(rows, held, strict=True)):
+            weights = decoder.narrow(index, kept)
+            if weights is not None:
+                return StepLayer(index, weights, len(kept.heads), level)
+        gates = torch.stack([row.plan.gates()[index] for row in rows])
+        order = self._order(held)
+        return StepLayer(index, decoder.dense(index), decoder.kv_heads, level, gates_of(decoder, index, gates), order)
 
     def _order(self, held: Sequence[tuple[int, ...]]) -> torch.Tensor | None:
         """Heads by index of a slot: those that a row holds, then the others, which no gate lets through."""

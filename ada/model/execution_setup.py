@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ada.config import check_layer_kinds
+from ada.engine.idle_rows import IdleRows
 from ada.execution.call_state import Execution
 from ada.execution.layer_weights import projection_bytes
 from ada.execution.maskable_layer import install
@@ -33,6 +34,7 @@ class SetsUpExecution:
     units: Units
     scheduler: Scheduler | None
     narrow_cache: NarrowCache
+    idle_rows: IdleRows
 
     def install_plans(self) -> None:
         """Make the decoder's layers maskable, on the unit grid that the config describes."""
@@ -40,6 +42,7 @@ class SetsUpExecution:
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
         self.narrow_cache = NarrowCache(default=DefaultLimit(sum(projection_bytes(layer) for layer in tunable)))
+        self.idle_rows = IdleRows()
         install(self.model.layers)
 
     def begin(

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ada.engine.gated.shapes import DecoderShapes
+from ada.execution.layer_weights import LayerWeights, Projection
 from ada.scheduling.execution_plan import ExecutionPlan, group_bounds
-
-Product = tuple[torch.Tensor, torch.Tensor | None]
-"""A linear product's weight (out, in) and bias (out,)."""
-
-
-class GatheredLayer(NamedTuple):
-    """What a plan keeps of one layer; None for the products of a block of which nothing runs.
-
-    qkv: rows of the query heads, then those of the key heads, then those of the value heads; output: the attention's;
-    gate_up: rows of gate_proj, then those of up_proj; down: the MLP's output.
-    """
-
-    qkv: Product | None
-    output: Product | None
-    gate_up: Product | None
-    down: Product | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +46,7 @@ def _channels(kept: Sequence[int], width: int, num_switches: int) -> torch.Tenso
 
 
 @torch.no_grad()
-def gather_layer(layer: Any, kept: KeptChannels) -> GatheredLayer:
+def gather_layer(layer: Any, kept: KeptChannels) -> LayerWeights:
     """Copy what is kept of a layer's projections, in the dtype of its norms, whatever the weights are kept in.
 
     A kept key-value head keeps its query heads. What is off is not read.
@@ -74,10 +59,10 @@ def gather_layer(layer: Any, kept: KeptChannels) -> GatheredLayer:
     if len(kept.neurons):
         gate_up = _rows(((mlp.gate_proj, kept.neurons), (mlp.up_proj, kept.neurons)), dtype)
         down = _columns(mlp.down_proj, kept.neurons, dtype)
-    return GatheredLayer(qkv, output, gate_up, down)
+    return LayerWeights(qkv, output, gate_up, down)
 
 
-def _rows(parts: Sequence[tuple[Any, torch.Tensor]], dtype: torch.dtype) -> Product:
+def _rows(parts: Sequence[tuple[Any, torch.Tensor]], dtype: torch.dtype) -> Projection:
     """Join some rows of projections that read the same input."""
     first = parts[0][0].weight
     joined = first.new_empty(sum(len(index) for _, index in parts), first.shape[1])
@@ -85,12 +70,12 @@ def _rows(parts: Sequence[tuple[Any, torch.Tensor]], dtype: torch.dtype) -> Prod
     for (linear, index), target in zip(parts, targets, strict=True):
         torch.index_select(linear.weight, 0, index, out=target)
     scales = _joined([(getattr(linear, "scale", None), index) for linear, index in parts])
-    return _floats(joined, scales, dtype), _joined([(linear.bias, index) for linear, index in parts])
+    return Projection(_floats(joined, scales, dtype), _joined([(linear.bias, index) for linear, index in parts]))
 
 
-def _columns(linear: Any, index: torch.Tensor, dtype: torch.dtype) -> Product:
+def _columns(linear: Any, index: torch.Tensor, dtype: torch.dtype) -> Projection:
     weight = linear.weight.index_select(1, index)
-    return _floats(weight, getattr(linear, "scale", None), dtype), linear.bias
+    return Projection(_floats(weight, getattr(linear, "scale", None), dtype), linear.bias)
 
 
 def _joined(parts: Sequence[tuple[torch.Tensor | None, torch.Tensor]]) -> torch.Tensor | None:
@@ -101,3 +86,18 @@ def _joined(parts: Sequence[tuple[torch.Tensor | None, torch.Tensor]]) -> torch.
 def _floats(weight: torch.Tensor, scales: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """What a weight (out, in), with scales (out,) of its rows where it has 8 bits, stands for."""
     return weight if scales is None else weight.to(dtype).mul_(scales[:, None])
+
+
+class PromptWeights:
+    """Gathers, for one prompt, the narrow weights of layer after layer; ``model``: as ``GatedStep`` takes it."""
+
+    def __init__(self, model: Any) -> None:
+        self._layers, self._shapes = model.model.layers, DecoderShapes.of(model.config)
+        self._device = model.model.embed_tokens.weight.device
+        self._kept: list[KeptChannels] | None = None
+
+    def __call__(self, plan: ExecutionPlan, index: int) -> LayerWeights:
+        """Return what ``plan``, the prompt's, keeps of layer ``index``."""
+        if self._kept is None:
+            self._kept = KeptChannels.of(plan, self._shapes, self._device)
+        return gather_layer(self._layers[index], self._kept[index])

@@ -7,7 +7,7 @@ import torch
 from fixtures.gated_checks import ByteLinear
 from fixtures.masked_decoder import make_decoder, random_plan
 
-from ada.engine.gated.gather import KeptChannels, gather_layer
+from ada.engine.gated.gather import KeptChannels, PromptWeights, gather_layer
 from ada.engine.gated.shapes import DecoderShapes
 from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan, group_bounds
 
@@ -38,20 +38,20 @@ def test_gathered_weights_are_those_that_the_plan_keeps(kv_heads, family) -> Non
             names = BLOCKS["qkv" if block is layer.self_attn else "gate_up"]
             linears = [getattr(block, name) for name in names]
             wanted = [x.weight[kept_channels(kept, x.out_features, kv_heads)] for x in linears]
-            assert torch.equal(joined[0], torch.cat(wanted))
+            assert torch.equal(joined.weight, torch.cat(wanted))
             if linears[0].bias is None:
-                assert joined[1] is None
+                assert joined.bias is None
             else:
                 biases = [x.bias[kept_channels(kept, x.out_features, kv_heads)] for x in linears]
-                assert torch.equal(joined[1], torch.cat(biases))
+                assert torch.equal(joined.bias, torch.cat(biases))
             out = block.o_proj if block is layer.self_attn else block.down_proj
-            assert torch.equal(columns[0], out.weight[:, kept_channels(kept, out.in_features, kv_heads)])
+            assert torch.equal(columns.weight, out.weight[:, kept_channels(kept, out.in_features, kv_heads)])
 
 
 def test_block_of_which_nothing_runs_is_none() -> None:
     layers = (LayerPlan((1,), ()), LayerPlan((), (2, 3)), LayerPlan((), ()))
     found = gathered(make_decoder(), ExecutionPlan(layers, 4))
-    assert [[part is None for part in layer] for layer in found] == [
+    assert [[part is None for part in (x.qkv, x.output, x.gate_up, x.down)] for x in found] == [
         [False, False, True, True],
         [True, True, False, False],
         [True] * 4,
@@ -69,5 +69,15 @@ def test_bytes_are_gathered_as_what_they_stand_for(dtype) -> None:
     gate, up, down = (
         x.weight.to(dtype).mul(x.scale[:, None]).to(dtype) for x in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     )
-    assert torch.equal(found.gate_up[0], torch.cat([gate[kept], up[kept]]))
-    assert torch.equal(found.down[0], down[:, kept])
+    assert torch.equal(found.gate_up.weight, torch.cat([gate[kept], up[kept]]))
+    assert torch.equal(found.down.weight, down[:, kept])
+
+
+def test_prompts_weights_are_those_of_its_plan() -> None:
+    model, plan = make_decoder(), random_plan(3)
+    weights = PromptWeights(model)
+    for index, expected in enumerate(gathered(model, plan)):
+        found = weights(plan, index)
+        assert torch.equal(found.qkv.weight, expected.qkv.weight) and torch.equal(
+            found.down.weight, expected.down.weight
+        )
