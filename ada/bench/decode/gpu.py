@@ -1,6 +1,6 @@
 """Times 32 layers of 7B shapes on one GPU, full and under plans: ``python -m ada.bench gpu``.
 
-The engine keeps its rows from call to call, as a server does. It decodes full and at budgets of 0.75 and 0.5, one row
+The engine decodes full and at budgets of 0.75 and 0.5, one row
 and eight rows with own plans, on prompts of 640 positions; and prompts whose plans it has not seen. Next to it,
 full: transformers' loop with its growing and with its static cache, the latter for one row of one kind, because
 transformers compiles it for every shape. On one H100 it takes less than ten minutes; goals are those of that GPU.
@@ -21,7 +21,7 @@ import torch
 
 from ada.bench.decode import tables, ways
 from ada.bench.decode.bandwidth import memory_bandwidth
-from ada.bench.decode.command import report
+from ada.bench.decode.command import report, ways_of
 from ada.bench.decode.goals import gpu_goals
 from ada.bench.decode.rounds import NEW_PLAN, Run, SubjectRounds, run_rounds
 from ada.bench.decode.subject import STACK, Setting, Subject, stack
@@ -53,16 +53,6 @@ def runs_of(kind: str, positions: int, rows: Sequence[int]) -> list[Run]:
     return runs
 
 
-def prepared(subject: Subject, positions: int, rows: Sequence[int]) -> SubjectRounds:
-    """Return the rounds of a subject."""
-    found = {
-        ways.TRANSFORMERS: ways.transformers(subject.model, subject.steps),
-        ways.STATIC: ways.transformers_static(subject.model, subject.steps),
-        ways.ENGINE: ways.engine(subject.model, subject.steps, slots=max(rows)),
-    }
-    return SubjectRounds(subject, found, runs_of(subject.kind, positions, rows))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this benchmark."""
     parser.add_argument("--layers", type=int, default=32, help="layers of 7B shapes")
@@ -91,7 +81,10 @@ def run(args: argparse.Namespace) -> None:
     make = stack(args.layers, device, torch.bfloat16, TOY_SIZES if args.toy else None)
     settings = [Setting(budget, args.positions, count) for count in args.rows for budget in BUDGETS]
     subjects = [Subject(STACK, kind, make(kind), settings, args.steps) for kind in ("H", "L")]
-    rounds = [prepared(subject, args.positions, args.rows) for subject in subjects]
+    rounds = [
+        SubjectRounds(subject, ways_of(subject, peers=()), runs_of(subject.kind, args.positions, args.rows))
+        for subject in subjects
+    ]
     run_rounds(rounds, args.rounds, start + args.seconds, say)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     about = {"device": name, "torch": torch.__version__, "layers": args.layers, "toy": args.toy}

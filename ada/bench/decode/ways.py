@@ -11,7 +11,6 @@ import torch
 from transformers import StoppingCriteria
 
 from ada.bench.device import wait_for
-from ada.engine.engine_rows import EngineRows
 from ada.scheduling.execution_plan import ExecutionPlan
 
 TRANSFORMERS, STATIC, ENGINE = "transformers", "transformers static", "engine"
@@ -61,13 +60,11 @@ class Stamps(StoppingCriteria):  # type: ignore[misc]
 class Generate:
     """The model's own ``generate``, by the engine or by transformers' loop.
 
-    steps: decode steps of a run; rows: the engine's, which stay from call to call as a server keeps them; keywords:
-    further ones of ``generate``.
+    steps: decode steps of a run; keywords: further ones of ``generate``.
     """
 
-    def __init__(self, model: Any, steps: int, rows: EngineRows | None = None, **keywords: Any) -> None:
-        self.model, self.steps, self.rows = model, steps, rows
-        self.keywords = keywords if rows is None else {**keywords, "running": rows}
+    def __init__(self, model: Any, steps: int, **keywords: Any) -> None:
+        self.model, self.steps, self.keywords = model, steps, keywords
 
     def __call__(self, ids: torch.Tensor, budget: float) -> RunTimes:
         """Read and decode prompts (R, T), each under the budget."""
@@ -85,22 +82,14 @@ class Generate:
             return_dict_in_generate=True,
             **self.keywords,
         )
-        self._leave()
         plans = output.execution_plan
         at = stamps.at[1], stamps.at[2], stamps.at[tokens]
         return RunTimes.of(start, *at, self.steps, *(plans if isinstance(plans, list) else [plans]))
 
-    def _leave(self) -> None:
-        """Let the rows of this call leave."""
-        if self.rows is not None:
-            for row in [*self.rows.rows]:
-                self.rows.remove(row)
 
-
-def engine(model: Any, steps: int, slots: int = 0) -> Way:
-    """Return the engine's way; slots: of rows that stay from call to call, 0 for rows of each call's own."""
-    kept = EngineRows(model, slots, model.get_input_embeddings().weight) if slots else None
-    return Generate(model, steps, kept, engine="ada")
+def engine(model: Any, steps: int) -> Way:
+    """Return the engine's way; it never falls back on transformers' loop."""
+    return Generate(model, steps, engine="ada")
 
 
 def transformers(model: Any, steps: int) -> Way:

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ada.bench.decode import llama_cpp as peer
 from llava.errors import OptionError
@@ -45,15 +46,18 @@ def test_prompt_is_read_at_once_and_then_token_after_token(monkeypatch, make_sub
     assert times.step_bytes == 1000 + 2 * numbers * (2 + half_of_the_steps)
 
 
-def test_peer_computes_the_models_logits(make_subject, tmp_path) -> None:
+@torch.no_grad()
+def test_peer_computes_the_models_logits(tmp_path) -> None:
     """Where the packages are installed: Q8_0 changes logits by little."""
     cpp, gguf = pytest.importorskip("llama_cpp"), pytest.importorskip("gguf")
-    model, path = make_subject("H").model, tmp_path / "decoder.gguf"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 8, "num_key_value_heads": 4}
+    config = LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=50, initializer_range=0.2)  # positions matter
+    model, path = LlamaForCausalLM(config).eval(), tmp_path / "decoder.gguf"
     peer.write_gguf(model, path, gguf)
     llama = cpp.Llama(str(path), n_ctx=32, logits_all=True, verbose=False)
-    ids = torch.randint(3, 50, (1, 12))
+    ids = torch.randint(3, 50, (1, 24))
     llama.eval(ids[0].tolist())
     expected = model(input_ids=ids).logits[0]
-    found = torch.tensor(llama.scores[:12])
-    error = (found - expected).norm() / expected.norm()
-    assert error < 0.03
+    error = (torch.tensor(llama.scores[:24]) - expected).norm() / expected.norm()
+    assert error < 0.1  # 1 where heads' channels stand in the wrong order

@@ -5,6 +5,7 @@ import torch
 
 from ada.bench.decode import ways
 from ada.bench.decode.ways import RunTimes, Stamps
+from ada.engine.engine_rows import EngineRows
 
 MAKE = {ways.ENGINE: ways.engine, ways.TRANSFORMERS: ways.transformers, ways.STATIC: ways.transformers_static}
 
@@ -20,18 +21,10 @@ def test_way_runs_the_share_of_its_budget_for_each_row(make_subject, name, kind,
 
 def test_engine_runs_as_many_decode_steps_as_asked(make_subject, monkeypatch) -> None:
     subject, seen = make_subject("H"), []
-    step = ways.EngineRows.step
-    monkeypatch.setattr(ways.EngineRows, "step", lambda rows, tokens: seen.append(len(tokens)) or step(rows, tokens))
+    step = EngineRows.step
+    monkeypatch.setattr(EngineRows, "step", lambda rows, tokens: seen.append(len(tokens)) or step(rows, tokens))
     ways.engine(subject.model, 5)(torch.randint(3, 50, (2, 12)), 1.0)
     assert seen == [2] * 5
-
-
-def test_kept_rows_are_free_after_a_run(make_subject) -> None:
-    subject = make_subject("H")
-    way = ways.engine(subject.model, 2, slots=2)
-    for rows in (2, 1, 2):
-        assert len(way(torch.randint(3, 50, (rows, 12)), 0.5).plans) == rows
-        assert way.rows.rows == []
 
 
 def test_times_are_milliseconds_between_stamps() -> None:
