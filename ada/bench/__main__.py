@@ -1,6 +1,6 @@
 """Runs a benchmark: ``python -m ada.bench [COMMAND]``.
 
-Every benchmark prints its figures as one JSON object on the last line. Without a command, prefill-decode runs.
+Every benchmark prints its figures as one JSON object on the last line. Without a command, decode runs.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ import argparse
 from types import ModuleType
 
 from ada.bench import adherence, batching, prefill_decode, quantized, selection, tokens
+from ada.bench.decode import command as decode
+from ada.bench.decode import gpu
 from ada.bench.hostile import command as hostile
 from ada.bench.load import command as load
 from llava.program import run_program
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all benchmarks; its own flags are those of prefill-decode."""
+    """Make the parser of all benchmarks; its own flags are those of decode."""
     parser = argparse.ArgumentParser(
         prog="python -m ada.bench",
-        description=f"{__doc__}\nprefill-decode: {prefill_decode.__doc__}",
+        description=f"{__doc__}\ndecode: {decode.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _configure(parser, prefill_decode)
+    _configure(parser, decode)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
+    _add_command(commands, "decode", decode)
+    _add_command(commands, "gpu", gpu)
     _add_command(commands, "prefill-decode", prefill_decode)
     _add_command(commands, "tokens", tokens)
     _add_command(commands, "adherence", adherence)

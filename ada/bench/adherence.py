@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ada.bench.device import add_device_flag, device_named
 from ada.bench.models import random_1b
 from ada.bench.reach import Amounts, amounts_of, minimum_ms
 from ada.budget import TimeBudget
@@ -174,7 +175,8 @@ def models(args: argparse.Namespace) -> Iterator[AdaptiveModel]:
     checkpoints = Path(__file__).parents[1] / "checkpoints"
     bundled = [str(checkpoints / f"shapes-{kind}") for kind in args.kinds]
     if args.random_1b:
-        yield from map(random_1b, args.kinds)
+        device = device_named(args.device)
+        yield from (random_1b(kind, device) for kind in args.kinds)
         return
     for path in [args.model_path] if args.model_path is not None else bundled:
         # Without the amount: the requests' budgets, which it goes by, are drawn later.
@@ -228,6 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is read of an image: all of its tokens, or what the budget pays for, down to the cheapest amount",
     )
     parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from request N on")
+    add_device_flag(parser, default="auto")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ada.bench.compare import Way, compare
+from ada.bench.device import add_device_flag, device_named
 from ada.bench.models import Models
 from ada.execution.call_state import Execution
 from ada.execution.mixed_batch import mixed_plan_batch
@@ -51,7 +52,7 @@ def _prefill(
     model: AdaLlavaLlamaForCausalLM, embeds: torch.Tensor, budget: float
 ) -> tuple[BaseModelOutputWithPast, Execution]:
     """Prefill (B, T, D) embeddings under one budget; return the model's output, and the execution for decode."""
-    mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     sequence, execution = model.begin(Prompt(embeds, mask, None, None), model.grant(budget, len(embeds)))
     return model.model(inputs_embeds=sequence.embeds, execution=execution, use_cache=True), execution
 
@@ -69,7 +70,7 @@ def steps(model: AdaLlavaLlamaForCausalLM, requests: Sequence[Request]) -> dict[
     """Return two ways to decode a token of each request. Caches grow by a position with every call of either."""
     batch = mixed_plan_batch(model, [request.plan for request in requests])
     cache = join_rows([request.row for request in requests], batch.heads, model.config.num_key_value_heads)
-    tokens = torch.zeros(len(requests), 1, dtype=torch.long)
+    tokens = torch.zeros(len(requests), 1, dtype=torch.long, device=model.device)
 
     def as_one_batch() -> Any:
         return model.model(input_ids=tokens, past_key_values=cache, use_cache=True, **batch.forward_kwargs)
@@ -87,17 +88,18 @@ def measure(
     model: AdaLlavaLlamaForCausalLM, rows: Sequence[int], positions: int, rounds: int, decode_steps: int
 ) -> list[dict[str, Any]]:
     """Return a line for each number of rows and case of plans: median milliseconds, and median ratios of a round."""
-    rng, lines = random.Random(0), []
+    rng, lines, device = random.Random(0), [], model.device
+    like = torch.empty(1, positions, model.config.hidden_size, dtype=torch.bfloat16, device=device)
     for count, case in tqdm([(count, case) for count in rows for case in CASES], desc="batches", file=sys.stderr):
         budgets = [CASES[case][row % len(CASES[case])] for row in range(count)]
-        prompts = [torch.randn(1, positions, model.config.hidden_size, dtype=torch.bfloat16) for _ in range(count)]
+        prompts = [torch.randn_like(like) for _ in range(count)]
         if len(set(budgets)) == 1:  # one plan for all: each reads the same
             prompts = prompts[:1] * count
         requests = [Request(model, prompt, budget) for prompt, budget in zip(prompts, budgets, strict=True)]
         line: dict[str, Any] = {"rows": count, "plans": case}
         if len(set(budgets)) == 1:
-            line["prefill"] = compare(prefills(model, requests, budgets[0]), rounds, 1, rng)
-        line["decode"] = compare(steps(model, requests), rounds, decode_steps, rng)
+            line["prefill"] = compare(prefills(model, requests, budgets[0]), rounds, 1, rng, device)
+        line["decode"] = compare(steps(model, requests), rounds, decode_steps, rng, device)
         lines.append(line)
     return lines
 
@@ -125,13 +127,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positions", type=int, default=160, help="positions of each prompt")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians are over these")
     parser.add_argument("--decode-steps", type=int, default=3, help="tokens to generate in each round")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Time everything, and print it. Raises OptionError for a number below 1."""
     if min(args.layers, args.positions, args.rounds, args.decode_steps, *args.rows) < 1:
         raise OptionError("--layers, --rows, --positions, --rounds and --decode-steps take numbers from 1 up")
-    lines = measure(Models.make(args.layers).ada["H"], args.rows, args.positions, args.rounds, args.decode_steps)
-    settings = {"layers": args.layers, "positions": args.positions, "threads": torch.get_num_threads()}
+    model = Models.make(args.layers, device_named(args.device)).ada["H"]
+    lines = measure(model, args.rows, args.positions, args.rounds, args.decode_steps)
+    settings = {"layers": args.layers, "positions": args.positions, "device": args.device}
+    settings["threads"] = torch.get_num_threads()
     show(lines, ", ".join(f"{value} {name}" for name, value in settings.items()))
     print(json.dumps({**settings, "rounds": args.rounds, "torch": torch.__version__, "batches": lines}))

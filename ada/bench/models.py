@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -9,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ada.config import AdaLlavaConfig
+from ada.execution.layer_weights import joined
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 
 SHAPES_7B = {
@@ -29,13 +31,15 @@ SHAPES_1B = {
     "max_position_embeddings": 2048,
 }
 RANK = 8
+CPU = torch.device("cpu")
 LAYER_BYTES = 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # of a 7B layer in bfloat16
 MEMORY_SHARE = 0.6  # of what is free, for weights and their narrow copies
 
 
-def layers_that_fit(max_layers: int = 32) -> int:
+def layers_that_fit(max_layers: int = 32, device: torch.device = CPU) -> int:
     """Return an even number of 7B layers whose weights, and narrow copies of half of them, fit in free memory."""
-    free = MEMORY_SHARE * psutil.virtual_memory().available
+    on_gpu = device.type == "cuda"
+    free = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available)
     return max(2, min(max_layers, int(free / (1.5 * LAYER_BYTES)) // 2 * 2))
 
 
@@ -47,29 +51,45 @@ class Models:
     ada: dict[str, AdaLlavaLlamaForCausalLM]
 
     @classmethod
-    def make(cls, layers: int) -> Models:
-        """Make a stack of ``layers`` layers with 7B shapes and random weights in bfloat16, which all views share."""
-        sizes = {**SHAPES_7B, "num_hidden_layers": layers, "pad_token_id": 0}
+    @torch.inference_mode(False)  # ordinary parameters, wherever they are made
+    @torch.no_grad()
+    def make(
+        cls,
+        layers: int,
+        device: torch.device = CPU,
+        dtype: torch.dtype = torch.bfloat16,
+        sizes: Mapping[str, int] | None = None,
+    ) -> Models:
+        """Make a stack of ``layers`` layers with random weights, which all views share, on ``device``.
+
+        sizes: of a layer, by default those of a 7B model.
+        """
+        sizes = {**(sizes or SHAPES_7B), "num_hidden_layers": layers, "pad_token_id": 0}
         torch.manual_seed(0)
-        plain = LlamaForCausalLM._from_config(LlamaConfig(**sizes), dtype=torch.bfloat16).eval()
+        with device:
+            plain = LlamaForCausalLM._from_config(LlamaConfig(**sizes), dtype=dtype).eval()
+        for layer in plain.model.layers:
+            joined(layer)  # before the views are made: each of them would join copies
         return cls(plain, {kind: cls._overlaid(plain, kind, sizes) for kind in ("L", "H")})
 
     @staticmethod
-    def _overlaid(plain: LlamaForCausalLM, kind: str, sizes: dict[str, int]) -> AdaLlavaLlamaForCausalLM:
-        config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype="bfloat16")
+    def _overlaid(plain: LlamaForCausalLM, kind: str, sizes: Mapping[str, int]) -> AdaLlavaLlamaForCausalLM:
+        dtype, device = plain.dtype, plain.device
+        config = AdaLlavaConfig(**sizes, scheduler_type=kind, scheduler_rank=RANK, dtype=dtype)
         with torch.device("meta"):
             model = AdaLlavaLlamaForCausalLM(config)
         shapes = {key: value.shape for key, value in model.state_dict().items() if key.startswith("scheduler.")}
-        scheduler = {key: 0.02 * torch.randn(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
+        scheduler = {key: 0.02 * torch.randn(shape, dtype=dtype, device=device) for key, shape in shapes.items()}
         model.load_state_dict(plain.state_dict() | scheduler, assign=True)
         model.model.rotary_emb = plain.model.rotary_emb  # its buffers are not in the state dict
         model.eval()
         return model
 
 
-def random_1b(kind: str) -> AdaLlavaLlamaForCausalLM:
+def random_1b(kind: str, device: torch.device = CPU) -> AdaLlavaLlamaForCausalLM:
     """Make a text model of about a billion random weights, in bfloat16, with a scheduler of ``kind`` (H or L)."""
     torch.manual_seed(0)
     config = AdaLlavaConfig(**SHAPES_1B, scheduler_type=kind, scheduler_rank=RANK, pad_token_id=0, dtype="bfloat16")
-    model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+    with device:
+        model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
     return model

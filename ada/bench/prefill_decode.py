@@ -1,4 +1,4 @@
-"""Times what a budget saves in prefill and decode: ``python -m ada.bench``.
+"""Times what a budget saves in prefill and decode, by transformers' layers: ``python -m ada.bench prefill-decode``.
 
 A Llama stack with the layer shapes of a 7B model (as many layers as memory allows, bfloat16, without the output layer,
 which a short stack would give too much weight) runs as transformers' plain model, under the overlay at budget 1.0, and
@@ -29,7 +29,8 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ada.bench.models import RANK, Models, layers_that_fit
+from ada.bench.device import add_device_flag, device_named, seconds_of, wait_for
+from ada.bench.models import CPU, RANK, Models, layers_that_fit
 from ada.bench.selection import time_selection
 from ada.execution.call_state import Execution
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
@@ -60,7 +61,7 @@ class Budgeted:
 
     def prefill(self, embeds: torch.Tensor) -> BaseModelOutputWithPast:
         """Run (1, T, D) embeddings under a new plan; return the model's output, its KV cache filled."""
-        mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         sequence, self.execution = self.model.begin(EmbeddedBatch(embeds, mask, None, None), self.granted)
         return self.model.model(inputs_embeds=sequence.embeds, execution=self.execution, use_cache=True)
 
@@ -108,18 +109,17 @@ def time_case(case: Case, embeds: torch.Tensor, decode_steps: int) -> dict[str, 
 
 
 def _timed_prefill(case: Case, embeds: torch.Tensor) -> tuple[float, BaseModelOutputWithPast]:
+    wait_for(embeds.device)
     start = time.perf_counter()
     state = case.prefill(embeds)
+    wait_for(embeds.device)
     return time.perf_counter() - start, state
 
 
 def _time_decode(case: Case, state: BaseModelOutputWithPast, steps: int) -> float:
     """Return the seconds of a decode step."""
-    token = torch.zeros(1, 1, dtype=torch.long)
-    start = time.perf_counter()
-    for _ in range(steps):
-        case.decode(state, token)
-    return (time.perf_counter() - start) / steps
+    token = torch.zeros(1, 1, dtype=torch.long, device=state.last_hidden_state.device)
+    return seconds_of(lambda: case.decode(state, token), token.device, steps)
 
 
 def summarize(cases: list[Case]) -> list[dict[str, Any]]:
@@ -158,15 +158,21 @@ def show(rows: list[dict[str, Any]], selection: dict[str, dict[str, float]], set
 
 @torch.inference_mode()
 def time_models(
-    layers: int, positions: int, rounds: int, decode_steps: int, budgets: tuple[float, ...]
+    layers: int,
+    positions: int,
+    rounds: int,
+    decode_steps: int,
+    budgets: tuple[float, ...],
+    device: torch.device = CPU,
 ) -> list[dict[str, Any]]:
     """Make the models, warm up and time; return the rows of the table."""
-    models = Models.make(layers)
+    models = Models.make(layers, device)
     cases = [plain_case(models.plain), *overlay_cases(models, budgets)]
     order = random.Random(0)
     width = models.plain.config.hidden_size
     for number in tqdm(range(rounds + 1), desc="rounds (the first warms up)", file=sys.stderr):
-        embeds = torch.randn(1, positions, width, dtype=torch.bfloat16)  # a new prompt, and so new plans of kind H
+        # A new prompt, and so new plans of kind H.
+        embeds = torch.randn(1, positions, width, dtype=torch.bfloat16, device=device)
         time_round(cases, embeds, decode_steps, order)
         if number == 0:
             for case in cases:
@@ -184,19 +190,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budgets", type=float, nargs="*", default=list(BUDGETS), help="budgets to time in addition to 1"
     )
     parser.add_argument("--decode-steps", type=int, default=8, help="tokens to generate for each case and round")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Time everything, and print it."""
+    device = device_named(args.device)
     settings = {
-        "layers": args.layers or layers_that_fit(),
+        "layers": args.layers or layers_that_fit(device=device),
         "dtype": "bfloat16",
+        "device": args.device,
         "positions": args.positions,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
     selection = time_selection(batch=16, layers=16, switches=32, rank=RANK, rounds=4 * args.rounds)
-    rows = time_models(settings["layers"], args.positions, args.rounds, args.decode_steps, tuple(args.budgets))
+    budgets = tuple(args.budgets)
+    rows = time_models(settings["layers"], args.positions, args.rounds, args.decode_steps, budgets, device)
     show(rows, selection, settings)
     print(json.dumps({**settings, "cases": rows, "selection": selection}))

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
+from ada.bench.compare import CPU
+from ada.bench.device import add_device_flag, device_named, seconds_of
 from ada.scheduling.selection import TEMPERATURE, gumbel, select_layers, select_switches
 from llava.errors import OptionError
 
@@ -71,21 +73,22 @@ def best_one_by_one(scores: torch.Tensor, granted: torch.Tensor, rank: int) -> t
     return on.to(scores.dtype)
 
 
-def time_inference(batch: int, layers: int, switches: int, rank: int, rounds: int) -> dict[str, dict[str, float]]:
+def time_inference(
+    batch: int, layers: int, switches: int, rank: int, rounds: int, device: torch.device = CPU
+) -> dict[str, dict[str, float]]:
     """Return milliseconds of choosing plans of kind H, by the share of all units, both ways interleaved."""
     figures = {}
     for share in SHARES:
-        granted = torch.full((batch,), int(share * layers * switches // rank))
+        granted = torch.full((batch,), int(share * layers * switches // rank), device=device)
         ours, plain = [], []
         for number in range(rounds + 2):
-            scores = torch.randn(batch, layers, 2, switches)
-            times = [time.perf_counter()]
-            for way in (select_switches, best_one_by_one):
-                way(scores, granted, rank)
-                times.append(time.perf_counter())
+            scores = torch.randn(batch, layers, 2, switches, device=device)
+            seconds = [
+                seconds_of(partial(way, scores, granted, rank), device) for way in (select_switches, best_one_by_one)
+            ]
             if number >= 2:  # the first two warm up
-                ours.append(times[1] - times[0])
-                plain.append(times[2] - times[1])
+                ours.append(seconds[0])
+                plain.append(seconds[1])
         figures[f"{share:g}"] = _figures(ours, plain, digits=3)
     return figures
 
@@ -99,9 +102,11 @@ def _figures(ours: list[float], plain: list[float], digits: int = 2) -> dict[str
     }
 
 
-def time_selection(batch: int, layers: int, switches: int, rank: int, rounds: int) -> dict[str, dict[str, float]]:
+def time_selection(
+    batch: int, layers: int, switches: int, rank: int, rounds: int, device: torch.device = CPU
+) -> dict[str, dict[str, float]]:
     """Return milliseconds of forward and backward by kind, both ways interleaved, with new budgets in every round."""
-    noise = gumbel()
+    noise = gumbel(device=device)
     ways: dict[str, tuple[tuple[int, ...], int, list[Select]]] = {
         "L": ((batch, layers), layers, [lambda x, k: select_layers(x, k, noise), layers_one_by_one]),
         "H": (
@@ -114,8 +119,8 @@ def time_selection(batch: int, layers: int, switches: int, rank: int, rounds: in
     for kind, (shape, units, pair) in ways.items():
         seconds: tuple[list[float], list[float]] = ([], [])
         for number in range(rounds + 2):
-            granted = torch.randint(0, units + 1, (batch,))
-            logits = torch.randn(shape)
+            granted = torch.randint(0, units + 1, (batch,), device=device)
+            logits = torch.randn(shape, device=device)
             for way, times in zip(pair, seconds, strict=True):
                 spent = _forward_and_backward(way, logits, granted)
                 if number >= 2:  # the first two warm up
@@ -126,10 +131,12 @@ def time_selection(batch: int, layers: int, switches: int, rank: int, rounds: in
 
 def _forward_and_backward(way: Select, logits: torch.Tensor, granted: torch.Tensor) -> float:
     leaf = logits.clone().requires_grad_()
-    start = time.perf_counter()
-    gates = way(leaf, granted)
-    torch.autograd.backward((gates * torch.rand_like(gates)).sum())
-    return time.perf_counter() - start
+
+    def both() -> None:
+        gates = way(leaf, granted)
+        torch.autograd.backward((gates * torch.rand_like(gates)).sum())
+
+    return seconds_of(both, logits.device)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=8, help="heads, and neuron groups, of a unit")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="requests whose plans are chosen at once")
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds; medians are over these")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -149,9 +157,9 @@ def run(args: argparse.Namespace) -> None:
             "--rounds from 1 up"
         )
     sizes = {"layers": args.layers, "switches": args.switches, "rank": args.rank}
-    rounds = args.rounds
-    inference = {str(rows): time_inference(rows, **sizes, rounds=rounds) for rows in args.rows}
-    training = time_selection(16, **sizes, rounds=max(1, rounds // 3))
+    rounds, device = args.rounds, device_named(args.device)
+    inference = {str(rows): time_inference(rows, **sizes, rounds=rounds, device=device) for rows in args.rows}
+    training = time_selection(16, **sizes, rounds=max(1, rounds // 3), device=device)
     table = Table(title=", ".join(f"{value} {name}" for name, value in sizes.items()))
     for column in ("what", "ms", "one by one, ms", "times faster"):
         table.add_column(column, justify="left" if column == "what" else "right")
@@ -161,7 +169,7 @@ def run(args: argparse.Namespace) -> None:
     for kind, figures in training.items():
         _add_line(table, f"training, 16 at once, kind {kind}", figures)
     Console(width=110).print(table)
-    settings: dict[str, Any] = {**sizes, "rounds": rounds, "threads": torch.get_num_threads()}
+    settings: dict[str, Any] = {**sizes, "rounds": rounds, "device": args.device, "threads": torch.get_num_threads()}
     print(json.dumps({**settings, "torch": torch.__version__, "inference": inference, "training": training}))
 
 

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from ada.bench.device import add_device_flag, device_named, seconds_of, wait_for
 from ada.bench.models import Models, layers_that_fit
 from ada.budget import LatencyBudget
 from ada.image_tokens.late_selectors import FASTV_LAYER, FastV, fastv_layer
@@ -98,12 +99,6 @@ class Prompt:
         return seconds
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @torch.inference_mode()
 def time_cases(prompt: Prompt, cases: list[Case], rounds: int) -> None:
     """Time all cases; the first one is what the others are compared with."""
@@ -139,12 +134,9 @@ def time_selectors(prompt: Prompt, keep: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(SELECTOR_ROUNDS + 2):
         for name, way in ways.items():
-            wait_for(device)
-            start = time.perf_counter()
-            way()
-            wait_for(device)
+            spent = seconds_of(way, device)
             if number >= 2:  # the first two warm up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(spent)
     return {name: round(1000 * statistics.median(own), 3) for name, own in seconds.items()}
 
 
@@ -174,13 +166,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=int, default=576, help="image tokens of the prompt")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians are over these")
     parser.add_argument("--budget", type=float, default=0.22, help="share of the prefill of the cases with both dials")
-    parser.add_argument("--device", default="cpu", help="device to run on: cpu or cuda")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Time everything, and print it."""
-    layers = args.layers or layers_that_fit()
-    model = Models.make(layers).ada["L"].to(args.device)
+    device = device_named(args.device)
+    layers = args.layers or layers_that_fit(device=device)
+    model = Models.make(layers, device).ada["L"]
     model.token_scorer = TokenScorer(model.config.hidden_size).to(model.device, model.dtype)
     model.config.token_scorer_layer = min(FASTV_LAYER, layers - 1)
     prompt, cases = Prompt(model, args.text, args.image), default_cases(args.budget)

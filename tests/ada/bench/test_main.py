@@ -8,7 +8,9 @@ from ada.bench.__main__ import main, make_parser
 @pytest.mark.parametrize(
     ("command", "module"),
     [
-        ([], "prefill_decode"),
+        ([], "decode.command"),
+        (["decode"], "decode.command"),
+        (["gpu"], "decode.gpu"),
         (["prefill-decode"], "prefill_decode"),
         (["adherence"], "adherence"),
         (["batch"], "batching"),
@@ -23,9 +25,9 @@ def test_command_runs_its_module(command, module) -> None:
     assert make_parser().parse_args(command).run.__module__ == f"ada.bench.{module}"
 
 
-def test_flags_before_no_command_are_those_of_prefill_decode() -> None:
-    args = make_parser().parse_args(["--layers", "8", "--budgets", "0.5", "--rounds", "2"])
-    assert (args.layers, args.budgets, args.rounds) == (8, [0.5], 2)
+def test_flags_before_no_command_are_those_of_decode() -> None:
+    args = make_parser().parse_args(["--layers", "8", "--budgets", "0.5", "--rounds", "2", "--models", "stack"])
+    assert (args.layers, args.budgets, args.rounds, args.models) == (8, [0.5], 2, ["stack"])
 
 
 def test_defaults_of_a_command_are_its_own() -> None:
@@ -33,7 +35,7 @@ def test_defaults_of_a_command_are_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["prefill-decode", "adherence", "batch", "quantized", "selection", "load", "hostile"]
+    "command", ["decode", "gpu", "prefill-decode", "adherence", "batch", "quantized", "selection", "load", "hostile"]
 )
 def test_help_of_a_command_names_the_program(command, capsys) -> None:
     with pytest.raises(SystemExit):
@@ -41,7 +43,17 @@ def test_help_of_a_command_names_the_program(command, capsys) -> None:
     assert capsys.readouterr().out.startswith(f"usage: python -m ada.bench {command} ")
 
 
-@pytest.mark.parametrize("line", ["batch --rows 0", "quantized --budgets 1", "selection --rank 5", "load --requests 0"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "decode --steps 1",
+        "gpu --steps 1",
+        "batch --rows 0",
+        "quantized --budgets 1",
+        "selection --rank 5",
+        "load --requests 0",
+    ],
+)
 def test_bad_value_is_a_user_error(line, capsys) -> None:
     command, flag, value = line.split()
     assert main([command, flag, value]) == 2

@@ -28,8 +28,8 @@ def test_cases_run_the_share_that_they_report(small_shapes) -> None:
         assert not torch.equal(state.last_hidden_state[:, -1], expected), "the latency token's position is read"
 
 
-def test_program_without_a_command_prints_a_table_and_json(small_shapes, monkeypatch, capsys) -> None:
-    sizes = ["--layers", "8", "--positions", "16", "--rounds", "2", "--decode-steps", "2"]
+def test_program_prints_a_table_and_json(small_shapes, monkeypatch, capsys) -> None:
+    sizes = ["prefill-decode", "--layers", "8", "--positions", "16", "--rounds", "2", "--decode-steps", "2"]
     few = {"layers": 2, "switches": 16, "rounds": 1}
     monkeypatch.setattr(prefill_decode, "time_selection", lambda **given: time_selection(**{**given, **few}))
     assert main(sizes) == 0
