@@ -81,7 +81,7 @@ def estimate(
     """Estimate an answer of ``gen_tokens`` tokens, of which the first comes out of prefill.
 
     prompt_tokens: positions that enter the decoder, image tokens and latency token included. late, encoding: where
-    image tokens are left out (``prompt_reading``). The KV cache has all positions that enter, in every layer.
+    image tokens are left out (``prompt_reading``). The KV cache has memory for all positions that enter, in every layer.
     """
     images = images if sizes.vision is not None else 0
     prefill = prefill_products(
@@ -97,8 +97,10 @@ def estimate(
         late=late,
         encoding=encoding,
     )
-    contexts = range(prompt_tokens + 1, prompt_tokens + gen_tokens)
-    steps = [decoder_products(sizes.config, sizes.units, plan, 1, keys) for keys in contexts]
+    steps = [
+        decoder_products(sizes.config, sizes.units, plan, 1, prompt_tokens + step, late=_late_step(late, step))
+        for step in range(1, gen_tokens)
+    ]
     return Estimate(
         {part: Cost.of(products, hardware) for part, products in prefill.items()},
         {
@@ -108,6 +110,11 @@ def estimate(
         _peak_memory(sizes, plan, prompt_tokens, gen_tokens),
         len(steps),
     )
+
+
+def _late_step(late: LateReading | None, step: int) -> LateReading | None:
+    """What later layers attend to in a step of decode: what they have read, and the tokens since."""
+    return None if late is None else LateReading(late.first_layer, late.positions + step)
 
 
 def _peak_memory(sizes: Sizes, plan: ExecutionPlan, prompt_tokens: int, gen_tokens: int) -> dict[str, float]:
