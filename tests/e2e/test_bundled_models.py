@@ -64,7 +64,8 @@ def test_the_demo_answers_and_reports(root: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     answer, report = ran.stdout.strip().splitlines()[-2:]
     assert answer == "ASSISTANT: sun", "the word in the picture"
-    assert report.startswith("[budget 0.5, granted 0.5 | layers ") and ", heads 40/80, " in report
+    assert report.startswith("[budget 0.5, granted 0.75 | image tokens 18/36, share 0.496 | layers ")
+    assert ", heads 60/80, " in report
 
 
 @pytest.mark.parametrize(

@@ -14,4 +14,4 @@ def test_readme_python_example_runs_as_it_stands(root) -> None:
     ran = subprocess.run([sys.executable, "-c", example], cwd=root, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     full, half = ran.stdout.splitlines()
-    assert full.startswith("sun | budget 1,") and half.startswith("sun | budget 0.5, granted 0.5 ")
+    assert full.startswith("sun | budget 1,") and half.startswith("sun | budget 0.5, granted 0.775 ")
