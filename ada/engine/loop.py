@@ -10,13 +10,14 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from ada.engine.engine_rows import EngineRows
+from ada.engine.loop_settings import LoopSettings
 from ada.execution.call_state import Execution
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
 @dataclass
 class EngineLoop:
-    """One call's loop, as transformers' ``custom_generate``: greedy or sampled, of several rows.
+    """One call's loop, greedy or sampled, of several rows; also as transformers' ``custom_generate``.
 
     batch: the prompts, padded on the left; rows: where they are read into and stay, by default for the call alone.
     """
@@ -37,55 +38,51 @@ class EngineLoop:
         generation_config: GenerationConfig,
         **_: Any,
     ) -> Any:
-        """Return what transformers' loop returns; there is no ``past_key_values``."""
+        """Decode with what transformers has prepared; return what its own loop returns."""
+        return self.run(model, LoopSettings.prepared(generation_config, logits_processor, stopping_criteria))
+
+    def run(self, model: Any, settings: LoopSettings) -> Any:
+        """Return the new tokens (B, t), or transformers' output with them; there is no ``past_key_values``."""
         if self.rows is not None:
-            input_ids = self._decode(self.rows, input_ids, logits_processor, stopping_criteria, generation_config)
+            tokens = self._decode(self.rows, settings)
         else:
-            with model.idle_rows.of(model, len(input_ids), self.batch.embeds) as rows:
-                input_ids = self._decode(rows, input_ids, logits_processor, stopping_criteria, generation_config)
+            with model.idle_rows.of(model, len(self.batch.embeds), self.batch.embeds) as rows:
+                tokens = self._decode(rows, settings)
         if self.streamer is not None:
             self.streamer.end()
-        return self._output(generation_config, input_ids)
+        if not settings.returns_dict:
+            return tokens
+        scores, logits = tuple(self._scores) or None, tuple(self._logits) or None
+        return GenerateDecoderOnlyOutput(sequences=tokens, scores=scores, logits=logits)
 
-    def _decode(
-        self,
-        rows: EngineRows,
-        input_ids: torch.Tensor,
-        processors: LogitsProcessorList,
-        criteria: StoppingCriteriaList,
-        settings: GenerationConfig,
-    ) -> torch.Tensor:
+    def _decode(self, rows: EngineRows, settings: LoopSettings) -> torch.Tensor:
         """Read the prompts and choose tokens until every row has ended; return them (B, t)."""
+        device, count = self.batch.embeds.device, len(self.batch.embeds)
+        chosen = torch.empty(count, 0, dtype=torch.long, device=device)
+        running = torch.ones(count, dtype=torch.bool, device=device)
         logits = rows.read(self.batch, self.execution)
-        running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         while True:
-            scores = processors(input_ids, logits)
+            scores = settings.processors(chosen, logits)
             self._keep(settings, scores, logits)
-            tokens = _chosen(scores, settings.do_sample)
-            if settings._pad_token_tensor is not None:
-                tokens = torch.where(running, tokens, settings._pad_token_tensor)
-            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
+            tokens = _next(scores, settings.sample)
+            if settings.pad is not None:
+                tokens = torch.where(running, tokens, settings.pad)
+            chosen = torch.cat([chosen, tokens[:, None]], dim=1)
             if self.streamer is not None:
                 self.streamer.put(tokens.cpu())
-            running = running & ~criteria(input_ids, scores)
+            running = running & ~settings.criteria(chosen, scores)
             if not running.any():
-                return input_ids
+                return chosen
             logits = rows.step(tokens)
 
-    def _keep(self, settings: GenerationConfig, scores: torch.Tensor, logits: torch.Tensor) -> None:
-        if settings.output_scores:
+    def _keep(self, settings: LoopSettings, scores: torch.Tensor, logits: torch.Tensor) -> None:
+        if settings.keeps_scores:
             self._scores.append(scores)
-        if settings.output_logits:
+        if settings.keeps_logits:
             self._logits.append(logits)
 
-    def _output(self, settings: GenerationConfig, input_ids: torch.Tensor) -> Any:
-        if not settings.return_dict_in_generate:
-            return input_ids
-        scores, logits = tuple(self._scores) or None, tuple(self._logits) or None
-        return GenerateDecoderOnlyOutput(sequences=input_ids, scores=scores, logits=logits)
 
-
-def _chosen(scores: torch.Tensor, sample: bool) -> torch.Tensor:
+def _next(scores: torch.Tensor, sample: bool) -> torch.Tensor:
     """The next token (R,) of each row."""
     if sample:
         return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0]

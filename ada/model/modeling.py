@@ -11,6 +11,7 @@ from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.engine.engine_rows import EngineRows
 from ada.engine.loop import EngineLoop
+from ada.engine.loop_settings import LoopSettings
 from ada.engine.support import reason_against
 from ada.execution.call_state import Execution
 from ada.image_tokens.amount import ImageTokensLike
@@ -220,8 +221,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
         by_transformers = reason_against(self, execution, engine, kwargs)
         if by_transformers is None:
-            kwargs["custom_generate"] = EngineLoop(batch, execution, kwargs.get("streamer"), running)
-        output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
+            output = self._generate_in_engine(batch, clock, execution, running, kwargs)
+        else:
+            output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             reading.describe(output, batch, execution.late_tokens)
@@ -230,6 +232,24 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
             call.correct(ttft_predictor, ran)
         return output
+
+    def _generate_in_engine(
+        self,
+        batch: EmbeddedBatch,
+        clock: TokenClock | None,
+        execution: Execution,
+        running: EngineRows | None,
+        keywords: dict[str, Any],
+    ) -> Any:
+        """Decode with the engine's loop, which transformers prepares only where the call is not plain."""
+        loop = EngineLoop(batch, execution, keywords.get("streamer"), running)
+        criteria = [*([] if clock is None else [clock]), *(keywords.get("stopping_criteria") or ())]
+        settings = LoopSettings.plain(self, len(batch.embeds), {**keywords, "stopping_criteria": criteria})
+        if settings is not None:
+            if loop.streamer is not None:
+                loop.streamer.put(torch.empty(len(batch.embeds), 0, dtype=torch.long))  # the prompt, which has no ids
+            return loop.run(self, settings)
+        return super().generate_from_embeds(batch, clock, execution=execution, custom_generate=loop, **keywords)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):
