@@ -12,7 +12,7 @@ from ada.engine.batch_prefill import adopt
 from ada.engine.decoder import Decoder
 from ada.engine.gated.gather import PromptWeights
 from ada.engine.gated.usable import gated_step
-from ada.engine.kv_slots import KVSlots
+from ada.engine.kv_slots import KVSlots, kv_dtype
 from ada.engine.prefill import prefill
 from ada.engine.rotary import RotaryTable
 from ada.engine.row import Row
@@ -26,7 +26,8 @@ class EngineRows:
 
     def __init__(self, model: Any, slots: int, like: torch.Tensor) -> None:
         self.decoder = Decoder(model, model.narrow_cache)
-        self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, like)
+        kept = torch.empty(0, dtype=kv_dtype(like.dtype, like.device), device=like.device)
+        self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, kept)
         self.table = RotaryTable(model.model.rotary_emb, like)
         self.rows: list[Row] = []
         self.gated = gated_step(model, self.slots)
@@ -63,7 +64,7 @@ class EngineRows:
     def fits(self, count: int, like: torch.Tensor) -> bool:
         """Return whether there are slots for ``count`` sequences, of the dtype and device of ``like``."""
         keys, _ = self.slots.layers[0]
-        return count <= len(keys) and (keys.dtype, keys.device) == (like.dtype, like.device)
+        return count <= len(keys) and (keys.dtype, keys.device) == (kv_dtype(like.dtype, like.device), like.device)
 
     def clear(self) -> None:
         """Let all rows leave."""

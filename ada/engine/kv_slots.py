@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import torch
 
+
+def kv_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return what keys and values of a model of ``dtype`` are kept in on a device.
+
+    On a CPU that is float32: one query attends three to seven times as fast in it as in half precision, although more
+    is read.
+    """
+    return torch.float32 if device.type == "cpu" else dtype
+
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 STEP = 256  # columns that capacity is a multiple of

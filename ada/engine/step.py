@@ -128,11 +128,11 @@ class DecodeStep:
                 self._write(cache, states, level)
             all_keys, all_values = (cache[:, :, : level.width] for cache in cached)
             mixed = functional.scaled_dot_product_attention(
-                queries, all_keys, all_values, attn_mask=level.mask, scale=scale
+                queries.to(all_keys), all_keys, all_values, attn_mask=level.mask, scale=scale
             )
             if order is not None:
                 mixed = _by_index(mixed, order.argsort(dim=1))
-            return mixed.flatten(1, 2)
+            return mixed.flatten(1, 2).to(queries)
 
         return attend
 
@@ -141,7 +141,7 @@ class DecodeStep:
         if level.mask is None:
             cache[:, :, level.counts[0]] = states
         else:
-            cache[self._indices, :, level.columns] = states
+            cache[self._indices, :, level.columns] = states.to(cache)
 
 
 def _by_index(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

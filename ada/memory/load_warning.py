@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ada.engine.kv_slots import kv_dtype
 from ada.memory.free_memory import free_bytes
 from ada.memory.narrow_limit import FLAG, GB, DefaultLimit, narrow_limit_of
 from llava.model.checkpoint.folder import CONFIG_FILE, CheckpointFolder, CheckpointKind, open_checkpoint
@@ -90,7 +91,8 @@ def load_needs(
     decoder = int(_elements(base.weight_files, fields) * element * _quantised_share(options))
     weights = decoder + _tower_elements(fields, folder) * element
     narrow = _narrow_bytes(fields, options, weights, max(0, free - weights))
-    return LoadNeeds(weights, narrow, rows * POSITIONS * _kv_bytes(fields, element))
+    kept = kv_dtype(dtype, torch.device(device))
+    return LoadNeeds(weights, narrow, rows * POSITIONS * _kv_bytes(fields, kept.itemsize))
 
 
 def _quantised_share(options: Mapping[str, Any]) -> float:

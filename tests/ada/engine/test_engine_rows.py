@@ -73,3 +73,11 @@ def test_clear_lets_all_rows_leave(model, pixels) -> None:
     assert decoder.rows.rows == []
     _, row = decoder.read(keywords_of(2, pixels))
     assert row.slot == 0
+
+
+def test_slots_of_a_half_precision_model_on_a_cpu_are_float32(make_llava, pixels) -> None:
+    model = make_llava("H").to(torch.bfloat16)
+    decoder = EngineRowDecoder(model, 2)
+    output, row = decoder.read(keywords_of(1, pixels.to(torch.bfloat16)))
+    assert {states.dtype for pair in decoder.rows.slots.layers for states in pair} == {torch.float32}
+    assert decoder.step([row], output.sequences[0].tolist()).dtype == torch.float32

@@ -48,11 +48,11 @@ def test_enough_memory_is_quiet(folder_of_7b, free, caplog) -> None:
 @pytest.mark.parametrize(
     ("options", "numbers"),
     [
-        ({}, ["takes about 14.6 GB", "14 GB of cpu are free", "weights 14.1", "narrow layers 0,", "KV cache 0.524"]),
-        ({"narrow_cache_gb": 5}, ["takes about 19.6 GB", "narrow layers 5,"]),
-        ({"batch_size": 8}, ["KV cache 4.19 (8 at a time"]),
-        ({"limit_model_concurrency": 4}, ["KV cache 2.1 (4 at a time"]),
-        ({"load_8bit": True, "batch_size": 32}, ["weights 7.35", "narrow layers 1.66,", "KV cache 16.8"]),
+        ({}, ["takes about 15.1 GB", "14 GB of cpu are free", "weights 14.1", "narrow layers 0,", "KV cache 1.05"]),
+        ({"narrow_cache_gb": 5}, ["takes about 20.1 GB", "narrow layers 5,"]),
+        ({"batch_size": 8}, ["KV cache 8.39 (8 at a time"]),
+        ({"limit_model_concurrency": 4}, ["KV cache 4.19 (4 at a time"]),
+        ({"load_8bit": True, "batch_size": 32}, ["weights 7.35", "narrow layers 1.66,", "KV cache 33.6"]),
     ],
 )
 def test_too_little_memory_is_one_line_with_the_numbers(folder_of_7b, free, caplog, options, numbers) -> None:
@@ -66,9 +66,9 @@ def test_too_little_memory_is_one_line_with_the_numbers(folder_of_7b, free, capl
 
 
 def test_default_limit_leaves_the_kv_cache_its_memory(folder_of_7b, free, caplog) -> None:
-    free(15)
+    free(16)
     warn_of_memory({}, str(folder_of_7b), "cpu")
-    assert not caplog.records, "0.9 GB are left: a quarter for narrow layers, 0.52 for keys and values"
+    assert not caplog.records, "1.9 GB are left: a quarter for narrow layers, 1.05 for keys and values"
 
 
 def test_memory_of_all_gpus_counts_where_a_model_is_spread_over_them(folder_of_7b, free, caplog, monkeypatch) -> None:
@@ -86,7 +86,7 @@ def test_dtype_of_the_load_counts(folder_of_7b) -> None:
         load_needs(folder, folder, {"dtype": dtype}, "cpu", 100 * GB, 1) for dtype in (None, torch.float32)
     )
     assert as_stored.weights == int(14.1 * GB) and wide.weights == 2 * as_stored.weights
-    assert wide.kv == 2 * as_stored.kv == 1000 * 2 * 32 * 4096 * 4
+    assert wide.kv == as_stored.kv == 1000 * 2 * 32 * 4096 * 4, "in float32 either way, on a CPU"
 
 
 @pytest.mark.parametrize("missing", ["folder", "base"])
