@@ -77,7 +77,7 @@ class Generate:
             latency_budget=[budget] * len(ids),
             stopping_criteria=[stamps],
             max_new_tokens=tokens,
-            min_new_tokens=tokens,
+            eos_token_id=None,  # nothing ends an answer early; a processor would cost every token
             do_sample=False,
             return_dict_in_generate=True,
             **self.keywords,
