@@ -40,7 +40,8 @@ class EngineRows:
         """
         self._step = None
         slot = len(self.rows)
-        if len(batch.embeds) == 1 and batch.attention_mask is None:
+        mask = batch.attention_mask
+        if len(batch.embeds) == 1 and (mask is None or bool(mask.all())):
             gather = None if self.gated is None else PromptWeights(self.decoder.model)
             row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, gather)
             self.rows.append(row)

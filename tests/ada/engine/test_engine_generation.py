@@ -189,3 +189,14 @@ def test_rare_settings_are_left_to_transformers_and_the_report_says_why(model, p
     assert out.report.by_transformers == reason and f"decoded by transformers: {reason}" in out.report.summary()
     with pytest.raises(OptionError, match=f"engine is 'ada', .*{reason}"):
         ask(model, row, pixels, "ada", **keywords)
+
+
+@pytest.mark.parametrize("tokens", ["all", "2", "all/1", "50%/25%"])
+def test_prompt_alone_is_read_by_the_engine_whatever_it_reads_of_its_images(model, pixels, tokens, monkeypatch) -> None:
+    row = [{"ids": [1, 17, IMAGE, 60, 7], "images": 1, "budget": 0.7, "tokens": tokens}]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model's own forward reads it")
+
+    monkeypatch.setattr(type(model.model), "forward", fail)
+    assert ask(model, row, pixels, "ada").sequences.shape == (1, 5)
