@@ -77,7 +77,7 @@ def test_a_failed_process_leaves_no_answers(script, world) -> None:
     assert ran.returncode == 2 and "CHUNKS is 'none'" in ran.stderr
 
 
-@pytest.mark.parametrize("name", slow_except(SAYS, "mme", "mmbench", "vqav2", "mmvet"))
+@pytest.mark.parametrize("name", slow_except(SAYS, "mme", "vqav2"))
 def test_every_script_in_its_small_setting(run_script, world, name: str) -> None:
     """The bundled model, under a budget; only the benchmarks' folder is given, so that their number is small."""
     ran = run_script(f"scripts/v1_5/eval/{name}.sh", "--max_new_tokens", 3, PRESET="shapes", DATA=world, BUDGET="0.6")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from fixtures.slow_cases import slow_except
 
 from ada.memory import load_warning
 
@@ -31,12 +32,15 @@ def test_program_answers_the_same_under_any_limit_and_names_the_flag(program, ru
 
 @pytest.mark.parametrize(
     ("module", "value"),
-    [
+    slow_except(
+        [
+            ("llava.serve.cli", "-1"),
+            ("llava.serve.model_worker", "nan"),
+            ("llava.eval.model_vqa_loader", "much"),
+            ("ada.calibrate", "inf"),
+        ],
         ("llava.serve.cli", "-1"),
-        ("llava.serve.model_worker", "nan"),
-        ("llava.eval.model_vqa_loader", "much"),
-        ("ada.calibrate", "inf"),
-    ],
+    ),
 )
 def test_bad_limits_are_refused_as_programs_start(program, module, value) -> None:
     needed = ("--question-file", "q.jsonl", "--answers-file", "a.jsonl") if "vqa" in module else ()

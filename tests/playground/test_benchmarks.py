@@ -250,6 +250,7 @@ def test_scenes_are_unique_and_not_in_training(tmp_path):
     assert looks(20, frozenset(every[:20])) == every[20:]
 
 
+@pytest.mark.slow
 def test_the_command_adds_benchmarks_and_changes_nothing_else(root, make_world, tmp_path):
     """With --only-benchmarks and --only-tests, too: the same bytes."""
     command = [sys.executable, "-m", "playground.shapes.generate", "--seed", "3", "--scenes", "12"]

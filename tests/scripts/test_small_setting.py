@@ -40,7 +40,7 @@ def train(run_script, world, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("recipe", slow_except(PLAIN, "pretrain", "finetune_qlora", "v1_5/finetune"))
+@pytest.mark.parametrize("recipe", slow_except(PLAIN, "pretrain", "v1_5/finetune"))
 def test_recipe_in_its_small_setting_trains(train, recipe):
     folder = train(recipe)
     state = json.loads((folder / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
@@ -67,7 +67,7 @@ def test_token_scorer_in_the_small_setting_is_trained_at_the_first_tunable_layer
     assert (config["scheduler_type"], config["token_scorer_layer"]) == ("H", 2)
 
 
-@pytest.mark.parametrize("recipe", slow_except(["finetune", "v1_5/finetune_task"], "v1_5/finetune_task"))
+@pytest.mark.parametrize("recipe", slow_except(["finetune", "v1_5/finetune_task"]))
 def test_any_stage_2_recipe_with_scheduler_trains_one(train, recipe):
     config = json.loads((train(recipe, SCHEDULER="L") / "config.json").read_text())
     assert config["scheduler_type"] == "L"

@@ -66,7 +66,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
     assert torch.equal(ours.sequences, theirs.sequences)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_prompt_alone_is_answered_as_by_transformers(model, pixels, data) -> None:
     rows = data.draw(rows_of(st.just(1)))
@@ -77,7 +77,7 @@ def test_prompt_alone_is_answered_as_by_transformers(model, pixels, data) -> Non
     assert [getattr(ours.report, name) for name in fields] == [getattr(theirs.report, name) for name in fields]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_batch_of_rows_with_own_budgets_is_answered_as_by_transformers(model, pixels, data) -> None:
     rows = data.draw(rows_of(st.integers(2, 5)))

@@ -49,7 +49,8 @@ def test_limit_of_zero_masks_what_would_be_cut_and_is_named(model_h, ids, pixels
     assert "--narrow-cache-gb 0" in report.summary()
 
 
-def test_limit_for_some_layers_masks_the_others(model_h, ids, pixels, ask) -> None:
+def test_limit_for_some_layers_masks_the_others(make_llava, ids, pixels, ask) -> None:
+    model_h = make_llava("H")  # of whose layers no other test holds any
     out, [report], _ = answer(ask, model_h, ids, pixels, 1 << 30)
     assert report.masked_layers == 0 and report.masking is None
     plan, layers = out.execution_plan, model_h.model.layers

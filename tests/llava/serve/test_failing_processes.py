@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fixtures.slow_cases import slow_except
 
 from llava.serve.protocol.framing import iter_chunks
 
@@ -137,7 +138,7 @@ def controller(start) -> Server:
     return start("llava.serve.controller")
 
 
-@pytest.mark.parametrize("part", FAULTS)
+@pytest.mark.parametrize("part", slow_except(FAULTS, "engine"))
 def test_part_that_dies_ends_the_worker_with_1_and_the_controller_forgets_it(start, controller, part) -> None:
     patch, said = FAULTS[part]
     flags = ("--controller-address", controller.address, "--limit-model-concurrency", 1)
@@ -173,7 +174,7 @@ def test_draining_worker_answers_health_ready_and_metrics_to_its_end(start, cont
     assert worker.process.wait(WAIT_S) == 0
 
 
-@pytest.mark.parametrize("server", ["controller", "api"])
+@pytest.mark.parametrize("server", slow_except(["controller", "api"], "api"))
 def test_draining_relay_finishes_its_stream_with_the_port_open(start, controller, server) -> None:
     start("llava.serve.model_worker", "--controller-address", controller.address)
     wait_until(lambda: controller.models() == ["tiny"], "the worker registers")

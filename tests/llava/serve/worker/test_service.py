@@ -25,7 +25,7 @@ async def wait_until(condition, seconds: float = 60) -> None:
 
 # What fails, outside of any one request: the engine, the object that is patched, and the name of its method.
 FAULTS = {
-    "batch: regrouping": (BatchEngine, "engine", "_rebuild_batch"),
+    "batch: removing": (BatchEngine, "engine", "_remove"),
     "batch: retiring": (BatchEngine, "engine", "_retire_finished"),
     "batch: admitting": (BatchEngine, "engine", "_admit"),
     "batch: publishing": (BatchEngine, "queue", "done"),
