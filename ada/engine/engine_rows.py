@@ -18,6 +18,7 @@ from ada.engine.rotary import RotaryTable
 from ada.engine.row import Row
 from ada.engine.step import DecodeStep
 from ada.execution.call_state import Execution
+from ada.execution.layer_weights import LayerWeights
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -30,6 +31,8 @@ class EngineRows:
         self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, kept)
         self.table = RotaryTable(model.model.rotary_emb, like)
         self.rows: list[Row] = []
+        # Joining moves weights, and the kernels' graphs know where they are: join first, and see whether they stay.
+        self._dense = self._dense_weights() if like.device.type == "cuda" else []
         self.gated = gated_step(model, self.slots)
         self._step: DecodeStep | None = None  # of these rows, until one joins or leaves
 
@@ -63,9 +66,18 @@ class EngineRows:
         return self._step(tokens)
 
     def fits(self, count: int, like: torch.Tensor) -> bool:
-        """Return whether there are slots for ``count`` sequences, of the dtype and device of ``like``."""
+        """Return whether there are slots for ``count`` sequences, of the dtype and device of ``like``.
+
+        And whether the weights are still those that the rows were made with.
+        """
         keys, _ = self.slots.layers[0]
-        return count <= len(keys) and (keys.dtype, keys.device) == (kv_dtype(like.dtype, like.device), like.device)
+        same_kind = (keys.dtype, keys.device) == (kv_dtype(like.dtype, like.device), like.device)
+        if count > len(keys) or not same_kind:
+            return False
+        return all(now is before for now, before in zip(self._dense_weights(), self._dense, strict=True))
+
+    def _dense_weights(self) -> list[LayerWeights]:
+        return [self.decoder.dense(index) for index in range(len(self.decoder.layers))]
 
     def clear(self) -> None:
         """Let all rows leave."""
