@@ -113,6 +113,8 @@ def test_pixels_without_a_vision_tower_raises():
 
 
 # Width and height of images whose square would be more than four times their pixels, and of some that lie at the limit.
+ORDINARY = [(2048, 512), (1000, 250), (400, 25), (25, 400), (700, 700), (999, 61)]
+LARGE = [(2400, 1801), (1700, 2300)]
 THIN = [(3000, 1), (1, 3000), (2049, 500), (500, 2049), (3001, 7), (8, 2500), (2200, 33), (2048, 1), (1, 2048)]
 ROUNDING = 1 / 255 / 0.26 * 1.01  # one step of 8 bits, in the processor's pixels
 
@@ -135,9 +137,7 @@ def test_pixels_of_thin_images_are_those_of_the_slow_way(processor, aspect, size
 
 
 @pytest.mark.parametrize("aspect", ["pad", "square"])
-@pytest.mark.parametrize(
-    "size", [(2048, 512), (1000, 250), (400, 25), (25, 400), (700, 700), (999, 61), (2400, 1801), (1700, 2300)], ids=str
-)
+@pytest.mark.parametrize("size", [*ORDINARY, *(pytest.param(size, marks=pytest.mark.slow) for size in LARGE)], ids=str)
 def test_pixels_of_ordinary_images_are_exactly_upstreams(processor, aspect, size):
     image = noise(size)
     found = ImagePipeline(processor, SimpleNamespace(image_aspect_ratio=aspect)).pixels(image)
