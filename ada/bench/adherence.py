@@ -213,7 +213,11 @@ def figures(model: AdaptiveModel, args: argparse.Namespace) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this benchmark."""
     parser.add_argument("--model-path", help="checkpoint folder or hub name; by default the bundled models")
-    parser.add_argument("--random-1b", action="store_true", help="time models of about 1B random weights instead")
+    parser.add_argument(
+        "--random-1b",
+        action="store_true",
+        help="time LLaVAs of random weights instead: a decoder of about 1B, with LLaVA-1.5's 576 positions an image",
+    )
     parser.add_argument(
         "--kinds",
         nargs="+",

@@ -1,17 +1,19 @@
-"""Makes decoders with random weights to time: a stack with 7B layer shapes, and a model of about 1B."""
+"""Makes decoders with random weights to time: a stack with 7B layer shapes, and a LLaVA of about 1B."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from ada.config import AdaLlavaConfig
 from ada.execution.layer_weights import joined
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
+from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
 
 SHAPES_7B = {
     "hidden_size": 4096,
@@ -29,6 +31,22 @@ SHAPES_1B = {
     "num_key_value_heads": 32,
     "vocab_size": 32000,
     "max_position_embeddings": 2048,
+}
+VISION = {  # of LLaVA-1.5's tower: 576 positions an image
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+VISION = {  # LLaVA-1.5's tower, 576 positions an image
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
 }
 RANK = 8
 CPU = torch.device("cpu")
@@ -87,9 +105,25 @@ class Models:
 
 
 def random_1b(kind: str, device: torch.device = CPU) -> AdaLlavaLlamaForCausalLM:
-    """Make a text model of about a billion random weights, in bfloat16, with a scheduler of ``kind`` (H or L)."""
+    """Make a LLaVA of random weights in bfloat16, with a scheduler of ``kind`` (H or L).
+
+    A decoder of about a billion weights, and a vision tower and a projector of LLaVA-1.5's shapes.
+    """
     torch.manual_seed(0)
-    config = AdaLlavaConfig(**SHAPES_1B, scheduler_type=kind, scheduler_rank=RANK, pad_token_id=0, dtype="bfloat16")
+    images = {"mm_vision_tower": "random", "mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"}
+    images["mm_hidden_size"] = VISION["hidden_size"]
+    settings: dict[str, Any] = SHAPES_1B | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
     with device:
+        config = AdaLlavaConfig(**settings, scheduler_type=kind)
         model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+        _fill_tower(model)
     return model
+
+
+def _fill_tower(model: AdaLlavaLlamaForCausalLM) -> None:
+    """Give a model's vision tower random weights: there is no folder to read them from."""
+    tower, config = model.get_vision_tower(), CLIPVisionConfig(**VISION)
+    assert tower is not None
+    tower.describe(config, CLIPImageProcessorPil(size=config.image_size, crop_size=config.image_size))
+    tower.vision_tower = VisionModelHolder(CLIPVisionModel._from_config(config, dtype=torch.bfloat16))
+    tower.is_loaded = True
