@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ada.execution.layer_weights import LayerWeights, Projection
 from ada.execution.narrow_cache import NarrowCache
@@ -35,40 +34,70 @@ class Gates:
     channels: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """Normalises by the root mean square (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    With D channels, weight w and epsilon e that is ``x sqrt(D) w / hypot(|x|, sqrt(D e))``: half the time of torch's
+    own function for one position on a CPU. scaled: ``sqrt(D) w``, float32; minimum: ``sqrt(D e)``, (1, 1).
+    """
+
+    scaled: torch.Tensor
+    minimum: torch.Tensor
+
+    @classmethod
+    def of(cls, module: Any) -> Norm:
+        """Read a norm of transformers'."""
+        weight = module.weight.detach().float()
+        return cls(weight * len(weight) ** 0.5, weight.new_full((1, 1), (len(weight) * module.variance_epsilon) ** 0.5))
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Normalise ``hidden`` (N, D)."""
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        return (hidden * self.scaled).div_(length.hypot_(self.minimum)).to(hidden.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderLayer:
+    """What a layer's function reads of a layer of transformers', besides the weights: a step has no time to look it up.
+
+    scale: of the attention's scores.
+    """
+
+    module: Any
+    before_attention: Norm
+    before_mlp: Norm
+    activation: Callable[[torch.Tensor], torch.Tensor]
+    scale: float
+
+    @classmethod
+    def of(cls, module: Any) -> DecoderLayer:
+        """Read a layer of transformers'."""
+        norms = Norm.of(module.input_layernorm), Norm.of(module.post_attention_layernorm)
+        return cls(module, *norms, module.mlp.act_fn, module.self_attn.scaling)
+
+
 class Decoder:
-    """A model's decoder, as what its layers' functions read."""
+    """A model's decoder, as what its layers' functions read.
 
-    model: Any
-    cache: NarrowCache
+    head_dim: channels ``d`` of a head; kv_heads: key-value heads of a dense layer, each with ``group`` query heads.
+    """
 
-    @property
-    def layers(self) -> Any:
-        """The model's decoder layers."""
-        return self.model.model.layers
-
-    @property
-    def head_dim(self) -> int:
-        """The channels ``d`` of a head."""
-        return int(self.layers[0].self_attn.head_dim)
-
-    @property
-    def kv_heads(self) -> int:
-        """The key-value heads of a dense layer."""
-        return int(self.model.config.num_key_value_heads)
-
-    @property
-    def group(self) -> int:
-        """The query heads of one key-value head."""
-        return int(self.model.config.num_attention_heads) // self.kv_heads
+    def __init__(self, model: Any, cache: NarrowCache) -> None:
+        self.model, self.cache = model, cache
+        self.layers = [DecoderLayer.of(layer) for layer in model.model.layers]
+        self.norm = Norm.of(model.model.norm)
+        self.head_dim = int(self.layers[0].module.self_attn.head_dim)
+        self.kv_heads = int(model.config.num_key_value_heads)
+        self.group = int(model.config.num_attention_heads) // self.kv_heads
 
     def dense(self, index: int) -> LayerWeights:
         """Return the dense weights of a layer."""
-        return self.cache.dense(index, self.layers[index])
+        return self.cache.dense(index, self.layers[index].module)
 
     def narrow(self, index: int, plan: LayerPlan) -> LayerWeights | None:
         """Return the weights that a plan keeps of a layer; None where the cache has no memory for them."""
-        return self.cache.get(index, self.layers[index], plan, self.kv_heads)
+        return self.cache.get(index, self.layers[index].module, plan, self.kv_heads)
 
     def run(
         self,
@@ -82,12 +111,12 @@ class Decoder:
         """Run layer ``index`` with ``weights`` on ``hidden`` (N, D); gates: where rows need less than runs."""
         layer = self.layers[index]
         if weights.qkv is not None and weights.output is not None:
-            normed = rms_norm(hidden, layer.input_layernorm)
+            normed = layer.before_attention(hidden)
             hidden = added(hidden, weights.output, *self._attention(weights, normed, rope, attend, gates))
         if weights.gate_up is not None and weights.down is not None:
-            normed = rms_norm(hidden, layer.post_attention_layernorm)
+            normed = layer.before_mlp(hidden)
             gate, up = weights.gate_up(normed).chunk(2, dim=-1)
-            neurons = layer.mlp.act_fn(gate) * up
+            neurons = layer.activation(gate) * up
             if gates is None:
                 return added(hidden, weights.down, neurons)
             hidden = added(hidden, weights.down, neurons * gates.channels, gates.channels)
@@ -97,24 +126,18 @@ class Decoder:
         self, weights: LayerWeights, normed: torch.Tensor, rope: Rope, attend: Attend, gates: Gates | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the attention's output reads (N, H d), and the gates of its heads."""
-        states = weights.qkv(normed).view(len(normed), -1, self.head_dim)  # type: ignore[misc]
+        states = weights.qkv(normed).view(normed.shape[0], -1, self.head_dim)  # type: ignore[misc]
         keys = states.shape[1] // (self.group + 2)
         turned = rotated(states[:, :-keys], rope)
         mixed = attend(turned[:, :-keys], turned[:, -keys:], states[:, -keys:])
         if gates is None:
-            return mixed.reshape(len(normed), -1), None
-        return (mixed * gates.heads).reshape(len(normed), -1), gates.heads
+            return mixed.flatten(1), None
+        return (mixed * gates.heads).flatten(1), gates.heads
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, vocabulary), float32, of what leaves the last layer, (N, D)."""
-        normed = rms_norm(hidden, self.model.model.norm)
-        logits: torch.Tensor = self.model.lm_head(normed)
+        logits: torch.Tensor = self.model.lm_head(self.norm(hidden))
         return logits.float()
-
-
-def rms_norm(hidden: torch.Tensor, norm: Any) -> torch.Tensor:
-    """Normalise ``hidden`` (N, D) by its root mean square (Zhang and Sennrich 2019, arXiv 1910.07467)."""
-    return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
 def rotated(states: torch.Tensor, rope: Rope) -> torch.Tensor:

@@ -87,7 +87,7 @@ class _PromptRun:
             execution.make_plan(None if self.token is None else hidden[None, self.token], hidden[None])
         plan = execution.finish(1)[0]
         if self.gather is None or plan.is_full(index) or plan.layers[index].is_empty:
-            return execution.action_of(self.decoder.layers[index])
+            return execution.action_of(self.decoder.layers[index].module)
         return LayerAction(narrow=self.gather(plan, index))
 
     def _read(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ class _PromptRun:
         late = self.execution.own_late_tokens
         if late is None:
             return hidden
-        layer = self.decoder.layers[index]
+        layer = self.decoder.layers[index].module
         late.see(layer, hidden[None], {"attention_mask": None, "position_embeddings": _unsigned(self.rope)})
         if index != late.first_layer:
             return hidden
@@ -106,7 +106,7 @@ class _PromptRun:
         return hidden[stays]
 
     def _attend(self, index: int) -> Attend:
-        scale, grouped = self.decoder.layers[index].self_attn.scaling, self.decoder.group > 1
+        scale, grouped = self.decoder.layers[index].scale, self.decoder.group > 1
 
         def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
             self.slots.write_prompt(index, self.slot, keys, values)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional
 
-from ada.engine.decoder import Attend, Decoder, Gates, Rope
+from ada.engine.decoder import Attend, Decoder, Gates
 from ada.engine.kv_slots import KVSlots
 from ada.engine.prefill import gates_of
 from ada.engine.rotary import RotaryTable
@@ -37,17 +37,22 @@ class StepLayer:
 class Level:
     """The columns of layers that read the same of each row: counts, and which of them a step attends to.
 
-    counts: (R,), filled before the step; mask: (R, 1, 1, columns), None where every row attends to all.
+    counts: (R,), filled before the step; mask: (R, 1, 1, columns), None where every row attends to all; width: the
+    columns that a step attends to, its own included.
     """
 
     counts: list[int]
     columns: torch.Tensor
     mask: torch.Tensor | None = None
+    width: int = field(init=False)
 
-    @property
-    def width(self) -> int:
-        """The columns that a step attends to, its own included."""
-        return max(self.counts) + 1
+    def __post_init__(self) -> None:
+        self.width = max(self.counts) + 1
+
+    def advance(self) -> None:
+        """Count a token of each row."""
+        self.counts = [count + 1 for count in self.counts]
+        self.width += 1
 
 
 class DecodeStep:
@@ -57,6 +62,8 @@ class DecodeStep:
         self.decoder, self.slots, self.table, self.rows = decoder, slots, table, list(rows)
         self.device = slots.layers[0][0].device
         self._indices = torch.arange(len(rows), device=self.device)
+        self._attends: list[Attend] = []  # one a layer, over what the slots have at this capacity
+        self._capacity = 0
         counts = [tuple(row.columns[index] for row in rows) for index in range(len(decoder.layers))]
         distinct = list(dict.fromkeys(counts))
         self.levels = [Level([*own], torch.empty(0)) for own in distinct]
@@ -67,17 +74,19 @@ class DecodeStep:
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits (R, vocabulary), float32, of what follows ``tokens`` (R,)."""
         self.slots.reach(max(level.width for level in self.levels))
+        if self.slots.capacity != self._capacity:
+            self._attends, self._capacity = [self._attend(layer) for layer in self.layers], self.slots.capacity
         positions = torch.tensor([row.position for row in self.rows], device=self.device)
         rope = self.table.at(positions, max(row.position for row in self.rows) + 1)
         for level in self.levels:
             self._look(level)
         hidden = self.decoder.model.get_input_embeddings()(tokens)
-        for layer in self.layers:
-            hidden = self._run(layer, hidden, rope)
+        for layer, attend in zip(self.layers, self._attends, strict=True):
+            hidden = self.decoder.run(layer.index, layer.weights, hidden, rope, attend, layer.gates)
         for row in self.rows:
             row.advance()
         for level in self.levels:
-            level.counts = [count + 1 for count in level.counts]
+            level.advance()
         return self.decoder.logits(hidden)
 
     def _layer(self, index: int, level: int) -> StepLayer | None:
@@ -110,38 +119,40 @@ class DecodeStep:
             columns = torch.arange(level.width, device=self.device)
             level.mask = (columns <= level.columns[:, None])[:, None, None]
 
-    def _run(self, layer: StepLayer, hidden: torch.Tensor, rope: Rope) -> torch.Tensor:
-        return self.decoder.run(layer.index, layer.weights, hidden, rope, self._attend(layer), layer.gates)
-
     def _attend(self, layer: StepLayer) -> Attend:
+        # What is made here must not hold this object: it would stay, and the narrow weights with it, until Python
+        # looks for circles.
         level, order, group = self.levels[layer.level], layer.order, self.decoder.group
-        scale = self.decoder.layers[layer.index].self_attn.scaling
-        cached = [states[: len(self.rows), : layer.heads] for states in self.slots.layers[layer.index]]
+        scale, count, slots = self.decoder.layers[layer.index].scale, len(self.rows), self._indices
+        old_keys, old_values = (states[:count, : layer.heads] for states in self.slots.layers[layer.index])
 
         def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-            queries = queries.view(
-                len(queries), -1, group, queries.shape[2]
-            )  # a key-value head's queries attend as one
+            # A key-value head's queries attend as one.
+            queries = queries.view(count, -1, group, queries.shape[2])
             if order is not None:
                 queries, keys, values = (_by_index(states, order) for states in (queries, keys, values))
-            for cache, states in zip(cached, (keys, values), strict=True):
-                self._write(cache, states, level)
-            all_keys, all_values = (cache[:, :, : level.width] for cache in cached)
+            _write(old_keys, keys, level, slots)
+            _write(old_values, values, level, slots)
             mixed = functional.scaled_dot_product_attention(
-                queries.to(all_keys), all_keys, all_values, attn_mask=level.mask, scale=scale
+                queries.to(old_keys.dtype),
+                old_keys[:, :, : level.width],
+                old_values[:, :, : level.width],
+                attn_mask=level.mask,
+                scale=scale,
             )
             if order is not None:
                 mixed = _by_index(mixed, order.argsort(dim=1))
-            return mixed.flatten(1, 2).to(queries)
+            return mixed.flatten(1, 2).to(queries.dtype)
 
         return attend
 
-    def _write(self, cache: torch.Tensor, states: torch.Tensor, level: Level) -> None:
-        """Write states (R, K, d) into each row's next column of ``cache`` (R, K, capacity, d)."""
-        if level.mask is None:
-            cache[:, :, level.counts[0]] = states
-        else:
-            cache[self._indices, :, level.columns] = states.to(cache)
+
+def _write(cache: torch.Tensor, states: torch.Tensor, level: Level, slots: torch.Tensor) -> None:
+    """Write states (R, K, d) into each row's next column of ``cache`` (R, K, capacity, d); slots: 0 to R - 1."""
+    if level.mask is None:
+        cache[:, :, level.counts[0]] = states
+    else:
+        cache[slots, :, level.columns] = states.to(cache)
 
 
 def _by_index(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
