@@ -121,9 +121,9 @@ class Footprint:
         others = ("projector", "scheduler", "token_scorer", "vision_tower")
         weights |= {name: element * getattr(parameters, name) for name in others}
         width = config.num_key_value_heads * head_size(config)
-        # As an MLP is widest: embeddings without and with the latency token, what enters the MLP and its norm; gate and
-        # up, the activated gate, and the product.
-        activations = 4 * config.hidden_size + 4 * config.intermediate_size
+        # As an MLP is widest: embeddings without and with the latency token, what enters the MLP, its norm and what
+        # leaves it; gate and up, and their product.
+        activations = 5 * config.hidden_size + 3 * config.intermediate_size
         return cls(
             weights,
             storage.bits * parameters.tunable // 8 if storage.cuttable else 0,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ada.execution.layer_weights import LayerWeights, Projection
+from ada.execution.linear import MIN_POSITIONS
 from ada.execution.narrow_cache import NarrowCache
 from ada.scheduling.execution_plan import LayerPlan
 
@@ -74,7 +75,7 @@ class DecoderLayer:
     def of(cls, module: Any) -> DecoderLayer:
         """Read a layer of transformers'."""
         norms = Norm.of(module.input_layernorm), Norm.of(module.post_attention_layernorm)
-        return cls(module, *norms, module.mlp.act_fn, module.self_attn.scaling)
+        return cls(module, *norms, module.mlp.act_fn.forward, module.self_attn.scaling)
 
 
 class Decoder:
@@ -116,7 +117,7 @@ class Decoder:
         if weights.gate_up is not None and weights.down is not None:
             normed = layer.before_mlp(hidden)
             gate, up = weights.gate_up(normed).chunk(2, dim=-1)
-            neurons = layer.activation(gate) * up
+            neurons = layer.activation(gate).mul_(up)
             if gates is None:
                 return added(hidden, weights.down, neurons)
             hidden = added(hidden, weights.down, neurons * gates.channels, gates.channels)
@@ -127,9 +128,10 @@ class Decoder:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the attention's output reads (N, H d), and the gates of its heads."""
         states = weights.qkv(normed).view(normed.shape[0], -1, self.head_dim)  # type: ignore[misc]
-        keys = states.shape[1] // (self.group + 2)
-        turned = rotated(states[:, :-keys], rope)
-        mixed = attend(turned[:, :-keys], turned[:, -keys:], states[:, -keys:])
+        count = states.shape[1] // (self.group + 2)
+        turned, values = torch.split(states, [states.shape[1] - count, count], dim=1)
+        queries, keys = torch.split(rotated(turned, rope), [count * self.group, count], dim=1)
+        mixed = attend(queries, keys, values)
         if gates is None:
             return mixed.flatten(1), None
         return (mixed * gates.heads).flatten(1), gates.heads
@@ -153,9 +155,9 @@ def added(
 
     gates: (N, ...) of the block; where all of a row's are 0 it adds nothing, not even its bias.
     """
-    if projection.bias is None and projection.scale is None:
+    if projection.bias is None and projection.scale is None and x.shape[0] < MIN_POSITIONS:
         return torch.addmm(hidden, x, projection.weight.t())
     if projection.bias is None or gates is None:
-        return hidden + projection(x)
+        return projection(x).add_(hidden)
     runs = gates.flatten(1).any(dim=1, keepdim=True)
     return hidden + projection(x) * runs

@@ -57,6 +57,7 @@ class EngineRows:
         read: torch.Tensor = outputs.logits[:, -1]
         return read.float()
 
+    @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Decode ``tokens`` (R,), the rows' last ones; return the logits (R, vocabulary), float32, of the next ones."""
         if self.gated is not None:

@@ -28,22 +28,22 @@ class KVSlots:
 
     def __init__(self, num_layers: int, slots: int, heads: int, head_dim: int, like: torch.Tensor) -> None:
         self.heads, self.head_dim, self.slots, self.capacity = heads, head_dim, slots, 0
-        empty = like.new_zeros(slots, heads, 0, head_dim)
-        self.layers: list[Pair] = [(empty, empty)] * num_layers
+        self._memory = like.new_zeros(num_layers, 2, slots, heads, 0, head_dim)
+        self.layers = self._pairs()
 
     def reach(self, columns: int) -> None:
         """Hold at least so many columns; what is there stays."""
         if columns <= self.capacity:
             return
         capacity = max(2 * self.capacity, STEP * -(-columns // STEP))
-        self.layers = [(self._grown(keys, capacity), self._grown(values, capacity)) for keys, values in self.layers]
-        self.capacity = capacity
-
-    def _grown(self, old: torch.Tensor, capacity: int) -> torch.Tensor:
+        old = self._memory
         # Zeros: a masked column must be finite.
-        new = old.new_zeros(self.slots, self.heads, capacity, self.head_dim)
-        new[:, :, : old.shape[2]] = old
-        return new
+        self._memory = old.new_zeros(*old.shape[:4], capacity, self.head_dim)
+        self._memory[..., : self.capacity, :] = old
+        self.layers, self.capacity = self._pairs(), capacity
+
+    def _pairs(self) -> list[Pair]:
+        return [(keys, values) for keys, values in (layer.unbind(0) for layer in self._memory.unbind(0))]
 
     def write_prompt(self, layer: int, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write the columns of a prompt: keys and values (T, K, d) of the K heads that its row keeps."""

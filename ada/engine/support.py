@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ada.execution.call_state import Execution
-from ada.execution.layer_weights import can_cut, projections
+from ada.execution.layer_weights import can_cut
 from llava.errors import OptionError
 
 ASKED_FOR = "asked for"
@@ -67,7 +67,7 @@ def reason_of_model(model: Any) -> str | None:
     config, layers = model.config, model.model.layers
     if not all(map(can_cut, layers)):
         return "weights are quantised by bitsandbytes, adapted or offloaded"
-    if len({p.weight.device for layer in layers for p in projections(layer)}) > 1:
+    if len({layer.self_attn.q_proj.weight.device for layer in layers}) > 1:  # device_map splits no layer
         return "the model is on several devices"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "attention has a sliding window"

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from ada.execution.linear import linear
 from ada.scheduling.execution_plan import LayerPlan, group_bounds
 from llava.errors import OptionError
 from llava.model.int8_linear import ALIGNMENT, Int8Linear, int8_product
@@ -40,7 +40,7 @@ class Projection:
         """Project ``x`` (..., in) to (..., out)."""
         if self.scale is not None:
             return int8_product(x, self.weight, self.scale, self.bias)
-        return functional.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def rows(self, start: int, end: int) -> Projection:
         """Return the product of some rows alone, in the same memory."""
@@ -67,9 +67,10 @@ def can_cut(layer: nn.Module) -> bool:
 
     Those that bitsandbytes quantised, adapted (LoRA) or offloaded ones cannot be cut; the layer is masked instead.
     """
-    kinds = {type(p) for p in projections(layer)}
+    parts = projections(layer)
+    kinds = set(map(type, parts))
     if kinds == {nn.Linear}:
-        return all(p.weight.is_floating_point() and not p.weight.is_meta for p in projections(layer))
+        return all(weight.is_floating_point() and not weight.is_meta for weight in (p.weight for p in parts))
     return kinds == {Int8Linear}
 
 
@@ -122,8 +123,8 @@ def _join(linears: Sequence[Any]) -> Projection:
         rows = sum(map(len, weights))
         return Projection(weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride()), bias, scale)
     joint = torch.cat(weights)
-    for linear, part in zip(linears, torch.split(joint, [*map(len, weights)]), strict=True):
-        linear.weight.data = part
+    for module, part in zip(linears, torch.split(joint, [*map(len, weights)]), strict=True):
+        module.weight.data = part
     return Projection(joint, bias, scale)
 
 

@@ -108,6 +108,7 @@ class ReadsFewerTokens:
         chooses_late = names.late == "learned" or names.late in (token_selector or "")
         late = names.late if chooses_late or any(amount.late for amount in given) else None
         share = share_of(self, late, self._min_units(planner, given))
+        given = [amount if prompt.images else ALL_IMAGE_TOKENS for amount, prompt in zip(given, prompts, strict=True)]
         if any(amount.auto for amount in given):
             auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
             given = [
