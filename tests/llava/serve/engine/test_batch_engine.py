@@ -1,5 +1,6 @@
 """The batching engine: whatever else runs, a request gets the answer that it gets alone."""
 
+import dataclasses
 import functools
 import random
 import threading
@@ -95,7 +96,7 @@ def prepared(model, path) -> PreparedImages:
     return ImagePipeline(model.image_processor, model.model.config).prepare([load_image(path)], 1)
 
 
-def mixed_requests(image: PreparedImages, count: int) -> list[EngineRequest]:
+def mixed_requests(image: PreparedImages, count: int, tokens: range = range(1, 20)) -> list[EngineRequest]:
     """Requests of mixed budgets, planners, lengths, images and seeds."""
     chance, requests = random.Random(0), []
     for number in range(count):
@@ -107,7 +108,7 @@ def mixed_requests(image: PreparedImages, count: int) -> list[EngineRequest]:
         }
         seeded = {"temperature": 1.5, "seed": number} if number % 3 == 0 else {}
         images = image if number % 2 else NO_IMAGES
-        requests.append(request_of(words, images, fields=fields, max_new_tokens=chance.randrange(1, 20), **seeded))
+        requests.append(request_of(words, images, fields=fields, max_new_tokens=chance.choice(tokens), **seeded))
     return requests
 
 
@@ -131,6 +132,31 @@ def test_batch_engine_mixed_requests_answer_as_alone(model, engine, image_file):
         assert len(got.answer.token_ms) == len(expected.token_ids) - 1
         batch_sizes.append(got.mean_batch_size)
     assert max(batch_sizes) > 2 and max(policy.running) == 5, "requests did share steps"
+
+
+def with_own_stop(model, request: EngineRequest) -> EngineRequest:
+    """The same request, which ends at the third word of its answer."""
+    words = alone(model, request).text.split()
+    generation = dataclasses.replace(request.generation, stop=tuple(words[2:3]))
+    stopped = request_of()
+    stopped.generation = generation
+    return stopped
+
+
+def test_batch_engine_thirty_two_streams_answer_as_alone(model, engine, image_file):
+    """Own plans, seeds and stop texts, more requests than slots: rows leave and others take their place."""
+    requests = mixed_requests(prepared(model, image_file), 60, range(60, 90))
+    requests = [with_own_stop(model, one) if number % 8 == 1 else one for number, one in enumerate(requests)]
+    _, policy = engine(32, requests)
+    reasons = []
+    for request in requests:
+        got, expected = outcome_of(request), alone(model, request)
+        assert isinstance(got, Finished), got
+        assert (got.text.strip(), got.finish_reason) == (expected.text.strip(), expected.finish_reason)
+        assert got.answer.token_ids == expected.token_ids
+        assert got.answer.metadata["plan"] == expected.metadata["plan"]
+        reasons.append(got.finish_reason)
+    assert max(policy.running) == 32 and set(reasons) == {"stop", "length"}
 
 
 EIGHT = [  # latency budget, image tokens, selector
