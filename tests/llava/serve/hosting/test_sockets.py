@@ -1,5 +1,6 @@
 """Ports are bound before anything slow is done; a taken one is a user error."""
 
+import asyncio
 import socket
 
 import pytest
@@ -12,6 +13,20 @@ def test_bind_port_0_takes_a_free_one() -> None:
     [bound] = bind("127.0.0.1", 0)
     with bound:
         assert bound.getsockname()[1] > 0
+
+
+async def test_connections_to_a_bound_socket_send_small_parts_at_once() -> None:
+    found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def look(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    [bound] = bind("127.0.0.1", 0)
+    async with await asyncio.start_server(look, sock=bound):
+        _, writer = await asyncio.open_connection(*bound.getsockname())
+        assert await asyncio.wait_for(found, 10) != 0
+        writer.close()
 
 
 def test_bind_localhost_takes_one_port_for_all_addresses() -> None:
