@@ -15,6 +15,7 @@ def test_bind_port_0_takes_a_free_one() -> None:
         assert bound.getsockname()[1] > 0
 
 
+@pytest.mark.anyio
 async def test_connections_to_a_bound_socket_send_small_parts_at_once() -> None:
     found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -23,7 +24,8 @@ async def test_connections_to_a_bound_socket_send_small_parts_at_once() -> None:
         writer.close()
 
     [bound] = bind("127.0.0.1", 0)
-    async with await asyncio.start_server(look, sock=bound):
+    server = await asyncio.start_server(look, sock=bound)
+    async with server:
         _, writer = await asyncio.open_connection(*bound.getsockname())
         assert await asyncio.wait_for(found, 10) != 0
         writer.close()
