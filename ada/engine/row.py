@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from ada.scheduling.execution_plan import ExecutionPlan
 
@@ -22,6 +25,11 @@ class Row:
     held: Sequence[tuple[int, ...]]
     position: int
     columns: list[int]
+
+    @functools.cached_property
+    def gates(self) -> torch.Tensor:
+        """The plan's switches (layers, 2, A), 0 or 1; a step asks for them whenever a row joins or leaves."""
+        return self.plan.gates()
 
     def held_heads(self, layer: int) -> tuple[int, ...]:
         """Return the key-value heads that the slot has of a layer."""

@@ -102,7 +102,7 @@ class DecodeStep:
             weights = decoder.narrow(index, kept)
             if weights is not None:
                 return StepLayer(index, weights, len(kept.heads), level)
-        gates = torch.stack([row.plan.gates()[index] for row in rows])
+        gates = torch.stack([row.gates[index] for row in rows])
         order = self._order(held)
         return StepLayer(index, decoder.dense(index), decoder.kv_heads, level, gates_of(decoder, index, gates), order)
 
