@@ -44,21 +44,19 @@ class Draining:
         if scope["type"] != "http" or scope["path"] in self.open_paths:
             await self.app(scope, receive, send)
         elif self._is_visit(scope["path"]):
-            with _cancelled_by(self.lifecycle.visits) as cancel_scope:
-                await self.app(scope, receive, send)
-            if cancel_scope.cancelled_caught:
-                current_end().leave("the server has ended")
+            await self._answer(scope, receive, send, self.lifecycle.visits)
         elif (reason := self.lifecycle.not_ready_reason) is not None:
             failure = RequestFailure(503, "shutting_down", f"this server takes no requests: {reason}", retry_after=1)
             await refuse(failure, self.error_format, scope, receive, send)
         else:
             self.lifecycle.in_flight += 1
             try:
-                await self._answer(scope, receive, send)
+                await self._answer(scope, receive, send, self.lifecycle.cancels)
             finally:
                 self.lifecycle.in_flight -= 1
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, cancels: set[Callable[[], None]]) -> None:
+        """Pass a request on; where one of ``cancels`` ends it, end its reply, too."""
         begun = open_ended = False
 
         async def send_and_note(message: Message) -> None:
@@ -69,17 +67,20 @@ class Draining:
                 open_ended = False
             await send(message)
 
-        with _cancelled_by(self.lifecycle.cancels) as cancel_scope:
+        with _cancelled_by(cancels) as cancel_scope:
             await self.app(scope, receive, send_and_note)
         if not cancel_scope.cancelled_caught:
             return
         failure = RequestFailure(503, "shutting_down", "the server is shutting down and stopped the answer; ask again")
+        is_visit = cancels is self.lifecycle.visits
+        if is_visit:
+            current_end().leave("the server has ended")
         if not begun:
             await refuse(failure, self.error_format, scope, receive, send)
             return
         current_end().fail(failure)
         if open_ended:  # else the client expects what was begun, and sees that it has no end
-            last = self.last_piece(failure, scope.get("state", {}).get("request_id"))
+            last = b"" if is_visit else self.last_piece(failure, scope.get("state", {}).get("request_id"))
             await send({"type": "http.response.body", "body": last, "more_body": False})
 
     def _is_visit(self, path: str) -> bool:

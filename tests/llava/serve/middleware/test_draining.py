@@ -98,12 +98,14 @@ async def test_abandoned_reply_of_a_stated_length_gets_nothing_added(complete) -
 
 
 async def test_open_page_ends_with_the_server_only() -> None:
-    exchange = Exchange()
+    exchange, sent = Exchange(), []
+
+    async def send(message) -> None:
+        sent.append(message)
+
     end = RequestEnd("GET", "/open/x")
     with recording(end):
-        page = asyncio.create_task(
-            exchange.middleware({"type": "http", "path": "/open/x", "headers": []}, None, lambda message: None)
-        )
+        page = asyncio.create_task(exchange.middleware({"type": "http", "path": "/open/x", "headers": []}, None, send))
     await asyncio.sleep(0.01)
     exchange.lifecycle.drain()
     exchange.lifecycle.abandon()
@@ -112,6 +114,7 @@ async def test_open_page_ends_with_the_server_only() -> None:
     exchange.lifecycle.end_visits()
     await page
     assert end.failed_status == 499 and not exchange.lifecycle.visits
+    assert sent[0]["status"] == 503 and not sent[-1].get("more_body"), "its reply is complete"
 
 
 @pytest.mark.parametrize("begun", [False, True])
