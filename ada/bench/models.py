@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from ada.config import AdaLlavaConfig
+from ada.cost.sizes import CLIP_L_336
 from ada.execution.layer_weights import joined
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from llava.model.multimodal_encoder.vision_holder import VisionModelHolder
@@ -31,22 +32,6 @@ SHAPES_1B = {
     "num_key_value_heads": 32,
     "vocab_size": 32000,
     "max_position_embeddings": 2048,
-}
-VISION = {  # of LLaVA-1.5's tower: 576 positions an image
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-VISION = {  # LLaVA-1.5's tower, 576 positions an image
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
 }
 RANK = 8
 CPU = torch.device("cpu")
@@ -111,7 +96,7 @@ def random_1b(kind: str, device: torch.device = CPU) -> AdaLlavaLlamaForCausalLM
     """
     torch.manual_seed(0)
     images = {"mm_vision_tower": "random", "mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"}
-    images["mm_hidden_size"] = VISION["hidden_size"]
+    images["mm_hidden_size"] = CLIP_L_336["hidden_size"]
     settings: dict[str, Any] = SHAPES_1B | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
     with device:
         config = AdaLlavaConfig(**settings, scheduler_type=kind)
@@ -122,7 +107,7 @@ def random_1b(kind: str, device: torch.device = CPU) -> AdaLlavaLlamaForCausalLM
 
 def _fill_tower(model: AdaLlavaLlamaForCausalLM) -> None:
     """Give a model's vision tower random weights: there is no folder to read them from."""
-    tower, config = model.get_vision_tower(), CLIPVisionConfig(**VISION)
+    tower, config = model.get_vision_tower(), CLIPVisionConfig(**CLIP_L_336)
     assert tower is not None
     tower.describe(config, CLIPImageProcessorPil(size=config.image_size, crop_size=config.image_size))
     tower.vision_tower = VisionModelHolder(CLIPVisionModel._from_config(config, dtype=torch.bfloat16))

@@ -96,7 +96,7 @@ def test_adherence_program_runs_both_kinds_of_random_weights(monkeypatch, capsys
     small |= {"num_key_value_heads": 8, "vocab_size": 60, "max_position_embeddings": 128}
     monkeypatch.setattr(models, "SHAPES_1B", small)
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    monkeypatch.setattr(models, "VISION", vision | {"image_size": 16, "patch_size": 4})
+    monkeypatch.setattr(models, "CLIP_L_336", vision | {"image_size": 16, "patch_size": 4})
     assert main(["adherence", "--random-1b", "--requests", "2", "--points", "16"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["model"] == "random, 1B" and {"H", "L"} <= set(figures)
