@@ -1,4 +1,4 @@
-"""Draws a scene with Pillow, at the vision tower's input size, so that nothing is resized."""
+"""Draws a scene with Pillow, at a vision tower's input size, so that nothing is resized."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _OVERSAMPLING = 4  # drawn larger and reduced, for smooth edges
 Point = tuple[float, float]
 
 
-def draw(scene: Scene) -> Image.Image:
-    """Return the scene as an RGB image of SIDE by SIDE pixels."""
-    scale = _OVERSAMPLING
-    image = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUND)
+def draw(scene: Scene, side: int = SIDE) -> Image.Image:
+    """Return the scene as an RGB image of ``side`` by ``side`` pixels; a scene's own measures are for SIDE."""
+    drawn = SIDE * max(_OVERSAMPLING, math.ceil(2 * side / SIDE))  # pixels
+    scale = drawn // SIDE
+    image = Image.new("RGB", (drawn, drawn), BACKGROUND)
     canvas = ImageDraw.Draw(image)
     for item in scene.items:
         if item.kind == "shape":
@@ -37,7 +38,7 @@ def draw(scene: Scene) -> Image.Image:
         else:
             font = _font((22 if item.kind == "word" else 26) * scale)
             canvas.text((item.x * scale, item.y * scale), item.name, RGB[item.colour], font, anchor="mm")
-    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 @functools.cache

@@ -36,6 +36,7 @@ class Question:
 
 
 Maker = Callable[[random.Random, Scene], "Question | None"]
+Counted = tuple[str, list[Item]]  # in the plural, and those that there are
 
 
 def plural(name: str) -> str:
@@ -96,28 +97,36 @@ def size(rng: random.Random, scene: Scene) -> Question | None:
 
 def count(rng: random.Random, scene: Scene) -> Question:
     """How many SHAPEs, COLOUR or SIZE objects, or objects at all?"""
-    options: list[tuple[str, list[Item]]] = [("objects", list(scene.shapes))]
+    return _count_question(rng, "count", count_options(scene))
+
+
+def count_options(scene: Scene) -> list[Counted]:
+    """Return all that one attribute, or none, says to count."""
+    options: list[Counted] = [("objects", list(scene.shapes))]
     options += [(plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
     options += [(f"{c} objects", [i for i in scene.shapes if i.colour == c]) for c in COLOURS]
-    options += [(f"{s} objects", [i for i in scene.shapes if i.size == s]) for s in SIZES]
-    return _count_question(rng, "count", options)
+    return options + [(f"{s} objects", [i for i in scene.shapes if i.size == s]) for s in SIZES]
 
 
 def count_two(rng: random.Random, scene: Scene) -> Question:
     """Counting by two attributes at once."""
+    return _count_question(rng, "count_two", count_two_options(scene))
+
+
+def count_two_options(scene: Scene) -> list[Counted]:
+    """Return all that two attributes say to count."""
     options = [(f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs]
     options += [
         (f"{s} {plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
     ]
-    options += [
+    return options + [
         (f"{s} {c} objects", [i for i in scene.shapes if i.size == s and i.colour == c]) for s in SIZES for c in COLOURS
     ]
-    return _count_question(rng, "count_two", options)
 
 
 def relation(rng: random.Random, scene: Scene) -> Question | None:
     """Is A left of, right of, above or below B?"""
-    found = _apart(rng, scene)
+    found = apart(rng, scene)
     if found is None:
         return None
     a, b, (true, other) = found
@@ -133,7 +142,7 @@ def side(rng: random.Random, scene: Scene) -> Question | None:
     Whether a relation holds depends on its name and two positions at once, of which no part says anything by itself;
     which relation holds is learned sooner.
     """
-    found = _apart(rng, scene)
+    found = apart(rng, scene)
     if found is None:
         return None
     a, b, (true, _) = found
@@ -228,7 +237,7 @@ def normalise(answer: str) -> str:
     return answer.strip().rstrip(".").strip().lower()
 
 
-def _count_question(rng: random.Random, kind: str, options: list[tuple[str, list[Item]]]) -> Question:
+def _count_question(rng: random.Random, kind: str, options: list[Counted]) -> Question:
     """Pick the number first, so that 0 and 1 do not crowd out the rest."""
     numbers = sorted({len(found) for _, found in options})
     wanted = rng.choice(numbers)
@@ -250,7 +259,7 @@ def _relation_evidence(rng: random.Random, a: Item, b: Item, true: str) -> str:
     return f"{true}." if rng.random() < 0.5 else f"{_listing([a, b])}: {true}."
 
 
-def _apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]] | None:
+def apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]] | None:
     """Two shapes that their labels name, and what is true of the first towards the second, with its opposite."""
     counts = Counter(i.label for i in scene.shapes)
     single = [i for i in scene.shapes if counts[i.label] == 1]

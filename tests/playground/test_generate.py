@@ -60,7 +60,7 @@ def test_splits_share_no_look(tmp_path, monkeypatch):
 
     monkeypatch.setattr(generate, "sample_scene", crowded)
     monkeypatch.setattr(generate, "KINDS", {"count": generate.KINDS["count"]})
-    monkeypatch.setattr(saving, "draw", lambda scene: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr(saving, "draw", lambda scene, side: Image.new("RGB", (1, 1)))
     taken = {frozenset(crowded(scene_rng("train", 0, i), "train").items) for i in range(40)}
     trained = len(taken)
     for split in SPLITS[1:]:
