@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError, OptionError
+from llava.model.checkpoint.adapter_chain import adapter_chain
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import adapter_keys, apply_adapter, fill, trained_in_full
 from llava.model.checkpoint.quiet import quiet_loading
@@ -41,12 +42,14 @@ log = logging.getLogger(__name__)
 class Loading:
     """What the loaders of the four kinds of checkpoint need.
 
-    folder: the checkpoint. base: where the language model is, ``folder`` itself for a full checkpoint. keywords:
-    ``from_pretrained``'s. merge_lora: whether an adapter's product goes into the weights.
+    folder: the checkpoint. base: where the language model is, ``folder`` itself for a full checkpoint. between: the
+    adapters that ``folder``'s was trained on, the first one first. keywords: ``from_pretrained``'s. merge_lora: whether
+    an adapter's product goes into the weights.
     """
 
     folder: CheckpointFolder
     base: CheckpointFolder
+    between: tuple[CheckpointFolder, ...]
     config: Any
     model_class: Any
     keywords: dict[str, Any]
@@ -71,18 +74,19 @@ def load_pretrained_model(
 ) -> tuple[Tokenizer, LlavaModel, ImageProcessor | None, int]:
     """Load a checkpoint folder or hub name: (tokenizer, model, image_processor, context length in tokens).
 
-    model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on. merge_lora: put an
-    adapter's product into the weights, so that layers can be cut; 4-bit weights keep it next to them. model_name:
-    only for messages. image_processor is None for a plain language model. overwrite_config: fields that take the place
-    of a LLaVA's own in config.json, and ``multimodal``, which has no effect, are LLaVA-NeXT's. kwargs: ``dtype`` and
-    ``attn_implementation`` override what fits the device; others go to ``from_pretrained``.
+    model_base: the model that ``model_path``, a projector or a LoRA adapter alone, was trained on; an adapter's own
+    config may name it, and it may be an adapter, too. merge_lora: put an adapter's product into the weights, so that
+    layers can be cut; 4-bit weights keep it next to them. model_name: only for messages. image_processor is None for a
+    plain language model. overwrite_config: fields that take the place of a LLaVA's own in config.json, and
+    ``multimodal``, which has no effect, are LLaVA-NeXT's. kwargs: ``dtype`` and ``attn_implementation`` override what
+    fits the device; others go to ``from_pretrained``.
 
     Raises CheckpointError where files, keys or shapes do not fit one another, and OptionError for a device or a
     quantisation that is not available.
     """
     folder = open_checkpoint(model_path)
     fields = {**read_fields(folder), **(overwrite_config or {})}
-    base = _base_folder(folder, model_base)
+    base, *between = _base_folders(folder, model_base)
     fields = as_stored(fields, base.weights)
     device = usable_device(device)
     load_8bit = load_8bit and not load_4bit
@@ -95,12 +99,13 @@ def load_pretrained_model(
         keywords["quantization_config"] = quantisation(True, keywords["dtype"], _never_quantised(model_class))
     log.info("loading %s from %s", model_name, folder.path)
     config = make_config(config_class, folder, fields)
-    task = Loading(folder, base, config, model_class, keywords, load_tokenizer(base.path), merge_lora and not load_4bit)
+    merge = merge_lora and not load_4bit
+    task = Loading(folder, base, tuple(between), config, model_class, keywords, load_tokenizer(base.path), merge)
     model = _load(task).eval()
     if load_8bit and not quantise_int8(model, (*_never_quantised(model_class), *IN_CHECKPOINT)):
         raise OptionError(f"the weights in {base.path} are quantised already; leave out --load-8bit")
     model = placed(model, device, keywords)
-    return task.tokenizer, model, _load_tower(model, folder, base), context_length(model.config)
+    return task.tokenizer, model, _load_tower(model, folder, *between, base), context_length(model.config)
 
 
 def _never_quantised(model_class: Any) -> tuple[str, ...]:
@@ -114,25 +119,25 @@ def in_projector_file(key: str) -> bool:
     return "mm_projector." in key or key.endswith("image_newline")
 
 
-def _base_folder(folder: CheckpointFolder, model_base: str | None) -> CheckpointFolder:
-    """Return the folder that holds the language model: the checkpoint itself, or ``model_base`` for a part of one."""
+def _base_folders(folder: CheckpointFolder, model_base: str | None) -> list[CheckpointFolder]:
+    """Return the folder that holds the language model, then the adapters between it and an adapter's ``folder``.
+
+    The first one is the checkpoint itself, or ``model_base`` for a part of one.
+    """
     path = folder.path
     if folder.kind is CheckpointKind.FULL:
         if model_base:
             log.warning("%s is a full checkpoint; the base model %s is not used", path, model_base)
-        return folder
+        return [folder]
     if folder.kind is CheckpointKind.EMPTY:
         raise CheckpointError(
             f"{path} holds no weights: expected model.safetensors or pytorch_model.bin (or their index), or "
             "mm_projector.bin for a projector alone"
         )
-    if model_base:
-        return open_checkpoint(model_base)
     if folder.kind is CheckpointKind.LORA:
-        raise CheckpointError(
-            f"{path} holds a LoRA adapter; name the model that it was trained on (--model-base), or merge it "
-            "with scripts/merge_lora_weights.py"
-        )
+        return adapter_chain(folder, model_base)[:0:-1]
+    if model_base:
+        return [open_checkpoint(model_base)]
     raise CheckpointError(
         f"{path} holds a projector alone; name the language model that it was trained on (--model-base)"
     )
@@ -162,20 +167,34 @@ def _load_projector(task: Loading) -> Any:
 
 
 def _load_lora(task: Loading) -> Any:
-    """Load the base, fill what was trained in full next to the adapter, and apply the adapter.
+    """Load the base; for each adapter, the checkpoint's last, fill what was trained in full, and apply it.
 
     The vision tower is read only if it was trained: the adapter's config would otherwise make adapters in it, too, as
-    its projections have the same names as the decoder's.
+    its projections have the same names as the decoder's. Raises OptionError where weights that cannot be changed have
+    several adapters.
     """
-    in_full = trained_in_full(task.folder.path)
+    adapters = [*task.between, task.folder]
+    if len(adapters) > 1 and "quantization_config" in task.keywords:
+        raise OptionError(
+            f"{task.folder.path} is an adapter of an adapter, which 4-bit weights cannot take; leave out --load-4bit, "
+            "or merge it with scripts/merge_lora_weights.py first"
+        )
+    in_full = {key for adapter in adapters for key in trained_in_full(adapter.path)}
     model = _read(task, lambda key: key in in_full or in_projector_file(key))
     _add_image_tokens(model, task.tokenizer)
-    names = (*in_full, *adapter_keys(task.folder.path))
+    for adapter in adapters:
+        model = _with_adapter(model, task, adapter)
+    return model
+
+
+def _with_adapter(model: Any, task: Loading, adapter: CheckpointFolder) -> Any:
+    in_full = trained_in_full(adapter.path)
+    names = (*in_full, *adapter_keys(adapter.path))
     if any(prefix in name for name in names for prefix in IN_CHECKPOINT):
-        _read_tower(model, task.folder, task.base)
-    fill(model, in_full, str(task.folder.path))
-    _fill_from_projector_file(model, task.folder)
-    return apply_adapter(model, task.folder.path, merge=task.merge_lora)
+        _read_tower(model, task.folder, *task.between, task.base)
+    fill(model, in_full, str(adapter.path))
+    _fill_from_projector_file(model, adapter)
+    return apply_adapter(model, adapter.path, merge=task.merge_lora or adapter is not task.folder)
 
 
 _LOADERS: dict[CheckpointKind, Callable[[Loading], Any]] = {

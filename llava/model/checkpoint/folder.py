@@ -12,6 +12,7 @@ from huggingface_hub import list_repo_files, snapshot_download
 from llava.errors import CheckpointError
 from llava.model.checkpoint.hf_names import is_hub_layout, llava_name
 from llava.model.checkpoint.lora import is_adapter
+from llava.model.checkpoint.model_cache import cached_model
 from llava.model.checkpoint.weights_io import CheckpointWeights, find_weight_files, first_line, read_json
 
 CONFIG_FILE = "config.json"
@@ -80,10 +81,11 @@ def open_checkpoint(name: str, cache_dir: str | None = None) -> CheckpointFolder
 def local_folder(name: str, cache_dir: str | None = None) -> Path:
     """Return a checkpoint's folder; download a hub name, safetensors rather than pickles where there are both.
 
-    Raises CheckpointError for a name that is neither a folder nor can be fetched.
+    A name may also be that of a model in this user's cache. Raises CheckpointError for one that is nothing of these.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    for folder in (Path(name), cached_model(name)):
+        if folder.is_dir():
+            return folder
     try:
         files = list_repo_files(name)
         has_safetensors = any(file.endswith(".safetensors") for file in files)

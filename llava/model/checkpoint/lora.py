@@ -27,6 +27,12 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
+def trained_on(folder: Path) -> str | None:
+    """Return the name of the model that a folder's adapter was trained on, where its config has one."""
+    name = read_json(folder / CONFIG_FILE).get("base_model_name_or_path")
+    return str(name) if name else None
+
+
 def trained_in_full(folder: Path) -> Tensors:
     """Read ``non_lora_trainables.bin`` under the model's own tensor names; nothing where there is no such file."""
     path = folder / OTHERS_FILE

@@ -155,8 +155,13 @@ def test_an_adapter_to_start_from(trained, adapter, tmp_path):
 
 
 def test_an_adapter_without_its_base(adapter, adaptive_adapter, plain_base, tmp_path):
-    with pytest.raises(CheckpointError, match="--model-base"):
-        opened(adapter)
+    config = adapter / "adapter_config.json"
+    fields = json.loads(config.read_text())
+    for name in ("gone", None):
+        config.write_text(json.dumps({**fields, "base_model_name_or_path": name}))
+        with pytest.raises(CheckpointError, match="--model-base"):
+            opened(adapter)
+    config.write_text(json.dumps(fields))
     (adaptive_adapter / "adapter_model.safetensors").rename(tmp_path / "away")
     with pytest.raises(CheckpointError, match=r"none of adapter_model\.safetensors"):
         opened(adaptive_adapter, plain_base)
