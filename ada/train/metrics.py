@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
+from llava.model.language_model.llava_decoder import answer_logits
 
 BANDS = 4
 
@@ -17,11 +18,12 @@ BANDS = 4
 def loss_by_band(units: Units, outputs: Any) -> dict[str, float]:
     """Return the mean loss per supervised token of the samples in each quarter of the reachable budgets.
 
-    outputs: ``logits`` (B, T, V), ``labels`` (B, T), ``granted_units`` (B,). Bands without a sample are left out.
+    outputs: ``logits`` (B, T, V), or of answers only; ``labels`` (B, T), ``granted_units`` (B,). Bands without a sample
+    are left out.
     """
     targets = outputs.labels[:, 1:]
     supervised = targets != IGNORE_INDEX
-    logits = outputs.logits[:, :-1][supervised].float()
+    logits = answer_logits(outputs.logits, outputs.labels).float()
     losses = functional.cross_entropy(logits, targets[supervised], reduction="none")
     row = supervised.nonzero()[:, 0]
     band = (outputs.granted_units * BANDS // (units.tunable + 1)).clamp(max=BANDS - 1)[row]

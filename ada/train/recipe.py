@@ -17,6 +17,7 @@ from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
+from llava.model.language_model.llava_decoder import answer_logits
 
 SANDWICH = (0.25, 0.25)  # of the samples: the minimum budget, the maximum; the others are drawn between
 
@@ -77,14 +78,13 @@ def distance(
 ) -> torch.Tensor:
     """Return the Kullback-Leibler divergence of the student's next tokens from the teacher's, in nats per token.
 
-    Logits (B, T, V), labels (B, T): only supervised tokens count. ``teacher_labels`` (B, T'): those of the teacher's
-    positions, where it read other image tokens than the student; the supervised ones are the same in both. ``items``:
-    the number to divide by, where a step has more tokens than this batch's.
+    Logits (B, T, V), or of answers only, labels (B, T): only supervised tokens count. ``teacher_labels`` (B, T'): those
+    of the teacher's positions, where it read other image tokens than the student; the supervised ones are the same in
+    both. ``items``: the number to divide by, where a step has more tokens than this batch's.
     """
-    supervised = [(labels if own is None else own)[:, 1:] != IGNORE_INDEX for own in (labels, teacher_labels)]
     ours, theirs = (
-        functional.log_softmax(logits[:, :-1][own].float(), dim=-1)
-        for logits, own in zip((student, teacher), supervised, strict=True)
+        functional.log_softmax(answer_logits(logits, labels if own is None else own).float(), dim=-1)
+        for logits, own in ((student, labels), (teacher, teacher_labels))
     )
     total = functional.kl_div(ours, theirs, reduction="sum", log_target=True)
-    return total / (supervised[0].sum().clamp(min=1) if items is None else items)
+    return total / ((labels[:, 1:] != IGNORE_INDEX).sum().clamp(min=1) if items is None else items)

@@ -15,6 +15,7 @@ from transformers import Trainer
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.lora import is_adapter
+from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.protocols import Tokenizer
 from llava.train.data.samplers import ModalityGroupedSampler
 from llava.train.data.upstream_order import (
@@ -139,6 +140,9 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """Return the trainer's loss with the plug-ins' terms; their figures are kept for the next log line."""
+        if model.training and isinstance(self.accelerator.unwrap_model(model), LlavaMetaForCausalLM):
+            # A prompt's logits are no part of the loss, and may take more memory than all of the decoder's layers.
+            inputs = {**inputs, "answers_only": True}
         terms = self.policy.loss_terms(model, inputs) if model.training else ()
 
         def with_terms(**batch: Any) -> Any:

@@ -74,8 +74,17 @@ def add_adapters(model: PreTrainedModel, args: TrainingArguments) -> None:
         task_type="CAUSAL_LM",
     )
     model.add_adapter(config, adapter_name=ADAPTER)
+    if args.bf16 or args.fp16:
+        _leave_casts_to_autocast(model)
     if args.lora_weight_path:
         load_adapter(model, Path(args.lora_weight_path))
+
+
+def _leave_casts_to_autocast(model: PreTrainedModel) -> None:
+    """Let the adapters take their inputs as they are: peft casts them to float32, and autocast casts them back."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
 
 
 def is_adapted(model: PreTrainedModel) -> bool:
