@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
-from llava.model.language_model.llava_decoder import answer_logits
+from llava.model.answer_logits import answer_logits
 
 BANDS = 4
 

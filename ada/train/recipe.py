@@ -17,7 +17,7 @@ from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
-from llava.model.language_model.llava_decoder import answer_logits
+from llava.model.answer_logits import answer_logits
 
 SANDWICH = (0.25, 0.25)  # of the samples: the minimum budget, the maximum; the others are drawn between
 

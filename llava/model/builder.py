@@ -120,10 +120,7 @@ def in_projector_file(key: str) -> bool:
 
 
 def _base_folders(folder: CheckpointFolder, model_base: str | None) -> list[CheckpointFolder]:
-    """Return the folder that holds the language model, then the adapters between it and an adapter's ``folder``.
-
-    The first one is the checkpoint itself, or ``model_base`` for a part of one.
-    """
+    """Return where the language model is, ``folder`` itself or its base, then the adapters from there to ``folder``."""
     path = folder.path
     if folder.kind is CheckpointKind.FULL:
         if model_base:
@@ -180,7 +177,7 @@ def _load_lora(task: Loading) -> Any:
             "or merge it with scripts/merge_lora_weights.py first"
         )
     in_full = {key for adapter in adapters for key in trained_in_full(adapter.path)}
-    model = _read(task, lambda key: key in in_full or in_projector_file(key))
+    model: Any = _read(task, lambda key: key in in_full or in_projector_file(key))
     _add_image_tokens(model, task.tokenizer)
     for adapter in adapters:
         model = _with_adapter(model, task, adapter)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from playground.shapes.captions import position_text
-from playground.shapes.scene import COLOURS, DIGITS, SHAPES, SIZES, WORDS, Item, Scene
+from playground.shapes.counting import Counted, count_options, count_two_options, plural
+from playground.shapes.scene import COLOURS, DIGITS, SHAPES, WORDS, Item, Scene
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -36,12 +37,6 @@ class Question:
 
 
 Maker = Callable[[random.Random, Scene], "Question | None"]
-Counted = tuple[str, list[Item]]  # in the plural, and those that there are
-
-
-def plural(name: str) -> str:
-    """Return a noun's plural."""
-    return name + "es" if name.endswith("s") else name + "s"
 
 
 def _are(count: int) -> str:
@@ -100,28 +95,9 @@ def count(rng: random.Random, scene: Scene) -> Question:
     return _count_question(rng, "count", count_options(scene))
 
 
-def count_options(scene: Scene) -> list[Counted]:
-    """Return all that one attribute, or none, says to count."""
-    options: list[Counted] = [("objects", list(scene.shapes))]
-    options += [(plural(n), [i for i in scene.shapes if i.name == n]) for n in SHAPES]
-    options += [(f"{c} objects", [i for i in scene.shapes if i.colour == c]) for c in COLOURS]
-    return options + [(f"{s} objects", [i for i in scene.shapes if i.size == s]) for s in SIZES]
-
-
 def count_two(rng: random.Random, scene: Scene) -> Question:
     """Counting by two attributes at once."""
     return _count_question(rng, "count_two", count_two_options(scene))
-
-
-def count_two_options(scene: Scene) -> list[Counted]:
-    """Return all that two attributes say to count."""
-    options = [(f"{c} {plural(n)}", [i for i in scene.shapes if i.colour == c and i.name == n]) for c, n in scene.pairs]
-    options += [
-        (f"{s} {plural(n)}", [i for i in scene.shapes if i.size == s and i.name == n]) for s in SIZES for n in SHAPES
-    ]
-    return options + [
-        (f"{s} {c} objects", [i for i in scene.shapes if i.size == s and i.colour == c]) for s in SIZES for c in COLOURS
-    ]
 
 
 def relation(rng: random.Random, scene: Scene) -> Question | None:

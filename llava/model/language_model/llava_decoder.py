@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, StoppingCriteriaList
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from llava.constants import IGNORE_INDEX
 from llava.errors import OptionError
+from llava.model.answer_logits import forward_answers
 from llava.model.int8_linear import is_int8, refuse_saving
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -108,15 +107,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
             "return_dict": return_dict,
         }
         kwargs.update({name: value for name, value in wanted.items() if value is not None})
+        others: dict[str, Any] = {
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "use_cache": use_cache,
+        }
         if answers_only and labels is not None:
-            return self._answers(
-                labels,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                inputs_embeds=inputs_embeds,
-                use_cache=use_cache,
-                **kwargs,
-            )
+            return forward_answers(self, labels, inputs_embeds=inputs_embeds, **others, **kwargs)
         if isinstance(logits_to_keep, int) and logits_to_keep == 1:
             # As an index: transformers slices otherwise, and on a slice of one position torch's CPU product first
             # copies the whole output matrix, which at 7B takes as long as two decoder layers of a prefill.
@@ -124,24 +121,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
             logits_to_keep = torch.tensor([-1], device=None if prompt is None else prompt.device)
         return super().forward(
             input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
-            use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **others,
             **kwargs,
         )
-
-    def _answers(self, labels: torch.Tensor, **kwargs: Any) -> CausalLMOutputWithPast:
-        """Run the decoder; make logits, and the loss, of the positions that predict one of the ``labels`` (B, T)."""
-        hidden = self.get_model()(**kwargs).last_hidden_state
-        counts = labels[:, 1:] != IGNORE_INDEX
-        logits = self.lm_head(hidden[:, :-1][counts])[None]
-        targets = labels[:, 1:][counts][None]
-        loss = self.loss_function(logits, None, self.config.vocab_size, shift_labels=targets, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def embed(
         self,
@@ -251,15 +237,6 @@ class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc
         if image_sizes is not None:
             step["image_sizes"] = image_sizes
         return step
-
-
-def answer_logits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the logits (n, V) that predict a label, of logits (B, T, V) or as ``answers_only`` makes them.
-
-    labels: (B, T).
-    """
-    counts = labels[:, 1:] != IGNORE_INDEX
-    return logits[:, :-1][counts] if logits.shape[:2] == labels.shape else logits[0]
 
 
 def _refuse_videos(modalities: Sequence[str] | None) -> None:

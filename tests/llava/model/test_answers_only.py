@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llava.constants import IGNORE_INDEX
-from llava.model.language_model.llava_decoder import answer_logits
+from llava.model.answer_logits import answer_logits
 
 IMAGE = -200
 

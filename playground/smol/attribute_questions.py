@@ -1,0 +1,103 @@
+"""Questions about what is there, and how it looks."""
+
+from __future__ import annotations
+
+import random
+
+from playground.shapes.counting import plural
+from playground.shapes.scene import COLOURS, SIZES, Scene
+from playground.smol.asked import ABSENT, Asked, refusal, yes_no
+from playground.smol.things import absent_name, counted, joined, matching, single, with_article
+
+
+def existence(rng: random.Random, scene: Scene) -> Asked:
+    """Is there a star, a red star, a red object, a word?"""
+    if rng.random() < 0.1:
+        kind, name = rng.choice((("word", "word"), ("digit", "digit"), ("digit", "number")))
+        found = scene.only(kind)
+        full = f"No, there is no {name}." if found is None else f"Yes, there is the {name} {found.name}."
+        slots = {"a": with_article(name), "xs": plural(name)}
+        return Asked("existence", "existence", slots, yes_no(found is not None), full)
+    if rng.random() < 0.5:
+        item = rng.choice(scene.shapes)
+        name = rng.choice((item.name, item.label, item.label, f"{item.colour} object", f"{item.size} {item.name}"))
+    elif rng.random() < 0.75 or {i.colour for i in scene.shapes} == set(COLOURS):
+        name = absent_name(rng, scene, scene.pairs)
+    else:
+        name = f"{rng.choice([c for c in COLOURS if not matching(scene, f'{c} object')])} object"
+    count = len(matching(scene, name))
+    full = (
+        f"Yes, there {'is' if count == 1 else 'are'} {counted(count, name)}." if count else f"No, there is no {name}."
+    )
+    return Asked("existence", "existence", {"a": with_article(name), "xs": plural(name)}, yes_no(count > 0), full)
+
+
+def colour(rng: random.Random, scene: Scene) -> Asked | None:
+    """What colour is the star? Of several stars, all colours."""
+    if rng.random() < ABSENT:
+        name = absent_name(rng, scene, scene.pairs).split()[-1]
+        if not matching(scene, name):
+            return refusal("colour", name, {"x": name})
+    if rng.random() < 0.2:
+        name = rng.choice(scene.shapes).name
+        found = list(dict.fromkeys(i.colour for i in matching(scene, name)))
+        if len(matching(scene, name)) > 1:
+            return Asked("colour", "colour", {"x": name}, joined(found), f"The {plural(name)} are {joined(found)}.")
+    chosen = single(rng, scene, scene.items, "colour")
+    if chosen is None:
+        return None
+    item, name = chosen
+    return Asked("colour", "colour", {"x": name}, item.colour, f"The {name} is {item.colour}.")
+
+
+def shape(rng: random.Random, scene: Scene) -> Asked:
+    """What shape is the red object? Of several, all shapes."""
+    c = rng.choice(scene.shapes).colour
+    missing = [x for x in COLOURS if not matching(scene, f"{x} object")]
+    if missing and rng.random() < ABSENT:
+        c = rng.choice(missing)
+        return refusal("shape", f"{c} object", {"c": c})
+    found = matching(scene, f"{c} object")
+    names = list(dict.fromkeys(i.name for i in found))
+    if len(found) == 1:
+        return Asked("shape", "shape", {"c": c}, names[0], f"The {c} object is {with_article(names[0])}.")
+    parts = [with_article(i.name) for i in found]
+    return Asked("shape", "shape", {"c": c}, joined(names), f"The {c} objects are {joined(parts)}.")
+
+
+def size(rng: random.Random, scene: Scene) -> Asked | None:
+    """Is the star small or large?"""
+    if rng.random() < ABSENT:
+        name = absent_name(rng, scene, scene.pairs)
+        return refusal("size", name, {"x": name})
+    chosen = single(rng, scene, scene.shapes, "size")
+    if chosen is None:
+        return None
+    item, name = chosen
+    return Asked("size", "size", {"x": name}, item.size, f"The {name} is {item.size}.")
+
+
+def verify(rng: random.Random, scene: Scene) -> Asked | None:
+    """Is the star red, or large?"""
+    by = rng.choice(("colour", "colour", "size"))
+    chosen = single(rng, scene, scene.shapes, by)
+    if chosen is None:
+        return None
+    item, name = chosen
+    true: str = getattr(item, by)
+    wrong = rng.choice([x for x in (COLOURS if by == "colour" else SIZES) if x != true])
+    asked = rng.choice((true, wrong))
+    full = f"{yes_no(asked == true).capitalize()}, the {name} is {true}."
+    return Asked("verify", "verify", {"x": name, "c": asked}, yes_no(asked == true), full)
+
+
+def reading(rng: random.Random, scene: Scene) -> Asked:
+    """What word, or which digit, is written?"""
+    kind = rng.choice(("word", "digit"))
+    if scene.only(kind) is None and rng.random() > ABSENT:
+        kind = "digit" if kind == "word" else "word"
+    item = scene.only(kind)
+    if item is None:
+        missing = f"There is no {kind}."
+        return Asked("reading", kind, {}, missing, missing)
+    return Asked("reading", kind, {}, item.name, f"The {kind} is {item.name}.")

@@ -1,0 +1,80 @@
+# PRESET=smol, sourced by recipe.sh: SmolLM2-135M on shapes, on two CPU cores or a GPU. In this order:
+#
+#   PRESET=smol bash scripts/v1_5/pretrain.sh              # fetches the language model, draws the data, trains a tower
+#   PRESET=smol bash scripts/v1_5/finetune.sh              # adapters and the projector; then merged
+#   PRESET=smol bash scripts/v1_5/finetune_ada_heads.sh    # adapters and a scheduler, on the merged model; _layers too
+#
+# SMOL= folder of all that is made. SCENES=, TOWER_STEPS=, STEPS=, BATCH= samples a step, SAVE_STEPS=. LORA_R=0 trains in full.
+default NPROC 1
+default LAUNCHER python
+default DEEPSPEED ""
+EXTRAS=${EXTRAS:+$EXTRAS,}smol
+[ -n "${DRY_RUN:-}" ] || EXTRAS=$EXTRAS source scripts/venv.sh
+
+# New memory costs as much as arithmetic on a CPU: keep what was freed, in huge pages.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 THP_MEM_ALLOC_ENABLE=1
+
+default SMOL runs/smol
+_data=$SMOL/data
+_step() { [ -n "${DRY_RUN:-}" ] || [ -e "$1" ] || "${@:2}"; } # RESULT COMMAND...: unless the result is there
+
+_base=$SMOL/language # in a dry run, which fetches nothing
+[ -n "${DRY_RUN:-}" ] || _base=$(python -m playground.smol.base)
+_step "$SMOL/chat.json" python -m playground.smol.chat --model "$_base" --out "$SMOL"
+_step "$_data/test.jsonl" python -m playground.smol.generate --out "$_data" --scenes "${SCENES:-60000}" --chat "$SMOL/chat.json"
+_step "$SMOL/tower/model.safetensors" python -m playground.shapes.tower --out "$SMOL/tower" \
+    --side 168 --patch 14 --width 160 --layers 5 --steps "${TOWER_STEPS:-3200}"
+
+default IMAGES "$_data/images"
+default REPORT_TO none
+default PROJECTOR_TYPE mlp2x_gelu
+_lora=(--lora_enable True --lora_dropout 0.)
+case $RECIPE in
+    pretrain)
+        default MODEL "$_base"
+        default TOWER "$SMOL/tower"
+        default DATA "$_data/captions.json"
+        default OUT "$SMOL/pretrain"
+        _flags=(--max_steps "${STEPS:-100}" --learning_rate 2e-3)
+        ;;
+    finetune)
+        default MODEL "$_base"
+        default TOWER "$SMOL/tower"
+        default PROJECTOR "$SMOL/pretrain/mm_projector.bin"
+        default DATA "$_data/conversations.json"
+        default OUT "$SMOL/llava-lora"
+        _flags=(--max_steps "${STEPS:-3000}" --learning_rate 1e-3)
+        [ "${LORA_R:-8}" = 0 ] || _flags+=("${_lora[@]}" --lora_r "${LORA_R:-8}" --lora_alpha "$((2 * ${LORA_R:-8}))")
+        ;;
+    *)
+        default MODEL "$SMOL/llava"
+        default TOWER ""
+        default PROJECTOR ""
+        default DATA "$_data/short.json"
+        default OUT "$SMOL/${SCHEDULER:-$RECIPE}"
+        default PREFIX 6
+        default RANK 1
+        _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True)
+        [ "${LORA_R:-4}" = 0 ] || _flags+=("${_lora[@]}" --lora_r "${LORA_R:-4}" --lora_alpha "$((2 * ${LORA_R:-4}))")
+        # What is trained under budgets is what scripts/merge_lora_weights.py makes of stage 2.
+        _step "$SMOL/llava/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \
+            --model-base "$_base" --save-model-path "$SMOL/llava"
+        ;;
+esac
+
+PRESET_FLAGS=(
+    --mm_vision_select_layer -1
+    --per_device_train_batch_size "${BATCH:-16}"
+    --adam_beta2 0.98
+    --logging_steps 10
+    --save_steps "${SAVE_STEPS:-100}"
+    --model_max_length 1024
+    --gradient_checkpointing False
+    --dataloader_num_workers 1
+    --dataloader_persistent_workers True
+    "${_flags[@]}"
+)
+[ "$RECIPE" = pretrain ] || PRESET_FLAGS+=(--version qwen_2) # ChatML, as the language model has it
+python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' 2>/dev/null &&
+    PRESET_FLAGS+=(--use_cpu True --attn_implementation eager)
+true
