@@ -1,4 +1,4 @@
-"""Parses a latency budget, a fraction or a time, where it enters: flag, request field or Python argument."""
+"""Parses a latency budget, a fraction or times, where it enters: flag, request field or Python argument."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import math
 import numbers
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from llava.errors import OptionError
 
 _RANGE = "a fraction in (0, 1] such as 0.5, or a percentage such as 50%"
+_CLAUSES_LIKE = "or clauses such as ttft=300ms,tpot=20ms,total=2s"
 _TIME = re.compile(r"^([+-]?[0-9.]+)\s*(ms|s)$")
 
 
@@ -53,47 +54,111 @@ class LatencyBudget:
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """Milliseconds to the first token on this device, vision tower included, by the device's calibration."""
+    """What an answer may take on this device, by its calibration, in milliseconds; what is None is not promised.
 
-    milliseconds: float
+    milliseconds: from the question to the first token, vision tower included; token_ms: each token after it, on the
+    answer's average; total_ms: from the question to the end of the answer. later_tokens: that the answer is planned to
+    have after its first.
+    """
+
+    milliseconds: float | None = None
     text: str | None = field(default=None, compare=False, repr=False)  # as the user wrote it
+    token_ms: float | None = None
+    total_ms: float | None = None
+    later_tokens: int = field(default=0, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
-            raise OptionError(
-                f"--latency-budget is {self.milliseconds:g}ms; expected a time above 0 such as 850ms or 1.2s"
-            )
+        given = [value for _, value in self.clauses()]
+        if not given:
+            raise OptionError(f"--latency-budget has no clause; expected a time such as 850ms, {_CLAUSES_LIKE}")
+        if not all(math.isfinite(value) and value > 0 for value in given):
+            raise OptionError(f"--latency-budget is {self}; expected times above 0 such as 850ms or 1.2s")
+
+    @classmethod
+    def of(cls, clauses: Mapping[str, float], text: str | None = None) -> TimeBudget:
+        """Make a budget of milliseconds by clause."""
+        first, later, total = map(clauses.get, CLAUSES)
+        return cls(first, text, later, total)
+
+    def clauses(self) -> list[tuple[str, float]]:
+        """Return the clauses that are given, by name: ``ttft``, ``tpot``, ``total``."""
+        named = zip(CLAUSES, (self.milliseconds, self.token_ms, self.total_ms), strict=True)
+        return [(name, value) for name, value in named if value is not None]
 
     def less(self, milliseconds: float) -> TimeBudget:
         """Return what is left after a wait of ``milliseconds``; at least 1 ms."""
-        return TimeBudget(max(1.0, self.milliseconds - milliseconds))
+        first, total = (None if x is None else max(1.0, x - milliseconds) for x in (self.milliseconds, self.total_ms))
+        return replace(self, milliseconds=first, total_ms=total, text=None)
+
+    @property
+    def paces(self) -> bool:
+        """Whether tokens after the first are promised, too."""
+        return self.token_ms is not None or self.total_ms is not None
 
     def __str__(self) -> str:
-        return self.text or f"{self.milliseconds:g}ms"
+        if self.text:
+            return self.text
+        parts = self.clauses()
+        if [name for name, _ in parts] == ["ttft"]:
+            return f"{self.milliseconds:g}ms"
+        return ",".join(f"{name}={value:g}ms" for name, value in parts)
 
+
+CLAUSES = ("ttft", "tpot", "total")
+"""To the first token, for each token after it, to the end of the answer: as servers' metrics name them."""
 
 Budget = LatencyBudget | TimeBudget
-BudgetLike = LatencyBudget | TimeBudget | float | int | str
+BudgetLike = LatencyBudget | TimeBudget | Mapping[str, object] | float | int | str
 """What ``read_budget`` reads."""
 
 
 def read_budget(value: object) -> Budget:
-    """Read a fraction or a time, ``850ms`` or ``1.2s``; a budget is returned as it is.
+    """Read a fraction, a time to first token (``850ms``, ``1.2s``), or clauses (``ttft=300ms,tpot=20ms,total=2s``).
 
-    Raises OptionError with the value and what was expected.
+    Clauses may be a mapping, too, whose values are such texts or milliseconds; a budget is returned as it is. Raises
+    OptionError with the value and what was expected.
     """
     if isinstance(value, TimeBudget):
         return value
-    found = _TIME.match(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    if isinstance(value, Mapping):
+        return _read_clauses(value, value, None)
+    if isinstance(value, str) and "=" in value:
+        pairs = [part.partition("=") for part in value.split(",")]
+        named = {name.strip(): text.strip() for name, _, text in pairs}
+        if len(named) != len(pairs):
+            raise OptionError(f"--latency-budget is {value!r}; expected each clause once, {_CLAUSES_LIKE}")
+        return _read_clauses(named, value, value.strip())
+    if not (isinstance(value, str) and _TIME.match(value.strip())):
         try:
             return LatencyBudget.parse(value)
         except OptionError as error:
-            raise OptionError(f"{error}, or a time such as 850ms or 1.2s") from None
-    try:
-        return TimeBudget(float(found[1]) * (1000 if found[2] == "s" else 1), found[0])
-    except ValueError:
-        raise OptionError(f"--latency-budget is {value!r}; expected a time such as 850ms or 1.2s") from None
+            raise OptionError(f"{error}, or a time such as 850ms or 1.2s, {_CLAUSES_LIKE}") from None
+    return TimeBudget(_milliseconds(value, value), text=value.strip())
+
+
+def _read_clauses(named: Mapping[str, object], given: object, text: str | None) -> TimeBudget:
+    times: dict[str, float] = {}
+    for name, value in named.items():
+        clause = str(name).removesuffix("_ms")
+        if clause not in CLAUSES or clause in times:
+            raise OptionError(f"--latency-budget is {given!r}; expected {', '.join(CLAUSES)}, {_CLAUSES_LIKE}")
+        times[clause] = _milliseconds(value, given)
+    return TimeBudget.of(times, text)
+
+
+def _milliseconds(value: object, given: object) -> float:
+    """Read a time: a text with its unit, or a number of milliseconds."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        milliseconds = float(value)
+    else:
+        found = _TIME.match(value.strip()) if isinstance(value, str) else None
+        try:
+            milliseconds = float(found[1]) * (1000 if found[2] == "s" else 1) if found else math.nan
+        except ValueError:
+            milliseconds = math.nan
+    if not (math.isfinite(milliseconds) and milliseconds > 0):
+        raise OptionError(f"--latency-budget is {given!r}; expected times above 0 such as 850ms or 1.2s")
+    return milliseconds
 
 
 def budget_flag(text: str) -> Budget:
@@ -112,7 +177,7 @@ def budgets_of_rows(budgets: object, rows: int) -> Sequence[Budget | None]:
     """
     if hasattr(budgets, "tolist"):  # a tensor or an array
         budgets = budgets.tolist()
-    one = isinstance(budgets, str) or not isinstance(budgets, Iterable)
+    one = isinstance(budgets, str | Mapping) or not isinstance(budgets, Iterable)
     each = [budgets] * rows if one else list(budgets)  # type: ignore[call-overload]
     if len(each) != rows:
         raise OptionError(f"{len(each)} latency budgets for a batch of {rows}; expected one, or one per row")

@@ -16,6 +16,7 @@ from ada.image_token_options import (
     names_tokens,
     reads_fewer,
 )
+from ada.latency.sentence_ends import sentence_ends
 from ada.memory.narrow_limit import add_narrow_limit_flag, narrow_limit_of
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.planners import PLANNERS
@@ -36,7 +37,8 @@ def add_budget_flag(
         type=read,
         metavar="BUDGET",
         help="share of the language model's full prefill compute, in (0, 1]: 0.5 or 50%%; or time to first token on "
-        "this device: 850ms or 1.2s",
+        "this device: 850ms or 1.2s; or clauses, to the first token, a later one, and the end: "
+        "ttft=300ms,tpot=20ms,total=2s",
     )
     return group
 
@@ -136,8 +138,8 @@ def check_planned(model: LlavaModel, options: Mapping[str, Any]) -> None:
         )
 
 
-def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of ``generate``.
+def generation_options(model: LlavaModel, options: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
+    """Return the keyword arguments of ``generate``; tokenizer: says which tokens end a sentence, where there is one.
 
     Raises OptionError for a budget, or for image tokens, on a model that was loaded without either.
     """
@@ -147,8 +149,11 @@ def generation_options(model: LlavaModel, options: Mapping[str, Any]) -> dict[st
         if names_tokens(options):
             raise OptionError("this model was loaded to read all image tokens; give --image-tokens as it is loaded")
         return {}
+    budget = budget_of(options)
+    by_total = isinstance(budget, TimeBudget) and budget.total_ms is not None and tokenizer is not None
     return {
-        "latency_budget": budget_of(options),
+        **({"sentence_ends": sentence_ends(tokenizer)} if by_total else {}),
+        "latency_budget": budget,
         "planner": options.get("planner"),
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
         "ttft_predictor": options.get("ttft_predictor"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +61,28 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @hookimpl
-def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+def generation_options(model: Any, options: Mapping[str, Any], tokenizer: Any) -> Mapping[str, Any]:
     """Return budget, planner, TTFT predictor and image tokens for ``generate``."""
-    return budget_options.generation_options(model, options)
+    return budget_options.generation_options(model, options, tokenizer)
 
 
 @hookimpl
 def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) -> Mapping[str, Any]:
     """Return the budget's report, the plan, the image tokens that were read, and the line for people."""
+    from ada.model.clause_report import measured as measured_clauses
     from ada.model.kept_cells import kept_cells
 
     report = getattr(output, "report", None)
     if report is None:
         return {}
+    report = replace(report, clauses=measured_clauses(report.clauses, timing))
     metadata = {**report.to_json(), "plan": output.execution_plan.to_json(), "summary": report.summary()}
     metadata["image_tokens"] |= kept_cells(model, output)
     if report.ttft_p50_ms is None:
         return metadata
     measured = timing["time_to_first_token_ms"]
+    if report.clauses and report.requested_ms is None:
+        return {**metadata, "measured_ms": measured}
     return {**metadata, "measured_ms": measured, "summary": f"{metadata['summary']} | measured {measured:.4g} ms"}
 
 
@@ -141,8 +146,8 @@ def request_fields() -> Mapping[str, tuple[Any, Any]]:
 
 @hookimpl
 def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:
-    """Read ``x-slo-ttft-ms``: the budget as a time to first token."""
-    from ada.serve.slo_header import fields_of_headers
+    """Read llm-d's headers for latency: the budget as times."""
+    from ada.serve.slo_headers import fields_of_headers
 
     return fields_of_headers(headers)
 
@@ -171,9 +176,11 @@ def demo_parts() -> list[Any]:
 
 @hookimpl
 def default_model_path() -> str | None:
-    """Return the bundled model's folder."""
-    folder = Path(__file__).parent / "checkpoints" / "shapes-H"
-    return str(folder) if folder.is_dir() else None
+    """Return a bundled model's folder: SmolLM2's where its language model is on this machine, else the tiny one's."""
+    from llava.model.checkpoint.adapter_chain import is_complete
+
+    folders = [Path(__file__).parent / "checkpoints" / name for name in ("smol-H", "shapes-H")]
+    return next((str(folder) for folder in folders if folder.is_dir() and is_complete(folder)), None)
 
 
 @hookimpl

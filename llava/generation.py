@@ -34,7 +34,7 @@ class Answer:
 
     timing: milliseconds to the first token, tokens a second after it, new tokens. metadata: the plug-ins' on it.
     token_ms: milliseconds that each token after the first took. finish_reason: "stop" (the model, or a stop text,
-    ended it), "length" (``max_new_tokens`` did) or "abort" (it was cancelled).
+    ended it), "length" (``max_new_tokens`` did), "abort" (it was cancelled), or what a plug-in ended it for.
     """
 
     text: str
@@ -107,7 +107,7 @@ def generation_inputs(
         "return_dict_in_generate": True,
         "use_cache": True,
         "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        **merged(hooks().generation_options(model=model, options=options)),
+        **merged(hooks().generation_options(model=model, options=options, tokenizer=tokenizer)),
     }
 
 
@@ -129,6 +129,8 @@ def finished_answer(
     timing = clock.timing()
     metadata = merged(hooks().describe_generation(model=model, output=output, timing=timing))
     reason = "stop" if ended or len(new) < sampling.max_new_tokens else "length"
+    if clock.ended_by is not None and not ended:
+        reason = clock.ended_by
     if clock.cancelled is not None and clock.cancelled.is_set():
         reason = "abort"
     return Answer(text, new, timing, metadata, clock.token_ms(), reason)

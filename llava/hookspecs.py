@@ -58,10 +58,10 @@ def prepare_model(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]: 
 
 
 @hookspec
-def generation_options(model: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:  # type: ignore[empty-body]
+def generation_options(model: Any, options: Mapping[str, Any], tokenizer: Any) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Keyword arguments for ``model.generate``, from a program's options or a request's fields.
 
-    Options a plug-in does not know are ignored. A bad value raises ``OptionError``.
+    ``tokenizer`` is the model's. Options a plug-in does not know are ignored. A bad value raises ``OptionError``.
     """
 
 

@@ -12,6 +12,6 @@ _extras=${EXTRAS:+[$EXTRAS]}
 _stamp=$VIRTUAL_ENV/.ada-llava-$(cat pyproject.toml constraints.txt <(echo "$PWD$_extras") | cksum | cut -d' ' -f1)
 if [ ! -f "$_stamp" ]; then
     echo "installing ada-llava$_extras into $VIRTUAL_ENV" >&2
-    python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$_extras"
+    python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$_extras" || return
     touch "$_stamp"
 fi

@@ -110,7 +110,7 @@ def run_request(
     """Run one request under a predictor, which learns from it."""
     run = timer(workload, budget, predictor)
     return RequestOutcome(
-        budget_ms=budget.milliseconds,
+        budget_ms=budget.milliseconds or 0.0,
         predicted_ms=run.ttft_p95_ms or 0.0,
         measured_ms=run.prefill.ttft_ms,
         busy=busy,

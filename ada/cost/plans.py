@@ -44,6 +44,8 @@ def plan_of_budget(
 
 
 def _within(units: Units, budget: TimeBudget, first_token_s: Callable[[ExecutionPlan], float]) -> ExecutionPlan:
+    if budget.milliseconds is None or budget.paces:
+        raise OptionError(f"--latency-budget is {budget}; expected a time to first token alone, such as 850ms")
     for tunable in range(units.tunable, -1, -1):
         plan = even_plan(units, tunable)
         plan_ms = 1000 * first_token_s(plan)

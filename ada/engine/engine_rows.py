@@ -19,6 +19,9 @@ from ada.engine.row import Row
 from ada.engine.step import DecodeStep
 from ada.execution.call_state import Execution
 from ada.execution.layer_weights import LayerWeights
+from ada.latency.latency_model import Workload
+from ada.latency.pacer import Pacer
+from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -59,12 +62,29 @@ class EngineRows:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Decode ``tokens`` (R,), the rows' last ones; return the logits (R, vocabulary), float32, of the next ones."""
+        """Decode ``tokens`` (R,), the rows' last ones; return the logits (R, vocabulary), float32, of the next ones.
+
+        Rows with a pacer may shrink before.
+        """
+        for row in self.rows:
+            if row.pacer is not None:
+                self._pace(row, row.pacer)
         if self.gated is not None:
             return self.gated.step(self.rows, tokens)
         if self._step is None:
             self._step = DecodeStep(self.decoder, self.slots, self.table, self.rows)
         return self._step(tokens)
+
+    def _pace(self, row: Row, pacer: Pacer) -> None:
+        """Let a row go on under a smaller plan where its promises need it."""
+        plans = {other.plan for other in self.rows}
+        # Layers on which rows' plans differ run dense, unless kernels leave out what no row has on.
+        fixed = len(plans) > 1 and self.gated is None
+        context = sum(max(other.columns) for other in self.rows)
+        step = Workload(context, self.decoder.model.units.tunable, 0, rows=len(self.rows))
+        plan = pacer.next_plan(step, fixed)
+        if plan is not None:
+            self.shrink(row, plan)
 
     def fits(self, count: int, like: torch.Tensor) -> bool:
         """Return whether there are slots for ``count`` sequences, of the dtype and device of ``like``.
@@ -82,16 +102,40 @@ class EngineRows:
 
     def clear(self) -> None:
         """Let all rows leave."""
+        for row in self.rows:
+            _finish(row)
         self.rows, self._step = [], None
+
+    def shrink(self, row: Row, plan: ExecutionPlan) -> None:
+        """Let a row go on under a smaller plan; its slot keeps the heads that this one reads.
+
+        Its tokens are those of a cache that keeps all keys: what a smaller plan reads exists. Raises ValueError for a
+        plan that is not within the row's own, as keys would be missing.
+        """
+        if not plan.is_within(row.plan):
+            raise ValueError("the plan runs what the row's own does not, of which there are no keys")
+        for index, (own, kept) in enumerate(zip(row.held, plan.layers, strict=True)):
+            if tuple(own) != kept.heads:
+                self.slots.keep_heads(index, row.slot, [own.index(head) for head in kept.heads])
+        row.continue_under(plan)
+        self._step = None
+        if self.gated is not None:
+            self.gated.forget(row.slot)
 
     def remove(self, row: Row) -> None:
         """Free a row's slot; the last row takes it."""
         self._step = None
+        _finish(row)
         last = self.rows.pop()
         if last is not row:
             self.slots.move(last.slot, row.slot)
             last.slot = row.slot
             self.rows[row.slot] = last
+
+
+def _finish(row: Row) -> None:
+    if row.pacer is not None:
+        row.pacer.finish()
 
 
 def _with_positions(batch: EmbeddedBatch) -> EmbeddedBatch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -49,6 +51,11 @@ class KVSlots:
         """Write the columns of a prompt: keys and values (T, K, d) of the K heads that its row keeps."""
         for cache, states in zip(self.layers[layer], (keys, values), strict=True):
             cache[slot, : states.shape[1], : len(states)] = states.transpose(0, 1)
+
+    def keep_heads(self, layer: int, slot: int, indices: Sequence[int]) -> None:
+        """Keep of a row's heads of a layer those at ``indices``, which become the first ones."""
+        for states in self.layers[layer]:
+            states[slot, : len(indices)] = states[slot, list(indices)]
 
     def move(self, source: int, target: int) -> None:
         """Move a row into another slot."""

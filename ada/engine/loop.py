@@ -12,6 +12,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from ada.engine.engine_rows import EngineRows
 from ada.engine.loop_settings import LoopSettings
 from ada.execution.call_state import Execution
+from ada.latency.pacer import Pacer
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 
@@ -19,13 +20,15 @@ from llava.model.multimodal.embedded_batch import EmbeddedBatch
 class EngineLoop:
     """One call's loop, greedy or sampled, of several rows; also as transformers' ``custom_generate``.
 
-    batch: the prompts, padded on the left; rows: where they are read into and stay, by default for the call alone.
+    batch: the prompts, padded on the left; rows: where they are read into and stay, by default for the call alone;
+    pacer: what keeps promises for the tokens of an answer of one row.
     """
 
     batch: EmbeddedBatch
     execution: Execution
     streamer: Any = None
     rows: EngineRows | None = None
+    pacer: Pacer | None = None
     _scores: list[torch.Tensor] = field(default_factory=list, init=False)
     _logits: list[torch.Tensor] = field(default_factory=list, init=False)
 
@@ -61,6 +64,7 @@ class EngineLoop:
         chosen = torch.empty(count, 0, dtype=torch.long, device=device)
         running = torch.ones(count, dtype=torch.bool, device=device)
         logits = rows.read(self.batch, self.execution)
+        rows.rows[-1].pacer = self.pacer
         while True:
             scores = settings.processors(chosen, logits)
             self._keep(settings, scores, logits)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ada.latency.pacer import Pacer
 from ada.scheduling.execution_plan import ExecutionPlan
 
 
@@ -17,7 +18,7 @@ class Row:
 
     held: key-value heads that the slot has of each layer, in their order there: those of the plan, or all where the
     layer was masked. position: of the next token. columns: how many of the slot each layer has filled; those of layers
-    that read fewer image tokens are fewer.
+    that read fewer image tokens are fewer. pacer: what keeps promises for its tokens.
     """
 
     slot: int
@@ -25,11 +26,17 @@ class Row:
     held: Sequence[tuple[int, ...]]
     position: int
     columns: list[int]
+    pacer: Pacer | None = None
 
     @functools.cached_property
     def gates(self) -> torch.Tensor:
         """The plan's switches (layers, 2, A), 0 or 1; a step asks for them whenever a row joins or leaves."""
         return self.plan.gates()
+
+    def continue_under(self, plan: ExecutionPlan) -> None:
+        """Go on under a plan within the row's own; the slot holds that plan's heads from now on."""
+        self.plan, self.held = plan, [layer.heads for layer in plan.layers]
+        self.__dict__.pop("gates", None)
 
     def held_heads(self, layer: int) -> tuple[int, ...]:
         """Return the key-value heads that the slot has of a layer."""

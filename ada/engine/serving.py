@@ -22,7 +22,8 @@ class EngineRowDecoder:
         """Read a prompt into the next slot."""
         before = len(self.rows.rows)
         try:
-            output = self.model.generate(**{**keywords, "max_new_tokens": 1}, engine="ada", running=self.rows)
+            limit = {"answer_limit": keywords["max_new_tokens"]} if "max_new_tokens" in keywords else {}
+            output = self.model.generate(**{**keywords, "max_new_tokens": 1, **limit}, engine="ada", running=self.rows)
         except BaseException:
             for row in self.rows.rows[before:]:
                 self.rows.remove(row)

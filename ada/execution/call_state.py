@@ -82,6 +82,7 @@ class Execution:
     watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
+    scores: torch.Tensor | None = field(default=None, init=False)  # the scheduler's, once read
     _actions: dict[int, LayerAction] = field(default_factory=dict, init=False)
 
     def action(self, layer: Any, hidden: torch.Tensor) -> LayerAction:
@@ -110,7 +111,7 @@ class Execution:
         """Make the plan. state: the latency tokens' (rows, D), as they enter layer P, None without them; hidden: all
         that enters it (B, T, D).
         """
-        scores = None if self.score is None else self.score(state)
+        self.scores = scores = None if self.score is None else self.score(state)
         if self.on_plan_due is not None:
             self.granted = self.on_plan_due(hidden if scores is None else scores)
         gates = self.make_gates(scores, self.granted)
@@ -133,6 +134,15 @@ class Execution:
     def over_limit(self) -> frozenset[int]:
         """Of the masked layers, those that the limit of narrow layers' memory kept from being cut."""
         return frozenset(index for index, action in self._actions.items() if action.over_limit)
+
+    def smaller_plan(self, row: int, num_units: int) -> ExecutionPlan | None:
+        """Return a row's plan for fewer tunable units, by the same scores.
+
+        None where it is not within the one that was made: untrained planners place fewer units elsewhere.
+        """
+        granted = torch.full_like(self.granted, num_units)
+        plan = plans_of(self.make_gates(self.scores, granted)[row : row + 1], self.units)[0]
+        return plan if self.plans is not None and plan.is_within(self.plans[row]) else None
 
     def finish(self, rows: int) -> list[ExecutionPlan]:
         """Return the plans that ran, one per row; of a model without tunable layers, the full plan."""

@@ -147,8 +147,8 @@ class AutoImageTokens:
         else:
             predictor = needed_predictor(self.predictor, budget)
             asked = workload_of(self.share, tokens, prompt.num_images)
-            num_units = max(self.share.min_units, predictor.units_within(budget.milliseconds, asked, elapsed))
+            num_units = max(self.share.min_units, predictor.units_within(budget, asked, elapsed))
             granted = workload_of(self.share, tokens, prompt.num_images, num_units)
-            fits = predictor.first_token_ms(granted, elapsed) <= budget.milliseconds
+            fits = predictor.fits(budget, granted, elapsed)
         setting = prompt.setting(tokens, self.share.units.fraction(num_units))
         return Offer(amount, setting, self.share.of_prefill(tokens, num_units), fits)

@@ -68,7 +68,7 @@ def _coefficient_table(profile: Profile) -> Table:
     table.add_column("term")
     for name in parts:
         table.add_column(name, justify="right")
-    for term in dict.fromkeys((*PLAN_TERMS, *REST_TERMS)):
+    for term in dict.fromkeys((*PLAN_TERMS, *REST_TERMS, *DECODE_TERMS)):
         table.add_row(term, *(f"{part[term]:.4g}" if term in part else "" for part in parts.values()))
     return table
 

@@ -11,6 +11,7 @@ from llava.model.sequence_length import context_length
 
 MIN_TOKENS, MAX_TOKENS = 32, 1024
 MIN_TEXT = 16  # positions that are no image tokens, where a part of an image's tokens is left out
+ROWS = (2, 4, 8)  # of decode steps
 HELD_OUT_EVERY = 4  # workloads 0, 4, 8, ... are not fitted
 NO_UNITS, ALL_UNITS, ENDS_EVERY = 1, 5, 8  # workloads 1, 9, ... run no tunable unit, 5, 13, ... all; all are fitted
 
@@ -74,6 +75,17 @@ class Design:
         """
         rng = random.Random(seed)
         return [self._draw(rng, number) for number in range(count)]
+
+    def draw_steps(self, count: int, seed: int = 0) -> list[Workload]:
+        """Draw ``count`` workloads of decode steps: several rows, all under one plan, contexts as in prompts."""
+        rng = random.Random(f"steps/{seed}")
+        low, high = self.min_tokens, self.max_tokens
+        drawn = []
+        for number in range(count):
+            rows, context = ROWS[number % len(ROWS)], round(low * (high / low) ** rng.random())
+            num_units = (0, self.num_units, rng.randint(0, self.num_units))[number // len(ROWS) % 3]
+            drawn.append(Workload(rows * context, num_units, 0, rows=rows))
+        return drawn
 
     def _draw(self, rng: random.Random, number: int) -> Workload:
         num_images = int(self.has_images and rng.random() < 0.5)

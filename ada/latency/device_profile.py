@@ -20,7 +20,7 @@ from llava.errors import OptionError
 from llava.files.atomic_write import atomic_write
 from llava.model.int8_linear import is_int8
 
-VERSION = 3  # 3: image tokens may be left out
+VERSION = 4  # 4: decode steps of several rows
 TARGET_QUANTILE = 0.96  # of TTFTs below the predicted p95: a little over 95 %, to keep 95 % with some margin
 SIZES = (
     "hidden_size",

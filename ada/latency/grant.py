@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ada.budget import LatencyBudget, TimeBudget
 from ada.frontier.share import PrefillShare, PromptTokens
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
@@ -32,13 +34,20 @@ def granted_units(
         return share.granted(budget.fraction, tokens)
     predictor = needed_predictor(predictor, budget)
     prompt = workload_of(share, tokens, num_images, share.min_units)
-    minimum = predictor.first_token_ms(prompt, elapsed)
-    if strict and minimum > budget.milliseconds:
-        raise OptionError(
-            f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least "
-            f"{minimum:.4g} ms here"
-        )
-    return max(share.min_units, predictor.units_within(budget.milliseconds, prompt, elapsed))
+    if strict:
+        _refuse_unreachable_times(budget, predictor.times(budget, prompt, elapsed))
+    return max(share.min_units, predictor.units_within(budget, prompt, elapsed))
+
+
+def _refuse_unreachable_times(budget: TimeBudget, minimum: Mapping[str, float]) -> None:
+    """Raise OptionError, with the minimum of each clause, where the cheapest plan exceeds one."""
+    if all(minimum[name] <= allowed for name, allowed in budget.clauses()):
+        return
+    rounded = {name: float(f"{ms:.4g}") for name, ms in minimum.items()}
+    shown = f"{rounded['ttft']:g} ms" if [*rounded] == ["ttft"] else str(TimeBudget.of(rounded))
+    raise OptionError(
+        f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least {shown} here"
+    )
 
 
 def workload_of(share: PrefillShare, tokens: PromptTokens, num_images: int, num_units: int = 0) -> Workload:

@@ -6,9 +6,11 @@ context, p images, of which q lose tokens before the decoder; of the decoder's u
 addition to the prefix, in n layers; g, the share that runs in narrow layers, which are cut when a plan is new (kind H);
 and r, 1 where R < T:
 
-    plan  = a + b p + c T + f T^2 + i q
-    rest  = a + c R + l n + d s + e R s + f R^2 s + h g + i r
-    token = a + l n + d s + f C s + h g                       (s and n with the prefix)
+    plan = a + b p + c T + f T^2 + i q
+    rest = a + c R + l n + d s + e R s + f R^2 s + h g + i r
+    step = a + c R + l n + d s + e R s + f C s + h g          (s and n with the prefix)
+
+A step decodes a token of each of R rows, whose contexts are C in all.
 
 a: starting; b: vision tower and projector; c: what grows with the prompt alone, in ``plan`` the prefix's matrix
 products; l: calling a layer, however little of it runs; d: reading the weights; e: the matrix products; f: attention;
@@ -32,7 +34,7 @@ from ada.scheduling.units import Units
 
 PLAN_TERMS = ("start", "image", "position", "attention", "selection")
 REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow", "selection")
-DECODE_TERMS = ("start", "layer", "weights", "attention", "narrow")
+DECODE_TERMS = ("start", "row", "layer", "weights", "products", "attention", "narrow")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Workload:
     tunable units in addition to the prefix, and images.
 
     late_tokens: positions that the layers after the prefix read, None for all; num_selected: images of which tokens are
-    left out before the decoder.
+    left out before the decoder; rows: that a decode step has, ``num_tokens`` being their contexts' sum.
     """
 
     num_tokens: int
@@ -49,6 +51,7 @@ class Workload:
     num_images: int
     late_tokens: int | None = None
     num_selected: int = 0
+    rows: int = 1
 
     @classmethod
     def of(cls, tokens: PromptTokens, num_units: int, num_images: int, late_from_prefix: bool = True) -> Workload:
@@ -98,7 +101,7 @@ class LatencyModel:
         return PrefillTiming(to_plan_ms, to_plan_ms + predict(self.rest, rest_terms(workload, units)))
 
     def inter_token_ms(self, workload: Workload, units: Units) -> float:
-        """Return the expected time of a decode step; ``workload.num_tokens`` is the context."""
+        """Return the expected time of a decode step; ``workload.num_tokens`` is the context of its rows."""
         return predict(self.decode, decode_terms(workload, units))
 
 
@@ -117,10 +120,11 @@ def rest_terms(workload: Workload, units: Units) -> list[float]:
 
 
 def decode_terms(workload: Workload, units: Units) -> list[float]:
-    """Return the factors of the coefficients of ``DECODE_TERMS``; ``workload.num_tokens`` is the context."""
-    share = units.fraction(workload.num_units)
+    """Return the factors of the coefficients of ``DECODE_TERMS``; ``workload.num_tokens``: the context of its rows."""
+    share, rows = units.fraction(workload.num_units), workload.rows
     layers = units.num_prefix_layers + _tunable_layers(workload, units)
-    return [1.0, layers, share, workload.num_tokens * share, _narrow_share(workload, units)]
+    narrow = _narrow_share(workload, units)
+    return [1.0, rows, layers, share, rows * share, workload.num_tokens * share, narrow]
 
 
 def _tunable_layers(workload: Workload, units: Units) -> int:

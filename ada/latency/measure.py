@@ -26,6 +26,7 @@ from ada.latency.latency_model import (
     plan_terms,
     rest_terms,
 )
+from ada.latency.step_timer import MeasuredStep, TimesSteps, step_timer, time_steps
 from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
 from ada.model.budget_report import cost_of
 from ada.protocols import AdaptiveModel
@@ -169,13 +170,17 @@ def time_workloads(workloads: Sequence[Workload], timer: Timer) -> list[Measured
     ]
 
 
-def fit_latency_model(measured: Sequence[MeasuredWorkload], units: Units) -> LatencyModel:
-    """Fit the coefficients to the fastest run of each workload."""
+def fit_latency_model(
+    measured: Sequence[MeasuredWorkload], units: Units, steps: Sequence[MeasuredStep] = ()
+) -> LatencyModel:
+    """Fit the coefficients to the fastest run of each workload; ``steps``: decode steps of several rows."""
     workloads, fastest = [one.workload for one in measured], [one.fastest for one in measured]
+    decoded = [*workloads, *(one.workload for one in steps)]
+    step_ms = [*(one.inter_token_ms for one in measured), *(one.step_ms for one in steps)]
     return LatencyModel(
         plan=fit([plan_terms(w) for w in workloads], [run.to_plan_ms for run in fastest]),
         rest=fit([rest_terms(w, units) for w in workloads], [run.ttft_ms - run.to_plan_ms for run in fastest]),
-        decode=fit([decode_terms(w, units) for w in workloads], [one.inter_token_ms for one in measured]),
+        decode=fit([decode_terms(w, units) for w in decoded], step_ms),
     )
 
 
@@ -208,11 +213,16 @@ def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
 
 
 def calibrate(
-    model: AdaptiveModel, points: int, timer: Timer | None = None, seed: int = 0
+    model: AdaptiveModel,
+    points: int,
+    timer: Timer | None = None,
+    seed: int = 0,
+    timer_of_steps: TimesSteps | None = None,
 ) -> tuple[Profile, list[MeasuredWorkload]]:
     """Measure ``points`` workloads, fit all but every fourth; return the profile and the held-out measurements.
 
-    Raises OptionError for a model without tunable layers.
+    A fourth as many decode steps of several rows are timed, too. timer, timer_of_steps: by default the model's. Raises
+    OptionError for a model without tunable layers.
     """
     units = model.units
     if not units.tunable:
@@ -220,9 +230,12 @@ def calibrate(
             f"this model always runs all of its {units.num_layers} layers (num_prefix_layers): a budget in time has "
             "nothing to choose from; answer without one"
         )
-    measured = time_workloads(Design.of(model).draw(points, seed), timer or ModelTimer(model, seed))
+    design = Design.of(model)
+    measured = time_workloads(design.draw(points, seed), timer or ModelTimer(model, seed))
+    timer_of_steps = timer_of_steps if timer is not None else timer_of_steps or step_timer(model, seed)
+    steps = time_steps(design.draw_steps(points // 4, seed), timer_of_steps) if timer_of_steps else []
     held_out = measured[::HELD_OUT_EVERY]
-    fitted = fit_latency_model([one for number, one in enumerate(measured) if number % HELD_OUT_EVERY], units)
+    fitted = fit_latency_model([one for number, one in enumerate(measured) if number % HELD_OUT_EVERY], units, steps)
     spread, rest_spread = spreads(fitted, measured, units)
     profile = Profile(
         surroundings=DeviceFingerprint.of(model),

@@ -1,4 +1,4 @@
-"""Predicts the time to first token from a device's profile, and corrects it for what the device is doing now.
+"""Predicts an answer's times from a device's profile, and corrects them for what the device is doing now.
 
 A budget is met by a high percentile, not by the mean. Before a call: predicted p95 = factor * expected. As the plan is
 made, the time that the call has taken shows how fast the device is now, as no earlier call can: pace = taken / expected
@@ -9,7 +9,9 @@ Both factors are what ``TARGET_QUANTILE`` of the last ``WINDOW`` answers' measur
 windows being filled with the profile's spreads at first: with 50 answers the second greatest. So one slow answer
 changes nothing, two show that the device has changed, and what a busy spell taught is forgotten ``WINDOW`` answers
 later. Where little is left to do after the plan, its time is mostly noise and says nothing of other plans': it teaches
-``factor`` alone. A factor stays within ``BOUNDS`` of its spread; ``reset`` takes both back.
+``factor`` alone. A factor stays within ``BOUNDS`` of its spread; ``reset`` takes all back.
+
+Tokens after the first have another factor, which answers with promises for them teach, each with its mean.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ import math
 import threading
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+from ada.budget import TimeBudget
 from ada.latency.device_profile import TARGET_QUANTILE, Profile
-from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, PrefillTiming, Workload
+from ada.latency.latency_model import NO_TIME_ELAPSED, REST_TERMS, Elapsed, PrefillTiming, Workload
 from ada.scheduling.units import Units
 
 WINDOW = 50  # answers
 RANK = math.ceil(TARGET_QUANTILE * (WINDOW + 1))  # TARGET_QUANTILE of next answers are below this one of the window
 BOUNDS = (0.5, 10.0)
 MIN_REMAINDER = 0.2  # of the expected time to first token
+TOKEN_SPREAD = 1.03  # of an answer's mean inter-token latency over the expected, before any has been measured
+LENGTH_QUANTILE = 0.9  # of answers that are not longer than planned
+FIRST_LENGTH = 32  # tokens that answers are planned with before any has been seen
 
 
 class Correction:
@@ -55,6 +62,8 @@ class TTFTPredictor:
     def reset(self) -> None:
         """Forget what was measured since the calibration."""
         self._first, self._rest = Correction(self.profile.spread), Correction(self.profile.rest_spread)
+        self._token = Correction(TOKEN_SPREAD)
+        self._lengths = deque([FIRST_LENGTH] * WINDOW, maxlen=WINDOW)
 
     @property
     def factor(self) -> float:
@@ -84,15 +93,59 @@ class TTFTPredictor:
         """Return the median inter-token latency in milliseconds; ``workload.num_tokens`` is the context."""
         return self.profile.latency_model.inter_token_ms(workload, self.units)
 
-    def units_within(self, milliseconds: float, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> int:
-        """Return the maximum of tunable units whose predicted p95 fits; 0 where not even the prefix does.
+    @property
+    def token_factor(self) -> float:
+        """Predicted over expected (median) inter-token latency, on an answer's average."""
+        return self._token.factor
 
-        workload: what is asked, whose own units do not count.
+    def later_ms(self, workload: Workload) -> float:
+        """Return the predicted inter-token latency, on an answer's average, as the device is now."""
+        return self.token_factor * self.token_ms(workload)
+
+    def cut_ms(self, num_units: int) -> float:
+        """Return the expected time to cut narrow layers for a new plan of so many tunable units."""
+        narrow = self.profile.rest[REST_TERMS.index("narrow")] if self.units.kind == "H" else 0.0
+        return narrow * num_units / self.units.total if num_units < self.units.tunable else 0.0
+
+    def planned_tokens(self, limit: int) -> int:
+        """Return the tokens that an answer is planned with: as most of the last answers had, at most ``limit``."""
+        with self._lock:
+            lengths = sorted(self._lengths)
+        return max(1, min(limit, lengths[math.ceil(LENGTH_QUANTILE * len(lengths)) - 1]))
+
+    def times(self, budget: TimeBudget, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> dict[str, float]:
+        """Return the predicted milliseconds of each of the budget's clauses under the workload's units.
+
+        Tokens after the first may run under fewer units: as many as ``tpot`` allows.
         """
+        first = self.first_token_ms(workload, elapsed)
+        context = replace(workload, num_tokens=workload.num_tokens + budget.later_tokens // 2, late_tokens=None)
+        later = self.later_ms(replace(context, num_units=self.token_units(budget, context)))
+        every = {"ttft": first, "tpot": later, "total": first + budget.later_tokens * later}
+        return {name: every[name] for name, _ in budget.clauses()}
 
-        def fits(num_units: int) -> bool:
-            return self.first_token_ms(replace(workload, num_units=num_units), elapsed) <= milliseconds
+    def fits(self, budget: TimeBudget, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> bool:
+        """Return whether the clauses that limit the prefill are predicted to be kept under the workload's units."""
+        times = self.times(budget, workload, elapsed)
+        return all(times[name] <= allowed for name, allowed in budget.clauses() if name != "tpot")
 
+    def token_units(self, budget: TimeBudget, workload: Workload) -> int:
+        """Return the units that tokens after the first run under: the workload's, or as many as ``tpot`` allows."""
+        limit = budget.token_ms
+        if limit is None or self.later_ms(workload) <= limit:
+            return workload.num_units
+        allowed = self._maximum(lambda num_units: self.later_ms(replace(workload, num_units=num_units)) <= limit)
+        return min(workload.num_units, allowed)
+
+    def units_within(self, budget: TimeBudget, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> int:
+        """Return the maximum of tunable units whose predicted times fit; 0 where not even the prefix does.
+
+        workload: what is asked, whose own units do not count. What only concerns later tokens limits those alone.
+        """
+        return self._maximum(lambda num_units: self.fits(budget, replace(workload, num_units=num_units), elapsed))
+
+    def _maximum(self, fits: Callable[[int], bool]) -> int:
+        """The maximum of tunable units that fit; 0 where none does."""
         if fits(self.units.tunable):  # it cuts no layers, and may take less than what is a little smaller
             return self.units.tunable
         return max(0, bisect_left(range(self.units.tunable), True, key=lambda num_units: not fits(num_units)) - 1)
@@ -104,6 +157,12 @@ class TTFTPredictor:
             if is_remainder_significant(expected):
                 self._rest.observe(rest_ratio(expected, measured))
 
+    def observe_tokens(self, ratio: float, count: int) -> None:
+        """Learn from an answer of ``count`` tokens: its mean inter-token latency over the expected."""
+        with self._lock:
+            self._lengths.append(count)
+            self._token.observe(ratio)
+
 
 class FixedTTFTPredictor(TTFTPredictor):
     """Predicts by the calibration as it is: neither a call's own clock nor earlier calls change what is granted."""
@@ -113,6 +172,9 @@ class FixedTTFTPredictor(TTFTPredictor):
         return super().first_token_ms(workload)
 
     def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
+        """Learn nothing from the answer."""
+
+    def observe_tokens(self, ratio: float, count: int) -> None:
         """Learn nothing from the answer."""
 
 

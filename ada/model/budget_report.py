@@ -14,6 +14,7 @@ from ada.image_tokens.selection import NO_IMAGE_TOKENS, RowTokens
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed, Workload
 from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.clause_report import ClauseReport, clauses_of
 from ada.model.masking import masked_alone, masking
 from ada.model.reading import Reading
 from ada.model.row_cost import RowCost, costs_of
@@ -65,6 +66,7 @@ class BudgetReport:
     ttft_p95_ms: float | None = None  # 95th percentile from the question to the first token, as the plan is made
     min_ttft_ms: float | None = None  # ttft_p95_ms of the cheapest plan
     by_transformers: str | None = None  # why transformers' loop decoded; None where the engine did
+    clauses: tuple[ClauseReport, ...] = ()  # of a budget in time
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready fields, the sums in GFLOPs, and the old names of fields (``ALIASES``)."""
@@ -81,20 +83,28 @@ class BudgetReport:
         """Return one line for people."""
         requested = "none" if self.requested is None else f"{self.requested:g}"
         missed = "" if self.budget_met else " (below this model's minimum; ran the cheapest plan)"
-        if self.requested_ms is not None:
-            requested = f"{self.requested_ms:g} ms"
-            missed = "" if self.budget_met else f" (budget not met: the minimum is {self.min_ttft_ms:.4g} ms here)"
+        if self.clauses:
+            requested = "in time" if self.requested_ms is None else f"{self.requested_ms:g} ms"
+            out_of_reach = [clause for clause in self.clauses if not clause.reachable]
+            minimum = ", ".join(f"{clause.min_ms:.4g} ms" + _named(clause) for clause in out_of_reach)
+            missed = f" (budget not met: the minimum is {minimum} here)" if minimum else ""
         counts = f"layers {_of(self.layers)}, heads {_of(self.heads)}, neurons {_of(self.neurons)}"
         gflops = sum(self.prefill_flops.values()) / 1e9
         parts = [f"budget {requested}, granted {self.granted:.3g}{missed}", counts, f"prefill {gflops:.3g} GFLOPs"]
         if self.image_tokens.late != self.image_tokens.all or self.unmerged_share is not None:
             share = self.prefill_share if self.unmerged_share is None else self.unmerged_share
             parts.insert(1, f"{self.image_tokens.summary()}, share {share:.3g}")
-        if self.ttft_p95_ms is not None:
+        if len(self.clauses) > 1 or self.requested_ms is None:
+            parts += [clause.summary() for clause in self.clauses]
+        if self.ttft_p95_ms is not None and not (self.clauses and self.requested_ms is None):
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         if self.by_transformers not in (None, ASKED_FOR):
             parts.append(f"decoded by transformers: {self.by_transformers}")
         return " | ".join([*parts, self.masking] if self.masking else parts)
+
+
+def _named(clause: ClauseReport) -> str:
+    return "" if clause.name == "ttft" else f" ({clause.name})"
 
 
 def _of(pair: tuple[int, int]) -> str:
@@ -152,12 +162,14 @@ def report(
     switches = plan.num_switches * len(plan.layers)
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
-    time_ms = budget.milliseconds if isinstance(budget, TimeBudget) else None
-    times = _times(
-        predictor, workload_of(reading.share, tokens, cost.num_images, granted), elapsed, reading.share.min_units
-    )
-    met = (share is None or reading.share.is_within(share, tokens, granted)) and (
-        time_ms is None or (times["ttft_p95_ms"] or 0.0) <= time_ms
+    ran = workload_of(reading.share, tokens, cost.num_images, granted)
+    times = _times(predictor, ran, elapsed, reading.share.min_units)
+    clauses: tuple[ClauseReport, ...] = ()
+    if isinstance(budget, TimeBudget) and predictor is not None:
+        cheapest = replace(ran, num_units=reading.share.min_units)
+        clauses = clauses_of(budget, predictor.times(budget, ran, elapsed), predictor.times(budget, cheapest, elapsed))
+    met = (share is None or reading.share.is_within(share, tokens, granted)) and all(
+        clause.predicted_ms <= clause.requested_ms for clause in clauses
     )
     return BudgetReport(
         requested=share,
@@ -178,7 +190,8 @@ def report(
         num_images=cost.num_images,
         image_tokens=cost.image_tokens,
         late_selector=cost.late_selector,
-        requested_ms=time_ms,
+        requested_ms=budget.milliseconds if isinstance(budget, TimeBudget) else None,
+        clauses=clauses,
         preprocess_ms=elapsed.preprocess_ms,
         to_plan_ms=elapsed.to_plan_ms,
         **times,

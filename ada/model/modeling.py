@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED
+from ada.latency.pacer import Pacer, pacer_of, planned
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
@@ -168,7 +169,8 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         the call begins; by the time the plan is made, what is left of it decides. With
         ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows these
         are lists. engine: "auto", "ada" or "transformers", whose output alone has ``past_key_values``; running: rows of
-        the engine that the prompts join.
+        the engine that the prompts join. answer_limit: tokens of the answer, where others than this call decode them;
+        sentence_ends: the tokens after which an answer may end that has no time left.
         """
         return super().generate(
             inputs,
@@ -195,11 +197,14 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         granted_units: torch.Tensor | None = None,
         engine: str = "auto",
         running: EngineRows | None = None,
+        answer_limit: int | None = None,
+        sentence_ends: Collection[int] = frozenset(),
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
         rows = len(batch.embeds)
-        budgets = budgets_of_rows(latency_budget, rows)
+        limit = answer_limit or kwargs.get("max_new_tokens")
+        budgets = planned(budgets_of_rows(latency_budget, rows), ttft_predictor, limit, kwargs.get("min_new_tokens"))
         call = None if clock is None else CallClock(clock)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         reading = self.read_tokens(
@@ -220,8 +225,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         units = grant(strict_latency_budget)
         batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
         by_transformers = reason_against(self, execution, engine, kwargs)
+        pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends)
         if by_transformers is None:
-            output = self._generate_in_engine(batch, clock, execution, running, kwargs)
+            output = self._generate_in_engine(batch, clock, execution, running, pacer, kwargs)
         else:
             output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
@@ -239,10 +245,11 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         clock: TokenClock | None,
         execution: Execution,
         running: EngineRows | None,
+        pacer: Pacer | None,
         keywords: dict[str, Any],
     ) -> Any:
         """Decode with the engine's loop, which transformers prepares only where the call is not plain."""
-        loop = EngineLoop(batch, execution, keywords.get("streamer"), running)
+        loop = EngineLoop(batch, execution, keywords.get("streamer"), running, pacer)
         criteria = [*([] if clock is None else [clock]), *(keywords.get("stopping_criteria") or ())]
         settings = LoopSettings.plain(self, len(batch.embeds), {**keywords, "stopping_criteria": criteria})
         if settings is not None:

@@ -64,6 +64,13 @@ class ExecutionPlan:
         plan = self.layers[layer]
         return len(plan.heads) == len(plan.neuron_groups) == self.num_switches
 
+    def is_within(self, other: ExecutionPlan) -> bool:
+        """Return whether all that runs runs under ``other``, too."""
+        pairs = zip(self.layers, other.layers, strict=True)
+        return all(
+            set(own.heads) <= set(its.heads) and set(own.neuron_groups) <= set(its.neuron_groups) for own, its in pairs
+        )
+
     def with_dense(self, layers: Iterable[int]) -> ExecutionPlan:
         """Return the same plan with these layers running dense."""
         everything = tuple(range(self.num_switches))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -54,7 +54,8 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
     budget = Field(
         default=None,
         description="share of the decoder's prefill compute, in (0, 1]: 0.5 or '50%'; or time to first token on the "
-        "worker's device, the queue included: '850ms'",
+        "worker's device, the queue included: '850ms'; or clauses, to the first token, a later one and the end: "
+        "'ttft=300ms,tpot=20ms,total=2s', or an object of these names, in milliseconds",
     )
     policy = Field(
         default="adaptive",
@@ -62,7 +63,7 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
         "it waits, and refused where the model cannot keep to it",
     )
     return {
-        "latency_budget": (StrictFloat | str | None, budget),
+        "latency_budget": (StrictFloat | str | dict[str, StrictFloat | str] | None, budget),
         "latency_budget_policy": (Literal["adaptive", "strict"], policy),
         **image_token_fields.request_fields(),
     }
@@ -204,6 +205,7 @@ class BudgetPolicy(ServingPolicy):
             "predicted_ms": metadata.get("ttft_p95_ms"),  # its old name
             "measured_ms": round(finished.answer.timing["time_to_first_token_ms"], 3),  # without the queue
             **{name: metadata[name] for name in METADATA},
+            "clauses": _from_arrival(metadata["clauses"], requested, allowed),
             **full_model_gflops(self.model, metadata),
         }
         return {"latency_budget": budget, "image_tokens": metadata["image_tokens"]}
@@ -212,6 +214,20 @@ class BudgetPolicy(ServingPolicy):
         share = image_token_fields.kept_share(metadata)
         if share is not None:
             self.metrics.image_tokens.observe(share)
+
+
+def _from_arrival(
+    clauses: Sequence[Mapping[str, Any]], requested: Budget | None, allowed: Budget | None
+) -> list[dict[str, Any]]:
+    """Return the clauses' reports with their times from when the request came, the wait in the queue included."""
+    if not (isinstance(requested, TimeBudget) and isinstance(allowed, TimeBudget)):
+        return []
+    left, found = dict(allowed.clauses()), []
+    for clause in clauses:
+        waited = dict(requested.clauses())[clause["name"]] - left[clause["name"]]
+        times = {name: ms + waited for name, ms in clause.items() if name.endswith("_ms") and ms is not None}
+        found.append({**clause, **times})
+    return found
 
 
 def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:

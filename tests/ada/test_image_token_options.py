@@ -41,7 +41,7 @@ def parsed(*flags: str, program: str = "cli") -> dict:
 
 def options_of(model, **options) -> dict:
     overlay.prepare_model(model=model, options=options)
-    return dict(overlay.generation_options(model=model, options=options))
+    return dict(overlay.generation_options(model=model, tokenizer=None, options=options))
 
 
 def answer(model, pixels, **options) -> list[int]:
@@ -140,7 +140,7 @@ def test_worker_may_have_auto_as_its_default_without_a_budget(make_llava) -> Non
 
 def test_request_for_image_tokens_on_a_model_that_was_loaded_plain_is_refused(plain) -> None:
     with pytest.raises(OptionError, match="loaded to read all image tokens"):
-        overlay.generation_options(model=plain, options={"image_tokens": "25%"})
+        overlay.generation_options(model=plain, tokenizer=None, options={"image_tokens": "25%"})
 
 
 @pytest.mark.parametrize("selector", SELECTORS)

@@ -76,11 +76,14 @@ def test_a_plain_model_is_shown_the_three_ways_on(plain) -> None:
         with pytest.raises(OptionError, match=ways):
             overlay.prepare_model(model=plain, options={"latency_budget": "0.5", "planner": planner})
     with pytest.raises(OptionError, match="finetune_ada_heads"):  # a request's budget, later
-        overlay.generation_options(model=plain, options={"latency_budget": "0.5"})
+        overlay.generation_options(model=plain, tokenizer=None, options={"latency_budget": "0.5"})
     with pytest.raises(OptionError, match=r"--latency-budget is '1\.5'"):
         overlay.prepare_model(model=plain, options={"latency_budget": "1.5", "planner": "even"})
     overlay.prepare_model(model=plain, options={"latency_budget": None, "planner": None, "narrow_cache_gb": 1})
-    assert type(plain) is LlavaLlamaForCausalLM and overlay.generation_options(model=plain, options={}) == {}
+    assert (
+        type(plain) is LlavaLlamaForCausalLM
+        and overlay.generation_options(model=plain, tokenizer=None, options={}) == {}
+    )
 
 
 @pytest.mark.parametrize("planner", ["even", "last", "random"])
@@ -89,7 +92,9 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
     flags = {"latency_budget": "0.75", "planner": planner, "narrow_cache_gb": "0.5"}
     overlay.prepare_model(model=plain, options=flags)
     assert plain.narrow_cache.max_bytes == 500_000_000
-    options = overlay.generation_options(model=plain, options={"latency_budget": "0.75", "planner": planner})
+    options = overlay.generation_options(
+        model=plain, tokenizer=None, options={"latency_budget": "0.75", "planner": planner}
+    )
     assert options == {
         "latency_budget": LatencyBudget(0.75),
         "planner": planner,
@@ -156,7 +161,7 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
     predictor = None
     if calibrated:
         plan, rest = [5.0, 20.0, 0.3, 5e-5, 3.0], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0, 4.0]
-        profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 5, 1.1, 1.1, {})
+        profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 7, 1.1, 1.1, {})
         predictor = FixedTTFTPredictor(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
     width = prompts[1].shape[1]

@@ -72,6 +72,10 @@ class GatedStep:
             self._plan.pause()
             self._graphs.record(self._padded(rows))
 
+    def forget(self, slot: int) -> None:
+        """Read the row in a slot anew in the next step, as its plan has changed."""
+        self._rows[slot] = None
+
     def _reach(self, columns: int, positions: int) -> None:
         """Hold so many columns and positions."""
         self._slots.reach(columns)

@@ -86,7 +86,10 @@ class AdaLlava(lmms):  # type: ignore[misc]
         )
         self.device = self.answerer.model.device
         settings |= self.answerer.options
-        self.keywords = merged(hooks().generation_options(model=self.answerer.model, options=settings))
+        answerer = self.answerer
+        self.keywords = merged(
+            hooks().generation_options(model=answerer.model, options=settings, tokenizer=answerer.tokenizer)
+        )
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> AdaLlava:

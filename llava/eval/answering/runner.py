@@ -62,7 +62,7 @@ def answer_questions(questions: Sequence[Question], settings: RunSettings, optio
             options=options,
         )
         given = {**options, **answerer.options}
-        keywords = merged(hooks().generation_options(model=answerer.model, options=given))
+        keywords = merged(hooks().generation_options(model=answerer.model, options=given, tokenizer=answerer.tokenizer))
         batches = _answer_batches(answerer, questions, waiting, settings, keywords)
         stem = settings.answers_file.stem
         with tqdm(total=len(indices), initial=len(answered), desc=stem, unit=" answers") as progress:

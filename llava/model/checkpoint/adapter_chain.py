@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, LlavaError
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import CONFIG_FILE, trained_on
 from llava.model.checkpoint.model_cache import cached_model
@@ -49,3 +50,15 @@ def adapter_chain(folder: CheckpointFolder, model_base: str | None = None) -> li
             raise CheckpointError(f"{folder.path} is an adapter of more than {MAX_ADAPTERS} adapters, or of itself")
         chain.append(base_of(chain[-1]))
     return chain
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether a checkpoint folder's models are all on this machine, and can be put together here."""
+    folder = CheckpointFolder.open(path)
+    if folder.kind is not CheckpointKind.LORA:
+        return True
+    try:
+        adapter_chain(folder)
+    except LlavaError:
+        return False
+    return importlib.util.find_spec("peft") is not None

@@ -60,14 +60,15 @@ class RunningSequence:
         ids, sampling = self.text.ids, self.request.generation.sampling
         end_token = ids[-1] in end_ids(self.loaded.model) and not sampling.ignore_eos
         full = len(ids) >= sampling.max_new_tokens
-        return end_token or self.text.stopped or full or self.request.cancelled_event.is_set()
+        cancelled = self.request.cancelled_event.is_set()
+        return end_token or self.text.stopped or full or cancelled or self.clock.ended_by is not None
 
     def add(self, logits: torch.Tensor, batch_size: int) -> None:
         """Choose the next token by its logits (1, vocabulary), float32, of a decode step of ``batch_size`` rows."""
         for processor in self.logits_processors:
             logits = processor(torch.tensor([self.text.ids], device=logits.device), logits)
         token = int(logits.argmax())
-        self.clock.tick(logits.device)
+        self.clock.tick(logits.device, token)
         self.row_steps += batch_size
         self._emit(token)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError, create_model
+
 from llava.plugins import hooks, merged
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.image_urls import ImageUrls
@@ -95,9 +97,30 @@ def plugin_fields(body: ChatBody, headers: Mapping[str, str]) -> dict[str, Any]:
     """Return the plug-ins' fields that the client gave, in the body or by header. Raises RequestFailure for both."""
     names = merged(hooks().request_fields())
     given = {name: getattr(body, name) for name in names if name in body.model_fields_set}
-    by_header = merged(hooks().fields_of_headers(headers=headers))
-    for name in by_header:
-        if given.get(name) is not None:
-            message = f"{name} is given in the body, and by a header; give it once"
-            raise RequestFailure(400, "bad_request", message, param=name)
-    return {**given, **by_header}
+    elsewhere = {
+        "in vllm_xargs": _extra_fields(body, names),
+        "by a header": merged(hooks().fields_of_headers(headers=headers)),
+    }
+    for origin, fields in elsewhere.items():
+        for name, value in fields.items():
+            if given.get(name) is not None:
+                message = f"{name} is given twice, once {origin}; give it once"
+                raise RequestFailure(400, "bad_request", message, param=name)
+            given[name] = value
+    return given
+
+
+def _extra_fields(body: ChatBody, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``vllm_xargs``, checked as the fields of these names are. Raises RequestFailure for others."""
+    given = body.vllm_xargs or {}
+    for name in given:
+        if name not in names:
+            message = f"vllm_xargs has {name[:100]!r}; expected some of {', '.join(names)}"
+            raise RequestFailure(400, "unsupported_parameter", message, param="vllm_xargs")
+    try:
+        checked = create_model("ExtraFields", **{name: names[name] for name in given})(**given)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, ("vllm_xargs", *detail["loc"])))
+        raise RequestFailure(400, "bad_request", f"{where}: {detail['msg']}", param="vllm_xargs") from error
+    return {name: getattr(checked, name) for name in given}

@@ -50,7 +50,7 @@ class ChatAnswer:
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=[Choice(message=message, finish_reason=last["finish_reason"])],
+            choices=[Choice(message=message, **_ending(last))],
             usage=Usage(**last["usage"]),
             llava=_metadata(last),
         )
@@ -67,7 +67,7 @@ class ChatAnswer:
                     yield self._event({"content": text[len(sent) :]}, **usage)
                     sent = text
             last = _check_finished(last)
-            yield self._event({}, last["finish_reason"], **usage, llava=_metadata(last))
+            yield self._event({}, _ending(last), **usage, llava=_metadata(last))
             if include_usage:
                 yield _encode({**self._head(), "choices": [], "usage": last["usage"]})
         except RequestFailure as failure:
@@ -78,21 +78,32 @@ class ChatAnswer:
     def _head(self) -> dict[str, Any]:
         return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
 
-    def _event(self, delta: dict[str, Any], finish_reason: str | None = None, **fields: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _event(self, delta: dict[str, Any], ending: dict[str, Any] | None = None, **fields: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, **(ending or {"finish_reason": None})}
         return _encode({**self._head(), "choices": [choice], **fields})
 
 
 def _check_finished(last: dict[str, Any] | None) -> dict[str, Any]:
     """Return the last chunk. Raises RequestFailure where it is not the end of an answer."""
     try:
-        if last is None or last["finish_reason"] not in get_args(FinishReason):
+        if last is None or not isinstance(last["finish_reason"], str):
             raise KeyError("finish_reason")
         Usage.model_validate(last["usage"])
     except (KeyError, ValidationError) as error:
         message = "the worker's answer ended without its finish_reason and usage; is it a worker of this project?"
         raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE) from error
     return last
+
+
+def _ending(last: dict[str, Any]) -> dict[str, Any]:
+    """Return the choice's fields of why the answer ended.
+
+    OpenAI's names are few: what a plug-in ended an answer for is "length", and named by vLLM's ``stop_reason``.
+    """
+    reason = last["finish_reason"]
+    if reason in get_args(FinishReason):
+        return {"finish_reason": reason}
+    return {"finish_reason": "length", "stop_reason": reason}
 
 
 def _metadata(last: dict[str, Any]) -> dict[str, Any]:

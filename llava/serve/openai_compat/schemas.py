@@ -134,6 +134,7 @@ class ChatBody(Body):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    vllm_xargs: dict[str, Any] | None = None  # fields of plug-ins, where a client's library has no other place for them
 
 
 def chat_model() -> type[ChatBody]:
@@ -183,6 +184,7 @@ class Choice(BaseModel):
     message: AssistantMessage
     logprobs: None = None
     finish_reason: FinishReason
+    stop_reason: str | None = None
 
 
 class Completion(BaseModel):

@@ -43,7 +43,8 @@ case $RECIPE in
         default PROJECTOR "$SMOL/pretrain/mm_projector.bin"
         default DATA "$_data/conversations.json"
         default OUT "$SMOL/llava-lora"
-        _flags=(--max_steps "${STEPS:-3000}" --learning_rate 1e-3)
+        default BATCH 8
+        _flags=(--max_steps "${STEPS:-5000}" --learning_rate 8e-4)
         [ "${LORA_R:-8}" = 0 ] || _flags+=("${_lora[@]}" --lora_r "${LORA_R:-8}" --lora_alpha "$((2 * ${LORA_R:-8}))")
         ;;
     *)

@@ -36,9 +36,9 @@ def test_load_profile_refuses_another_fingerprint(tmp_path, change, message) -> 
 def test_load_profile_refuses_a_profile_of_all_image_tokens(tmp_path) -> None:
     """Version 2 has no terms for tokens that are left out: its times would be read as those of other terms."""
     path, fields = tmp_path / "profile.json", dataclasses.asdict(PROFILE)
-    old = {**fields, "version": 2, "plan": fields["plan"][:-1], "rest": fields["rest"][:-1]}
+    old = {**fields, "version": 3, "plan": fields["plan"][:-1], "rest": fields["rest"][:-1]}
     path.write_text(json.dumps(old))
-    with pytest.raises(OptionError, match=r"has version 2, this program reads 3; calibrate again: python -m"):
+    with pytest.raises(OptionError, match=r"has version 3, this program reads 4; calibrate again: python -m"):
         load_profile(path, HERE)
 
 

@@ -16,6 +16,7 @@ from llava.errors import OptionError
 from llava.token_clock import TokenClock
 
 PROMPT = torch.tensor([[1, 5, 6]])
+TIMING = {"tokens_per_second": 0.0, "new_tokens": 1.0}
 WIDTH = 4  # positions of the prompt, with the latency token
 
 
@@ -96,7 +97,7 @@ def test_latency_token_encodes_what_is_granted_before_the_call(
     encoded, encode = [], model.scheduler.encode
     monkeypatch.setattr(model.scheduler, "encode", lambda u: (encoded.append(u), encode(u))[1])
     budget = TimeBudget(predictor.first_token_ms(Workload(WIDTH, 3, 0)) + 1e-6)
-    before = predictor.units_within(budget.milliseconds, Workload(WIDTH, 0, 0))
+    before = predictor.units_within(budget, Workload(WIDTH, 0, 0))
     SteppedClock(monkeypatch, 0, 0, 9 * to_plan_ms)
     out = generate(budget)
     assert encoded[0].tolist() == pytest.approx([model.units.encoding(before)]) and before >= 3
@@ -108,7 +109,7 @@ def test_generate_of_several_rows_grants_each_row_its_own_budget(
 ) -> None:
     budgets = [TimeBudget(ms) for ms in (30.0, 45.0, 900.0)]
     elapsed = Elapsed(0, 2 * to_plan_ms)
-    fitting = [predictor.units_within(budget.milliseconds, Workload(WIDTH, 0, 0), elapsed) for budget in budgets]
+    fitting = [predictor.units_within(budget, Workload(WIDTH, 0, 0), elapsed) for budget in budgets]
     SteppedClock(monkeypatch, 0, 0, 2 * to_plan_ms)
     out = generate(budgets, prompt=PROMPT.expand(3, -1))
     granted = [report.granted for report in out.report]
@@ -125,7 +126,7 @@ def test_forward_with_an_answer_grants_by_the_question_alone(model, predictor) -
         labels[:, :4] = IGNORE_INDEX
         output = model(ids, labels=labels, latency_budget=budget, ttft_predictor=predictor)
         granted.add(int(output.granted_units))
-    assert granted == {predictor.units_within(budget.milliseconds, Workload(5, 0, 0))}
+    assert granted == {predictor.units_within(budget, Workload(5, 0, 0))}
 
 
 @pytest.mark.parametrize(("preprocess_ms", "runs_all"), [(40.0, True), (41.0, False)])
@@ -183,6 +184,6 @@ def test_prepare_model_refuses_a_time_budget_for_batches(model) -> None:
 
 
 def test_describe_generation_reports_measured_times(model, generate) -> None:
-    metadata = describe_generation(model, generate("9s"), {"time_to_first_token_ms": 12.5})
+    metadata = describe_generation(model, generate("9s"), {**TIMING, "time_to_first_token_ms": 12.5})
     assert (metadata["measured_ms"], metadata["requested_ms"], metadata["granted"]) == (12.5, 9000, 1)
     assert "predicted" in metadata["summary"] and metadata["summary"].endswith("measured 12.5 ms")

@@ -9,6 +9,7 @@ from fixtures.known_device import H7B, L7B, PROFILE, REST, expected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ada.budget import TimeBudget
 from ada.latency.latency_model import Elapsed, PrefillTiming, Workload
 from ada.latency.ttft_predictor import BOUNDS, WINDOW, TTFTPredictor
 
@@ -31,7 +32,7 @@ def test_units_within_returns_the_maximum_that_fits(units, ms, num_tokens, num_i
     def p95(n):
         return predictor.first_token_ms(Workload(num_tokens, n, num_images), elapsed)
 
-    granted = predictor.units_within(ms, Workload(num_tokens, 0, num_images), elapsed)
+    granted = predictor.units_within(TimeBudget(ms), Workload(num_tokens, 0, num_images), elapsed)
     assert granted == max((n for n in range(units.tunable + 1) if p95(n) <= ms), default=0)
 
 

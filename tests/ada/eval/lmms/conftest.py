@@ -32,7 +32,7 @@ def generate_keywords(answerer):
 
     def make(budget: float | None = BUDGET, **others):
         options = plugin_options({"latency_budget": budget, **others})
-        return merged(hooks().generation_options(model=answerer.model, options=options))
+        return merged(hooks().generation_options(model=answerer.model, options=options, tokenizer=answerer.tokenizer))
 
     return make
 
