@@ -18,7 +18,9 @@ from ada.image_token_options import (
 )
 from ada.latency.sentence_ends import sentence_ends
 from ada.memory.narrow_limit import add_narrow_limit_flag, narrow_limit_of
+from ada.memory.reuse_limit import reuse_limit_of
 from ada.protocols import AdaptiveModel, is_adaptive
+from ada.reuse.cache import ReuseCache
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
 from llava.protocols import LlavaModel
@@ -78,8 +80,9 @@ def budget_of(options: Mapping[str, Any]) -> Budget | None:
 def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
     """Check the flags against the model; make a plain LLaVA adaptive for an untrained planner, or for image tokens.
 
-    Returns options to add: ``ttft_predictor``, where this device is calibrated for the model. Where the budget is a
-    time and it is not, it is calibrated now. Raises OptionError for flags that the model cannot follow.
+    Returns options to add: ``ttft_predictor``, where this device is calibrated for the model, and ``reuse``, where the
+    program keeps what it computes of prompts. Where the budget is a time and the device is not calibrated, it is
+    now. Raises OptionError for flags that the model cannot follow.
     """
     budget, planner = budget_of(options), options.get("planner")
     by_time = isinstance(budget, TimeBudget)
@@ -107,7 +110,11 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
         if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
             images = options.get("image_file", [None])
             check_auto(image_tokens_of(options), budget, len(images or []))
-    return _calibrated(model, options, needed=by_time) if is_adaptive(model) else {}
+    if not is_adaptive(model):
+        return {}
+    memory = reuse_limit_of(options, model.device)
+    reuse = {"reuse": ReuseCache(memory)} if memory else {}
+    return {**_calibrated(model, options, needed=by_time), **reuse}
 
 
 def _calibrated(model: AdaptiveModel, options: Mapping[str, Any], needed: bool) -> dict[str, Any]:
@@ -157,6 +164,7 @@ def generation_options(model: LlavaModel, options: Mapping[str, Any], tokenizer:
         "planner": options.get("planner"),
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
         "ttft_predictor": options.get("ttft_predictor"),
+        "reuse": options.get("reuse"),
         "image_tokens": image_tokens_of(options),
         "token_selector": options.get("token_selector"),
     }

@@ -24,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser, program: str) -> None:
         add_image_token_flags(group, str, str)
         return
     budget_options.add_flags(parser)
+    if program in ("cli", "model_worker"):  # that are asked about the same image again
+        from ada.memory.reuse_limit import add_reuse_limit_flag
+
+        add_reuse_limit_flag(parser)
     if program == "model_worker":
         from ada.serve import budget_policy
 

@@ -14,6 +14,8 @@ Prints one JSON object on the last line, by kind. ``met``: share of requests who
 errors of the calibration on its own workloads that were not fitted, the fastest run of each; ``request_errors``: on
 every quiet request, a single run, none of which was fitted. ``reach``: how many times lower the lowest budgets of
 prompts with an image are than with all image tokens, which ``--image-tokens auto`` brings about.
+
+With ``--answer-tokens N`` whole answers are promised, in three clauses (``ada/bench/answer_promises.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import contextlib
 import json
 import logging
 import random
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,13 +36,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ada.bench.answer_promises import measure_answers
+from ada.bench.answer_promises import report as answer_report
+from ada.bench.busy_core import one_core_busy
 from ada.bench.device import add_device_flag, device_named
 from ada.bench.models import random_1b
 from ada.bench.reach import Amounts, amounts_of, minimum_ms
 from ada.budget import TimeBudget
 from ada.latency.design import Design
+from ada.latency.fitting import relative_errors
 from ada.latency.latency_model import Workload
-from ada.latency.measure import ModelTimer, Timer, calibrate, relative_errors
+from ada.latency.measure import ModelTimer, Timer, calibrate
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.units import Units
@@ -51,7 +56,6 @@ from llava.model.loaded_model import open_model
 MIN_TOKENS = 64
 SETTLE = 20  # requests under load after which the corrections must have followed
 PROBES = 50  # prompts that measure how much slower a busy device is
-BUSY = "import os\nparent = os.getppid()\nprint(flush=True)\nwhile os.getppid() == parent:\n    sum(range(1000000))"
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,6 @@ def summary(outcomes: Sequence[RequestOutcome]) -> dict[str, float | int | None]
         "planned": fmean(one.predicted_ms / one.budget_ms for one in outcomes),
         "used": fmean(min(1.0, one.measured_ms / one.budget_ms) for one in outcomes),
     }
-
-
-@contextlib.contextmanager
-def one_core_busy() -> Iterator[None]:
-    """Keep one core busy with a second process, from the moment it computes until the block ends."""
-    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
-        try:
-            if process.stdout is not None:
-                process.stdout.readline()
-            yield
-        finally:
-            process.kill()
 
 
 def slowdown(calibrated: TTFTPredictor, workloads: Sequence[Workload], timer: Timer) -> float:
@@ -194,6 +186,17 @@ def figures(model: AdaptiveModel, args: argparse.Namespace) -> dict[str, Any]:
     predictor = TTFTPredictor(profile, model.units)
     busy_from = args.requests if args.busy_from is None else args.busy_from
     amounts = amounts_of(model) if args.image_tokens == "auto" else None
+    if args.answer_tokens is not None:
+        answers = ModelTimer(model, seed=2, new_tokens=args.answer_tokens)
+        probes = ModelTimer(model, seed=3)
+
+        def load() -> float:
+            return slowdown(predictor.fixed(), workloads[:PROBES], probes)
+
+        ended, slower = measure_answers(
+            model.units, workloads, predictor, answers, args.answer_tokens, busy_from, one_core_busy, load
+        )
+        return {**answer_report(ended), "slowdown": slower, "held_out": profile.errors}
     timer = ModelTimer(model, seed=2, auto=amounts is not None)
     outcomes, slower = measure(model.units, workloads, predictor, timer, busy_from, amounts)
     fixed, images = predictor.fixed(), [one for one in workloads if one.num_images]
@@ -233,6 +236,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="what is read of an image: all of its tokens, or what the budget pays for, down to the cheapest amount",
     )
+    parser.add_argument(
+        "--answer-tokens", type=int, metavar="N", help="promise whole answers of N tokens, in three clauses"
+    )
     parser.add_argument("--busy-from", type=int, metavar="N", help="keep one core busy from request N on")
     add_device_flag(parser, default="auto")
 
@@ -244,6 +250,11 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"--requests is {args.requests} and --points {args.points}; expected 1 and 16, or more")
     if args.busy_from is not None and args.busy_from < 0:
         raise OptionError(f"--busy-from is {args.busy_from}; expected the number of a request, from 0 on")
+    if args.answer_tokens is not None and (args.answer_tokens < 2 or args.image_tokens == "auto"):
+        raise OptionError(
+            f"--answer-tokens is {args.answer_tokens}, with --image-tokens {args.image_tokens}; expected 2 or more, "
+            "with all image tokens"
+        )
     if args.model_path is not None and args.random_1b:
         raise OptionError("--model-path and --random-1b are both given; expected one of them")
     found = {model.units.kind: figures(model, args) for model in models(args)}

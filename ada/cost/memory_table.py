@@ -12,7 +12,8 @@ from ada.cost.footprint import STORAGES, Footprint, Parameters
 from ada.cost.hardware import Hardware
 from ada.cost.sizes import Sizes
 from ada.engine.kv_slots import STEP
-from ada.memory.narrow_limit import FLAG, GB
+from ada.memory.gigabytes import GB
+from ada.memory.narrow_limit import FLAG
 
 PARTS = {"narrow_layers": "narrow layers (limit)", "kv_cache": "KV cache", "activations": "activations of a prefill"}
 

@@ -21,6 +21,7 @@ from ada.execution.call_state import Execution
 from ada.execution.layer_weights import LayerWeights
 from ada.latency.latency_model import Workload
 from ada.latency.pacer import Pacer
+from ada.reuse.call_reuse import CallReuse
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -39,17 +40,18 @@ class EngineRows:
         self.gated = gated_step(model, self.slots)
         self._step: DecodeStep | None = None  # of these rows, until one joins or leaves
 
-    def read(self, batch: EmbeddedBatch, execution: Execution) -> torch.Tensor:
+    def read(self, batch: EmbeddedBatch, execution: Execution, reuse: CallReuse | None = None) -> torch.Tensor:
         """Read prompts, padded on the left, into the next slots; return the logits (B, vocabulary) that follow.
 
-        A prompt alone runs here; several are read by the model's own forward, whose cache is taken over.
+        A prompt alone runs here, as ``prefill`` says; several are read by the model's own forward, whose cache is taken
+        over.
         """
         self._step = None
         slot = len(self.rows)
         mask = batch.attention_mask
         if len(batch.embeds) == 1 and (mask is None or bool(mask.all())):
             gather = None if self.gated is None else PromptWeights(self.decoder.model)
-            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, gather)
+            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, gather, reuse)
             self.rows.append(row)
             return logits
         batch, cache = _with_positions(batch), DynamicCache()

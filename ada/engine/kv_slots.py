@@ -47,10 +47,10 @@ class KVSlots:
     def _pairs(self) -> list[Pair]:
         return [(keys, values) for keys, values in (layer.unbind(0) for layer in self._memory.unbind(0))]
 
-    def write_prompt(self, layer: int, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write the columns of a prompt: keys and values (T, K, d) of the K heads that its row keeps."""
+    def write_prompt(self, layer: int, slot: int, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> None:
+        """Write columns of a prompt, from ``start`` on: keys and values (T, K, d) of the K heads that its row keeps."""
         for cache, states in zip(self.layers[layer], (keys, values), strict=True):
-            cache[slot, : states.shape[1], : len(states)] = states.transpose(0, 1)
+            cache[slot, : states.shape[1], start : start + len(states)] = states.transpose(0, 1)
 
     def keep_heads(self, layer: int, slot: int, indices: Sequence[int]) -> None:
         """Keep of a row's heads of a layer those at ``indices``, which become the first ones."""

@@ -15,6 +15,8 @@ from ada.engine.row import Row, heads_held
 from ada.execution.call_state import RUN_DENSE, Execution, LayerAction
 from ada.execution.layer_weights import LayerWeights
 from ada.execution.maskable_layer import channel_gates
+from ada.reuse.call_reuse import CallReuse
+from ada.reuse.prompt_states import KnownPrompt, PromptStates
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -30,61 +32,95 @@ def prefill(
     batch: EmbeddedBatch,
     execution: Execution,
     gather: Gather | None = None,
+    reuse: CallReuse | None = None,
 ) -> tuple[Row, torch.Tensor]:
     """Read a prompt of one row, without padding; return its row and the logits (1, vocabulary) of its next token.
 
-    gather: makes the weights of narrow layers for this prompt alone, where a step does not need them.
+    gather: makes the weights of narrow layers for this prompt alone, where a step does not need them. reuse: knows what
+    was computed of the prompt's beginning before, and keeps what is computed now.
     """
-    hidden, positions = batch.embeds[0], _positions(batch)
+    hidden, positions = batch.embeds[0], positions_of(batch)
     position = int(positions[-1]) + 1
     slots.reach(batch.width + 1)
-    run = _PromptRun(decoder, slots, slot, execution, table.at(positions, position), gather)
+    known = None if reuse is None else reuse.known
+    run = _PromptRun(decoder, slots, slot, execution, table.at(positions, position), gather, known)
+    hidden = hidden[run.start :]
     for index in range(len(decoder.layers)):
         hidden = run.layer(index, hidden)
-    return Row(slot, execution.finish(1)[0], run.held, position, run.columns), decoder.logits(hidden[-1:])
+    row = Row(slot, execution.finish(1)[0], run.held, position, run.columns)
+    if reuse is not None and execution.late_tokens is None:
+        reuse.cache.add_prompt(run.states_of(row, batch.embeds[0], positions))
+        reuse.same_plan = run.start > 0
+    return row, decoder.logits(hidden[-1:])
 
 
-def _positions(batch: EmbeddedBatch) -> torch.Tensor:
+def positions_of(batch: EmbeddedBatch) -> torch.Tensor:
+    """Return the positions (T,) of a batch of one row."""
     if batch.position_ids is not None:
         return batch.position_ids[0]
     return torch.arange(batch.width, device=batch.embeds.device)
 
 
 class _PromptRun:
-    """One prompt on its way through the layers."""
+    """One prompt on its way through the layers.
+
+    start: the first position that a layer runs on, those before it being known. states: (T, D), what entered layer P.
+    """
 
     def __init__(
-        self, decoder: Decoder, slots: KVSlots, slot: int, execution: Execution, rope: Rope, gather: Gather | None
+        self,
+        decoder: Decoder,
+        slots: KVSlots,
+        slot: int,
+        execution: Execution,
+        rope: Rope,
+        gather: Gather | None,
+        known: KnownPrompt | None,
     ) -> None:
         self.decoder, self.slots, self.slot, self.execution, self.rope = decoder, slots, slot, execution, rope
-        self.gather = gather
+        self.gather, self.known = gather, known
+        self.start = 0 if known is None else known.length
+        self.states: torch.Tensor | None = None
         self.held: list[tuple[int, ...]] = []
         self.columns: list[int] = []
         position = execution.token_position
         self.token = None if position is None else int(position[0])  # the latency token's column
 
     def layer(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Run a layer on what enters it, (T, D); return as many positions as it has read."""
+        """Run a layer on what enters it, (T - start, D); return as many positions as it has read."""
+        if index == self.execution.units.num_prefix_layers:
+            hidden = self._enter_tunable(hidden)
         action = self._action(index, hidden)
         hidden = self._read(index, hidden)
         masked = action.gates is not None
         plan = None if self.execution.plans is None else self.execution.plans[0]
         every = tuple(range(self.decoder.kv_heads))
         self.held.append(every if plan is None else heads_held(plan, index, masked))
-        self.columns.append(len(hidden))
+        self.columns.append(self.start + len(hidden))
         if action.skip:
             return hidden
+        if self.start:
+            self._write_known(index)
         gates = None if action.gates is None else gates_of(self.decoder, index, action.gates)
         weights = action.narrow or self.decoder.dense(index)
-        return self.decoder.run(index, weights, hidden, self.rope, self._attend(index), gates)
+        rope = (self.rope[0][self.start :], self.rope[1][self.start :])
+        return self.decoder.run(index, weights, hidden, rope, self._attend(index), gates)
+
+    def _enter_tunable(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Make the plan of what enters layer P; return the positions that the layers from there on run on."""
+        known = self.known
+        self.states = hidden if known is None else torch.cat([known.states, hidden])
+        self.execution.make_plan(None if self.token is None else self.states[None, self.token], self.states[None])
+        if known is None or known.fits(self.execution.finish(1)[0]):
+            return hidden
+        self.start = 0
+        return self.states
 
     def _action(self, index: int, hidden: torch.Tensor) -> LayerAction:
-        """What a layer does; the plan is made as the first tunable one is entered."""
+        """What a layer does."""
         execution = self.execution
         if index < execution.units.num_prefix_layers:
             return RUN_DENSE
-        if execution.gates is None:
-            execution.make_plan(None if self.token is None else hidden[None, self.token], hidden[None])
         plan = execution.finish(1)[0]
         if self.gather is None or plan.is_full(index) or plan.layers[index].is_empty:
             return execution.action_of(self.decoder.layers[index].module)
@@ -105,16 +141,46 @@ class _PromptRun:
             self.token = int(stays[: self.token].sum())
         return hidden[stays]
 
+    def _write_known(self, index: int) -> None:
+        """Write the known columns of a layer into the slot."""
+        for cache, states in zip(self.slots.layers[index], self.known.layer(index), strict=True):  # type: ignore[union-attr]
+            cache[self.slot, : len(states), : self.start] = states
+
     def _attend(self, index: int) -> Attend:
-        scale, grouped = self.decoder.layers[index].scale, self.decoder.group > 1
+        scale, grouped, start = self.decoder.layers[index].scale, self.decoder.group > 1, self.start
 
         def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-            self.slots.write_prompt(index, self.slot, keys, values)
+            self.slots.write_prompt(index, self.slot, keys, values, start)
             q, k, v = (states.transpose(0, 1)[None] for states in (queries, keys, values))
-            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+            mask = None
+            if start:
+                end = start + len(keys)
+                k, v = (cache[None, self.slot, : keys.shape[1], :end].to(q.dtype) for cache in self.slots.layers[index])
+                mask = torch.ones(len(keys), end, dtype=torch.bool, device=q.device).tril(start)
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+            )
             return mixed[0].transpose(0, 1)
 
         return attend
+
+    def states_of(self, row: Row, embeds: torch.Tensor, positions: torch.Tensor) -> PromptStates:
+        """Return what was computed of the prompt, without its latency token, which is its last position."""
+        count = len(embeds) if self.token is None else self.token
+        prefix = self.execution.units.num_prefix_layers
+        same_plan = all(
+            row.plan.layers[index].is_empty or held == row.plan.layers[index].heads
+            for index, held in enumerate(row.held)
+        )
+        layers = len(self.slots.layers) if same_plan else prefix
+        kept = [
+            tuple(states[self.slot, : len(row.held[index]), :count].clone() for states in self.slots.layers[index])
+            for index in range(layers)
+        ]
+        states = self.states if self.states is not None else embeds  # without tunable layers nothing enters layer P
+        plan = row.plan if same_plan else None
+        pairs = tuple((keys, values) for keys, values in kept)
+        return PromptStates(embeds[:count].clone(), positions[:count].clone(), states[:count].clone(), pairs, plan)
 
 
 def gates_of(decoder: Decoder, index: int, gates: torch.Tensor) -> Gates:

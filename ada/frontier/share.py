@@ -28,12 +28,14 @@ from llava.protocols import DecoderConfig
 class PromptTokens:
     """Positions of one prompt, text, image tokens and latency token, without padding: 1 <= late <= front <= full.
 
-    full: with all tokens of its images; front: that enter the decoder; late: that its later layers read.
+    full: with all tokens of its images; front: that enter the decoder; late: that its later layers read. known: the
+    first ones, of which what the prefix layers compute is known.
     """
 
     full: int
     front: int
     late: int
+    known: int = 0
 
     @classmethod
     def all_of(cls, positions: int) -> PromptTokens:

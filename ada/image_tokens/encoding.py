@@ -16,6 +16,7 @@ from ada.image_tokens.merged_images import MergedAsTrained, MergesImages, Merges
 from ada.image_tokens.selection import for_selectors
 from ada.image_tokens.selector_names import SelectorNames
 from ada.image_tokens.shrunk_images import ShrinksImages
+from ada.reuse.call_reuse import CallReuse
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import ImageError, OptionError
 from llava.model.language_model.llava_decoder import LlavaCausalLM
@@ -33,6 +34,7 @@ ENCODERS: Mapping[str, type[ImageEncoder]] = {
 """What encodes images for a selector; for the others ``ImageEncoder`` does."""
 
 # Of the call that is being embedded, in its own thread: from ``embed`` to the methods that it calls in turn.
+_REUSE: ContextVar[CallReuse | None] = ContextVar("image_reuse", default=None)
 _ENCODER: ContextVar[ImageEncoder | None] = ContextVar("image_encoder", default=None)
 
 
@@ -41,7 +43,7 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
 
     def embedding_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what ``embed`` also takes, of the keywords of ``generate``."""
-        return {name: options.get(name) for name in ("image_tokens", "token_selector")}
+        return {name: options.get(name) for name in ("image_tokens", "token_selector", "reuse")}
 
     def embed(
         self,
@@ -53,13 +55,27 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         image_sizes: ImageSizes | None = None,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike | None] | None = None,
         token_selector: str | None = None,
+        reuse: CallReuse | None = None,
     ) -> EmbeddedBatch:
         """Embed prompts as LLaVA does, their images encoded for the selector; the batch says how they were.
 
-        image_tokens, token_selector: as ``generate`` takes them. Raises OptionError for a selector that the model
-        cannot follow.
+        image_tokens, token_selector: as ``generate`` takes them; reuse: knows images that were encoded before. Raises
+        OptionError for a selector that the model cannot follow.
         """
         given = input_ids, attention_mask, position_ids, labels, images, image_sizes
+        token = _REUSE.set(reuse)
+        try:
+            return self._embed(given, image_tokens, token_selector)
+        finally:
+            _REUSE.reset(token)
+
+    def _embed(
+        self,
+        given: tuple[Any, ...],
+        image_tokens: ImageTokensLike | Sequence[ImageTokensLike | None] | None,
+        token_selector: str | None,
+    ) -> EmbeddedBatch:
+        input_ids, attention_mask, _, _, images, image_sizes = given
         names = SelectorNames.of(token_selector, self)
         amounts = for_selectors(image_tokens_of_rows(image_tokens, len(input_ids)), names)
         chooses = image_tokens is not None or token_selector is not None or _leaves_tokens_out(self)
@@ -116,6 +132,13 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
             Merging(count, self._merge_type, self._crop_grid(size), size, max_crops(self.config), class_token)
             for count, size in zip(crops, sizes, strict=True)
         ]
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode pixels (N, 3, S, S) as features (N, P, D), those that are known excepted."""
+        reuse, encoder = _REUSE.get(), _ENCODER.get()
+        if reuse is None or not (encoder is None or type(encoder) is ImageEncoder):  # others look into the tower
+            return super().encode_images(images)
+        return reuse.encode(super().encode_images, images)
 
     def tower_features(self, tower: Any, pixels: torch.Tensor) -> torch.Tensor:
         """Run the vision tower on pixels (N, 3, S, S) as the call's selector needs it: features (N, P, C)."""

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ada.latency.device_profile import DeviceFingerprint, Profile
+from ada.latency.fitting import MeasuredWorkload
 from ada.latency.latency_model import DECODE_TERMS, PLAN_TERMS, REST_TERMS
-from ada.latency.measure import MeasuredWorkload, calibrate
+from ada.latency.measure import calibrate
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.memory.narrow_limit import add_narrow_limit_flag
 from ada.protocols import is_adaptive

@@ -11,7 +11,7 @@ from llava.model.sequence_length import context_length
 
 MIN_TOKENS, MAX_TOKENS = 32, 1024
 MIN_TEXT = 16  # positions that are no image tokens, where a part of an image's tokens is left out
-ROWS = (2, 4, 8)  # of decode steps
+ROWS = (1, 2, 4, 8)  # of decode steps
 HELD_OUT_EVERY = 4  # workloads 0, 4, 8, ... are not fitted
 NO_UNITS, ALL_UNITS, ENDS_EVERY = 1, 5, 8  # workloads 1, 9, ... run no tunable unit, 5, 13, ... all; all are fitted
 

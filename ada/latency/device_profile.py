@@ -88,8 +88,9 @@ class Profile:
     """A calibration: the coefficients of ``LatencyModel``, in milliseconds, and how far times scatter around it.
 
     spread: what ``TARGET_QUANTILE`` of measured over expected TTFTs are below; rest_spread: the same of the time after
-    the plan, expected at the pace of the time up to it. errors: relative, on workloads that were not fitted:
-    ``{"prefill": {"median", "p95"}, "decode": ...}``.
+    the plan, expected at the pace of the time up to it; token_spread: the same of later tokens, on an answer's average.
+    start_ms: what the first steps after a prefill, or under another plan, take more than later ones. errors: relative,
+    on workloads that were not fitted: ``{"prefill": {"median", "p95"}, "decode": ...}``.
     """
 
     surroundings: DeviceFingerprint
@@ -100,6 +101,8 @@ class Profile:
     spread: float
     rest_spread: float
     errors: dict[str, dict[str, float]]
+    start_ms: float = 0.0
+    token_spread: float = 1.1
     version: int = VERSION
 
     @property

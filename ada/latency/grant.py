@@ -35,7 +35,7 @@ def granted_units(
     predictor = needed_predictor(predictor, budget)
     prompt = workload_of(share, tokens, num_images, share.min_units)
     if strict:
-        _refuse_unreachable_times(budget, predictor.times(budget, prompt, elapsed))
+        _refuse_unreachable_times(budget, predictor.minimum(budget, prompt, elapsed))
     return max(share.min_units, predictor.units_within(budget, prompt, elapsed))
 
 

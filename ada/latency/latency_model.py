@@ -8,16 +8,11 @@ and r, 1 where R < T:
 
     plan = a + b p + c T + f T^2 + i q
     rest = a + c R + l n + d s + e R s + f R^2 s + h g + i r
-    step = a + c R + l n + d s + e R s + f C s + h g          (s and n with the prefix)
+    step = a + c R + l n + d s + u s^2 + e R s + f C s + h g  (s and n with the prefix)
 
-A step decodes a token of each of R rows, whose contexts are C in all.
-
-a: starting; b: vision tower and projector; c: what grows with the prompt alone, in ``plan`` the prefix's matrix
-products; l: calling a layer, however little of it runs; d: reading the weights; e: the matrix products; f: attention;
-h: copying kept weights, and in decode what narrow layers take more than dense ones; i: selecting image tokens.
-
-Where fewer tokens are read from a prefix layer on, ``plan`` counts more than runs there; where from a layer after P on,
-R is to be T (``Workload.of``): either prediction is on the safe side. A decode step attends to all C columns.
+A step decodes a token of each of R rows, whose contexts are C in all; its a is the loop around it, and u what weights
+take that the device's caches do not hold: of a small model's, the more the more run. Of T positions those that are
+known take nothing of ``plan`` but to be attended to.
 """
 
 from __future__ import annotations
@@ -34,7 +29,7 @@ from ada.scheduling.units import Units
 
 PLAN_TERMS = ("start", "image", "position", "attention", "selection")
 REST_TERMS = ("start", "position", "layer", "weights", "products", "attention", "narrow", "selection")
-DECODE_TERMS = ("start", "row", "layer", "weights", "products", "attention", "narrow")
+DECODE_TERMS = ("start", "row", "layer", "weights", "uncached", "products", "attention", "narrow")
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,8 @@ class Workload:
     tunable units in addition to the prefix, and images.
 
     late_tokens: positions that the layers after the prefix read, None for all; num_selected: images of which tokens are
-    left out before the decoder; rows: that a decode step has, ``num_tokens`` being their contexts' sum.
+    left out before the decoder; rows: that a decode step has, ``num_tokens`` being their contexts' sum; known_tokens:
+    the first positions, on which the prefix layers do not run.
     """
 
     num_tokens: int
@@ -52,6 +48,7 @@ class Workload:
     late_tokens: int | None = None
     num_selected: int = 0
     rows: int = 1
+    known_tokens: int = 0
 
     @classmethod
     def of(cls, tokens: PromptTokens, num_units: int, num_images: int, late_from_prefix: bool = True) -> Workload:
@@ -62,7 +59,7 @@ class Workload:
         """
         late = tokens.late if late_from_prefix and tokens.late < tokens.front else None
         selected = num_images if tokens.front < tokens.full else 0
-        return cls(tokens.front, num_units, num_images, late, selected)
+        return cls(tokens.front, num_units, num_images, late, selected, known_tokens=tokens.known)
 
     @property
     def rest_tokens(self) -> int:
@@ -107,8 +104,8 @@ class LatencyModel:
 
 def plan_terms(workload: Workload) -> list[float]:
     """Return the factors of the coefficients of ``PLAN_TERMS``."""
-    tokens = workload.num_tokens
-    return [1.0, workload.num_images, tokens, tokens**2, workload.num_selected]
+    tokens, new = workload.num_tokens, workload.num_tokens - workload.known_tokens
+    return [1.0, workload.num_images, new, new * tokens, workload.num_selected]
 
 
 def rest_terms(workload: Workload, units: Units) -> list[float]:
@@ -119,12 +116,16 @@ def rest_terms(workload: Workload, units: Units) -> list[float]:
     return [1.0, tokens, layers, share, tokens * share, tokens**2 * share, narrow, selects]
 
 
-def decode_terms(workload: Workload, units: Units) -> list[float]:
-    """Return the factors of the coefficients of ``DECODE_TERMS``; ``workload.num_tokens``: the context of its rows."""
+def decode_terms(workload: Workload, units: Units, in_loop: bool = True) -> list[float]:
+    """Return the factors of the coefficients of ``DECODE_TERMS``; ``workload.num_tokens``: the context of its rows.
+
+    in_loop: the step is one of an answer's, with what chooses its token and may end it.
+    """
     share, rows = units.fraction(workload.num_units), workload.rows
     layers = units.num_prefix_layers + _tunable_layers(workload, units)
     narrow = _narrow_share(workload, units)
-    return [1.0, rows, layers, share, rows * share, workload.num_tokens * share, narrow]
+    context = workload.num_tokens * share
+    return [float(in_loop), rows, layers, share, share**2, rows * share, context, narrow]
 
 
 def _tunable_layers(workload: Workload, units: Units) -> int:

@@ -16,57 +16,45 @@ from tqdm import tqdm
 from ada.budget import TimeBudget
 from ada.image_tokens.amount import ALL, ALL_IMAGE_TOKENS, AUTO, Amount, ImageTokens
 from ada.latency.design import HELD_OUT_EVERY, MIN_TOKENS, Design, image_tokens_of, image_tokens_read
-from ada.latency.device_profile import TARGET_QUANTILE, DeviceFingerprint, Profile
+from ada.latency.device_profile import DeviceFingerprint, Profile
+from ada.latency.fitting import MeasuredWorkload, errors, fit_latency_model, spreads, token_spread
 from ada.latency.latency_model import (
-    LatencyModel,
     PrefillTiming,
     Workload,
-    decode_terms,
-    fit,
-    plan_terms,
-    rest_terms,
 )
-from ada.latency.step_timer import MeasuredStep, TimesSteps, step_timer, time_steps
-from ada.latency.ttft_predictor import TTFTPredictor, is_remainder_significant, rest_ratio
+from ada.latency.step_timer import TimesSteps, step_timer, time_steps
+from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import cost_of
 from ada.protocols import AdaptiveModel
-from ada.scheduling.units import Units
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
 from llava.token_clock import TokenClock
 
-NEW_TOKENS = 6
+NEW_TOKENS = 10
+STARTING = 3  # of these, whose time is not a decode step's: weights are not in the caches yet
 MIN_ROUNDS, MAX_ROUNDS = 2, 6
 MAX_SECONDS = 12.0  # after which no further round begins
 
 
 @dataclass(frozen=True)
-class MeasuredWorkload:
-    """A workload, the prefill of each of its runs, and the fastest decode step in milliseconds.
-
-    The fastest run is what the device can do; what slowed the others is part of the profile's spread.
-    """
-
-    workload: Workload
-    runs: tuple[PrefillTiming, ...]
-    inter_token_ms: float
-
-    @property
-    def fastest(self) -> PrefillTiming:
-        """The run with the lowest TTFT."""
-        return min(self.runs, key=lambda run: run.ttft_ms)
-
-
-@dataclass(frozen=True)
 class RunTiming:
     """One run: its prefill, its median decode step in milliseconds, what ran, and the predicted p95 of the TTFT, where
-    there was a predictor.
+    there was a predictor; the whole answer's time, and its tokens; what its first steps took more than the median.
     """
 
     prefill: PrefillTiming
     inter_token_ms: float
     ran: Workload
     ttft_p95_ms: float | None
+    total_ms: float = 0.0
+    new_tokens: int = 1
+    start_ms: float = 0.0
+
+    @property
+    def mean_token_ms(self) -> float:
+        """The mean time of the tokens after the first; 0 without any."""
+        later = self.new_tokens - 1
+        return (self.total_ms - self.prefill.ttft_ms) / later if later else 0.0
 
 
 class Timer(Protocol):
@@ -82,11 +70,12 @@ class Timer(Protocol):
 class ModelTimer:
     """Times a loaded model: runs random token ids and pixels through ``generate``.
 
-    auto: under a budget, image tokens are chosen by it, whatever a workload says of them.
+    auto: under a budget, image tokens are chosen by it, whatever a workload says of them. new_tokens: of an answer.
     """
 
-    def __init__(self, model: AdaptiveModel, seed: int = 0, auto: bool = False) -> None:
+    def __init__(self, model: AdaptiveModel, seed: int = 0, auto: bool = False, new_tokens: int = NEW_TOKENS) -> None:
         self.model, self.rng, self.auto = model, torch.Generator().manual_seed(seed), auto
+        self.new_tokens = new_tokens
 
     def __call__(
         self, workload: Workload, budget: TimeBudget | None = None, predictor: TTFTPredictor | None = None
@@ -101,20 +90,24 @@ class ModelTimer:
             image_tokens=AUTO if self.auto and budget is not None else self._image_tokens(workload),
             ttft_predictor=predictor,
             do_sample=False,
-            max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=self.new_tokens,
+            min_new_tokens=self.new_tokens,
             use_cache=True,
             clock=clock,
             pad_token_id=0,
             return_dict_in_generate=True,
         )
-        report = output.report
+        report, steps = output.report, clock.token_ms()
+        step_ms = float(np.median(steps[STARTING:] or steps))
         ttft_ms = clock.timing()["time_to_first_token_ms"] - report.preprocess_ms
         return RunTiming(
             prefill=PrefillTiming(report.to_plan_ms, ttft_ms),
-            inter_token_ms=float(np.median(clock.token_ms())),
+            inter_token_ms=step_ms,
             ran=cost_of(report).workload(model, model.units.tunable_of(report.granted)),
             ttft_p95_ms=report.ttft_p95_ms,
+            total_ms=ttft_ms + sum(steps),
+            new_tokens=len(clock.stamps),
+            start_ms=sum(steps[:STARTING]) - STARTING * step_ms,
         )
 
     def _token_ids(self, workload: Workload) -> torch.Tensor:
@@ -164,52 +157,13 @@ def time_workloads(workloads: Sequence[Workload], timer: Timer) -> list[Measured
             for workload in workloads:
                 rounds[-1].append(timer(workload))
                 bar.update()
-    return [
-        MeasuredWorkload(workload, tuple(run.prefill for run in runs), min(run.inter_token_ms for run in runs))
-        for workload, runs in zip(workloads, zip(*rounds, strict=True), strict=True)
-    ]
+    return [_measured(workload, runs) for workload, runs in zip(workloads, zip(*rounds, strict=True), strict=True)]
 
 
-def fit_latency_model(
-    measured: Sequence[MeasuredWorkload], units: Units, steps: Sequence[MeasuredStep] = ()
-) -> LatencyModel:
-    """Fit the coefficients to the fastest run of each workload; ``steps``: decode steps of several rows."""
-    workloads, fastest = [one.workload for one in measured], [one.fastest for one in measured]
-    decoded = [*workloads, *(one.workload for one in steps)]
-    step_ms = [*(one.inter_token_ms for one in measured), *(one.step_ms for one in steps)]
-    return LatencyModel(
-        plan=fit([plan_terms(w) for w in workloads], [run.to_plan_ms for run in fastest]),
-        rest=fit([rest_terms(w, units) for w in workloads], [run.ttft_ms - run.to_plan_ms for run in fastest]),
-        decode=fit([decode_terms(w, units) for w in decoded], step_ms),
-    )
-
-
-def spreads(fitted: LatencyModel, measured: Sequence[MeasuredWorkload], units: Units) -> tuple[float, float]:
-    """Return what ``TARGET_QUANTILE`` of all runs' measured over expected times are below.
-
-    The first is of the whole TTFT, the second of the time after the plan, at the pace of the time up to it.
-    """
-    runs = [(fitted.prefill(one.workload, units), run) for one in measured for run in one.runs]
-    ratios = [run.ttft_ms / expected.ttft_ms for expected, run in runs]
-    rest_ratios = [rest_ratio(expected, run) for expected, run in runs if is_remainder_significant(expected)]
-    return _high_quantile(ratios), _high_quantile(rest_ratios or ratios)
-
-
-def _high_quantile(ratios: Sequence[float]) -> float:
-    return float(np.percentile(ratios, 100 * TARGET_QUANTILE))
-
-
-def errors(fitted: LatencyModel, held_out: Sequence[MeasuredWorkload], units: Units) -> dict[str, dict[str, float]]:
-    """Return the relative errors by phase on workloads that were not fitted."""
-    prefill = [one.fastest.ttft_ms / fitted.prefill(one.workload, units).ttft_ms for one in held_out]
-    decode = [one.inter_token_ms / fitted.inter_token_ms(one.workload, units) for one in held_out]
-    return {"prefill": relative_errors(prefill), "decode": relative_errors(decode)}
-
-
-def relative_errors(ratios: Sequence[float]) -> dict[str, float]:
-    """Return ``median`` and ``p95`` of how far measured over predicted times are from 1."""
-    median, p95 = np.percentile(np.abs(np.asarray(ratios) - 1), (50, 95))
-    return {"median": float(median), "p95": float(p95)}
+def _measured(workload: Workload, runs: Sequence[RunTiming]) -> MeasuredWorkload:
+    step_ms, start_ms = (min(of) for of in ([run.inter_token_ms for run in runs], [run.start_ms for run in runs]))
+    means = tuple(run.mean_token_ms for run in runs)
+    return MeasuredWorkload(workload, tuple(run.prefill for run in runs), step_ms, start_ms, means)
 
 
 def calibrate(
@@ -237,6 +191,7 @@ def calibrate(
     held_out = measured[::HELD_OUT_EVERY]
     fitted = fit_latency_model([one for number, one in enumerate(measured) if number % HELD_OUT_EVERY], units, steps)
     spread, rest_spread = spreads(fitted, measured, units)
+    start_ms = max(0.0, float(np.median([one.start_ms for one in measured])))
     profile = Profile(
         surroundings=DeviceFingerprint.of(model),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -246,5 +201,7 @@ def calibrate(
         spread=spread,
         rest_spread=rest_spread,
         errors=errors(fitted, held_out, units),
+        start_ms=start_ms,
+        token_spread=token_spread(fitted, measured, units, start_ms / (NEW_TOKENS - 1)),
     )
     return profile, held_out

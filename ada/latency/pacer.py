@@ -3,7 +3,7 @@
 Before each token the time that is left for it is compared with what it is predicted to take at the pace of this
 answer's last tokens. Where that is more, the answer goes on under fewer units of the same scores: a plan within the
 one that ran, so that no key is missing (``EngineRows.shrink``). Of ``tpot`` the average counts, so that what was saved
-may be spent within the next ``HORIZON`` tokens; what is left of ``total`` is spread over the tokens still planned.
+may be spent within the tokens still planned, ``HORIZON`` at the minimum; what is left of ``total`` is spread over them.
 
 Where no time for another sentence is left, the answer ends with the sentence; where none for a token, at once.
 """
@@ -25,7 +25,9 @@ from llava.token_clock import TokenClock
 
 HORIZON = 16  # tokens
 MIN_REMAINING = 8  # tokens that an answer may still have, whatever it was planned with
-PACE_OF = 8  # last tokens
+PACE_OF = 12  # last tokens
+MIN_PACE_OF = 6  # tokens, before which earlier answers' pace counts
+STARTING = 3  # steps of an answer, and of a plan, that say nothing of its pace: weights are not in the caches yet
 RESERVE = 0.95  # of the time that is left for a token: what a smaller plan is chosen to take
 MIN_SENTENCE = 6  # tokens that another sentence takes, before any has been seen
 OUT_OF_TIME = "time"  # why an answer ended
@@ -76,6 +78,7 @@ class Pacer:
     _units: int | None = field(default=None, init=False)  # of the plan that runs, where that is not the prefill's
     _step: Workload | None = field(default=None, init=False)  # that runs, or ran last
     _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_OF), init=False)
+    _starting: int = field(default=STARTING, init=False)  # steps that are left of these
     _sum: tuple[float, float] = field(default=(0.0, 0.0), init=False)  # measured and expected ms of all steps
     _sentences: int = field(default=0, init=False)
 
@@ -90,21 +93,22 @@ class Pacer:
         workload: of the step, under the plan that runs; fixed: no smaller plan would shorten it.
         """
         step = replace(workload, num_units=self.num_units)
-        plan = None if fixed or self._takes(step) <= self._allowed_ms() else self._shrink(step)
+        settling = self._units is not None and self._starting > 0  # after another plan
+        fits = fixed or settling or self._takes(step) <= self._allowed_ms()
+        plan = None if fits else self._shrink(step)
         self._step = replace(step, num_units=self.num_units)
         return plan
 
     def _shrink(self, step: Workload) -> ExecutionPlan | None:
-        allowed = RESERVE * self._allowed_ms()
-        cut = self.predictor.cut_ms
+        allowed, change_ms = RESERVE * self._allowed_ms(), self.predictor.change_ms
 
         def fits(num_units: int) -> bool:
-            return self._takes(replace(step, num_units=num_units)) + cut(num_units) / HORIZON <= allowed
+            return self._takes(replace(step, num_units=num_units)) + change_ms(num_units) / HORIZON <= allowed
 
         num_units = next((units for units in range(self.num_units - 1, -1, -1) if fits(units)), 0)
         plan = None if num_units == self.num_units else self.execution.smaller_plan(0, num_units)
         if plan is not None:
-            self._units = num_units
+            self._units, self._starting = num_units, STARTING
         return plan
 
     def saw(self, token: int) -> str | None:
@@ -112,8 +116,10 @@ class Pacer:
         stamps = self.clock.stamps
         if self._step is not None and len(stamps) > 1:
             taken, expected = 1000 * (stamps[-1] - stamps[-2]), self.predictor.token_ms(self._step)
-            self._ratios.append(taken / expected)
-            self._sum = self._sum[0] + taken, self._sum[1] + expected
+            self._starting -= 1
+            if self._starting < 0:
+                self._ratios.append(taken / expected)
+                self._sum = self._sum[0] + taken, self._sum[1] + expected
         ends_sentence = token in self.sentence_ends
         self._sentences += ends_sentence
         left = self._left_ms()
@@ -133,7 +139,7 @@ class Pacer:
     @property
     def _pace(self) -> float:
         """Measured over expected time of this answer's last tokens; of earlier answers' where there are too few."""
-        return statistics.median(self._ratios) if len(self._ratios) >= PACE_OF // 2 else self.predictor.token_factor
+        return statistics.median(self._ratios) if len(self._ratios) >= MIN_PACE_OF else self.predictor.token_factor
 
     def _takes(self, step: Workload) -> float:
         return self._pace * self.predictor.token_ms(step)
@@ -149,7 +155,8 @@ class Pacer:
         done = len(stamps) - 1
         if self.budget.token_ms is not None:
             spent = 1000 * (time.perf_counter() - stamps[0])
-            allowed.append((self.budget.token_ms * (done + HORIZON) - spent) / HORIZON)
+            ahead = max(HORIZON, self.budget.later_tokens - done)
+            allowed.append((self.budget.token_ms * (done + ahead) - spent) / ahead)
         left = self._left_ms()
         if left is not None:
             allowed.append(left / max(MIN_REMAINING, self.budget.later_tokens - done))

@@ -29,9 +29,11 @@ from ada.latency.latency_model import NO_TIME_ELAPSED, REST_TERMS, Elapsed, Pref
 from ada.scheduling.units import Units
 
 WINDOW = 50  # answers
-RANK = math.ceil(TARGET_QUANTILE * (WINDOW + 1))  # TARGET_QUANTILE of next answers are below this one of the window
 BOUNDS = (0.5, 10.0)
 MIN_REMAINDER = 0.2  # of the expected time to first token
+TOKEN_QUANTILE = (
+    0.7  # of later tokens' ratios: what an answer finds to be slower it makes up for, the reverse it cannot
+)
 TOKEN_SPREAD = 1.03  # of an answer's mean inter-token latency over the expected, before any has been measured
 LENGTH_QUANTILE = 0.9  # of answers that are not longer than planned
 FIRST_LENGTH = 32  # tokens that answers are planned with before any has been seen
@@ -40,7 +42,8 @@ FIRST_LENGTH = 32  # tokens that answers are planned with before any has been se
 class Correction:
     """Learns the factor of one kind of time from measured over expected ones."""
 
-    def __init__(self, spread: float) -> None:
+    def __init__(self, spread: float, quantile: float = TARGET_QUANTILE) -> None:
+        self.rank = math.ceil(quantile * (WINDOW + 1))  # ``quantile`` of next answers are below this one of the window
         self.minimum, self.maximum = (bound * spread for bound in BOUNDS)
         self.ratios = deque([spread] * WINDOW, maxlen=WINDOW)
         self.factor = spread
@@ -48,7 +51,7 @@ class Correction:
     def observe(self, ratio: float) -> None:
         """Add one answer's ratio to the window, and update the factor."""
         self.ratios.append(ratio)
-        self.factor = min(self.maximum, max(self.minimum, sorted(self.ratios)[RANK - 1]))
+        self.factor = min(self.maximum, max(self.minimum, sorted(self.ratios)[self.rank - 1]))
 
 
 class TTFTPredictor:
@@ -62,7 +65,8 @@ class TTFTPredictor:
     def reset(self) -> None:
         """Forget what was measured since the calibration."""
         self._first, self._rest = Correction(self.profile.spread), Correction(self.profile.rest_spread)
-        self._token = Correction(TOKEN_SPREAD)
+        self._token = Correction(TOKEN_SPREAD, TOKEN_QUANTILE)
+        self._slow_token = Correction(self.profile.token_spread)
         self._lengths = deque([FIRST_LENGTH] * WINDOW, maxlen=WINDOW)
 
     @property
@@ -98,14 +102,19 @@ class TTFTPredictor:
         """Predicted over expected (median) inter-token latency, on an answer's average."""
         return self._token.factor
 
-    def later_ms(self, workload: Workload) -> float:
-        """Return the predicted inter-token latency, on an answer's average, as the device is now."""
-        return self.token_factor * self.token_ms(workload)
+    def later_ms(self, workload: Workload, later_tokens: int = 0) -> float:
+        """Return the predicted inter-token latency, on the average of an answer's later tokens, as the device is now.
 
-    def cut_ms(self, num_units: int) -> float:
-        """Return the expected time to cut narrow layers for a new plan of so many tunable units."""
+        later_tokens: how many they are; of many where it is 0.
+        """
+        start_ms = self.profile.start_ms / later_tokens if later_tokens else 0.0
+        return self.token_factor * (self.token_ms(workload) + start_ms)
+
+    def change_ms(self, num_units: int) -> float:
+        """Return the expected time that going on under another plan takes: cutting layers, slower first steps."""
         narrow = self.profile.rest[REST_TERMS.index("narrow")] if self.units.kind == "H" else 0.0
-        return narrow * num_units / self.units.total if num_units < self.units.tunable else 0.0
+        cut_ms = narrow * num_units / self.units.total if num_units < self.units.tunable else 0.0
+        return cut_ms + self.profile.start_ms
 
     def planned_tokens(self, limit: int) -> int:
         """Return the tokens that an answer is planned with: as most of the last answers had, at most ``limit``."""
@@ -120,7 +129,18 @@ class TTFTPredictor:
         """
         first = self.first_token_ms(workload, elapsed)
         context = replace(workload, num_tokens=workload.num_tokens + budget.later_tokens // 2, late_tokens=None)
-        later = self.later_ms(replace(context, num_units=self.token_units(budget, context)))
+        later = self.later_ms(replace(context, num_units=self.token_units(budget, context)), budget.later_tokens)
+        every = {"ttft": first, "tpot": later, "total": first + budget.later_tokens * later}
+        return {name: every[name] for name, _ in budget.clauses()}
+
+    def minimum(self, budget: TimeBudget, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> dict[str, float]:
+        """Return the predicted p95 of each of the budget's clauses where all of the answer has the workload's units.
+
+        An answer makes up for slow tokens under fewer units; the cheapest plan cannot.
+        """
+        slower = self._slow_token.factor / self._token.factor
+        context = replace(workload, num_tokens=workload.num_tokens + budget.later_tokens // 2, late_tokens=None)
+        first, later = self.first_token_ms(workload, elapsed), slower * self.later_ms(context, budget.later_tokens)
         every = {"ttft": first, "tpot": later, "total": first + budget.later_tokens * later}
         return {name: every[name] for name, _ in budget.clauses()}
 
@@ -131,10 +151,10 @@ class TTFTPredictor:
 
     def token_units(self, budget: TimeBudget, workload: Workload) -> int:
         """Return the units that tokens after the first run under: the workload's, or as many as ``tpot`` allows."""
-        limit = budget.token_ms
-        if limit is None or self.later_ms(workload) <= limit:
+        limit, count = budget.token_ms, budget.later_tokens
+        if limit is None or self.later_ms(workload, count) <= limit:
             return workload.num_units
-        allowed = self._maximum(lambda num_units: self.later_ms(replace(workload, num_units=num_units)) <= limit)
+        allowed = self._maximum(lambda units: self.later_ms(replace(workload, num_units=units), count) <= limit)
         return min(workload.num_units, allowed)
 
     def units_within(self, budget: TimeBudget, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> int:
@@ -162,6 +182,7 @@ class TTFTPredictor:
         with self._lock:
             self._lengths.append(count)
             self._token.observe(ratio)
+            self._slow_token.observe(ratio)
 
 
 class FixedTTFTPredictor(TTFTPredictor):

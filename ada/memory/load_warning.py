@@ -12,7 +12,8 @@ import torch
 
 from ada.engine.kv_slots import kv_dtype
 from ada.memory.free_memory import free_bytes
-from ada.memory.narrow_limit import FLAG, GB, DefaultLimit, narrow_limit_of
+from ada.memory.gigabytes import GB
+from ada.memory.narrow_limit import FLAG, DefaultLimit, narrow_limit_of
 from llava.model.checkpoint.folder import CONFIG_FILE, CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.read_model import read_fields
 from llava.model.checkpoint.weights_io import find_weight_files, read_json

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llava.errors import OptionError
+from ada.memory.gigabytes import gigabytes_flag, read_gigabytes
 
 FLAG = "--narrow-cache-gb"
-GB = 10**9  # bytes
 MIN_BYTES = 256 << 20  # in which a small model keeps many plans
 SHARE_OF_FREE = 4  # the rest is for the KV cache, activations and other programs
 
@@ -34,31 +32,12 @@ class DefaultLimit:
         return wanted if free is None else min(wanted, free // SHARE_OF_FREE)
 
 
-def read_limit(value: object) -> int:
-    """Return the limit in bytes of a number of GB, or of its text. Raises OptionError for what is no such number."""
-    try:
-        gigabytes = float(str(value))
-    except ValueError:
-        gigabytes = math.nan
-    if not (math.isfinite(gigabytes) and gigabytes >= 0):
-        raise OptionError(f"{FLAG} is {value!r}; expected a number of GB from 0 up, such as 2.5")
-    return int(gigabytes * GB)
-
-
-def narrow_limit_flag(text: str) -> float:
-    """Read the flag, as argparse's ``type``: GB."""
-    try:
-        return read_limit(text) / GB
-    except OptionError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix(f"{FLAG} is ")) from None
-
-
 def add_narrow_limit_flag(parser: argparse._ActionsContainer) -> None:
     """Add ``--narrow-cache-gb``, None by default."""
-    parser.add_argument(FLAG, type=narrow_limit_flag, metavar="GB", help=HELP)
+    parser.add_argument(FLAG, type=gigabytes_flag(FLAG), metavar="GB", help=HELP)
 
 
 def narrow_limit_of(options: Mapping[str, Any]) -> int | None:
     """Return the options' limit in bytes, None where they name none. Raises OptionError."""
     value = options.get("narrow_cache_gb")
-    return None if value is None else read_limit(value)
+    return None if value is None else read_gigabytes(FLAG, value)

@@ -19,6 +19,7 @@ from ada.model.masking import masked_alone, masking
 from ada.model.reading import Reading
 from ada.model.row_cost import RowCost, costs_of
 from ada.protocols import AdaptiveModel
+from ada.reuse.call_reuse import CallReuse
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -67,6 +68,8 @@ class BudgetReport:
     min_ttft_ms: float | None = None  # ttft_p95_ms of the cheapest plan
     by_transformers: str | None = None  # why transformers' loop decoded; None where the engine did
     clauses: tuple[ClauseReport, ...] = ()  # of a budget in time
+    known_tokens: tuple[int, int] = (0, 0)  # first positions on which the prefix layers, and the others, did not run
+    known_crops: int = 0  # images, or crops of them, whose features were known
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready fields, the sums in GFLOPs, and the old names of fields (``ALIASES``)."""
@@ -121,18 +124,22 @@ def describe(
     reading: Reading,
     elapsed: Elapsed = NO_TIME_ELAPSED,
     by_transformers: str | None = None,
+    reuse: CallReuse | None = None,
     scored: int = 1,
 ) -> None:
     """Set ``execution_plan``, ``report`` and the predictor on ``output``; lists where the batch has several rows.
 
     batch: what was read of the prompts, latency tokens included; reading: how much of them that is; by_transformers:
-    why transformers' loop decoded, None where the engine did; scored: positions of each row that got logits; the others
-    as ``report`` takes them.
+    why transformers' loop decoded, None where the engine did; reuse: what was known; scored: positions of each row that
+    got logits; the others as ``report`` takes them.
     """
     rows = len(budgets)
     plans = execution.finish(rows)
     masks_columns = by_transformers is not None
     costs = [replace(cost, masks_columns=masks_columns) for cost in costs_of(batch, reading, scored)]
+    if reuse is not None and by_transformers is None:
+        known = reuse.length, reuse.length if reuse.same_plan else 0
+        costs = [replace(cost, known_tokens=known, known_crops=reuse.known_crops) for cost in costs]
     reports = [
         report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]
@@ -167,7 +174,9 @@ def report(
     clauses: tuple[ClauseReport, ...] = ()
     if isinstance(budget, TimeBudget) and predictor is not None:
         cheapest = replace(ran, num_units=reading.share.min_units)
-        clauses = clauses_of(budget, predictor.times(budget, ran, elapsed), predictor.times(budget, cheapest, elapsed))
+        clauses = clauses_of(
+            budget, predictor.times(budget, ran, elapsed), predictor.minimum(budget, cheapest, elapsed)
+        )
     met = (share is None or reading.share.is_within(share, tokens, granted)) and all(
         clause.predicted_ms <= clause.requested_ms for clause in clauses
     )
@@ -192,6 +201,8 @@ def report(
         late_selector=cost.late_selector,
         requested_ms=budget.milliseconds if isinstance(budget, TimeBudget) else None,
         clauses=clauses,
+        known_tokens=cost.known_tokens,
+        known_crops=cost.known_crops,
         preprocess_ms=elapsed.preprocess_ms,
         to_plan_ms=elapsed.to_plan_ms,
         **times,

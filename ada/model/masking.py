@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from ada.execution.layer_weights import can_cut, projections
-from ada.memory.narrow_limit import FLAG, GB
+from ada.memory.gigabytes import GB
+from ada.memory.narrow_limit import FLAG
 from ada.protocols import AdaptiveModel
 from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan, group_bounds
 

@@ -10,8 +10,6 @@ import torch
 from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.engine.engine_rows import EngineRows
-from ada.engine.loop import EngineLoop
-from ada.engine.loop_settings import LoopSettings
 from ada.engine.support import reason_against
 from ada.execution.call_state import Execution
 from ada.image_tokens.amount import ImageTokensLike
@@ -21,13 +19,16 @@ from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED
-from ada.latency.pacer import Pacer, pacer_of, planned
+from ada.latency.pacer import pacer_of, planned
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
+from ada.model.engine_decoding import DecodesInEngine
 from ada.model.execution_setup import SetsUpExecution
 from ada.model.granting import GrantsUnits
 from ada.model.reading import ReadsFewerTokens
+from ada.reuse.cache import ReuseCache
+from ada.reuse.call_reuse import CallReuse
 from ada.scheduling.scheduler import Scheduler
 from ada.scheduling.selection import Noise
 from ada.scheduling.units import Units
@@ -38,7 +39,7 @@ from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.token_clock import TokenClock
 
 
-class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesImages, LlavaCausalLM):
+class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesInEngine, EncodesImages, LlavaCausalLM):
     """Extends a family's LLaVA: its layers after the first P run as a plan says."""
 
     never_quantised = (*LlavaCausalLM.never_quantised, "scheduler", "token_scorer")
@@ -153,6 +154,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         planner: str | None = None,
         strict_latency_budget: bool = False,
         ttft_predictor: TTFTPredictor | None = None,
+        reuse: ReuseCache | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run LLaVA's generate under a budget; the full model without one.
@@ -170,7 +172,8 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         ``return_dict_in_generate=True`` the output carries ``execution_plan`` and ``report``; with several rows these
         are lists. engine: "auto", "ada" or "transformers", whose output alone has ``past_key_values``; running: rows of
         the engine that the prompts join. answer_limit: tokens of the answer, where others than this call decode them;
-        sentence_ends: the tokens after which an answer may end that has no time left.
+        sentence_ends: the tokens after which an answer may end that has no time left. reuse: keeps what is computed of
+        images and prompts for further calls with it; the answer is the same.
         """
         return super().generate(
             inputs,
@@ -181,6 +184,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
             planner=planner,
             strict_latency_budget=strict_latency_budget,
             ttft_predictor=ttft_predictor,
+            reuse=None if reuse is None else CallReuse(reuse),
             **kwargs,
         )
 
@@ -199,6 +203,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         running: EngineRows | None = None,
         answer_limit: int | None = None,
         sentence_ends: Collection[int] = frozenset(),
+        reuse: CallReuse | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
@@ -210,6 +215,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         reading = self.read_tokens(
             batch, image_tokens, token_selector, budgets, planner, ttft_predictor=ttft_predictor, elapsed=elapsed
         )
+        if reuse is not None and reading.late is None:
+            reuse.find_prompt(reading.batch, self.scheduler is not None)
+            reading = reading.knowing(reuse.length)
 
         def grant(strict: bool = False) -> torch.Tensor:
             if granted_units is not None:
@@ -227,36 +235,17 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, EncodesIm
         by_transformers = reason_against(self, execution, engine, kwargs)
         pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends)
         if by_transformers is None:
-            output = self._generate_in_engine(batch, clock, execution, running, pacer, kwargs)
+            output = self._generate_in_engine(batch, clock, execution, running, pacer, reuse, kwargs)
         else:
             output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
         elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
         if not isinstance(output, torch.Tensor):
             reading.describe(output, batch, execution.late_tokens)
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed, by_transformers)
-        if rows == 1 and call is not None and ttft_predictor is not None:
+            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed, by_transformers, reuse)
+        if rows == 1 and call is not None and ttft_predictor is not None and not (reuse and reuse.used):
             ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
             call.correct(ttft_predictor, ran)
         return output
-
-    def _generate_in_engine(
-        self,
-        batch: EmbeddedBatch,
-        clock: TokenClock | None,
-        execution: Execution,
-        running: EngineRows | None,
-        pacer: Pacer | None,
-        keywords: dict[str, Any],
-    ) -> Any:
-        """Decode with the engine's loop, which transformers prepares only where the call is not plain."""
-        loop = EngineLoop(batch, execution, keywords.get("streamer"), running, pacer)
-        criteria = [*([] if clock is None else [clock]), *(keywords.get("stopping_criteria") or ())]
-        settings = LoopSettings.plain(self, len(batch.embeds), {**keywords, "stopping_criteria": criteria})
-        if settings is not None:
-            if loop.streamer is not None:
-                loop.streamer.put(torch.empty(len(batch.embeds), 0, dtype=torch.long))  # the prompt, which has no ids
-            return loop.run(self, settings)
-        return super().generate_from_embeds(batch, clock, execution=execution, custom_generate=loop, **keywords)
 
 
 class AdaLlavaLlamaForCausalLM(AdaLlavaCausalLM, LlavaLlamaForCausalLM):

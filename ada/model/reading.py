@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,10 @@ class Reading:
     prompts: Sequence[PromptTokens]
     share: PrefillShare
     late: str | None = None
+
+    def knowing(self, length: int) -> Reading:
+        """Return the same, of one prompt whose first ``length`` positions the prefix layers need not run on."""
+        return replace(self, prompts=[replace(prompt, known=length) for prompt in self.prompts]) if length else self
 
     def late_tokens(self, model: Any, batch: EmbeddedBatch, token_position: torch.Tensor | None) -> LateTokens | None:
         """Return what chooses later layers' tokens in one call; None where they read all that enter.

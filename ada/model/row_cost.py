@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ada.cost.flops import Flops, decode_flops, prefill_flops
+from ada.cost.flops import Flops, decode_flops, decoder_flops, prefill_flops
 from ada.cost.products import LateReading
 from ada.frontier.share import PromptTokens
 from ada.image_tokens.late_selectors import late_reading
@@ -25,7 +25,8 @@ class RowCost:
     what a batch put before the row; num_images: that the vision tower saw, crops counted; scored: positions that got
     logits; image_tokens: how many there are and are read. late_selector: what chose those of later layers, which read
     ``late_tokens`` positions; None where they read all. masks_columns: the others' columns are masked in decode, as by
-    transformers' loop, not absent.
+    transformers' loop, not absent. known_tokens: the first positions on which the prefix layers, and those from P on,
+    did not run; known_crops: images whose features were known.
     """
 
     prompt_tokens: int
@@ -36,6 +37,8 @@ class RowCost:
     late_selector: str | None = None
     late_tokens: int | None = None
     masks_columns: bool = False
+    known_tokens: tuple[int, int] = (0, 0)
+    known_crops: int = 0
 
     def alone(self) -> RowCost:
         """Return the same row as if it were asked alone: without padding."""
@@ -54,7 +57,8 @@ class RowCost:
 
     def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
         """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""
-        tower = model.get_vision_tower() if self.num_images else None
+        num_images = self.num_images - self.known_crops
+        tower = model.get_vision_tower() if num_images else None
         late = None
         if self.late_selector is not None and self.late_tokens is not None:
             late = late_reading(self.late_selector, model, self.prompt_tokens, self.late_tokens)
@@ -63,16 +67,20 @@ class RowCost:
             model.units,
             ran,
             self.prompt_tokens,
-            num_images=self.num_images * (1 if tower is None else tower.crops_per_image),
+            num_images=num_images * (1 if tower is None else tower.crops_per_image),
             vision=None if tower is None else tower.config,
             vision_layers=0 if tower is None else tower.layers_run,
             projector=None if tower is None else model.get_model().mm_projector,
-            image_tokens=0 if tower is None else self.num_images * tower.num_image_tokens,
+            image_tokens=0 if tower is None else num_images * tower.num_image_tokens,
             has_scheduler=model.scheduler is not None,
             scored=self.scored,
             late=late,
             encoding=self.image_tokens.encoding,
         )
+        for part, known in zip(("prefix", "tunable"), self.known_tokens, strict=True):
+            if known:
+                new = self.prompt_tokens - known
+                prefill[part] = decoder_flops(model.config, model.units, ran, new, self.prompt_tokens)[part]
         if late is not None:
             late = None if self.masks_columns else LateReading(late.first_layer, late.positions + 1)
         return prefill, decode_flops(model.config, model.units, ran, self.prompt_tokens + 1, late)

@@ -106,6 +106,7 @@ class BudgetPolicy(ServingPolicy):
         self.defaults = defaults
         self.default_budget = budget_of(defaults)
         self.predictor = loaded.options.get("ttft_predictor")  # thread-safe: it learns from every request
+        self.reuse = loaded.options.get("reuse")
         controller = load_controller_from(defaults, loaded.model)
         self.adaptive = None if controller is None else LoadAdaptiveBudget(controller)
         self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
@@ -164,6 +165,7 @@ class BudgetPolicy(ServingPolicy):
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
+            "reuse": self.reuse,
             **{name: fields.get(name) for name in image_token_fields.NAMES},
         }
         if self.adaptive is None:

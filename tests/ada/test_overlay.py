@@ -51,7 +51,7 @@ def test_flags_are_read() -> None:
     parser = argparse.ArgumentParser()
     overlay.add_arguments(parser=parser, program="cli")
     none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
-    none |= {"image_tokens": None, "token_selector": None, "narrow_cache_gb": None}
+    none |= {"image_tokens": None, "token_selector": None, "narrow_cache_gb": None, "reuse_cache_gb": None}
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
     assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
@@ -100,6 +100,7 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         "planner": planner,
         "strict_latency_budget": False,
         "ttft_predictor": None,
+        "reuse": None,
         "image_tokens": None,
         "token_selector": None,
     }
@@ -161,7 +162,7 @@ def test_a_row_is_described_as_if_it_were_alone(make_llava, pixels, kind, calibr
     predictor = None
     if calibrated:
         plan, rest = [5.0, 20.0, 0.3, 5e-5, 3.0], [2.0, 0.1, 0.5, 40.0, 0.9, 1e-4, 30.0, 4.0]
-        profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 7, 1.1, 1.1, {})
+        profile = Profile(DeviceFingerprint.of(model), "2026-01-01", plan, rest, [1.0] * 8, 1.1, 1.1, {})
         predictor = FixedTTFTPredictor(profile, model.units)
     prompts = [PROMPT, torch.tensor([[1, 17, 23, 9, -200, 60, 7, 31]])]
     width = prompts[1].shape[1]

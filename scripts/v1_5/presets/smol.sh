@@ -24,6 +24,8 @@ _step "$SMOL/chat.json" python -m playground.smol.chat --model "$_base" --out "$
 _step "$_data/test.jsonl" python -m playground.smol.generate --out "$_data" --scenes "${SCENES:-60000}" --chat "$SMOL/chat.json"
 _step "$SMOL/tower/model.safetensors" python -m playground.shapes.tower --out "$SMOL/tower" \
     --side 168 --patch 14 --width 160 --layers 5 --steps "${TOWER_STEPS:-3200}"
+_step "$SMOL/projector/mm_projector.bin" python -m playground.smol.projector --tower "$SMOL/tower" --model "$_base" \
+    --out "$SMOL/projector/mm_projector.bin"
 
 default IMAGES "$_data/images"
 default REPORT_TO none
@@ -33,9 +35,10 @@ case $RECIPE in
     pretrain)
         default MODEL "$_base"
         default TOWER "$SMOL/tower"
+        default PROJECTOR "$SMOL/projector/mm_projector.bin"
         default DATA "$_data/captions.json"
         default OUT "$SMOL/pretrain"
-        _flags=(--max_steps "${STEPS:-100}" --learning_rate 2e-3)
+        _flags=(--max_steps "${STEPS:-100}" --learning_rate 1e-3)
         ;;
     finetune)
         default MODEL "$_base"

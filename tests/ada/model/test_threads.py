@@ -20,7 +20,7 @@ def predictor_of(model: Any, slower: float) -> FixedTTFTPredictor:
     """A made-up device: 10 ms to the plan, then 1 ms for each unit, each ``slower`` times."""
     rest = [1e-6, 0.0, 0.0, slower * model.units.total, 0.0, 0.0, 0.0, 0.0]
     profile = Profile(
-        DeviceFingerprint.of(model), "2026-01-01", [slower * 10.0, 0.0, 0.0, 0.0, 0.0], rest, [1.0] * 7, 1.0, 1.0, {}
+        DeviceFingerprint.of(model), "2026-01-01", [slower * 10.0, 0.0, 0.0, 0.0, 0.0], rest, [1.0] * 8, 1.0, 1.0, {}
     )
     return FixedTTFTPredictor(profile, model.units)
 

@@ -1,0 +1,119 @@
+"""What was computed before changes no plan and no token: asked again, asked further, in a chat, under other budgets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ada.reuse.cache import ReuseCache
+
+IMAGE = -200
+GREEDY = {"do_sample": False, "return_dict_in_generate": True, "pad_token_id": 0, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module", params=["H", "L"])
+def model(request, make_llava):
+    return make_llava(request.param)
+
+
+def ask(model, ids, pixels, budget, reuse=None, **options):
+    images = pixels[: ids.count(IMAGE)] if IMAGE in ids else None
+    return model.generate(
+        torch.tensor([ids]), images=images, latency_budget=budget, reuse=reuse, **{**GREEDY, **options}
+    )
+
+
+def same(one, other):
+    return one.sequences.tolist() == other.sequences.tolist() and one.execution_plan == other.execution_plan
+
+
+prompts = st.lists(st.integers(3, 25), min_size=1, max_size=5)
+budgets = st.sampled_from([None, 1.0, 0.9, 0.7, 0.6, 0.5])
+calls = st.lists(st.tuples(st.booleans(), prompts, budgets, st.sampled_from(["all", "2"])), min_size=2, max_size=6)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=calls, limit=st.sampled_from([10**9, 20_000]))
+def test_any_calls_answer_as_without(model, pixels, calls, limit):
+    reuse, history = ReuseCache(limit), [1, 5, IMAGE]
+    for further, prompt, budget, tokens in calls:
+        ids = [*history, *prompt]
+        found = ask(model, ids, pixels, budget, reuse, image_tokens=tokens)
+        expected = ask(model, ids, pixels, budget, image_tokens=tokens)
+        assert same(found, expected)
+        assert reuse.num_bytes <= limit
+        if further:
+            history = [*ids, *found.sequences[0].tolist()]
+
+
+def test_second_look_runs_the_prefix_on_the_latency_token_alone(model, pixels):
+    reuse, ids = ReuseCache(10**9), [1, 5, IMAGE, 7, 8, 9]
+    first = ask(model, ids, pixels, 1.0, reuse).report
+    again, alone = ask(model, ids, pixels, 0.6, reuse), ask(model, ids, pixels, 0.6)
+    width = first.prompt_tokens
+    assert same(again, alone) and first.known_tokens == (0, 0)
+    assert again.report.known_tokens == (width - 1, 0) and again.report.known_crops == 1
+    flops, full = again.report.prefill_flops, alone.report.prefill_flops
+    assert flops["prefix"] < full["prefix"] / 4 and flops["tunable"] == full["tunable"]
+    assert flops["vision_tower"] == flops["projector"] == 0 < full["vision_tower"]
+
+
+def test_further_turn_under_the_same_plan_reads_what_is_new_alone(model, pixels):
+    reuse, history, read = ReuseCache(10**9), [1, 5, IMAGE, 7], 0
+    for turn in range(5):
+        out = ask(model, history, pixels, None, reuse)
+        assert same(out, ask(model, history, pixels, None))
+        prefix, tunable = out.report.known_tokens
+        assert prefix == tunable and (turn == 0) == (prefix == 0)
+        read += out.report.prompt_tokens - prefix
+        history = [*history, *out.sequences[0].tolist(), 9, 8 + turn]
+    assert read < 2 * len(history) + 20
+
+
+def test_operations_are_those_that_run(model, pixels):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    reuse, ids = ReuseCache(10**9), [1, 5, IMAGE, 7]
+    for budget in (1.0, 1.0, 0.6, None):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # which alone is counted
+            report = ask(model, ids, pixels, budget, reuse, max_new_tokens=1).report
+        assert counter.get_total_flops() == pytest.approx(sum(report.prefill_flops.values()), rel=0.02)
+        ids = [*ids, 9]
+
+
+def test_other_image_other_prompt_and_other_tokens_are_not_known(model, pixels):
+    reuse = ReuseCache(10**9)
+    ask(model, [1, 5, IMAGE, 7], pixels[:1], 1.0, reuse)
+    other = ask(model, [1, 5, IMAGE, 7], pixels[1:2], 1.0, reuse)
+    assert other.report.known_tokens[0] == 2 and other.report.known_crops == 0
+    assert ask(model, [2, 5, IMAGE, 7], pixels[:1], 1.0, reuse).report.known_tokens[0] == 0
+
+
+def test_cache_keeps_what_was_used_last_within_its_limit(model, pixels):
+    reuse = ReuseCache(10**9)
+    ask(model, [1, 5, IMAGE, 7], pixels[:1], 1.0, reuse)
+    small = ReuseCache(2 * reuse.num_bytes)
+    for number in range(4):
+        ask(model, [1, 10 + number, IMAGE, 7], pixels[number % 3 :], 1.0, small)
+        assert 0 < small.num_bytes <= small.max_bytes
+    assert ask(model, [1, 13, IMAGE, 7], pixels, 1.0, small).report.known_tokens[0] > 0
+    assert ask(model, [1, 10, IMAGE, 7], pixels, 1.0, small).report.known_tokens[0] <= 1
+    small.clear()
+    assert small.num_bytes == 0 and small.find_features(pixels[0]) is None
+
+
+def test_states_too_large_are_not_kept(model, pixels):
+    reuse = ReuseCache(100)
+    assert same(ask(model, [1, 5, IMAGE, 7], pixels, 0.7, reuse), ask(model, [1, 5, IMAGE, 7], pixels, 0.7))
+    assert reuse.num_bytes == 0
+
+
+def test_crops_are_known_each_by_its_pixels(model, pixels):
+    reuse = ReuseCache(10**9)
+    ask(model, [1, IMAGE, 5, IMAGE, 7], pixels[:2], 1.0, reuse)
+    out = ask(model, [1, IMAGE, 5, IMAGE, 7], pixels[1:3], 1.0, reuse)
+    assert out.report.known_crops == 1
+    assert same(out, ask(model, [1, IMAGE, 5, IMAGE, 7], pixels[1:3], 1.0))
