@@ -26,7 +26,7 @@ from llava.token_clock import TokenClock
 HORIZON = 16  # tokens
 MIN_REMAINING = 8  # tokens that an answer may still have, whatever it was planned with
 PACE_OF = 12  # last tokens
-MIN_PACE_OF = 6  # tokens, before which earlier answers' pace counts
+MIN_PACE_OF = 6  # tokens, before which earlier answers' pace counts, too
 STARTING = 3  # steps of an answer, and of a plan, that say nothing of its pace: weights are not in the caches yet
 RESERVE = 0.95  # of the time that is left for a token: what a smaller plan is chosen to take
 MIN_SENTENCE = 6  # tokens that another sentence takes, before any has been seen
@@ -138,8 +138,10 @@ class Pacer:
 
     @property
     def _pace(self) -> float:
-        """Measured over expected time of this answer's last tokens; of earlier answers' where there are too few."""
-        return statistics.median(self._ratios) if len(self._ratios) >= MIN_PACE_OF else self.predictor.token_factor
+        """Measured over expected time of the last tokens, with earlier answers' where these are few."""
+        known = min(1.0, len(self._ratios) / MIN_PACE_OF)
+        own = statistics.median(self._ratios) if self._ratios else 0.0
+        return known * own + (1 - known) * self.predictor.token_factor
 
     def _takes(self, step: Workload) -> float:
         return self._pace * self.predictor.token_ms(step)

@@ -84,7 +84,7 @@ def test_total_is_kept_whatever_happens(share, pace, tokens, seed):
     if ended is None:
         assert len(clock.stamps) == tokens
     else:
-        assert ended == OUT_OF_TIME and total < 300 + 1.3 * tokens * pace * 1.06 * token_ms(0, 600 + tokens)
+        assert ended == OUT_OF_TIME and total < 300 + 1.5 * tokens * pace * 1.06 * token_ms(0, 600 + tokens)
 
 
 def test_answer_without_time_for_another_sentence_ends_with_one(monkeypatch):
