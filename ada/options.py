@@ -20,6 +20,7 @@ from ada.latency.sentence_ends import sentence_ends
 from ada.memory.narrow_limit import add_narrow_limit_flag, narrow_limit_of
 from ada.memory.reuse_limit import reuse_limit_of
 from ada.protocols import AdaptiveModel, is_adaptive
+from ada.quality.disagreement import read_disagreement
 from ada.reuse.cache import ReuseCache
 from ada.scheduling.planners import PLANNERS
 from llava.errors import OptionError
@@ -63,8 +64,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=list(PLANNERS),
         help="what chooses the heads, neurons and layers that run; even, last and random need no training",
     )
+    group.add_argument(
+        "--max-disagreement",
+        type=disagreement_flag,
+        metavar="SHARE",
+        help="promise of quality in place of a budget: a cheap plan answers where it is sure, else the full model, so "
+        "that at most this share of answers, such as 2%%, differ from the full model's; measured by ada.eval.promise",
+    )
     add_image_token_flags(group)
     add_narrow_limit_flag(group)
+
+
+def disagreement_flag(text: str) -> float:
+    """Read the flag ``--max-disagreement``, as argparse's ``type``."""
+    try:
+        return read_disagreement(text)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--max-disagreement is ")) from None
 
 
 def budget_of(options: Mapping[str, Any]) -> Budget | None:
@@ -165,6 +181,7 @@ def generation_options(model: LlavaModel, options: Mapping[str, Any], tokenizer:
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
         "ttft_predictor": options.get("ttft_predictor"),
         "reuse": options.get("reuse"),
+        "max_disagreement": options.get("max_disagreement"),
         "image_tokens": image_tokens_of(options),
         "token_selector": options.get("token_selector"),
     }

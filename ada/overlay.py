@@ -93,7 +93,7 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
 @hookimpl
 def describe_row(model: Any, output: Any, row: int) -> Mapping[str, Any]:
     """Return the report as if the row had been asked alone, the plan in short, and the line for people."""
-    from ada.model.budget_report import asked_alone
+    from ada.model.reporting import asked_alone
 
     report = getattr(output, "report", None)
     if report is None:

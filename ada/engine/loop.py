@@ -13,6 +13,7 @@ from ada.engine.engine_rows import EngineRows
 from ada.engine.loop_settings import LoopSettings
 from ada.execution.call_state import Execution
 from ada.latency.pacer import Pacer
+from ada.quality.cascade import Cascade
 from ada.reuse.call_reuse import CallReuse
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -22,7 +23,8 @@ class EngineLoop:
     """One call's loop, greedy or sampled, of several rows; also as transformers' ``custom_generate``.
 
     batch: the prompts, padded on the left; rows: where they are read into and stay, by default for the call alone;
-    pacer: what keeps promises for the tokens of an answer of one row; reuse: what is known of its prompt.
+    pacer: what keeps promises for the tokens of an answer of one row; reuse: what is known of its prompt;
+    cascade: judges its first token, and has the prompt read again where that is not sure.
     """
 
     batch: EmbeddedBatch
@@ -31,6 +33,7 @@ class EngineLoop:
     rows: EngineRows | None = None
     pacer: Pacer | None = None
     reuse: CallReuse | None = None
+    cascade: Cascade | None = None
     _scores: list[torch.Tensor] = field(default_factory=list, init=False)
     _logits: list[torch.Tensor] = field(default_factory=list, init=False)
 
@@ -66,6 +69,10 @@ class EngineLoop:
         chosen = torch.empty(count, 0, dtype=torch.long, device=device)
         running = torch.ones(count, dtype=torch.bool, device=device)
         logits = rows.read(self.batch, self.execution, self.reuse)
+        if self.cascade is not None and not self.cascade.accepts(logits):
+            rows.remove(rows.rows[-1])
+            self.batch, self.execution = self.cascade.begin_again()
+            logits = rows.read(self.batch, self.execution, self.reuse)
         rows.rows[-1].pacer = self.pacer
         while True:
             scores = settings.processors(chosen, logits)

@@ -24,7 +24,7 @@ from ada.latency.latency_model import (
 )
 from ada.latency.step_timer import TimesSteps, step_timer, time_steps
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.model.budget_report import cost_of
+from ada.model.reporting import cost_of
 from ada.protocols import AdaptiveModel
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError

@@ -6,32 +6,18 @@ from typing import Any
 
 import torch
 
-from ada.engine.engine_rows import EngineRows
 from ada.engine.loop import EngineLoop
 from ada.engine.loop_settings import LoopSettings
-from ada.execution.call_state import Execution
-from ada.latency.pacer import Pacer
-from ada.reuse.call_reuse import CallReuse
 from llava.model.language_model.llava_decoder import LlavaCausalLM
-from llava.model.multimodal.embedded_batch import EmbeddedBatch
 from llava.token_clock import TokenClock
 
 
 class DecodesInEngine(LlavaCausalLM):
     """Mixed in before a LLaVA: the engine's loop in place of transformers'."""
 
-    def _generate_in_engine(
-        self,
-        batch: EmbeddedBatch,
-        clock: TokenClock | None,
-        execution: Execution,
-        running: EngineRows | None,
-        pacer: Pacer | None,
-        reuse: CallReuse | None,
-        keywords: dict[str, Any],
-    ) -> Any:
+    def _generate_in_engine(self, loop: EngineLoop, clock: TokenClock | None, keywords: dict[str, Any]) -> Any:
         """Decode with the engine's loop, which transformers prepares only where the call is not plain."""
-        loop = EngineLoop(batch, execution, keywords.get("streamer"), running, pacer, reuse)
+        batch, execution = loop.batch, loop.execution
         criteria = [*([] if clock is None else [clock]), *(keywords.get("stopping_criteria") or ())]
         settings = LoopSettings.plain(self, len(batch.embeds), {**keywords, "stopping_criteria": criteria})
         if settings is not None:

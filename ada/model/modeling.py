@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from ada.budget import BudgetLike, budgets_of_rows
 from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.engine.engine_rows import EngineRows
+from ada.engine.loop import EngineLoop
 from ada.engine.support import reason_against
 from ada.execution.call_state import Execution
 from ada.image_tokens.amount import ImageTokensLike
@@ -17,16 +19,16 @@ from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.encoding import EncodesImages
 from ada.image_tokens.token_scorer import TokenScorer, scorer_of
 from ada.latency.call_clock import CallClock
-from ada.latency.grant import workload_of
-from ada.latency.latency_model import NO_TIME_ELAPSED
 from ada.latency.pacer import pacer_of, planned
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.model.budget_report import describe
 from ada.model.budgeted_output import BudgetedOutput
+from ada.model.call_setup import CallSetup, describe_call
 from ada.model.engine_decoding import DecodesInEngine
 from ada.model.execution_setup import SetsUpExecution
 from ada.model.granting import GrantsUnits
 from ada.model.reading import ReadsFewerTokens
+from ada.model.reporting import describe
+from ada.quality.cascade import Cascade, promised
 from ada.reuse.cache import ReuseCache
 from ada.reuse.call_reuse import CallReuse
 from ada.scheduling.scheduler import Scheduler
@@ -155,6 +157,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         strict_latency_budget: bool = False,
         ttft_predictor: TTFTPredictor | None = None,
         reuse: ReuseCache | None = None,
+        max_disagreement: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run LLaVA's generate under a budget; the full model without one.
@@ -173,7 +176,8 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         are lists. engine: "auto", "ada" or "transformers", whose output alone has ``past_key_values``; running: rows of
         the engine that the prompts join. answer_limit: tokens of the answer, where others than this call decode them;
         sentence_ends: the tokens after which an answer may end that has no time left. reuse: keeps what is computed of
-        images and prompts for further calls with it; the answer is the same.
+        images and prompts for further calls with it; the answer is the same. max_disagreement: a promise of quality in
+        place of a budget, as ``ada.quality`` makes it.
         """
         return super().generate(
             inputs,
@@ -185,6 +189,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
             strict_latency_budget=strict_latency_budget,
             ttft_predictor=ttft_predictor,
             reuse=None if reuse is None else CallReuse(reuse),
+            max_disagreement=max_disagreement,
             **kwargs,
         )
 
@@ -204,47 +209,44 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         answer_limit: int | None = None,
         sentence_ends: Collection[int] = frozenset(),
         reuse: CallReuse | None = None,
+        max_disagreement: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
         rows = len(batch.embeds)
+        promise = None
+        if max_disagreement is not None:
+            promise = promised(self.config, max_disagreement, rows, latency_budget, image_tokens, kwargs)
+            latency_budget = promise.budget
         limit = answer_limit or kwargs.get("max_new_tokens")
         budgets = planned(budgets_of_rows(latency_budget, rows), ttft_predictor, limit, kwargs.get("min_new_tokens"))
-        call = None if clock is None else CallClock(clock)
-        elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
-        reading = self.read_tokens(
-            batch, image_tokens, token_selector, budgets, planner, ttft_predictor=ttft_predictor, elapsed=elapsed
+        setup = CallSetup(
+            budgets,
+            planner,
+            strict_latency_budget,
+            ttft_predictor,
+            image_tokens,
+            token_selector,
+            granted_units,
+            reuse,
+            None if clock is None else CallClock(clock),
         )
-        if reuse is not None and reading.late is None:
-            reuse.find_prompt(reading.batch, self.scheduler is not None)
-            reading = reading.knowing(reuse.length)
-
-        def grant(strict: bool = False) -> torch.Tensor:
-            if granted_units is not None:
-                return granted_units.cpu()
-            elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
-            return self.grant_reading(reading, budgets, ttft_predictor, strict, elapsed)
-
-        def grant_again(computed: torch.Tensor) -> torch.Tensor:
-            call.plan_is_due(computed)  # type: ignore[union-attr]
-            return grant()
-
-        on_plan_due = None if call is None else grant_again
-        units = grant(strict_latency_budget)
-        batch, execution = self.begin(reading.batch, units, planner, on_plan_due=on_plan_due, reading=reading)
-        by_transformers = reason_against(self, execution, engine, kwargs)
-        pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends)
-        if by_transformers is None:
-            output = self._generate_in_engine(batch, clock, execution, running, pacer, reuse, kwargs)
+        begun = _, prompts, execution = setup.begin(self, batch)
+        by_transformers = reason_against(self, execution, "ada" if promise else engine, kwargs)
+        if by_transformers is not None:
+            output = super().generate_from_embeds(prompts, clock, execution=execution, **kwargs)
+            cascade = None
         else:
-            output = super().generate_from_embeds(batch, clock, execution=execution, **kwargs)
-        elapsed = NO_TIME_ELAPSED if call is None else call.elapsed
+            pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends)
+            full = replace(setup, budgets=[None], image_tokens="all")
+            cascade = None if promise is None else Cascade(promise, lambda: full.begin(self, batch))
+            loop = EngineLoop(prompts, execution, kwargs.get("streamer"), running, pacer, reuse, cascade)
+            output = self._generate_in_engine(loop, clock, kwargs)
         if not isinstance(output, torch.Tensor):
-            reading.describe(output, batch, execution.late_tokens)
-            describe(output, self, budgets, execution, batch, ttft_predictor, reading, elapsed, by_transformers, reuse)
-        if rows == 1 and call is not None and ttft_predictor is not None and not (reuse and reuse.used):
-            ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
-            call.correct(ttft_predictor, ran)
+            about = {"by_transformers": by_transformers, "elapsed": setup.elapsed, "reuse": reuse}
+            describe_call(output, self, setup, begun, cascade, about)
+        if cascade is None:
+            setup.learn(begun)
         return output
 
 

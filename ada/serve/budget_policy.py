@@ -19,7 +19,7 @@ from ada.model.row_cost import RowCost
 from ada.options import budget_of, check_planned
 from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.serve import image_token_fields
+from ada.serve import image_token_fields, quality_field
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
@@ -44,6 +44,7 @@ METADATA = (
     "masked_layers",
     "prefill_gflops",
     "decode_gflops_per_token",
+    "quality",
     "summary",
     "plan",
 )
@@ -65,6 +66,7 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
     return {
         "latency_budget": (StrictFloat | str | dict[str, StrictFloat | str] | None, budget),
         "latency_budget_policy": (Literal["adaptive", "strict"], policy),
+        **quality_field.request_fields(),
         **image_token_fields.request_fields(),
     }
 
@@ -128,7 +130,10 @@ class BudgetPolicy(ServingPolicy):
                 "latency_budget was given, but the model of this worker has no scheduler; ask without, or start the "
                 "worker with --planner even|last|random, or with --image-tokens auto"
             )
-        requested = self.default_budget if given is None else read_budget(given)
+        promise = quality_field.promise_of(self.model, fields, self.defaults)
+        requested = self.default_budget if promise is None else None
+        if given is not None:
+            requested = read_budget(given)
         if isinstance(requested, TimeBudget) and self.predictor is None:  # measured among requests, it would be wrong
             raise OptionError(
                 f"latency_budget is {requested}, and this worker's device is not calibrated; run python -m "
@@ -137,6 +142,7 @@ class BudgetPolicy(ServingPolicy):
         bound = requested if self.adaptive is None else True  # under load, every request may get a budget
         checked = {
             "latency_budget": requested,
+            "max_disagreement": promise,
             **image_token_fields.check_fields(self.model, fields, self.defaults, bound),
         }
         if requested is not None:
@@ -160,15 +166,17 @@ class BudgetPolicy(ServingPolicy):
         Of a time, what waiting has left counts, since clients measure from their request.
         """
         requested: Budget | None = fields.get("latency_budget")
+        promise = fields.get("max_disagreement")
         options = {
             "latency_budget": requested.less(1000 * load.waited_s) if isinstance(requested, TimeBudget) else requested,
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
             "reuse": self.reuse,
-            **{name: fields.get(name) for name in image_token_fields.NAMES},
+            "max_disagreement": promise,
+            **{name: fields.get(name) if promise is None else None for name in image_token_fields.NAMES},
         }
-        if self.adaptive is None:
+        if self.adaptive is None or promise is not None:
             return options
         multiplier = self.adaptive.update(load)
         if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(requested, TimeBudget):

@@ -52,6 +52,7 @@ def test_flags_are_read() -> None:
     overlay.add_arguments(parser=parser, program="cli")
     none = {"latency_budget": None, "strict_latency_budget": False, "planner": None, "no_auto_calibrate": False}
     none |= {"image_tokens": None, "token_selector": None, "narrow_cache_gb": None, "reuse_cache_gb": None}
+    none |= {"max_disagreement": None}
     assert vars(parser.parse_args([])) == none
     options = vars(parser.parse_args(["--latency-budget", "50%", "--strict-latency-budget", "--planner", "even"]))
     assert options == {**none, "latency_budget": LatencyBudget(0.5), "strict_latency_budget": True, "planner": "even"}
@@ -101,6 +102,7 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         "strict_latency_budget": False,
         "ttft_predictor": None,
         "reuse": None,
+        "max_disagreement": None,
         "image_tokens": None,
         "token_selector": None,
     }

@@ -17,7 +17,7 @@ from ada.execution.call_state import Execution
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_cache import NarrowCache
 from ada.image_tokens.selectors import SELECTORS
-from ada.model.budget_report import asked_alone
+from ada.model.reporting import asked_alone
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units

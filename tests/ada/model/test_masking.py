@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ada.execution.narrow_cache import NarrowCache
-from ada.model.budget_report import asked_alone
 from ada.model.masking import cut_bytes, masked_alone
+from ada.model.reporting import asked_alone
 from ada.scheduling.execution_plan import LayerPlan
 
 PLANS = {

@@ -147,7 +147,7 @@ def plain_policy() -> BudgetPolicy:
 @pytest.mark.parametrize("fields", [{}, {"latency_budget": 1.0}, {"image_tokens": "all"}, {"latency_budget": "100%"}])
 def test_plain_worker_takes_what_asks_for_the_full_model(plain_policy, fields) -> None:
     checked = plain_policy.check(fields)
-    assert checked == {"latency_budget": None, "image_tokens": None, "token_selector": None}
+    assert not any(checked.values())
     assert generation_options(plain_policy.model, plain_policy.grant({**fields, **checked}, Load(0, 0, 1, None))) == {}
 
 

@@ -1,0 +1,105 @@
+"""Sets up one call of ``generate``: what of its prompts is read, the units that are granted, and what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ada.budget import Budget
+from ada.image_tokens.amount import ImageTokensLike
+from ada.latency.call_clock import CallClock
+from ada.latency.grant import workload_of
+from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
+from ada.latency.ttft_predictor import TTFTPredictor
+from ada.model.reporting import describe
+from ada.quality.cascade import Begun, Cascade
+from ada.quality.quality_report import QualityReport
+from ada.reuse.call_reuse import CallReuse
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+
+
+@dataclass(frozen=True)
+class CallSetup:
+    """Settings of a call, as ``generate`` takes them; call: its clock, None without one."""
+
+    budgets: Sequence[Budget | None]
+    planner: str | None = None
+    strict: bool = False
+    predictor: TTFTPredictor | None = None
+    image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None = None
+    token_selector: str | None = None
+    granted_units: torch.Tensor | None = None
+    reuse: CallReuse | None = None
+    call: CallClock | None = None
+
+    @property
+    def elapsed(self) -> Elapsed:
+        """What of a time budget has passed."""
+        return NO_TIME_ELAPSED if self.call is None else self.call.elapsed
+
+    def begin(self, model: Any, batch: EmbeddedBatch) -> Begun:
+        """Read embedded prompts: choose their tokens, grant units, insert latency tokens, set up what runs."""
+        reading = model.read_tokens(
+            batch,
+            self.image_tokens,
+            self.token_selector,
+            self.budgets,
+            self.planner,
+            ttft_predictor=self.predictor,
+            elapsed=self.elapsed,
+        )
+        if self.reuse is not None and reading.late is None:
+            self.reuse.find_prompt(reading.batch, model.scheduler is not None)
+            reading = reading.knowing(self.reuse.length)
+
+        def grant(strict: bool = False) -> torch.Tensor:
+            if self.granted_units is not None:
+                return self.granted_units.cpu()
+            granted: torch.Tensor = model.grant_reading(reading, self.budgets, self.predictor, strict, self.elapsed)
+            return granted
+
+        def grant_again(computed: torch.Tensor) -> torch.Tensor:
+            self.call.plan_is_due(computed)  # type: ignore[union-attr]
+            return grant()
+
+        on_plan_due = None if self.call is None else grant_again
+        batch, execution = model.begin(
+            reading.batch, grant(self.strict), self.planner, on_plan_due=on_plan_due, reading=reading
+        )
+        return reading, batch, execution
+
+    def learn(self, begun: Begun) -> None:
+        """Let the predictor learn from a call of one row of which nothing was known before."""
+        reading, batch, execution = begun
+        known = self.reuse is not None and self.reuse.used
+        if len(self.budgets) > 1 or self.call is None or self.predictor is None or known:
+            return
+        ran = workload_of(reading.share, reading.prompts[0], batch.images_per_row[0], int(execution.granted[0]))
+        self.call.correct(self.predictor, ran)
+
+
+def describe_call(
+    output: Any, model: Any, setup: CallSetup, begun: Begun, cascade: Cascade | None, about: Mapping[str, Any]
+) -> None:
+    """Set plan, report and what drawings need on a generation's ``output``; about: as ``describe`` takes it.
+
+    begun: what the call began with. Under a promise of quality the report is on what answered, and says what a refused
+    cheap try took.
+    """
+    refused = 0
+    budgets = setup.budgets
+    if cascade is not None and cascade.second is not None:
+        reading, batch, execution = begun
+        describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
+        refused, begun, budgets = sum(output.report.prefill_flops.values()), cascade.second, [None]
+    reading, batch, execution = begun
+    reading.describe(output, batch, execution.late_tokens)
+    describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
+    if cascade is not None:
+        quality = QualityReport(
+            cascade.promise.disagreement, cascade.stage, cascade.margin, cascade.promise.threshold, refused
+        )
+        output.report = replace(output.report, quality=quality)

@@ -1,0 +1,123 @@
+"""A promise of quality: the cheap answer where it is sure, else exactly the full model's, and what the report says."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ada.quality.disagreement import read_disagreement
+from ada.quality.table import FILE_NAME, Promise, promises_of, read_promises, save_promises
+from llava.errors import CheckpointError, OptionError
+from llava.model.builder import load_pretrained_model
+
+IMAGE = -200
+GREEDY = {"do_sample": False, "return_dict_in_generate": True, "pad_token_id": 0, "max_new_tokens": 5}
+PROMISE = Promise(0.02, 0.6, 0.5, 0.7, 0.8, 0.01, 2000)
+
+
+@pytest.fixture
+def folder(make_adaptive_checkpoint):
+    return make_adaptive_checkpoint()
+
+
+@pytest.fixture
+def pixels():
+    return torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def opened(folder):
+    return load_pretrained_model(str(folder), None, "any", device="cpu")[1]
+
+
+def ask(model, pixels, ids=(1, 5, IMAGE, 7), **options):
+    return model.generate(torch.tensor([ids]), images=pixels[:1], **{**GREEDY, **options})
+
+
+def with_threshold(folder, threshold):
+    save_promises(folder, [replace(PROMISE, threshold=threshold)], {})
+    return opened(folder)
+
+
+def test_sure_answers_are_the_cheap_plans(folder, pixels):
+    model = with_threshold(folder, 0.0)
+    out, cheap = ask(model, pixels, max_disagreement=0.05), ask(model, pixels, latency_budget=0.6)
+    assert out.sequences.tolist() == cheap.sequences.tolist() and out.execution_plan == cheap.execution_plan
+    quality = out.report.quality
+    assert (quality.stage, quality.disagreement, quality.refused_flops) == ("cheap", 0.02, 0)
+    assert quality.margin >= 0 and out.report.summary().startswith("cheap answer (margin ")
+
+
+@pytest.mark.parametrize("threshold", [1e9, math.inf])
+def test_unsure_answers_are_the_full_models(folder, pixels, threshold):
+    model = with_threshold(folder, threshold)
+    out, full = ask(model, pixels, max_disagreement=0.02), ask(model, pixels)
+    assert out.sequences.tolist() == full.sequences.tolist() and out.execution_plan == full.execution_plan
+    cheap = ask(model, pixels, latency_budget=0.6).report
+    assert out.report.quality.stage == "full"
+    assert out.report.quality.refused_flops == sum(cheap.prefill_flops.values())
+    json.dumps(out.report.to_json(), allow_nan=False)
+
+
+def test_margin_is_that_of_the_first_tokens_probabilities(folder, pixels):
+    model = with_threshold(folder, 0.0)
+    out = ask(model, pixels, max_disagreement=0.02)
+    cheap = ask(model, pixels, latency_budget=0.6, output_logits=True)
+    best = cheap.logits[0][0].log_softmax(-1).topk(2).values
+    assert out.report.quality.margin == pytest.approx(float(best[0] - best[1]), abs=1e-5)
+
+
+def test_loosest_promise_that_is_strict_enough_and_cheapest_is_taken(folder):
+    promises = [
+        replace(PROMISE, disagreement=d, share=s) for d, s in ((0.01, 0.9), (0.02, 0.6), (0.05, 0.4), (0.05, 0.5))
+    ]
+    save_promises(folder, promises, {"questions": 1})
+    table = read_promises(folder)
+    assert [table.best(d).share for d in (0.015, 0.02, 0.03, 0.5)] == [0.9, 0.6, 0.6, 0.4]
+    with pytest.raises(OptionError, match=r"promises 0\.01, 0\.02, 0\.05; measure it"):
+        table.best(0.005)
+
+
+def test_promises_of_other_weights_are_none(folder):
+    save_promises(folder, [PROMISE], {})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
+    with pytest.raises(CheckpointError, match="other weights, or another config"):
+        read_promises(folder)
+    (folder / FILE_NAME).write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as promises"):
+        read_promises(folder)
+    (folder / FILE_NAME).unlink()
+    with pytest.raises(OptionError, match=r"needs .*promises\.json, which is not there; measure them"):
+        read_promises(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"latency_budget": 0.5}, "leave out --latency-budget"),
+        ({"image_tokens": "2"}, "leave out --latency-budget and --image-tokens"),
+        ({"do_sample": True}, "promise for greedy answers"),
+        ({"engine": "ada", "num_beams": 2}, "promise for greedy answers"),
+    ],
+)
+def test_what_goes_with_no_promise_is_refused(folder, pixels, options, complaint):
+    model = with_threshold(folder, 0.0)
+    with pytest.raises(OptionError, match=complaint):
+        ask(model, pixels, max_disagreement=0.02, **options)
+    assert promises_of(model.config).promises
+
+
+@pytest.mark.parametrize(("value", "share"), [("2%", 0.02), (0.05, 0.05), ("0.1", 0.1), (" 5 % ", None)])
+def test_shares_are_read(value, share):
+    if share is not None:
+        assert read_disagreement(value) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("value", ["0", "1", "150%", "x", "nan", "-2%", ""])
+def test_other_shares_are_refused(value):
+    with pytest.raises(OptionError, match=r"--max-disagreement is .*; expected a share in \(0, 1\) such as 2%"):
+        read_disagreement(value)
