@@ -76,6 +76,13 @@ def add_adapters(model: PreTrainedModel, args: TrainingArguments) -> None:
     model.add_adapter(config, adapter_name=ADAPTER)
     if args.bf16 or args.fp16:
         _leave_casts_to_autocast(model)
+
+
+def start_from_adapter(model: PreTrainedModel, args: TrainingArguments) -> None:
+    """Fill adapters, and what is trained in full, from ``--lora_weight_path``, where that is given.
+
+    To be called once the model has its projector, which may be among them.
+    """
     if args.lora_weight_path:
         load_adapter(model, Path(args.lora_weight_path))
 

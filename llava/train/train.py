@@ -31,6 +31,7 @@ from llava.train.data.dataset import LazySupervisedDataset, SampleSettings
 from llava.train.data.preprocessing import mode_of, template_of
 from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
+from llava.train.lora import start_from_adapter
 from llava.train.model_setup import add_vision, make_model, make_tokenizer, set_trainable_parameters
 from llava.train.policy import Policies
 from llava.train.preflight import image_counter, length_check
@@ -90,6 +91,7 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     policy = Policies([part for part in hooks().training_policy(model=model, arguments=arguments) if part is not None])
     tokenizer = make_tokenizer(model, arguments)
     vision = add_vision(model, tokenizer, arguments)
+    start_from_adapter(model, training_args)
     set_trainable_parameters(model, arguments)
     policy.freeze(model)
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it

@@ -31,24 +31,29 @@ default IMAGES "$_data/images"
 default REPORT_TO none
 default PROJECTOR_TYPE mlp2x_gelu
 _lora=(--lora_enable True --lora_dropout 0.)
+_rank() { [ "$1" = 0 ] || _flags+=("${_lora[@]}" --lora_r "$1" --lora_alpha "$((2 * $1))"); }
 case $RECIPE in
-    pretrain)
+    pretrain) # captions; the adapters learn, too: to name what is where takes other attention than text
         default MODEL "$_base"
         default TOWER "$SMOL/tower"
         default PROJECTOR "$SMOL/projector/mm_projector.bin"
         default DATA "$_data/captions.json"
         default OUT "$SMOL/pretrain"
-        _flags=(--max_steps "${STEPS:-100}" --learning_rate 1e-3)
+        default BATCH 8
+        _flags=(--max_steps "${STEPS:-400}" --learning_rate 1e-3 --tune_mm_mlp_adapter False --image_aspect_ratio pad)
+        _rank "${LORA_R:-8}"
         ;;
     finetune)
+        [ "${LORA_R:-8}" != 0 ] || default MODEL "$SMOL/pretrain"
         default MODEL "$_base"
         default TOWER "$SMOL/tower"
-        default PROJECTOR "$SMOL/pretrain/mm_projector.bin"
+        default PROJECTOR ""
         default DATA "$_data/conversations.json"
         default OUT "$SMOL/llava-lora"
         default BATCH 8
-        _flags=(--max_steps "${STEPS:-5000}" --learning_rate 8e-4)
-        [ "${LORA_R:-8}" = 0 ] || _flags+=("${_lora[@]}" --lora_r "${LORA_R:-8}" --lora_alpha "$((2 * ${LORA_R:-8}))")
+        _flags=(--max_steps "${STEPS:-4000}" --learning_rate 8e-4)
+        _rank "${LORA_R:-8}"
+        [ "${LORA_R:-8}" = 0 ] || _flags+=(--lora_weight_path "$SMOL/pretrain")
         ;;
     *)
         default MODEL "$SMOL/llava"
@@ -59,7 +64,7 @@ case $RECIPE in
         default PREFIX 6
         default RANK 1
         _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True)
-        [ "${LORA_R:-4}" = 0 ] || _flags+=("${_lora[@]}" --lora_r "${LORA_R:-4}" --lora_alpha "$((2 * ${LORA_R:-4}))")
+        _rank "${LORA_R:-4}"
         # What is trained under budgets is what scripts/merge_lora_weights.py makes of stage 2.
         _step "$SMOL/llava/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \
             --model-base "$_base" --save-model-path "$SMOL/llava"
@@ -73,12 +78,12 @@ PRESET_FLAGS=(
     --logging_steps 10
     --save_steps "${SAVE_STEPS:-100}"
     --model_max_length 1024
+    --version qwen_2 # ChatML, as the language model has it
     --gradient_checkpointing False
     --dataloader_num_workers 1
     --dataloader_persistent_workers True
     "${_flags[@]}"
 )
-[ "$RECIPE" = pretrain ] || PRESET_FLAGS+=(--version qwen_2) # ChatML, as the language model has it
 python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' 2>/dev/null &&
     PRESET_FLAGS+=(--use_cpu True --attn_implementation eager)
 true

@@ -154,6 +154,17 @@ def test_an_adapter_to_start_from(trained, adapter, tmp_path):
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+def test_an_adapter_of_a_language_model_brings_its_projector(trained, plain_base, tiny_checkpoint, tmp_path):
+    fields = json.loads((tiny_checkpoint / "config.json").read_text())
+    base = {"model_name_or_path": plain_base, "vision_tower": tiny_checkpoint / fields["mm_vision_tower"], **LORA}
+    base["mm_projector_type"] = fields["mm_projector_type"]
+    first = trained(tmp_path / "first", **base, max_steps=1)
+    again = trained(tmp_path / "again", **base, lora_weight_path=first, learning_rate=0.0, max_steps=1)
+    one, other = (torch.load(folder / "non_lora_trainables.bin", weights_only=True) for folder in (first, again))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert any("mm_projector" in key for key in one)
+
+
 def test_an_adapter_without_its_base(adapter, adaptive_adapter, plain_base, tmp_path):
     config = adapter / "adapter_config.json"
     fields = json.loads(config.read_text())
