@@ -136,4 +136,4 @@ def test_minimum_is_accepted_and_a_ten_thousandth_less_is_not(share, tokens) -> 
 def test_positions_under_an_amount_are_rounded_for_each_image(amount, expected) -> None:
     """20 positions, and images of 36 and 34 tokens: a tenth of each is 3."""
     tokens = PromptTokens.under(ImageTokens.parse(amount), 20, [36, 34])
-    assert dataclasses.astuple(tokens) == expected
+    assert (tokens.full, tokens.front, tokens.late) == expected

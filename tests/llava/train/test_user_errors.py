@@ -73,6 +73,7 @@ def test_the_folders_name_says_nothing(tiny_checkpoint, tmp_path, name):
 
 def test_lora_without_base_and_resumed_without_its_flag(trained, tmp_path):
     out = trained(tmp_path / "out", **LORA, max_steps=1, save_strategy="steps", save_steps=1)
+    spoiled(out, "adapter_config.json", base_model_name_or_path=None)
     with pytest.raises(CheckpointError, match="holds a LoRA adapter; name the model that it was trained on"):
         opened(out)
     with pytest.raises(CheckpointError, match="holds a LoRA adapter, but --lora_enable is not True"):
