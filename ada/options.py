@@ -115,6 +115,10 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
 
         # Without a planner nothing chooses among units: all layers are prefix layers, and tokens pay for all.
         make_adaptive(model, num_prefix_layers=None if planner in UNTRAINED else model.config.num_hidden_layers)
+    if is_adaptive(model) and options.get("max_disagreement") is not None:
+        from ada.quality.table import promises_of
+
+        promises_of(model.config).best(options["max_disagreement"])
     if is_adaptive(model) and limit is not None:
         model.narrow_cache.max_bytes = limit
     if is_adaptive(model) and wanted:

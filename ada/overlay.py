@@ -85,7 +85,7 @@ def describe_generation(model: Any, output: Any, timing: Mapping[str, float]) ->
     if report.ttft_p50_ms is None:
         return metadata
     measured = timing["time_to_first_token_ms"]
-    if report.clauses and report.requested_ms is None:
+    if report.promises_more:
         return {**metadata, "measured_ms": measured}
     return {**metadata, "measured_ms": measured, "summary": f"{metadata['summary']} | measured {measured:.4g} ms"}
 

@@ -72,6 +72,11 @@ class BudgetReport:
             "decode_gflops_per_token": sum(self.decode_flops.values()) / 1e9,
         }
 
+    @property
+    def promises_more(self) -> bool:
+        """Whether more than a time to first token was promised."""
+        return [clause.name for clause in self.clauses] not in ([], ["ttft"])
+
     def summary(self) -> str:
         """Return one line for people."""
         requested = "none" if self.requested is None else f"{self.requested:g}"
@@ -87,9 +92,9 @@ class BudgetReport:
         if self.image_tokens.late != self.image_tokens.all or self.unmerged_share is not None:
             share = self.prefill_share if self.unmerged_share is None else self.unmerged_share
             parts.insert(1, f"{self.image_tokens.summary()}, share {share:.3g}")
-        if len(self.clauses) > 1 or self.requested_ms is None:
+        if self.promises_more:
             parts += [clause.summary() for clause in self.clauses]
-        if self.ttft_p95_ms is not None and not (self.clauses and self.requested_ms is None):
+        elif self.ttft_p95_ms is not None:
             parts.append(f"predicted {self.ttft_p95_ms:.4g} ms")
         if self.quality is not None:
             parts.insert(0, self.quality.summary())
