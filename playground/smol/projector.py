@@ -1,9 +1,8 @@
 """Makes the projector that stage 1 starts from: it maps a patch's features to the embeddings of the words for it.
 
 The tower knows what has its centre in a patch, and where the patch is; the language model knows words. A projector of
-LLaVA's form is fitted to the sum of the embeddings of size, colour, name and place, of the size of one embedding: from
-there captions are learned in minutes, where random weights, whose outputs are sixty times as long as embeddings, took
-hours.
+LLaVA's form is fitted to the sum of the embeddings of size, colour, name and place, of the size of one embedding; of
+random weights its outputs are sixty times as long. From there captions are learned within 400 steps of 8.
 
     python -m playground.smol.projector --tower runs/smol/tower --model DIR --out runs/smol/projector/mm_projector.bin
 """
