@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,11 +18,6 @@ class PlanTimes(NamedTuple):
     share: float
     ttft_ms: float
     token_ms: float
-
-    def clauses(self, before_ms: float, later_tokens: int) -> Mapping[str, float]:
-        """Return the milliseconds of each clause of an answer whose prompt is read ``before_ms`` after the question."""
-        first = max(0.0, before_ms + self.ttft_ms)
-        return {"ttft": first, "tpot": self.token_ms, "total": first + later_tokens * self.token_ms}
 
 
 def plan_times(predictor: TTFTPredictor, prompt: Workload, rows: int, later_tokens: int) -> list[PlanTimes]:

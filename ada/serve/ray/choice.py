@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ada.budget import TimeBudget, read_budget
@@ -13,6 +14,7 @@ from llava.errors import OptionError
 from llava.serve.protocol.errors import RequestFailure
 
 REFUSED = "promise_not_possible"  # reason of a refusal, for programs
+QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' slowness
 
 
 def key_of(*texts: str) -> str:
@@ -20,34 +22,58 @@ def key_of(*texts: str) -> str:
     return hashlib.blake2b("\n".join(texts).encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
-class Ask(NamedTuple):
-    """What the router reads of a request: its budget in time, if any; images' keys; ``arrived``, in epoch seconds."""
+@dataclass
+class Ask:
+    """What the router reads of a request, and writes on it.
+
+    promise: its budget in time, if any. images: their keys. arrived: in epoch seconds. slowness: factor of predicted
+    times to first token. expected_ms: the chosen replica's, before this factor.
+    """
 
     promise: TimeBudget | None
     images: tuple[str, ...]
     prompt: str
     max_tokens: int
     arrived: float
+    slowness: float = 1.0
+    expected_ms: float | None = None
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], arrived: float) -> Ask:
+    def of(cls, fields: Mapping[str, Any], arrived: float, slowness: float) -> Ask:
         """Read the fields of a ``GenerationBody``. What is malformed is no promise: the replica says what is wrong."""
         try:
             budget = read_budget(fields.get("latency_budget"))
         except OptionError:
             budget = None
-        promise = budget if isinstance(budget, TimeBudget) else None
-        images = tuple(map(key_of, fields["images"]))
-        return cls(promise, images, fields["prompt"], fields["max_new_tokens"], arrived)
+        promise, images = budget if isinstance(budget, TimeBudget) else None, tuple(map(key_of, fields["images"]))
+        return cls(promise, images, fields["prompt"], fields["max_new_tokens"], arrived, slowness)
+
+
+class Slowness:
+    """How much later first tokens came than predicted: what else the machines do, and the way of the answer."""
+
+    def __init__(self) -> None:
+        self._ratios: deque[tuple[float, float]] = deque(maxlen=LAST)  # epoch seconds, measured over expected
+
+    def observe(self, ask: Ask, now: float) -> None:
+        """Learn from a first token that is there."""
+        if ask.expected_ms:
+            self._ratios.append((now, 1000 * (now - ask.arrived) / ask.expected_ms))
+
+    def factor(self, now: float) -> float:
+        """Return what most of the last answers were below; 1 where there were none lately, so that one is tried."""
+        ratios = sorted(ratio for then, ratio in self._ratios if now - then < FORGET_S)
+        return max(1.0, ratios[int(QUANTILE * len(ratios))]) if ratios else 1.0
 
 
 class Outcome(NamedTuple):
-    """What a request would get: whether its promise is kept, by which share; ``order_ms`` decides between equals."""
+    """What a request would get: whether its promise is kept, by which share; milliseconds."""
 
     kept: bool
     share: float
-    times: Mapping[str, float]  # milliseconds of each clause
-    order_ms: float
+    times: Mapping[str, float]  # of each clause
+    expected_ms: float  # to the first token, before ``slowness``
+    order_ms: float  # by which replicas that give the same are ordered
 
 
 @dataclass(frozen=True)
@@ -76,19 +102,21 @@ class Offer:
         later = max(0, min(self.tokens, ask.max_tokens) - 1)
         known = any(key_of(*ask.images, ask.prompt[:length]) == key for length, key in self.prompts)
         for plan in self.plans:
-            times = plan.clauses(before_ms, later)
+            first = max(1.0, before_ms + plan.ttft_ms)
+            late = ask.slowness * first
+            times = {"ttft": late, "tpot": plan.token_ms, "total": late + later * plan.token_ms}
             kept = promise is None or all(times[name] <= allowed for name, allowed in promise.clauses())
-            outcome = Outcome(kept, plan.share, times, times["ttft"] - known * self.prompt_ms)
+            outcome = Outcome(kept, plan.share, times, first, first - known * self.prompt_ms)
             if kept:
                 break
         return outcome
 
 
-@dataclass
 class Turns:
     """When each replica's next turn comes, by what was sent there: its last report does not know of that yet."""
 
-    _free_at: dict[Hashable, float] = field(default_factory=dict)  # seconds
+    def __init__(self) -> None:
+        self._free_at: dict[Hashable, float] = {}  # seconds
 
     def wait_ms(self, replica: Hashable, now: float) -> float:
         """Return the wait for a turn from ``now`` on."""
@@ -100,7 +128,7 @@ class Turns:
 
 
 def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[int]:
-    """Return the positions of the replicas to ask, the best first.
+    """Return the positions of the replicas to ask, the best first, and note what is expected of that one.
 
     offers: each replica's, with the wait there in milliseconds; None where it has said nothing: it is asked last, and
     speaks for itself. now: epoch seconds. Raises RequestFailure where no replica can keep the promise.
@@ -114,6 +142,7 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
         idle = [offer.outcome(ask, ask.promise, 0.0) for offer, _ in given.values()]
         raise _refusal(ask.promise, [*found.values()], idle)
     chosen.sort(key=lambda number: (-found[number].share if promise else 0.0, found[number].order_ms))
+    ask.expected_ms = found[chosen[0]].expected_ms if chosen else None
     return chosen + silent
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from ada.serve.ray.choice import Ask
+from ada.serve.ray.choice import Ask, Slowness
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, named_template
 from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import parse_chunk
@@ -26,6 +27,8 @@ class OpenAnswer:
     """An answer that a replica has begun."""
 
     pieces: DeploymentResponseGenerator[Any]
+    ask: Ask
+    slowness: Slowness
 
     async def aclose(self) -> None:
         """Stop the answer where it has not ended."""
@@ -39,6 +42,7 @@ class HandleBackend:
     handles: Mapping[str, DeploymentHandle[Any]]
     timeout_s: float
     templates: Templates = field(init=False)
+    _slowness: defaultdict[str, Slowness] = field(default_factory=lambda: defaultdict(Slowness), init=False)
 
     def __post_init__(self) -> None:
         self.templates = Templates(self._ask_template)
@@ -50,9 +54,10 @@ class HandleBackend:
     async def open(self, body: dict[str, Any], request_id: str) -> OpenAnswer:
         """Ask for an answer. Raises RequestFailure: the router's, the replica's, or where all tries are lost."""
         generate = self._handle(body["model"]).options(stream=True, method_name="generate")
-        ask, left = Ask.of(body, time.time()), TRIES
+        slowness, now, left = self._slowness[body["model"]], time.time(), TRIES
+        ask = Ask.of(body, now, slowness.factor(now))
         while True:
-            answer, left = OpenAnswer(generate.remote(body, request_id, ask=ask)), left - 1
+            answer, left = OpenAnswer(generate.remote(body, request_id, ask=ask), ask, slowness), left - 1
             try:
                 status, headers, content = await self._awaited(anext(answer.pieces))
             except RequestFailure as failure:
@@ -65,7 +70,11 @@ class HandleBackend:
 
     async def chunks(self, reply: OpenAnswer) -> AsyncIterator[dict[str, Any]]:
         """Yield the chunks of an answer; raise the failure that one of them reports, or that its replica is lost."""
+        first = True
         while (piece := await self._awaited(anext(reply.pieces, None))) is not None:
+            if first:
+                reply.slowness.observe(reply.ask, time.time())
+            first = False
             chunk = parse_chunk(piece.rstrip(b"\0"))
             if chunk["error_code"] != OK:
                 raise failure_in_stream(chunk)

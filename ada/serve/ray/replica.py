@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
 import time
 from collections import deque
@@ -39,7 +38,6 @@ class Replica:
             warm_up(self.service.loaded.model)  # type: ignore[arg-type]  # only adaptive models have a predictor
         self._images = KnownImages(options.get("reuse"))
         self._prompts = deque([(EXPECTED, 0, "")], maxlen=LAST)  # its workload, characters and key
-        self._turns: deque[tuple[float, float]] = deque(maxlen=LAST)  # when requests came, and when their turn was
         self.service.engine.start()
 
     async def generate(self, fields: Mapping[str, Any], request_id: str, ask: Ask) -> AsyncIterator[Any]:
@@ -63,8 +61,6 @@ class Replica:
             self._images.add(ask.images, request.generation.images.pixels)
             async for chunk in stream.chunks(self.service.policy):
                 yield chunk
-            if request.began is not None:
-                self._turns.append((request.arrived, request.began))
         finally:
             await self.service.close(stream)
 
@@ -83,28 +79,21 @@ class Replica:
             return {}
         prompts = tuple((length, key) for _, length, key in self._prompts)
         longest = max((prompt for prompt, *_ in self._prompts), key=lambda prompt: prompt.num_tokens)
-        offer = offer_of(self.predictor, longest, self.service.queue.load(), [*self._turns])
+        offer = offer_of(self.predictor, longest, self.service.queue.load())
         return {"offer": pickle.dumps(replace(offer, images=self._images.keys(), prompts=prompts))}
 
 
-def offer_of(
-    predictor: TTFTPredictor, prompt: Workload, load: Load, turns: Sequence[tuple[float, float]] = ()
-) -> Offer:
-    """Return what a worker under a load offers to a prompt, whose units do not count.
-
-    turns: when the last requests came, and when their turn was, in seconds.
-    """
+def offer_of(predictor: TTFTPredictor, prompt: Workload, load: Load) -> Offer:
+    """Return what a worker under a load offers to a prompt, whose units do not count."""
     tokens, pace = predictor.planned_tokens(NO_LIMIT), predictor.typical_factor
     plans = plan_times(predictor, prompt, max(1, load.running), tokens - 1)
     reading = predictor.expected(replace(prompt, num_units=predictor.units.tunable))
     image = predictor.expected(replace(prompt, num_images=prompt.num_images + 1))
     known = predictor.expected(replace(prompt, known_tokens=prompt.num_tokens - 1))
-    in_turn = sorted(turns, key=lambda turn: turn[1])
-    waits = [turn - before for (_, before), (came, turn) in itertools.pairwise(in_turn) if came < before]
     return Offer(
         plans,
         tokens,
-        turn_ms=1000 * sum(waits) / len(waits) if waits else pace * reading.ttft_ms + plans[0].token_ms,
+        turn_ms=pace * reading.ttft_ms + plans[0].token_ms,
         image_ms=pace * (image.to_plan_ms - reading.to_plan_ms),
         prompt_ms=pace * (reading.to_plan_ms - known.to_plan_ms),
     )
