@@ -33,6 +33,7 @@ from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.promise import Promise
 from llava.serve.engine.request import Finished
 from llava.serve.engine.request_queue import Load
+from llava.serve.worker.metrics import metrics_prefix
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class BudgetPolicy(ServingPolicy):
         self.reuse = loaded.options.get("reuse")
         controller = load_controller_from(defaults, loaded.model)
         self.adaptive = None if controller is None else LoadAdaptiveBudget(controller)
-        self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
+        self.metrics = BudgetMetrics(registry, loaded.name, metrics_prefix(defaults), self._multiplier)
 
     def _multiplier(self) -> float:
         return 1.0 if self.adaptive is None else self.adaptive.multiplier
