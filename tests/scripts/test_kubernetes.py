@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +171,18 @@ def test_gateway_route_leads_to_the_api_of_each_model_server() -> None:
     assert f"port: {parsed(servers['worker']).port}" in page
 
 
-def test_ray_service_runs_the_application_at_its_port() -> None:
+def test_ray_service_runs_the_application_with_a_replica_for_each_pod() -> None:
     [service] = RAY
-    config = yaml.safe_load(service["spec"]["serveConfigV2"])
-    [application] = config["applications"]
+    [application] = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     module, _, name = application["import_path"].partition(":")
-    assert (module, name) == ("ada.serve.ray.app", "app") and config["http_options"]["port"] == 8000
-    file = DEPLOY.parents[1] / f"{module.replace('.', '/')}.py"
-    if not file.parent.is_dir():
-        pytest.skip(f"no {file.parent}")
-    body = ast.parse(file.read_text(encoding="utf-8")).body
-    assert name in {n.id for step in body for n in ast.walk(step) if isinstance(n, ast.Name)} | {
-        step.name for step in body if isinstance(step, ast.FunctionDef)
-    }
+    app = getattr(pytest.importorskip(module), name)
+    [settings_type] = typing.get_type_hints(app).keys() - {"return"}
+    settings = typing.get_type_hints(app)[settings_type].model_validate(application["args"])
+    assert openai_api.parse_arguments(shlex.split(settings.api)).host == "0.0.0.0", "it answers to the Service's name"
+    [group] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (settings.min_replicas, settings.max_replicas)
+    [worker] = group["template"]["spec"]["containers"]
+    assert float(worker["resources"]["requests"]["cpu"]) == settings.num_cpus
 
 
 def test_ray_pods_are_probed_and_have_no_rights() -> None:
