@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ada.bench.deadline.client import Endpoint
     from ada.eval.questions.question_set import Item
 
-SUITE_DATA = Path("playground/shapes/data")
+SUITE_DATA = Path("playground/data/shapes")
 CALIBRATED = ("--latency-budget", "ttft=3600s")  # a worker that is started with a time calibrates where it must
 
 
