@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from ada.serve.ray.choice import Ask, Slowness
+from ada.serve.replica_choice import Ask, Slowness
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, named_template
 from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import parse_chunk

@@ -14,7 +14,7 @@ from ada.latency.measure import warm_up
 from ada.latency.plan_times import plan_times
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.reuse.known_images import KnownImages
-from ada.serve.ray.choice import Ask, Offer, key_of
+from ada.serve.replica_choice import Ask, Offer, key_of
 from llava.serve.engine.request_queue import Load
 from llava.serve.model_worker import check_arguments, open_service, parse_arguments
 from llava.serve.worker.app import ready_state, request_model

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from ada.serve.ray.choice import Offer, Turns, choose
+from ada.serve.replica_choice import Offer, Turns, choose
 from llava.serve.protocol.errors import RequestFailure
 
 
