@@ -33,8 +33,8 @@ class SweepSettings:
     narrow_cache_gb: float | None = flag(None, NARROW_LIMIT_HELP, metavar="GB")
     ray: str | None = flag(
         None,
-        "answer on the Ray cluster at this address, or auto for the one of this machine; times are measured here. Every "
-        "machine of it has this project, and the same files under the same paths",
+        "answer on the Ray cluster at this address, or auto for the one of this machine; times are measured here. Every"
+        " machine of it has this project, and the same files under the same paths",
         metavar="ADDRESS",
     )
 

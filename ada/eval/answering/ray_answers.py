@@ -44,8 +44,8 @@ def answers_of_cluster(
         running[task.remote(common, asked)] = asked, time.monotonic()
 
     while True:
-        room = max(1, int(ray.cluster_resources().get(resource, 0)))
-        while len(running) < room and (asked := next(waiting, None)) is not None:
+        at_once = max(1, int(ray.cluster_resources().get(resource, 0)))
+        while len(running) < at_once and (asked := next(waiting, None)) is not None:
             ask(asked)
         if not running:
             return

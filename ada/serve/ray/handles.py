@@ -12,6 +12,7 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from starlette.datastructures import Headers
 
 from ada.serve.replica_choice import Ask, Slowness
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, named_template
@@ -65,7 +66,7 @@ class HandleBackend:
                     continue
                 raise
             if status != 200:
-                raise failure_of_reply(status, headers, content)
+                raise failure_of_reply(status, Headers(headers), content)
             return answer
 
     async def chunks(self, reply: OpenAnswer) -> AsyncIterator[dict[str, Any]]:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from ada.latency.latency_model import Workload
 from ada.latency.measure import warm_up
 from ada.latency.plan_times import plan_times
@@ -17,6 +19,7 @@ from ada.reuse.known_images import KnownImages
 from ada.serve.replica_choice import Ask, Offer, key_of
 from llava.serve.engine.request_queue import Load
 from llava.serve.model_worker import check_arguments, open_service, parse_arguments
+from llava.serve.protocol.errors import invalid_body
 from llava.serve.worker.app import ready_state, request_model
 from llava.serve.worker.response_stream import failure_of
 
@@ -50,7 +53,8 @@ class Replica:
             waited_s = max(0.0, time.time() - ask.arrived)
             stream = await self.service.accept(body, request_id, time.perf_counter() - waited_s)
         except Exception as error:  # noqa: BLE001 - every refusal is a reply
-            reply = failure_of(error).response(request_id)
+            failure = invalid_body(error, fields) if isinstance(error, ValidationError) else failure_of(error)
+            reply = failure.response(request_id)
             yield reply.status_code, dict(reply.headers), reply.body
             return
         try:

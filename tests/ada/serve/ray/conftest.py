@@ -1,0 +1,5 @@
+"""Everything here needs Ray."""
+
+import pytest
+
+pytest.importorskip("ray.serve")
