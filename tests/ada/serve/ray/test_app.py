@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import psutil
 import pytest
-import ray
 from fixtures.ports import reserved_ports
+
+pytest.importorskip("ray.serve", exc_type=ImportError)
+import ray
 from ray import serve
 
 from ada.serve.ray.app import Settings, app

@@ -8,11 +8,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
+from llava.serve.protocol.errors import RequestFailure
+
+pytest.importorskip("ray.serve", exc_type=ImportError)
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from ada.serve.ray.handles import TRIES, HandleBackend
-from llava.serve.protocol.errors import RequestFailure
 
 pytestmark = pytest.mark.anyio
 BODY = {"model": "tiny", "prompt": "p", "images": [], "max_new_tokens": 8, "latency_budget": "ttft=1s"}

@@ -1,5 +1,0 @@
-"""Everything here needs Ray."""
-
-import pytest
-
-pytest.importorskip("ray.serve")
