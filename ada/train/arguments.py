@@ -63,6 +63,13 @@ class AdaArguments:
             "the others a random share from it on"
         },
     )
+    image_token_maximum: float | None = field(
+        default=None,
+        metadata={
+            "help": "maximum share of each image's tokens that a sample keeps, as 0.3, where none is to keep all: short"
+            " samples train faster"
+        },
+    )
     token_selector: str | None = field(
         default=None, metadata={"help": "which image tokens stay: " + ", ".join(SELECTORS) + "; by default salient"}
     )
@@ -85,6 +92,11 @@ class AdaArguments:
             raise OptionError(f"--scheduler_lr is {self.scheduler_lr}; expected 0 or more")
         if self.image_token_dropout is not None and not 0 < self.image_token_dropout < 1:
             raise OptionError(f"--image_token_dropout is {self.image_token_dropout}; expected a share in (0, 1)")
+        low, high = self.image_token_dropout, self.image_token_maximum
+        if high is not None and (low is None or not low <= high <= 1):
+            raise OptionError(
+                f"--image_token_maximum is {high}; expected a share from --image_token_dropout, which it needs, to 1"
+            )
         if self.token_selector is not None:
             selector_named(self.token_selector)
             if self.image_token_dropout is None:
@@ -114,7 +126,8 @@ class AdaArguments:
         """
         budgets = (1.0, 1.0) if units is None else self.budget_range(units)
         sandwich = self.budget_sampling == "sandwich"
-        return Recipe(budgets, sandwich, self.distillation_weight, self.temperatures(), self.image_token_dropout)
+        tokens = self.image_token_dropout, self.image_token_maximum
+        return Recipe(budgets, sandwich, self.distillation_weight, self.temperatures(), *tokens)
 
     def apply(self, config: Any) -> None:
         """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is.

@@ -31,7 +31,8 @@ class Recipe:
     the model's own answer at full budget as a target next to the labels (the same paper's inplace distillation).
     temperatures: at the start and the end of the run, of the draws, that is the Gumbel noise's scale; near 0 training
     sees the plan that inference runs. image_token_dropout: the minimum share of each image's tokens that a sample
-    keeps; half of the samples keep all, the others a random share from it on; None keeps all.
+    keeps; half of the samples keep all, the others a random share from it on; None keeps all. image_token_maximum: all
+    samples keep a random share from the minimum to it; None as said.
     """
 
     budgets: tuple[float, float]
@@ -39,6 +40,7 @@ class Recipe:
     distillation: float = 0.0
     temperatures: tuple[float, float] = (1.0, 1.0)
     image_token_dropout: float | None = None
+    image_token_maximum: float | None = None
 
     def draw_units(self, units: Units, draws: Draws, rows: int) -> torch.Tensor:
         """Draw random tunable units (rows,), int64, on the unit grid of ``budgets``."""
@@ -55,8 +57,12 @@ class Recipe:
         minimum = self.image_token_dropout
         if minimum is None:
             raise OptionError("image_token_dropout is None, so no image tokens are left out")
-        drawn = draws.uniform(rows, "image tokens").tolist()  # the upper half: all tokens
-        return [ImageTokens(Amount(share=min(1.0, minimum + 2 * chance * (1 - minimum)))) for chance in drawn]
+        drawn = draws.uniform(rows, "image tokens")
+        if self.image_token_maximum is None:
+            shares = (minimum + 2 * drawn * (1 - minimum)).clamp(max=1.0)  # the upper half: all tokens
+        else:
+            shares = minimum + drawn * (self.image_token_maximum - minimum)
+        return [ImageTokens(Amount(share=share)) for share in shares.tolist()]
 
     def temperature(self, progress: float) -> float:
         """Return the temperature at ``progress`` in [0, 1] of the run, linear between start and end."""

@@ -41,6 +41,20 @@ def test_half_of_the_samples_keep_all_and_the_others_are_uniform_from_the_minimu
     assert counts.tolist() == pytest.approx([1 / 8] * 8, abs=0.02)
 
 
+@pytest.mark.parametrize("maximum", [0.2, 0.3, 1.0])
+def test_with_a_maximum_all_samples_are_uniform_up_to_it(maximum) -> None:
+    drawn = shares(Recipe((1.0, 1.0), image_token_dropout=0.2, image_token_maximum=maximum), 8000)
+    assert drawn.min() >= 0.2 and drawn.max() <= maximum
+    assert drawn.mean().item() == pytest.approx((0.2 + maximum) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("flags", [{}, {"image_token_dropout": 0.4}, {"image_token_dropout": 0.1}])
+def test_maximum_that_is_none_is_refused(flags) -> None:
+    maximum = 1.1 if flags.get("image_token_dropout") == 0.1 else 0.3
+    with pytest.raises(OptionError, match="--image_token_maximum is"):
+        AdaArguments(**flags, image_token_maximum=maximum)
+
+
 def test_draws_are_the_same_however_a_step_is_cut_and_others_in_the_next_step() -> None:
     for policy in (ImageTokenTraining(RECIPE, "grid"), BudgetTraining(RECIPE, UNITS, "grid")):
         full = policy.inputs(seed=3, step=7, progress=0.5, first=0, rows=6)
