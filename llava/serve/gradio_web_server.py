@@ -43,9 +43,9 @@ from llava.serve.protocol.http_client import checked_url
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
 from llava.serve.web.content_policy import ContentPolicy
-from llava.serve.web.conversation_state import LIMITS
 from llava.serve.web.page import CSS, build
 from llava.serve.web.page_requests import PAGE_OPEN, UPLOAD, PageRequests
+from llava.serve.web.uploaded_image import LIMITS
 from llava.serve.web.uploads import UploadQuota
 from llava.serve.web.vote_log import VoteLog
 
@@ -147,12 +147,20 @@ def create_app(
         blocks,
         "/",
         max_file_size=LIMITS.max_bytes,
-        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        theme=theme(),
         css=CSS,
         show_error=False,  # of unexpected errors; the log has them
         ssr_mode=False,
     )
     return app
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's colours and fonts: Gradio's, with texts that stand out from what they are on."""
+    default = gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
+    subdued = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+    infos = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
+    return default.set(**subdued, **infos)
 
 
 def demo_middleware(names: tuple[str, ...] | None = None) -> Middleware:

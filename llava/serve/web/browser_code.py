@@ -1,0 +1,26 @@
+"""JavaScript of the page's events: what only the browser knows or can do, small functions of what Python returns."""
+
+OPENED = """() => [{
+    kept: sessionStorage.getItem('llava-chat'),
+    shared: new URLSearchParams(location.search).get('chat'),
+    narrow: window.innerWidth < 640,
+}]"""
+"""What a page is opened with: the id of the tab's conversation, that of a link, and whether it is as narrow as a phone."""
+
+KEEP = """(id) => {
+    sessionStorage.setItem('llava-chat', id)
+    const address = new URL(location.href)
+    address.searchParams.delete('chat')
+    history.replaceState(null, '', address)
+}"""
+"""Remember the id of the tab's conversation, which a link has begun, at most once."""
+
+LINK = "(id) => id ? `${location.origin}${location.pathname}?chat=${id}` : ''"
+
+DOWNLOAD = """(page) => {
+    const link = document.createElement('a')
+    link.href = URL.createObjectURL(new Blob([page], {type: 'text/html'}))
+    link.download = 'conversation.html'
+    link.click()
+    URL.revokeObjectURL(link.href)
+}"""
