@@ -179,7 +179,10 @@ def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> An
 
 @hookspec(firstresult=True)
 def metrics_prefix() -> str | None:
-    """Return the prefix of the names of all metrics that a worker exports; without a plug-in it is ``llava:``."""
+    """Return how the names of all metrics of a worker begin where ``--metrics-prefix`` does not say it.
+
+    Without a plug-in that is ``llava:``.
+    """
 
 
 @hookspec

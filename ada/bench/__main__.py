@@ -9,6 +9,7 @@ import argparse
 from types import ModuleType
 
 from ada.bench import adherence, batching, prefill_decode, quantized, selection, tokens
+from ada.bench.deadline import command as deadline
 from ada.bench.decode import command as decode
 from ada.bench.decode import gpu
 from ada.bench.hostile import command as hostile
@@ -35,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_command(commands, "selection", selection)
     _add_command(commands, "load", load)
     _add_command(commands, "hostile", hostile)
+    _add_command(commands, "deadline", deadline)
     return parser
 
 

@@ -41,8 +41,8 @@ from ada.bench.answer_promises import report as answer_report
 from ada.bench.busy_core import one_core_busy
 from ada.bench.device import add_device_flag, device_named
 from ada.bench.models import random_1b
-from ada.bench.reach import Amounts, amounts_of, minimum_ms
 from ada.budget import TimeBudget
+from ada.frontier.reach import Amounts, amounts_of, minimum_ms
 from ada.latency.design import Design
 from ada.latency.fitting import relative_errors
 from ada.latency.latency_model import Workload

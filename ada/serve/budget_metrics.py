@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from llava.serve.worker.metrics import LABEL, metrics_prefix
+from llava.serve.worker.metrics import LABEL
 
 SHARES = tuple(step / 20 for step in range(1, 21))
 
@@ -14,12 +14,12 @@ SHARES = tuple(step / 20 for step in range(1, 21))
 class BudgetMetrics:
     """Budgets granted, image tokens read, costs of plans, budgets missed and budgets lowered, of one worker.
 
-    multiplier: called for the current factor of load-adaptive budgets.
+    prefix: of their names. multiplier: called for the current factor of load-adaptive budgets.
     """
 
-    def __init__(self, registry: CollectorRegistry, model_name: str, multiplier: Callable[[], float]) -> None:
-        prefix = metrics_prefix()
-
+    def __init__(
+        self, registry: CollectorRegistry, model_name: str, prefix: str, multiplier: Callable[[], float]
+    ) -> None:
         def shares(name: str, text: str) -> Histogram:
             return Histogram(prefix + name, text, [LABEL], buckets=SHARES, registry=registry).labels(model_name)
 

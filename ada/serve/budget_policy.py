@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,41 +16,29 @@ from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_token_options import reads_fewer
 from ada.latency.grant import refuse_unreachable
-from ada.model.row_cost import RowCost
 from ada.options import budget_of, check_planned
-from ada.protocols import AdaptiveModel, is_adaptive
+from ada.protocols import is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve import image_token_fields, quality_field
 from ada.serve.budget_metrics import BudgetMetrics
+from ada.serve.budget_reply import budget_report
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
+from ada.serve.time_promise import time_promise
 from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, from_flags
 from llava.model.loaded_model import LoadedModel
 from llava.protocols import LlavaModel
 from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.promise import Promise
 from llava.serve.engine.request import Finished
 from llava.serve.engine.request_queue import Load
+from llava.serve.worker.metrics import metrics_prefix
 
 log = logging.getLogger(__name__)
 
 STRICT = "strict"
 FULL = LatencyBudget(1.0)
-METADATA = (
-    "granted",
-    "prefill_share",
-    "layers",
-    "heads",
-    "neuron_groups",
-    "masked_layers",
-    "prefill_gflops",
-    "decode_gflops_per_token",
-    "quality",
-    "summary",
-    "plan",
-    "known_tokens",
-    "known_crops",
-)
 
 
 def request_fields() -> dict[str, tuple[Any, Any]]:
@@ -114,7 +103,7 @@ class BudgetPolicy(ServingPolicy):
         self.reuse = loaded.options.get("reuse")
         controller = load_controller_from(defaults, loaded.model)
         self.adaptive = None if controller is None else LoadAdaptiveBudget(controller)
-        self.metrics = BudgetMetrics(registry, loaded.name, self._multiplier)
+        self.metrics = BudgetMetrics(registry, loaded.name, metrics_prefix(defaults), self._multiplier)
 
     def _multiplier(self) -> float:
         return 1.0 if self.adaptive is None else self.adaptive.multiplier
@@ -163,15 +152,25 @@ class BudgetPolicy(ServingPolicy):
     def _strict(self, fields: Mapping[str, Any]) -> bool:
         return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
 
+    def promise(self, fields: Mapping[str, Any], prompt_tokens: int, max_new_tokens: int) -> Promise | None:
+        """Return what a budget in time promises, where budgets follow the load; otherwise it runs, however late."""
+        if self.adaptive is None or self.predictor is None:
+            return None
+        settings = {**fields, "planner": self.defaults.get("planner")}
+        return time_promise(self.model, self.predictor, settings, prompt_tokens, max_new_tokens)
+
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
         """Return the options of a generation: the requested budget, lowered under load where that is allowed.
 
-        Of a time, what waiting has left counts, since clients measure from their request.
+        Of a time, what waiting has left counts, since clients measure from their request; and what those that wait
+        leave of it, too.
         """
         requested: Budget | None = fields.get("latency_budget")
         promise = fields.get("max_disagreement")
+        left = requested.less(1000 * load.waited_s) if isinstance(requested, TimeBudget) else requested
         options = {
-            "latency_budget": requested.less(1000 * load.waited_s) if isinstance(requested, TimeBudget) else requested,
+            "latency_budget": left,
+            "waited_ms": 1000 * load.waited_s,
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
@@ -182,74 +181,41 @@ class BudgetPolicy(ServingPolicy):
         if self.adaptive is None or promise is not None:
             return options
         multiplier = self.adaptive.update(load)
-        if fields.get("latency_budget_policy") == STRICT or multiplier >= 1 or isinstance(requested, TimeBudget):
+        if fields.get("latency_budget_policy") == STRICT:
             return options
-        fraction = 1.0 if requested is None else requested.fraction
+        if isinstance(left, TimeBudget):
+            return {**options, "latency_budget": self._shared(left, load)}
+        if multiplier >= 1:
+            return options
+        fraction = 1.0 if left is None else left.fraction
         allowed = self.adaptive.controller.granted(fraction, multiplier)
         if allowed < fraction:
             self.metrics.downgrades.inc()
             return {**options, "latency_budget": LatencyBudget(allowed), "load_multiplier": multiplier}
         return options
 
+    def _shared(self, left: TimeBudget, load: Load) -> TimeBudget:
+        """What a request may take of the time that it has left, so that those that wait can keep their promises."""
+        first_ms = 1000 * load.first_token_s
+        if first_ms >= min(ms for ms in (left.milliseconds, left.total_ms, math.inf) if ms is not None):
+            return left
+        self.metrics.downgrades.inc()
+        return replace(left, milliseconds=first_ms, text=None)
+
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return ``latency_budget``, what was requested, allowed, granted and run, and ``image_tokens``."""
         metadata = finished.answer.metadata
         if "plan" not in metadata:
             return {}
-        requested: Budget | None = fields.get("latency_budget")
-        by_time = isinstance(requested, TimeBudget)
-        share = requested.fraction if isinstance(requested, LatencyBudget) else None
-        # A share that load has lowered may be missed where the one that was asked for is met.
-        met = metadata["budget_met"] or (not by_time and metadata["granted"] <= (share or 1))
+        budget = budget_report(self.model, fields, finished)
         self._observe_image_tokens(metadata)
         self.metrics.granted.observe(metadata["granted"])
         self.metrics.cost.observe(ExecutionPlan.from_json(metadata["plan"]).share)
-        if not met:
+        if not budget["met"]:
             self.metrics.violations.inc()
-        allowed = finished.options.get("latency_budget")
-        budget = {
-            "requested": share,
-            "requested_ms": requested.milliseconds if isinstance(requested, TimeBudget) else None,
-            "policy": fields.get("latency_budget_policy", "adaptive"),
-            "allowed": allowed.fraction if isinstance(allowed, LatencyBudget) else allowed and str(allowed),
-            "load_multiplier": finished.options.get("load_multiplier", 1.0),
-            "met": met,
-            "ttft_p95_ms": metadata.get("ttft_p95_ms"),  # None where the device is not calibrated
-            "predicted_ms": metadata.get("ttft_p95_ms"),  # its old name
-            "measured_ms": round(finished.answer.timing["time_to_first_token_ms"], 3),  # without the queue
-            **{name: metadata[name] for name in METADATA},
-            "clauses": _from_arrival(metadata["clauses"], requested, allowed),
-            **full_model_gflops(self.model, metadata),
-        }
         return {"latency_budget": budget, "image_tokens": metadata["image_tokens"]}
 
     def _observe_image_tokens(self, metadata: Mapping[str, Any]) -> None:
         share = image_token_fields.kept_share(metadata)
         if share is not None:
             self.metrics.image_tokens.observe(share)
-
-
-def _from_arrival(
-    clauses: Sequence[Mapping[str, Any]], requested: Budget | None, allowed: Budget | None
-) -> list[dict[str, Any]]:
-    """Return the clauses' reports with their times from when the request came, the wait in the queue included."""
-    if not (isinstance(requested, TimeBudget) and isinstance(allowed, TimeBudget)):
-        return []
-    left, found = dict(allowed.clauses()), []
-    for clause in clauses:
-        waited = dict(requested.clauses())[clause["name"]] - left[clause["name"]]
-        times = {name: ms + waited for name, ms in clause.items() if name.endswith("_ms") and ms is not None}
-        found.append({**clause, **times})
-    return found
-
-
-def full_model_gflops(model: AdaptiveModel, metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Return what the same prompt costs when all of the decoder runs, on all image tokens, in GFLOPs."""
-    units, image_tokens = model.units, metadata["image_tokens"]
-    prompt_tokens = metadata["prompt_tokens"] + image_tokens["all"] - image_tokens["kept"]
-    cost = RowCost(prompt_tokens, num_images=metadata["num_images"])
-    prefill, decode = cost.flops(model, ExecutionPlan.full(units.num_layers, units.num_switches))
-    return {
-        "whole_prefill_gflops": sum(prefill.values()) / 1e9,
-        "whole_decode_gflops_per_token": sum(decode.values()) / 1e9,
-    }

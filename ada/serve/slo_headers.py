@@ -1,4 +1,4 @@
-"""Reads the HTTP headers ``x-llm-d-slo-ttft-ms`` and ``x-llm-d-slo-tpot-ms``: a latency budget in milliseconds."""
+"""Reads llm-d's HTTP headers for latency, such as ``x-llm-d-slo-ttft-ms``: a latency budget in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ HEADERS = {
     "x-llm-d-slo-ttft-ms": "ttft",
     "x-slo-ttft-ms": "ttft",
     "x-llm-d-slo-tpot-ms": "tpot",
-}  # llm-d's, and our first
+    "x-slo-tpot-ms": "tpot",
+}  # llm-d's; those without its name are the older ones
 MIN_MS, MAX_MS = 0.001, 1e9  # a number outside is a mistake
 
 

@@ -35,6 +35,7 @@ from llava.serve.routing.worker_address import checked_address
 from llava.serve.worker.app import create_app, worker_middleware
 from llava.serve.worker.drain import stopping_in_order
 from llava.serve.worker.heartbeat import HeartBeat
+from llava.serve.worker.metrics import metrics_prefix
 from llava.serve.worker.request_limits import RequestLimits
 from llava.serve.worker.service import EngineMaker, WorkerService
 from llava.utils import progress_only_on_terminals
@@ -67,6 +68,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="time between two heartbeats to the controller, in seconds",
     )
     registration_token.add_flag(parser)
+    parser.add_argument(
+        "--metrics-prefix",
+        metavar="PREFIX",
+        help="beginning of the names of metrics, such as vllm: for gateways that read vLLM's; by default llava:, or a "
+        "plug-in's",
+    )
     _add_model_flags(parser)
     _add_queue_flags(parser)
     add_dataclass_flags(parser, RequestLimits)
@@ -120,7 +127,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def open_service(args: argparse.Namespace) -> WorkerService:
     """Load the model that the flags name. Raises a ``LlavaError`` that says what is wrong."""
-    limits = from_flags(RequestLimits, args)
+    limits, prefix = from_flags(RequestLimits, args), metrics_prefix(vars(args))
     loaded = open_model(vars(args))
     registry = CollectorRegistry()
     policies = hooks().serving_policy(loaded=loaded, options=vars(args), registry=registry)
@@ -133,6 +140,7 @@ def open_service(args: argparse.Namespace) -> WorkerService:
         args.stream_interval,
         registry,
         ENGINES[args.engine],
+        metrics_prefix=prefix,
     )
 
 

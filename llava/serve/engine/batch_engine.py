@@ -58,6 +58,10 @@ class BatchEngine:
         """Whether the thread works, or waits for work."""
         return self._thread.is_alive()
 
+    def positions(self) -> int:
+        """Return how many positions the rows hold in the KV cache."""
+        return self._decoder.positions()
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the work; return whether it came within ``timeout_s`` seconds."""
         self._thread.join(timeout_s)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llava.plugins import merged
+from llava.serve.engine.promise import Promise
 from llava.serve.engine.request import EngineRequest, Finished
 from llava.serve.engine.request_queue import Load
 
@@ -21,6 +22,13 @@ class ServingPolicy:
         ``fields`` also has ``num_images``, how many the request shows. Raises a ``LlavaError`` that names the field.
         """
         return {}
+
+    def promise(self, fields: Mapping[str, Any], prompt_tokens: int, max_new_tokens: int) -> Promise | None:
+        """Return the time that a request is promised, where it is; ``prompt_tokens``: with all image tokens.
+
+        It is refused at once, or as it leaves the queue, where its time does not suffice.
+        """
+        return None
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
         """Return options for the ``generation_options`` hook, as the request leaves the queue under this load."""
@@ -52,6 +60,11 @@ class Policies(ServingPolicy):
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what all policies parsed. Raises what any of them raises."""
         return merged([part.check(fields) for part in self.parts])
+
+    def promise(self, fields: Mapping[str, Any], prompt_tokens: int, max_new_tokens: int) -> Promise | None:
+        """Return the promise that is due first."""
+        promises = [part.promise(fields, prompt_tokens, max_new_tokens) for part in self.parts]
+        return min((one for one in promises if one is not None), key=lambda promise: promise.due_s, default=None)
 
     def grant(self, fields: Mapping[str, Any], load: Load) -> Mapping[str, Any]:
         """Return the options of all policies. Raises ``ValueError`` where two give the same."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from llava.generation import Answer, SamplingParams
 from llava.model.multimodal.image_pipeline import PreparedImages
+from llava.serve.engine.promise import UNPROMISED_DUE_S, Promise
 
 STOP, LENGTH, ABORT = "stop", "length", "abort"  # why an answer ended: as vLLM and OpenAI's API name it
 
@@ -21,7 +22,7 @@ class GenerationRequest:
     prompt: what the model reads. images: as pixels, one for each image tag of the prompt. stop: texts that end the
     answer. fields: the body's other fields by name, those of plug-ins included, and ``num_images``. prompt_tokens:
     positions of the prompt in the sequence, all image tokens included: those that a plug-in leaves out keep theirs.
-    echo: the prompt as the client sent it, with which every chunk begins.
+    echo: the prompt as the client sent it, with which every chunk begins. promise: of time, where there is one.
     """
 
     prompt: str
@@ -31,6 +32,7 @@ class GenerationRequest:
     fields: Mapping[str, Any]
     prompt_tokens: int
     echo: str
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ class EngineRequest:
         if not self.cancelled_event.is_set():
             self.cancel_reason = reason
             self.cancelled_event.set()
+
+    @property
+    def due(self) -> float:
+        """When its answer is due, by which the queue is ordered."""
+        promise = self.generation.promise
+        return self.arrived + (UNPROMISED_DUE_S if promise is None else promise.due_s)
 
     @property
     def queue_s(self) -> float:

@@ -1,15 +1,16 @@
-"""The worker's queue of requests: bounded, first come first served, thread-safe."""
+"""The worker's queue of requests: bounded, thread-safe, promises that are due first, and the others as they come."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from llava.serve.engine.promise import Job, schedule
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.protocol.errors import RequestFailure
 
@@ -23,7 +24,8 @@ class Load:
     """How busy a worker is.
 
     seconds_per_request: moving mean of the time that one request occupies a slot; None before the first has ended.
-    waited_s: seconds that the request whose turn it is has waited.
+    waited_s: seconds that the request whose turn it is has waited. first_token_s: seconds until its first token that
+    leave those that wait enough time to keep their promises at their minimum; infinite where it has no promise itself.
     """
 
     waiting: int
@@ -31,6 +33,7 @@ class Load:
     slots: int
     seconds_per_request: float | None
     waited_s: float = 0.0
+    first_token_s: float = math.inf
 
     @property
     def wait_s(self) -> float | None:
@@ -58,18 +61,40 @@ class RequestQueue:
         self.max_waiting = max_waiting
         self._on_done = on_done
         self._on_failure = on_failure
-        self._waiting: deque[EngineRequest] = deque()
+        self._waiting: list[EngineRequest] = []
         self._running: set[EngineRequest] = set()
         self._seconds_per_request: float | None = None
         self._closed = False
         self._change = threading.Condition()
 
     def put(self, request: EngineRequest) -> None:
-        """Append a request. Raises RequestFailure as ``refuse_if_full`` does."""
+        """Add a request. Raises RequestFailure as ``refuse_if_full`` does, and where a promise would not be kept."""
         with self._change:
             self._refuse_if_full()
-            self._waiting.append(request)
+            self._refuse_if_late(request)
+            insort(self._waiting, request, key=lambda request: request.due)
             self._change.notify()
+
+    def _refuse_if_late(self, request: EngineRequest) -> None:
+        """Raise RequestFailure where a promise, its own or another's that waits, would no longer be kept."""
+        if request.generation.promise is None:
+            return
+        now, job, waiting = time.perf_counter(), self._job(request), [self._job(other) for other in self._waiting]
+        start = now + self._running_s(now)
+        found = schedule([*waiting, job], start)
+        if found.kept <= schedule(waiting, start).kept:
+            raise _out_of_reach(request, found.ends[job] - request.arrived, len(waiting))
+
+    def _job(self, request: EngineRequest) -> Job:
+        promise = request.generation.promise
+        mean_s = (self._seconds_per_request or 0.0) / self.slots
+        return Job(request.due, mean_s if promise is None else promise.work_s, promise is not None)
+
+    def _running_s(self, now: float) -> float:
+        """Seconds of work that the running requests, which share the engine, are expected to have left."""
+        mean_s, running = self._seconds_per_request or 0.0, self._running
+        left = sum(max(0.0, mean_s - (now - (request.began or now))) for request in running)
+        return left / max(1, len(running))
 
     def refuse_if_full(self) -> None:
         """Raise RequestFailure where no request is accepted: 429 for a full queue, 503 for a closed one."""
@@ -91,8 +116,11 @@ class RequestQueue:
     def take(self) -> EngineRequest | None:
         """Wait for the next request and return it; None once the queue is closed and empty. Call ``done`` after it."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._closed)
-            return self._next()
+            while True:
+                self._change.wait_for(lambda: self._waiting or self._closed)
+                request = self._next()
+                if request is not None or self._closed:
+                    return request
 
     def take_now(self) -> EngineRequest | None:
         """Return the next request, or None where none waits. Call ``done`` after it."""
@@ -100,11 +128,15 @@ class RequestQueue:
             return self._next()
 
     def _next(self) -> EngineRequest | None:
-        if not self._waiting:
-            return None
-        request = self._waiting.popleft()
-        self._running.add(request)
-        return request
+        while self._waiting:
+            request = self._waiting.pop(0)
+            promise = request.generation.promise
+            if promise is not None and (late_s := time.perf_counter() + promise.work_s - request.due) > 0:
+                request.end(_out_of_reach(request, promise.due_s + late_s, len(self._waiting)))
+                continue
+            self._running.add(request)
+            return request
+        return None
 
     def done(self, request: EngineRequest, outcome: Outcome) -> None:
         """Free the slot of a request that was taken, and publish its outcome."""
@@ -186,7 +218,28 @@ class RequestQueue:
     def load(self, request: EngineRequest | None = None) -> Load:
         """Return how busy the worker is, with the time that ``request``, where given, has waited."""
         with self._change:
-            return replace(self._load(), waited_s=0.0 if request is None else request.queue_s)
+            load = self._load()
+            if request is None:
+                return load
+            return replace(load, waited_s=request.queue_s, first_token_s=self._first_token_s(request))
+
+    def _first_token_s(self, request: EngineRequest) -> float:
+        promise = request.generation.promise
+        if promise is None:
+            return math.inf
+        spare_s = schedule(map(self._job, self._waiting), time.perf_counter()).spare_s
+        return promise.first_s * max(1.0, spare_s / promise.work_s)
 
     def _load(self) -> Load:
         return Load(len(self._waiting), len(self._running), self.slots, self._seconds_per_request)
+
+
+def _out_of_reach(request: EngineRequest, possible_s: float, waiting: int) -> RequestFailure:
+    """Return the refusal of a request whose promise cannot be kept; ``possible_s``: what could be, from its arrival."""
+    promise = request.generation.promise
+    assert promise is not None
+    message = (
+        f"the promised time does not suffice: this answer is due in {1000 * promise.due_s:.0f} ms, and with {waiting} "
+        f"waiting it would take {1000 * possible_s:.0f} ms at the minimum; give it more time, or ask again later"
+    )
+    return RequestFailure(503, "promise_out_of_reach", message, retry_after=1)

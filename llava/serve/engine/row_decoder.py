@@ -13,7 +13,7 @@ from llava.serve.engine.transformers_rows import TransformersRows
 
 
 class RowDecoder(Protocol):
-    """The running rows of one model, used by one thread."""
+    """The running rows of one model, used by one thread; others may ask for ``positions``."""
 
     def read(self, keywords: Mapping[str, Any]) -> tuple[Any, Any]:
         """Read a prompt; return what ``generate(max_new_tokens=1)`` returns, and the row, which runs from now on.
@@ -29,6 +29,9 @@ class RowDecoder(Protocol):
 
     def clear(self) -> None:
         """Let all rows leave, whatever state a step that failed has left."""
+
+    def positions(self) -> int:
+        """Return how many positions of the KV cache the rows have filled: of each row's longest layer, summed."""
 
 
 def row_decoder(model: LlavaModel, slots: int) -> RowDecoder:

@@ -28,6 +28,9 @@ class Engine(Protocol):
     def alive(self) -> bool:
         """Whether the engine works, or waits for work."""
 
+    def positions(self) -> int:
+        """Return how many positions the running requests hold in KV caches. From any thread, at any time."""
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the work, which comes once the queue is closed; return whether it came."""
 
@@ -53,6 +56,11 @@ class ThreadsEngine:
     def alive(self) -> bool:
         """Whether every thread works, or waits for work."""
         return all(thread.is_alive() for thread in self._threads)
+
+    def positions(self) -> int:
+        """Return how many positions the running requests have; image tokens that a plug-in leaves out are counted."""
+        running = [request for request in self.queue.requests() if request.began is not None]
+        return sum(request.generation.prompt_tokens + request.tokens for request in running)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the work; return whether it came within ``timeout_s`` seconds."""

@@ -65,6 +65,11 @@ class TransformersRows:
         """Let all rows leave."""
         self.rows, self._batch = [], None
 
+    def positions(self) -> int:
+        """Return how many positions the rows' caches have."""
+        rows, batch = self.rows, self._batch
+        return sum(row.cache.length for row in rows) + (0 if batch is None else len(rows) * batch.steps)
+
     def _change(self, rows: list[CachedRow]) -> None:
         """Change which rows run: those that stay take their caches out of the batch."""
         if self._batch is not None:
@@ -84,6 +89,7 @@ class _Batch:
         self.cache = join_rows(caches, batch.heads, model.config.num_key_value_heads)
         self.lengths = torch.tensor(lengths, device=model.device)
         self.gaps = torch.tensor(batch.position_gaps or [0] * len(lengths), device=model.device)
+        self.steps = 0
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Return the logits (rows, vocabulary), float32, of what follows each row's last token."""
@@ -99,6 +105,7 @@ class _Batch:
             logits_to_keep=1,
             **self.forward_kwargs,
         )
+        self.steps += 1
         logits: torch.Tensor = outputs.logits
         return logits[:, -1].float()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from llava.errors import OptionError
 from llava.plugins import hooks
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import Load
@@ -19,23 +22,42 @@ REQUEST_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 QUEUE_BUCKETS_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-def metrics_prefix() -> str:
-    """Return the prefix of all exported names: a plug-in's, or ``llava:``."""
-    prefix: str | None = hooks().metrics_prefix()
+def metrics_prefix(options: Mapping[str, Any]) -> str:
+    """Return the prefix of all exported names: of the worker's flags, else a plug-in's, else ``llava:``.
+
+    Raises OptionError for one with which no name of Prometheus begins.
+    """
+    given: str | None = options.get("metrics_prefix")
+    if given is not None and not re.fullmatch("[a-zA-Z_:][a-zA-Z0-9_:]*", given):
+        raise OptionError(f"--metrics-prefix is {given!r}; expected letters, digits, '_' and ':', such as vllm:")
+    prefix: str | None = given or hooks().metrics_prefix()
     return DEFAULT_PREFIX if prefix is None else prefix
 
 
 class WorkerMetrics:
-    """Counters, gauges and histograms of one worker, in ``registry``."""
+    """Counters, gauges and histograms of one worker, in ``registry``.
 
-    def __init__(self, registry: CollectorRegistry, model_name: str, load: Callable[[], Load]) -> None:
+    prefix: of their names. load, kv_usage: called for the requests in the worker, and for the share of the KV cache
+    that they have filled.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        model_name: str,
+        prefix: str,
+        load: Callable[[], Load],
+        kv_usage: Callable[[], float],
+    ) -> None:
         self.registry = registry
         self._model = model_name
-        self._prefix = metrics_prefix()
+        self._prefix = prefix
         self._add_times()
         self._add_counters()
         self._add_gauge("num_requests_running", "Requests in the model.", lambda: load().running)
         self._add_gauge("num_requests_waiting", "Requests in the queue.", lambda: load().waiting)
+        filled = "Share of the KV cache's positions, slots times context length, that requests have filled."
+        self._add_gauge("kv_cache_usage_perc", filled, kv_usage)
 
     def _add_times(self) -> None:
         ttft = "Time from a request's arrival to the first token, the time in the queue included."

@@ -54,7 +54,8 @@ def parse_request(
     check_prompt_tokens(prompt_tokens, loaded, limits)
     max_new_tokens = min(body.max_new_tokens, limits.max_output_tokens, loaded.context_length - prompt_tokens)
     sampling = read_sampling(body, max_new_tokens)
-    return GenerationRequest(prompt, images, sampling, stops, fields, prompt_tokens, echo=body.prompt)
+    promise = policy.promise(fields, prompt_tokens, max_new_tokens)
+    return GenerationRequest(prompt, images, sampling, stops, fields, prompt_tokens, echo=body.prompt, promise=promise)
 
 
 def check_template(conv_mode: str | None, loaded: LoadedModel) -> None:

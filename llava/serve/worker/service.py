@@ -20,7 +20,7 @@ from llava.serve.middleware.request_end import RequestEnd
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.image_pool import ImagePool
-from llava.serve.worker.metrics import WorkerMetrics
+from llava.serve.worker.metrics import WorkerMetrics, metrics_prefix
 from llava.serve.worker.parse_request import parse_request
 from llava.serve.worker.request_images import is_large
 from llava.serve.worker.request_limits import RequestLimits
@@ -35,7 +35,7 @@ class WorkerService:
     """The state that a worker's endpoints share.
 
     slots: requests that run at the same time. max_waiting: requests that may wait. stream_interval: tokens in a chunk.
-    on_change: called, from any thread, as requests come and go.
+    on_change: called, from any thread, as requests come and go. metrics_prefix: with which names of metrics begin.
     """
 
     loaded: LoadedModel
@@ -48,12 +48,18 @@ class WorkerService:
     make_engine: EngineMaker = ThreadsEngine
     on_change: Callable[[], None] = lambda: None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    metrics_prefix: str = field(default_factory=lambda: metrics_prefix({}))
 
     def __post_init__(self) -> None:
         self.queue = RequestQueue(self.slots, self.max_waiting, self._ended, self._failed)
         self.images = ImagePool(self.limits.image_timeout_s, self.slots + self.max_waiting, self.limits.image_threads)
-        self.metrics = WorkerMetrics(self.registry, self.loaded.name, self.queue.load)
+        names = self.loaded.name, self.metrics_prefix
+        self.metrics = WorkerMetrics(self.registry, *names, self.queue.load, self.kv_usage)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
+
+    def kv_usage(self) -> float:
+        """Return the share of the KV cache that requests have filled: of a context's length in every slot."""
+        return self.engine.positions() / (self.slots * self.loaded.context_length)
 
     def status(self) -> WorkerStatus:
         """Return the status that the controller asks for."""

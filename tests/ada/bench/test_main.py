@@ -19,6 +19,7 @@ from ada.bench.__main__ import main, make_parser
         (["selection"], "selection"),
         (["load"], "load.command"),
         (["hostile"], "hostile.command"),
+        (["deadline"], "deadline.command"),
     ],
 )
 def test_command_runs_its_module(command, module) -> None:
@@ -35,7 +36,8 @@ def test_defaults_of_a_command_are_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["decode", "gpu", "prefill-decode", "adherence", "batch", "quantized", "selection", "load", "hostile"]
+    "command",
+    ["decode", "gpu", "prefill-decode", "adherence", "batch", "quantized", "selection", "load", "hostile", "deadline"],
 )
 def test_help_of_a_command_names_the_program(command, capsys) -> None:
     with pytest.raises(SystemExit):

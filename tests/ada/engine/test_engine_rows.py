@@ -81,3 +81,38 @@ def test_slots_of_a_half_precision_model_on_a_cpu_are_float32(make_llava, pixels
     output, row = decoder.read(keywords_of(1, pixels.to(torch.bfloat16)))
     assert {states.dtype for pair in decoder.rows.slots.layers for states in pair} == {torch.float32}
     assert decoder.step([row], output.sequences[0].tolist()).dtype == torch.float32
+
+
+def filled_columns(decoder: EngineRowDecoder) -> int:
+    """Columns of the slots' memory that are not zeros, of each row's longest layer."""
+    layers = decoder.rows.slots.layers
+    if not decoder.rows.rows:
+        return 0
+    written = torch.stack([(keys != 0).any(dim=3).any(dim=1) for keys, _ in layers])  # (layers, slots, capacity)
+    return sum(int(written[:, row.slot].sum(dim=-1).max()) for row in decoder.rows.rows)
+
+
+def test_positions_are_the_columns_that_the_slots_hold(model, pixels) -> None:
+    decoder = EngineRowDecoder(model, 4)
+    assert decoder.positions() == 0
+    read = [decoder.read(keywords_of(number, pixels)) for number in (1, 4, 3)]
+    assert decoder.positions() == filled_columns(decoder) > 3
+    rows, tokens = [row for _, row in read], [int(output.sequences[0, -1]) for output, _ in read]
+    before = decoder.positions()
+    decoder.step(rows, tokens)
+    decoder.step(rows, tokens)
+    assert decoder.positions() == filled_columns(decoder) == before + 6
+    decoder.remove(rows[1])
+    assert decoder.positions() == filled_columns(decoder) < before
+    decoder.clear()
+    assert decoder.positions() == 0
+
+
+def test_positions_of_image_tokens_that_were_left_out_are_not_counted(model, pixels) -> None:
+    held = []
+    for tokens in ("all", "2"):
+        decoder, fewer = EngineRowDecoder(model, 1), {"image_tokens": tokens, "token_selector": "grid"}
+        decoder.read({**keywords_of(1, pixels), **fewer, "latency_budget": 1.0})
+        held.append(decoder.positions())
+    image_tokens = model.get_vision_tower().num_patches
+    assert held[0] - held[1] == image_tokens - 2

@@ -14,6 +14,7 @@ DOCUMENTED = {
     "request_queue_time_seconds_bucket": {"le"},
     "num_requests_running": set(),
     "num_requests_waiting": set(),
+    "kv_cache_usage_perc": set(),
     "prompt_tokens_total": set(),
     "generation_tokens_total": set(),
     "request_success_total": {"finished_reason"},
@@ -25,7 +26,7 @@ DOCUMENTED = {
     "requests_rejected_total": {"code"},
 }
 SERIES = re.compile(r"(?:adallava:|(?=http_|process_))\b(\w+)(?:\{(.*?)\})?")
-FUNCTIONS = {"sum", "min", "rate", "histogram_quantile", "by"}
+FUNCTIONS = {"sum", "min", "max", "rate", "histogram_quantile", "by"}
 ADDED_BY_PROMETHEUS = {"instance"}
 
 

@@ -30,6 +30,7 @@ def test_fields_of_headers_for_first_and_later_tokens_are_clauses() -> None:
     both = {"x-llm-d-slo-ttft-ms": "300", "x-llm-d-slo-tpot-ms": "20.5"}
     assert fields_of_headers(both) == {"latency_budget": "ttft=300ms,tpot=20.5ms"}
     assert fields_of_headers({"x-llm-d-slo-tpot-ms": "20"}) == {"latency_budget": "tpot=20ms"}
+    assert fields_of_headers({"x-slo-tpot-ms": "20"}) == {"latency_budget": "tpot=20ms"}
     assert fields_of_headers({"x-llm-d-slo-ttft-ms": "300", "x-slo-ttft-ms": "3e2"}) == {"latency_budget": "300ms"}
     with pytest.raises(OptionError, match="x-slo-ttft-ms asks for 200ms, and another for 300ms"):
         fields_of_headers({"x-llm-d-slo-ttft-ms": "300", "x-slo-ttft-ms": "200"})

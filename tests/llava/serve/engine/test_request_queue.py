@@ -1,16 +1,20 @@
-"""The worker's queue: order, bounds, load, closing."""
+"""The worker's queue: order, bounds, load, promises, closing."""
+
+import math
 
 import pytest
 
 from llava.generation import Answer, SamplingParams
 from llava.model.multimodal.image_pipeline import PreparedImages
+from llava.serve.engine.promise import UNPROMISED_DUE_S, Promise
 from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import Load, RequestQueue
 from llava.serve.protocol.errors import RequestFailure
 
 
-def request_of(number: int = 0) -> EngineRequest:
-    return EngineRequest(GenerationRequest("w5", PreparedImages(), SamplingParams(), (), {}, 2, "w5"), str(number))
+def request_of(number: int = 0, promise: Promise | None = None) -> EngineRequest:
+    generation = GenerationRequest("w5", PreparedImages(), SamplingParams(), (), {}, 2, "w5", promise)
+    return EngineRequest(generation, str(number))
 
 
 def finished(reason: str = "length") -> Finished:
@@ -79,3 +83,68 @@ def test_request_queue_closed_refuses_new_requests_and_returns_those_it_has(queu
         queue.put(request_of())
     assert refused.value.status == 503
     assert queue.take() is request and queue.take() is None, "take does not wait once it is closed"
+
+
+def test_request_queue_returns_promises_by_due_time_and_lets_no_other_wait_forever() -> None:
+    queue = RequestQueue(slots=9, max_waiting=9)
+    late, plain, soon = request_of(0, Promise(60.0, 1.0, 0.5)), request_of(1), request_of(2, Promise(3.0, 1.0, 0.5))
+    waited = request_of(3)
+    waited.arrived -= UNPROMISED_DUE_S
+    for request in (late, plain, soon, waited):
+        queue.put(request)
+    assert [queue.take_now() for _ in range(4)] == [waited, soon, plain, late]
+
+
+def test_request_queue_refuses_a_promise_that_it_or_another_would_break_and_says_what_is_possible() -> None:
+    queue = RequestQueue(slots=1, max_waiting=9)
+    queue.put(request_of(0, Promise(30.0, 20.0, 1.0)))
+    with pytest.raises(RequestFailure, match="due in 35000 ms, and with 1 waiting it would take 40000 ms") as refused:
+        queue.put(request_of(1, Promise(35.0, 20.0, 1.0)))  # after the other
+    assert (refused.value.status, refused.value.reason) == (503, "promise_out_of_reach")
+    with pytest.raises(RequestFailure, match="due in 21000 ms"):  # it could be kept, but not the other's any more
+        queue.put(request_of(2, Promise(21.0, 20.0, 1.0)))
+    queue.put(request_of(3, Promise(41.0, 20.0, 1.0)))
+    queue.put(request_of(4))
+    assert queue.load().waiting == 3
+
+
+def test_request_queue_counts_the_work_that_running_requests_have_left() -> None:
+    queue = RequestQueue(slots=1, max_waiting=9)
+    first = request_of()
+    queue.put(first)
+    queue.take()
+    first.begin()
+    first.began -= 10.0
+    queue.done(first, finished())
+    running = request_of(1)
+    queue.put(running)
+    queue.take()
+    running.begin()
+    with pytest.raises(RequestFailure, match="it would take 15000 ms"):
+        queue.put(request_of(2, Promise(14.0, 5.0, 1.0)))
+    queue.put(request_of(3, Promise(15.5, 5.0, 1.0)))
+
+
+def test_request_queue_ends_a_request_that_has_become_late_and_returns_the_next() -> None:
+    queue = RequestQueue(slots=1, max_waiting=9)
+    late, next_one = request_of(0, Promise(30.0, 20.0, 1.0)), request_of(1, Promise(90.0, 1.0, 1.0))
+    queue.put(late)
+    queue.put(next_one)
+    late.arrived -= 11.0
+    assert queue.take() is next_one and isinstance(late.outcome, RequestFailure)
+    assert "it would take 31000 ms at the minimum" in str(late.outcome)
+
+
+def test_request_queue_load_leaves_those_that_wait_their_time() -> None:
+    queue = RequestQueue(slots=1, max_waiting=9)
+    requests = [request_of(number, Promise(due, 2.0, 0.5)) for number, due in enumerate((6.0, 10.0, 11.0))]
+    for request in requests:
+        queue.put(request)
+    taken = queue.take()
+    spare_s = 11.0 - 2 * 2.0  # the last one's due time less what both of those that wait take
+    assert taken is requests[0]
+    assert queue.load(taken).first_token_s == pytest.approx(0.5 * spare_s / 2.0, rel=0.01)
+    assert math.isinf(queue.load(request_of()).first_token_s) and math.isinf(queue.load().first_token_s)
+    queue.take_now()
+    queue.take_now()
+    assert math.isinf(queue.load(taken).first_token_s)

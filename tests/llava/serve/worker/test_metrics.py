@@ -5,19 +5,47 @@ from types import SimpleNamespace
 import pytest
 from fixtures.serving import metric_samples
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
+from llava.errors import OptionError
 from llava.serve.engine.request_queue import Load
 from llava.serve.worker import metrics
-from llava.serve.worker.metrics import WorkerMetrics
+from llava.serve.worker.metrics import WorkerMetrics, metrics_prefix
 
 
 def test_worker_metrics_without_plug_ins_are_named_after_the_shell(monkeypatch) -> None:
     monkeypatch.setattr(metrics, "hooks", lambda: SimpleNamespace(metrics_prefix=lambda: None))
     registry = CollectorRegistry()
-    WorkerMetrics(registry, "tiny", lambda: Load(2, 1, 4, None))
+    WorkerMetrics(registry, "tiny", metrics_prefix({}), lambda: Load(2, 1, 4, None), lambda: 0.25)
     samples = metric_samples(generate_latest(registry).decode())
     assert samples["llava:num_requests_waiting"] == 2 and samples["llava:num_requests_running"] == 1
+    assert samples["llava:kv_cache_usage_perc"] == 0.25
     assert all(name.startswith("llava:") for name in samples)
+
+
+# What inference gateways read of a model server that says it is vLLM (llm-d's router, docs/model-server-protocol.md).
+GATEWAY_GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc")
+
+
+def test_worker_metrics_with_a_prefix_all_have_it_and_gateways_find_their_gauges(make_service, slow_engine) -> None:
+    service = make_service({"metrics_prefix": "vllm:"}, metrics_prefix="vllm:", make_engine=slow_engine.make)
+    families = text_string_to_metric_families(generate_latest(service.registry).decode())
+    kinds = {family.name: family.type for family in families}
+    assert all(name.startswith("vllm:") for name in kinds) and "vllm:budget_multiplier" in kinds
+    assert {name: kinds[name] for name in GATEWAY_GAUGES} == dict.fromkeys(GATEWAY_GAUGES, "gauge")
+
+
+@pytest.mark.parametrize("prefix", ["", "v llm:", "vllm-", "9", "vllm:\n", "é"])
+def test_metrics_prefix_that_no_name_can_have_is_a_user_error(prefix) -> None:
+    with pytest.raises(OptionError, match="--metrics-prefix is"):
+        metrics_prefix({"metrics_prefix": prefix})
+
+
+def test_kv_cache_usage_is_the_share_of_a_context_in_every_slot(make_service, slow_engine, monkeypatch) -> None:
+    service = make_service(make_engine=slow_engine.make, slots=2)
+    monkeypatch.setattr(service.engine, "positions", lambda: 64, raising=False)
+    samples = metric_samples(generate_latest(service.registry).decode())
+    assert service.loaded.context_length == 256 and samples["adallava:kv_cache_usage_perc"] == 64 / (2 * 256)
 
 
 @pytest.mark.anyio

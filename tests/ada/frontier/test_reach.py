@@ -3,8 +3,8 @@
 import pytest
 from fixtures.known_device import L7B, PROFILE
 
-from ada.bench.reach import Amounts, amounts_of, minimum_ms
 from ada.frontier.choice import candidate_amounts
+from ada.frontier.reach import Amounts, amounts_of, minimum_ms
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 

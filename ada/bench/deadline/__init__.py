@@ -1,0 +1,1 @@
+"""The benchmark of accuracy at a deadline: an answer that comes late is wrong."""

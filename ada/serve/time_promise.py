@@ -1,0 +1,59 @@
+"""The promise that a budget in time makes a request in the queue, and what it takes of the engine at the minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ada.budget import TimeBudget
+from ada.frontier.reach import Amounts, amounts_of
+from ada.image_tokens.amount import ImageTokens
+from ada.latency.latency_model import Workload
+from ada.latency.ttft_predictor import TTFTPredictor
+from ada.protocols import AdaptiveModel
+from llava.serve.engine.promise import Promise
+
+
+def time_promise(
+    model: AdaptiveModel,
+    predictor: TTFTPredictor,
+    fields: Mapping[str, Any],
+    prompt_tokens: int,
+    max_new_tokens: int,
+) -> Promise | None:
+    """Return the promise of a request; None where it is promised nothing that is due: a share, ``tpot`` alone.
+
+    fields: as ``BudgetPolicy.check`` has parsed them; prompt_tokens: positions of the prompt with all image tokens.
+    """
+    budget = fields.get("latency_budget")
+    if not isinstance(budget, TimeBudget):
+        return None
+    ttft_s, total_s = (None if ms is None else ms / 1000 for ms in (budget.milliseconds, budget.total_ms))
+    first_s, work_s = minimum_s(model, predictor, fields, prompt_tokens, max_new_tokens)
+    return Promise.of(first_s, work_s, ttft_s, total_s)
+
+
+def minimum_s(
+    model: AdaptiveModel, predictor: TTFTPredictor, fields: Mapping[str, Any], prompt_tokens: int, max_new_tokens: int
+) -> tuple[float, float]:
+    """Return the predicted p95, in seconds, until the first token and the end of an answer under its cheapest plan.
+
+    The answer is taken to be as long as most of those before it.
+    """
+    later_tokens = predictor.planned_tokens(max_new_tokens) - 1
+    both = TimeBudget(milliseconds=1.0, total_ms=1.0, later_tokens=later_tokens)  # the clauses to predict
+    min_units = 0 if model.scheduler is not None or fields.get("planner") else model.units.tunable
+    workload = Workload(prompt_tokens + (model.scheduler is not None), min_units, fields["num_images"])
+    times = [predictor.minimum(both, one) for one in _amounts(model, fields).workloads(workload)]
+    cheapest = min(times, key=lambda ms: ms["total"])
+    return cheapest["ttft"] / 1000, cheapest["total"] / 1000
+
+
+def _amounts(model: AdaptiveModel, fields: Mapping[str, Any]) -> Amounts:
+    """The amounts of image tokens that a request may get."""
+    given: ImageTokens | None = fields.get("image_tokens")
+    trained = getattr(model.config, "image_token_dropout", None) is not None
+    every = amounts_of(model)
+    if given is None and not trained:
+        given = ImageTokens.parse("all")
+    return every if given is None or given.auto else Amounts(every.image_tokens, [given])

@@ -1,0 +1,68 @@
+"""Promises of time in a queue: earliest due first, each with the engine's time that it takes at the minimum.
+
+The engine is taken to work on one request after the other. Of requests whose work is all there, an order by due times
+keeps all promises where any order does (Jackson, 1955), so whether it does says whether one more may be accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+UNPROMISED_DUE_S = 5.0  # after its arrival a request without a promise is due in the queue's order: none waits forever
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a request was promised, in seconds.
+
+    due_s: from its arrival until all of its work is to be done; work_s: of the engine's time that it takes at the
+    minimum; first_s: of these, until its first token.
+    """
+
+    due_s: float
+    work_s: float
+    first_s: float
+
+    @classmethod
+    def of(cls, first_s: float, work_s: float, ttft_s: float | None, total_s: float | None) -> Promise | None:
+        """Return the promise of a first token within ``ttft_s`` and an end within ``total_s``; None without either."""
+        due = [] if ttft_s is None else [ttft_s - first_s + work_s]
+        due += [] if total_s is None else [total_s]
+        return cls(min(due), work_s, first_s) if due else None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A request that waits. due: by the clock, in seconds; promised: whether it is of no use later."""
+
+    due: float
+    work_s: float
+    promised: bool = True
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What comes of jobs in the order of their due times.
+
+    kept: promised jobs that are in time. ends: when each job's work is done, by job. spare_s: by how much all of it may
+    begin later and still keep as many; infinite where none is promised.
+    """
+
+    kept: int
+    ends: dict[Job, float]
+    spare_s: float
+
+
+def schedule(jobs: Iterable[Job], start: float) -> Schedule:
+    """Work on jobs from ``start`` on. One that cannot be in time is left out, as its client gets a refusal."""
+    at, kept, ends, spare_s = start, 0, {}, math.inf
+    for job in sorted(jobs, key=lambda job: job.due):
+        ends[job] = at + job.work_s
+        if job.promised and ends[job] > job.due:
+            continue
+        at = ends[job]
+        if job.promised:
+            kept, spare_s = kept + 1, min(spare_s, job.due - at)
+    return Schedule(kept, ends, spare_s)

@@ -1,0 +1,76 @@
+"""Promises of time in a worker: what a budget promises, what load leaves of it, and what is refused."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from fixtures.known_device import PROFILE
+from prometheus_client import CollectorRegistry
+
+from ada.budget import read_budget
+from ada.latency.latency_model import Workload
+from ada.latency.ttft_predictor import TTFTPredictor
+from ada.serve.budget_policy import BudgetPolicy
+from ada.serve.time_promise import minimum_s, time_promise
+from llava.serve.engine.batch_engine import BatchEngine
+from llava.serve.engine.request_queue import Load
+from llava.serve.worker.service import WorkerService
+
+LATER = 9  # tokens after the first
+
+
+@pytest.fixture
+def predictor(loaded) -> TTFTPredictor:
+    return TTFTPredictor(PROFILE, loaded.model.units)
+
+
+@pytest.fixture
+def policy(loaded, predictor) -> BudgetPolicy:
+    calibrated = replace(loaded, options={**loaded.options, "ttft_predictor": predictor})
+    return BudgetPolicy(calibrated, {"adaptive_budget": 0.5}, CollectorRegistry())
+
+
+def fields_of(budget: str, **others) -> dict:
+    return {"latency_budget": read_budget(budget), "num_images": 0, "image_tokens": None, **others}
+
+
+def test_promise_takes_what_the_cheapest_plan_is_predicted_to(loaded, predictor) -> None:
+    first_s, work_s = minimum_s(loaded.model, predictor, fields_of("1s"), 40, LATER + 1)
+    prompt = Workload(41, 0, 0)  # and the latency token
+    step_ms = predictor.later_ms(replace(prompt, num_tokens=41 + LATER // 2), LATER)
+    slower = PROFILE.token_spread / predictor.token_factor
+    assert first_s == pytest.approx(predictor.first_token_ms(prompt) / 1000)
+    assert work_s == pytest.approx(first_s + LATER * slower * step_ms / 1000)
+    promise = time_promise(loaded.model, predictor, fields_of("ttft=2s"), 40, LATER + 1)
+    assert promise.due_s - promise.work_s == pytest.approx(2 - first_s)
+
+
+@pytest.mark.parametrize("budget", ["0.5", "tpot=20ms"])
+def test_budget_without_a_due_time_promises_nothing(loaded, predictor, budget) -> None:
+    assert time_promise(loaded.model, predictor, fields_of(budget), 40, 10) is None
+
+
+def test_grant_takes_no_more_than_load_leaves_and_reports_what_was_asked(policy) -> None:
+    fields = fields_of("ttft=4s,total=9s")
+    free = policy.grant(fields, Load(0, 1, 1, None, waited_s=1.0))
+    assert free["latency_budget"].clauses() == [("ttft", 3000), ("total", 8000)]
+    shared = policy.grant(fields, Load(2, 1, 1, None, waited_s=1.0, first_token_s=0.25))
+    assert shared["latency_budget"].clauses() == [("ttft", 250), ("total", 8000)]
+    strict = policy.grant({**fields, "latency_budget_policy": "strict"}, Load(2, 1, 1, None, 1.0, 0.25))
+    assert strict["latency_budget"].clauses() == free["latency_budget"].clauses()
+
+
+@pytest.mark.anyio
+async def test_worker_refuses_at_once_what_cannot_be_in_time_and_keeps_the_rest(loaded, policy, client_of) -> None:
+    calibrated = replace(loaded, options={**loaded.options, "ttft_predictor": policy.predictor})
+    service = WorkerService(calibrated, policy=policy, slots=1, make_engine=BatchEngine)
+    async with client_of(service) as client:
+        body = {"prompt": "w5", "max_new_tokens": 3, "latency_budget": "total=1ms"}
+        refused = await client.post("/worker_generate_stream", json=body)
+        assert refused.status_code == 503 and "give it more time" in refused.json()["text"]
+        assert refused.json()["reason"] == "promise_out_of_reach"
+        asked = [client.ask(max_new_tokens=3, latency_budget=f"total={90 - at}s") for at in range(4)]
+        answers = await asyncio.gather(*asked)
+    budgets = [parts[-1]["latency_budget"] for parts in answers]
+    assert all(budget["met"] and budget["clauses"][0]["name"] == "total" for budget in budgets)
+    assert [budget["clauses"][0]["requested_ms"] for budget in budgets] == [90000, 89000, 88000, 87000]
