@@ -60,9 +60,9 @@ class SetsUpExecution:
 
         batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
         that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
-        inference rather than mask them; on_plan_due, on_plan: see ``Execution``; reading: says what later layers read. Training
-        draws with noise and keeps the gates' gradient; it is where the model is in training mode and gradients are
-        enabled.
+        inference rather than mask them; on_plan_due, on_plan: see ``Execution``; reading: says what later layers
+        read. Training draws with noise and keeps the gates' gradient; it is where the model is in training mode and
+        gradients are enabled.
         """
         train = self.training and torch.is_grad_enabled()
         scheduler, position, token = self.scheduler, None, None

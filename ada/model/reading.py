@@ -130,7 +130,7 @@ class ReadsFewerTokens:
         ttft_predictor: TTFTPredictor | None = None,
         elapsed: Elapsed = NO_TIME_ELAPSED,
     ) -> tuple[list[ImageTokens], PrefillShare]:
-        """Return what prompts read, ``auto`` being decided by their budgets, and what counts shares of their prefill."""
+        """Return what prompts read, ``auto`` decided by their budgets, and what counts shares of their prefill."""
         names = SelectorNames.of(token_selector, self)
         chooses_late = names.late == "learned" or names.late in (token_selector or "")
         late = names.late if chooses_late or any(amount.late for amount in amounts) else None

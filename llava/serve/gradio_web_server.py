@@ -58,6 +58,11 @@ FONTS = ("system-ui", "sans-serif")  # none is fetched
 UPLOAD_TIMEOUT_S = 120.0
 CALL_BYTES = 4 * MIB  # of a call by the page: a question's text, and where its images are
 MAX_WAITING = 256  # calls that wait for others; more are refused
+EXAMPLES = (
+    ("demo.png", "What word is written in the picture?"),
+    ("example-fig.png", "Describe the picture."),
+    ("example-stars.png", "How many stars are there?"),
+)
 MAX_SESSIONS = 1000  # whose conversations are kept; beyond it the oldest one is forgotten
 
 
@@ -107,14 +112,10 @@ def get_model_list() -> list[str]:
 
 
 def example_questions() -> list[Example]:
-    """Return the examples to click on: those about the bundled image, where it is installed."""
-    image = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
-    questions = (
-        "What word is written in the picture?",
-        "Describe the picture.",
-        "Is the blue star left of the green triangle?",
-    )
-    return [(str(image), question) for question in questions] if image.is_file() else []
+    """Return the examples to click on: those about the bundled images that are installed."""
+    images = Path(__file__).parents[2] / "playground" / "shapes"
+    found = [(images / name, question) for name, question in EXAMPLES]
+    return [(str(image), question) for image, question in found if image.is_file()]
 
 
 def create_app(

@@ -9,12 +9,12 @@ let unit = 'share'
 const milliseconds = () => props.budgets.map(([, ms]) => ms)
 const scale = () => {
     if (unit === 'share') {
-        const least = 100 * props.budgets[0][0]
-        return { least, whole: 100, from: Math.floor(least), to: 100, lowest: 1, highest: 100, step: 1, name: '%' }
+        const minimum = 100 * props.budgets[0][0]
+        return { minimum, full: 100, from: Math.floor(minimum), to: 100, lowest: 1, highest: 100, step: 1, name: '%' }
     }
-    const least = Math.min(...milliseconds()), whole = milliseconds().at(-1)
-    const [from, to] = [Math.max(1, Math.floor(0.75 * least)), Math.ceil(1.25 * whole)]
-    return { least, whole, from, to, lowest: 1, highest: 1e6, step: 1, name: 'ms' }
+    const minimum = Math.min(...milliseconds()), full = milliseconds().at(-1)
+    const [from, to] = [Math.max(1, Math.floor(0.75 * minimum)), Math.ceil(1.25 * full)]
+    return { minimum, full, from, to, lowest: 1, highest: 1e6, step: 1, name: 'ms' }
 }
 
 const takes = (share) => { // milliseconds, between the two budgets that the worker has said around it
@@ -23,12 +23,13 @@ const takes = (share) => { // milliseconds, between the two budgets that the wor
     return high === low ? highMs : lowMs + (highMs - lowMs) * (share - low) / (high - low)
 }
 
-const meaning = ({ least }) => {
+const meaning = ({ minimum }) => {
     const value = wanted[unit]
-    if (value < Math.floor(least)) return 'Less than the cheapest plan takes: that one runs, and the answer says so.'
-    if (unit === 'ms') return 'until the first token, on the worker\u2019s device; the marks are for one image and a short question'
-    const compute = value === 100 ? 'all of the language model\u2019s compute' : `of the language model\u2019s compute`
-    return props.budgets[0][1] === null ? compute : `${compute}; about ${Math.round(takes(value / 100))} ms to the first token`
+    if (value < Math.floor(minimum)) return 'Less than the cheapest plan takes: that one runs, and the answer says so.'
+    if (unit === 'ms') return 'To the first token on the worker\u2019s device; the marks are for one image and a short question.'
+    const compute = value === 100 ? 'All of the language model runs' : 'This share of the language model\u2019s compute'
+    if (props.budgets[0][1] === null) return `${compute}.`
+    return `${compute}: the first token within about ${Math.round(takes(value / 100))} ms.`
 }
 
 const mark = (selector, text, value, { from, to }) => {
@@ -65,8 +66,8 @@ const draw = () => {
     if (document.activeElement !== number) number.value = shown
     find('.unit').textContent = drawn.name
     const amount = (value) => unit === 'ms' ? ` ${Math.round(value)} ms` : ` ${Math.round(value)} %`
-    mark('.least', 'least' + amount(drawn.least), drawn.least, drawn)
-    mark('.whole', 'whole' + amount(drawn.whole), drawn.whole, drawn)
+    mark('.minimum', 'minimum' + amount(drawn.minimum), drawn.minimum, drawn)
+    mark('.full', 'full' + amount(drawn.full), drawn.full, drawn)
     find('.meaning').textContent = meaning(drawn)
     props.value = unit === 'ms' ? `${shown}ms` : String(shown / 100)
 }

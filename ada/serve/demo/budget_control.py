@@ -1,4 +1,4 @@
-"""The control of a latency budget: a share of the compute, or milliseconds, in the range that the worker's device has."""
+"""The control of a latency budget: a share of the compute, or milliseconds on the worker's device."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import gradio as gr
 FIELD = "latency_budget"
 
 
-def budget_control(side: int) -> gr.HTML:
-    """Make the control, whose value is a request's ``latency_budget`` as text; side: 1 for half of the compute."""
+def budget_control(title: str, share: float) -> gr.HTML:
+    """Make the control, whose value is a request's ``latency_budget`` as text; at first ``share``, in (0, 1]."""
     files = resources.files(__package__)
     template, style, code = (
         files.joinpath(f"budget_control.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
     )
     return gr.HTML(
-        "0.5" if side else "1",
+        f"{share:g}",
         html_template=template,
         css_template=style,
         js_on_load=code,
         elem_classes="latency-budget",
+        title=title,
         budgets=None,
         fitted=False,
     )

@@ -12,19 +12,20 @@ from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve.demo import figures, history_chart, kept_drawing, plan_drawing
 from ada.serve.demo.budget_control import FIELD, budget_control, fitted
 from llava.serve.web.conversation_state import Answered
-from llava.serve.web.demo_part import Difference
+from llava.serve.web.demo_part import SIDES, Difference
 
 TITLE = "<h3>What ran</h3>"
-START = f"{TITLE}<p>Ask something: the layers, heads and neurons that ran for the answer are shown here, and what it cost.</p>"
+START = f"{TITLE}<p>Ask something, and see here which layers, heads and neurons answered, and what that cost.</p>"
 NO_BUDGET = f"{TITLE}<p>The model of this worker takes no latency budget: all of it ran.</p>"
 AMOUNTS = ("auto", "all", "75%", "50%", "25%", "10%")
 STYLE = (
     """
 --plan-on: #2b5fb3;
 .dark & { --plan-on: #7ea6ec; }
-table.figures { width: 100%; font-size: 0.85em; border-collapse: collapse; margin-top: 8px; }
-.figures th, .figures td { padding: 2px 6px; border: none; text-align: left; vertical-align: top; }
-.figures th { font-weight: normal; color: var(--body-text-color-subdued); }
+table { width: 100%; font-size: 0.85em; border-collapse: collapse; margin: 8px 0; }
+:is(table, tr, th, td) { border: none !important; text-align: left; vertical-align: top; font-weight: normal; }
+:is(th, td) { padding: 3px 6px; border-bottom: 1px solid var(--border-color-primary) !important; }
+th { color: var(--body-text-color-subdued); }
 """
     + plan_drawing.STYLE
     + kept_drawing.STYLE
@@ -37,9 +38,9 @@ class BudgetPart:
 
     compared: Mapping[str, Any] = {"reuse": False}
 
-    def controls(self, side: int = 0) -> Sequence[Any]:
+    def controls(self, side: str = "") -> Sequence[Any]:
         """Make the budget's control: at first all of the compute, and half of it for a comparison's second side."""
-        return [budget_control(side)]
+        return [budget_control(f"Latency budget {side}".strip(), 0.5 if side == SIDES[1] else 1)]
 
     def settings(self) -> Sequence[Any]:
         """Make the choice of image tokens."""

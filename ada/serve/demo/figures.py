@@ -7,6 +7,7 @@ from typing import Any
 
 from llava.serve.web.conversation_state import Answered
 from llava.serve.web.demo_part import Difference
+from llava.serve.web.differences import change
 
 COUNTS = (("layers", "layers"), ("attention heads", "heads"), ("neuron groups", "neuron_groups"))
 
@@ -17,7 +18,7 @@ def answer_ms(one: Answered) -> float:
 
 
 def knew(one: Answered) -> bool:
-    """Return whether anything of an answer's prompt was known from before, so that its time is not that of a new one."""
+    """Return whether some of an answer's prompt was read before, so that its time is not that of a new one."""
     report = one.reply["latency_budget"]
     return bool(max(report.get("known_tokens", (0,))) or report.get("known_crops"))
 
@@ -65,18 +66,19 @@ def differences(left: Answered, right: Answered) -> list[Difference]:
     """Return the figures of two answers: what was asked for, what ran."""
     if not (left.reply.get("latency_budget") and right.reply.get("latency_budget")):
         return []
-    reports = left.reply["latency_budget"], right.reply["latency_budget"]
-    tokens = left.reply["image_tokens"], right.reply["image_tokens"]
-    found = [("budget", budget_of(left), budget_of(right))]
-    found.append(("share of the prefill", *(f"{100 * report['prefill_share']:.0f} %" for report in reports)))  # type: ignore[arg-type]
-    if tokens[0]["all"]:
-        found.append(("image tokens read", *(_read(one) for one in tokens)))  # type: ignore[arg-type]
-    found += [(label, *(f"{report[key][0]} of {report[key][1]}" for report in reports)) for label, key in COUNTS]  # type: ignore[misc]
-    return [Difference(*row, _fewer(*row[1:])) for row in found]
-
-
-def _fewer(left: str, right: str) -> str:
-    return "same" if left == right else ""
+    a, b = left.reply["latency_budget"], right.reply["latency_budget"]
+    read_a, read_b = left.reply["image_tokens"], right.reply["image_tokens"]
+    shares = [100 * report["prefill_share"] for report in (a, b)]
+    found = [
+        Difference("budget", budget_of(left), budget_of(right), "same" if budget_of(left) == budget_of(right) else ""),
+        Difference("share of the prefill", f"{shares[0]:.0f} %", f"{shares[1]:.0f} %", change(*shares)),
+    ]
+    if read_a["all"]:
+        found.append(Difference("image tokens", _read(read_a), _read(read_b), change(read_a["kept"], read_b["kept"])))
+    for label, key in COUNTS:
+        (run_a, of_a), (run_b, of_b) = a[key], b[key]
+        found.append(Difference(label, f"{run_a} of {of_a}", f"{run_b} of {of_b}", change(run_a, run_b)))
+    return found
 
 
 def _asked(report: Mapping[str, Any]) -> str:

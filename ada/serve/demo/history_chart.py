@@ -12,17 +12,16 @@ from llava.serve.web.conversation_state import Answered
 
 SHOWN = 8  # answers, the newest
 MAX_CHARACTERS = 60  # of an answer
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 320, 150, 40, 26, 12, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 360, 160, 58, 30, 14, 22
 STYLE = """
-.history svg { width: 100%; max-width: 460px; display: block; font-size: 10px; fill: var(--body-text-color); }
+.history svg { width: 100%; max-width: 460px; display: block; font-size: 11px; fill: var(--body-text-color); }
 .history .axis { stroke: #8886; fill: none; }
 .history circle { fill: var(--plan-on, #2b5fb3); stroke: var(--plan-on, #2b5fb3); stroke-width: 1.5px; }
 .history circle.knew { fill: var(--block-background-fill); }
 .history .dot { fill: #fff; text-anchor: middle; dominant-baseline: central; font-size: 9px; font-weight: 600; }
 .history .knew + .dot { fill: var(--body-text-color); }
-.history table { width: 100%; font-size: 0.85em; border-collapse: collapse; }
-.history th, .history td { text-align: left; padding: 2px 6px; border: none; font-weight: normal; overflow-wrap: anywhere; }
-.history thead th { color: var(--body-text-color-subdued); }
+.history td { overflow-wrap: anywhere; }
+.history p { font-size: 0.85em; margin: 4px 0; color: var(--body-text-color-subdued); }
 """
 
 
@@ -33,11 +32,11 @@ def history_chart(answers: Sequence[Answered]) -> str:
         return ""
     numbered = list(enumerate(with_budget, start=1))[-SHOWN:]
     known = "<p>Hollow: some of the prompt was known from before.</p>" if any(knew(one) for _, one in numbered) else ""
-    head = "<tr><th scope='col'></th><th scope='col'>budget</th><th scope='col'>first token</th><th scope='col'>answer</th></tr>"
+    columns = "".join(f"<th scope='col'>{name}</th>" for name in ("", "budget", "first token", "answer"))
     lines = "".join(_line(number, one) for number, one in reversed(numbered))
     return (
         f"<section class='history' aria-label='Answers so far'><h3>Answers so far</h3>{_chart(numbered)}{known}"
-        f"<table><thead>{head}</thead><tbody>{lines}</tbody></table></section>"
+        f"<table><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></section>"
     )
 
 
@@ -50,29 +49,30 @@ def _line(number: int, one: Answered) -> str:
 def _chart(numbered: Sequence[tuple[int, Answered]]) -> str:
     highest = _round_up(max(answer_ms(one) for _, one in numbered))
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def x(share: float) -> float:
-        return LEFT + width * share
-
-    def y(ms: float) -> float:
-        return TOP + height * (1 - ms / highest)
-
     dots = "".join(
-        f"<circle class='{'knew' if knew(one) else 'read'}' cx='{x(_share(one)):.1f}' cy='{y(answer_ms(one)):.1f}' r='8'/>"
-        f"<text class='dot' x='{x(_share(one)):.1f}' y='{y(answer_ms(one)):.1f}'>{number}</text>"
+        _dot(number, one, LEFT + width * _share(one), TOP + height * (1 - answer_ms(one) / highest))
         for number, one in numbered
     )
     ticks = "".join(
-        f"<text x='{x(share):.1f}' y='{HEIGHT - 14}' text-anchor='middle'>{share:.0%}</text>" for share in (0, 0.5, 1)
+        f"<text x='{LEFT + width * share:g}' y='{HEIGHT - 16}' text-anchor='middle'>{100 * share:g} %</text>"
+        for share in (0, 0.5, 1)
     )
+    marks = "".join(
+        f"<path class='axis' d='M{LEFT} {y}h{width}'/>"
+        f"<text x='{LEFT - 6}' y='{y}' text-anchor='end' dominant-baseline='middle'>{ms:g} ms</text>"
+        for y, ms in ((TOP, highest), (TOP + height / 2, highest / 2), (TOP + height, 0))
+    )
+    label = f"Time to first token by the share of the prefill that ran, of {len(numbered)} answers: as in the table"
     return (
-        f"<svg role='img' viewBox='0 0 {WIDTH} {HEIGHT}' aria-label='Time to first token by the share of the prefill "
-        f"that ran, of {len(numbered)} answers: the table has the figures'>"
-        f"<path class='axis' d='M{LEFT} {TOP}V{y(0):.1f}H{WIDTH - RIGHT}M{LEFT} {y(highest):.1f}H{WIDTH - RIGHT}'/>{ticks}"
-        f"<text x='{LEFT + width / 2}' y='{HEIGHT - 2}' text-anchor='middle'>share of the prefill that ran</text>"
-        f"<text x='{LEFT - 4}' y='{y(highest):.1f}' text-anchor='end' dominant-baseline='middle'>{highest:g} ms</text>"
-        f"<text x='{LEFT - 4}' y='{y(0):.1f}' text-anchor='end' dominant-baseline='middle'>0</text>{dots}</svg>"
+        f"<svg role='img' viewBox='0 0 {WIDTH} {HEIGHT}' aria-label='{label}'>{marks}{ticks}"
+        f"<text x='{LEFT + width / 2:g}' y='{HEIGHT - 2}' text-anchor='middle'>share of the prefill that ran</text>"
+        f"{dots}</svg>"
     )
+
+
+def _dot(number: int, one: Answered, x: float, y: float) -> str:
+    kind, at = "knew" if knew(one) else "read", f"x='{x:.1f}' y='{y:.1f}'"
+    return f"<circle class='{kind}' cx='{x:.1f}' cy='{y:.1f}' r='8'/><text class='dot' {at}>{number}</text>"
 
 
 def _share(one: Answered) -> float:

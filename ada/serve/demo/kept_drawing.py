@@ -16,7 +16,8 @@ STYLE = """
 .kept-patches svg { flex: 1 1 120px; max-width: 220px; border-radius: 4px; }
 .kept-patches figcaption { color: var(--body-text-color-subdued); }
 """
-CAPTION = "What was read of the image: dimmed patches were left out."
+CAPTION = "What was read of the image: dark patches were left out{}."
+EARLY = ", grey ones were read by the early layers only"
 Cells = Sequence[Sequence[int]]
 
 
@@ -34,7 +35,8 @@ def drawings(images: Sequence[bytes], counts: Mapping[str, Any]) -> str:
         )
         if grid is not None
     ]
-    drawn = f"<div>{''.join(parts)}</div><figcaption>{CAPTION}</figcaption>"
+    left = EARLY if counts["late_cells"] != counts["kept_cells"] else ""
+    drawn = f"<div>{''.join(parts)}</div><figcaption>{CAPTION.format(left)}</figcaption>"
     return f"<figure class='kept-patches'>{drawn}</figure>" if parts else ""
 
 

@@ -1,4 +1,4 @@
-"""Draws an execution plan for the web demo, in the page's colours: what runs, what does not, what is not decided yet."""
+"""Draws an execution plan in the page's colours: what runs, what does not, what is not decided yet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STYLE = """
 .plan .layers { grid-row: 2; display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
 .plan .on { fill: var(--plan-on, #2b5fb3); }
 .plan .off { fill: #8883; }
-.plan .undecided .off { fill: none; stroke: #888a; stroke-width: 1px; vector-effect: non-scaling-stroke; stroke-dasharray: 2 2; }
+.plan .undecided .off { fill: none; stroke: #888a; stroke-dasharray: 2 2; vector-effect: non-scaling-stroke; }
 .plan figcaption { grid-column: 1 / 4; color: var(--body-text-color-subdued); }
 .plan .undecided { opacity: 0.3; }
 .plan .decided { transition: opacity 0.3s; transition-delay: calc(var(--row) * 25ms); }

@@ -16,9 +16,9 @@ from llava.serve.engine.request_queue import RequestQueue
 class Engine(Protocol):
     """Takes requests from a ``RequestQueue`` until it is closed and empty.
 
-    For each it calls ``request.begin()``, then ``granted_options`` with ``queue.load(request)``, then ``request.emit`` as
-    tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished`` or
-    an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
+    For each it calls ``request.begin()``, then ``granted_options`` with ``queue.load(request)``, then ``request.emit``
+    as tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished``
+    or an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
     """
 
     def start(self) -> None:

@@ -5,7 +5,7 @@ OPENED = """() => [{
     shared: new URLSearchParams(location.search).get('chat'),
     narrow: window.innerWidth < 640,
 }]"""
-"""What a page is opened with: the id of the tab's conversation, that of a link, and whether it is as narrow as a phone."""
+"""What a page is opened with: ids of the tab's conversation and of a link's, whether it is as narrow as a phone."""
 
 KEEP = """(id) => {
     sessionStorage.setItem('llava-chat', id)

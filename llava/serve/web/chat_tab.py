@@ -87,7 +87,6 @@ class ChatTab:
             self.clear = button("Clear", "clear")
         with gr.Row(elem_classes="buttons"):
             self.votes = {vote: button(BUTTONS[vote], vote) for vote in VOTES}
-        with gr.Row(elem_classes="buttons"):
             self.share, self.download = button("Share by link", "share"), button("Download", "download")
         self.link = gr.Textbox(
             label="Link to this conversation as it is now", buttons=["copy"], interactive=False, visible=False

@@ -25,10 +25,10 @@ from llava.serve.web.components import (
     take_values,
 )
 from llava.serve.web.conversation_state import WebChat
+from llava.serve.web.demo_part import SIDES
 from llava.serve.web.differences import differences
 
-NAMES = ("left", "right")
-START = "<p>Ask one question: it is answered under the left budget, then under the right one.</p>"
+START = "<p>Ask one question: it is answered under budget A, then under budget B.</p>"
 
 
 @dataclass
@@ -64,17 +64,19 @@ class Comparison:
 class Side:
     """One side of the comparison: its controls, its answer and its panels."""
 
-    def __init__(self, page: Page, number: int) -> None:
-        self.settings, self.name = Settings(page.parts, number), NAMES[number]
-        with gr.Column(min_width=280, elem_id=f"compare-{self.name}-budget"):
+    def __init__(self, page: Page, name: str) -> None:
+        self.settings, self.name = Settings(page.parts, name), name
+        with gr.Column(min_width=280, elem_id=f"compare-{name}-budget"):
             self.settings.make_controls()
 
     def make_answer(self) -> None:
         """Add the answer and the panels at this position of the page."""
         with gr.Column(min_width=280, elem_id=f"compare-{self.name}"):
             self.answer = gr.Chatbot(
-                height=220,
-                label=f"Answer under the {self.name} budget",
+                height=None,
+                min_height=110,
+                max_height=320,
+                label=f"Answer {self.name}",
                 buttons=[],
                 latex_delimiters=[],
                 feedback_options=None,
@@ -97,7 +99,7 @@ class CompareTab:
         self.page = page
         self.comparison = gr.State(None)
         with gr.Row():
-            self.sides = [Side(page, number) for number in range(len(NAMES))]
+            self.sides = [Side(page, name) for name in SIDES]
         self.box = question_box("One question for both", "One question, asked under both budgets…", "compare-question")
         with gr.Row(elem_classes="buttons"):
             self.stop = gr.Button("Stop", size="sm", min_width=90, interactive=False, elem_id="compare-stop")
@@ -148,11 +150,11 @@ class CompareTab:
     def _status(self, comparison: Comparison) -> str:
         if comparison.hint:
             return status(WebChat(hint=comparison.hint))
-        for name, chat in zip(NAMES, comparison.chats, strict=False):
+        for name, chat in zip(SIDES, comparison.chats, strict=False):
             if chat.live is not None:
-                return f"<span>{name.capitalize()}</span>{status(chat)}"
+                return f"<span>{name}</span>{status(chat)}"
             if chat.is_pending:
-                return f"<span>{name.capitalize()}</span><p>Asked once before, without being timed: its plan is cut</p>"
+                return f"<span>{name}</span><p>Asked once without being timed, so that both are warm</p>"
         return ""
 
     def ask(self, asked: Mapping[str, Any], model: str | None) -> tuple[Any, ...]:
@@ -168,7 +170,7 @@ class CompareTab:
         return comparison, *self.view(comparison)
 
     def answer(self, comparison: Comparison | None, *values: Any) -> Iterator[Updates]:
-        """Stream the left answer, then the right one."""
+        """Stream answer A, then answer B."""
         yield from changes(self._answer(comparison or Comparison(), iter(values)))
 
     def _answer(self, comparison: Comparison, values: Iterator[Any]) -> Iterator[Updates]:

@@ -99,11 +99,11 @@ class Page:
 class Settings:
     """The plug-ins' components of one answer: controls that become fields of a request, and panels about the reply.
 
-    side: 1 for the second one of a comparison.
+    side: one of ``SIDES`` in a comparison.
     """
 
     parts: Sequence[DemoPart]
-    side: int = 0
+    side: str = ""
     controls: list[list[Any]] = field(default_factory=list)  # of each part: its controls, then its settings
     panels: list[Any] = field(default_factory=list)
 
@@ -203,9 +203,14 @@ def add_examples(examples: Sequence[Example], box: gr.MultimodalTextbox) -> list
 
 
 def changes(updates: Iterator[Updates]) -> Iterator[Updates]:
-    """Yield an event's updates without the values that are those of the update before: Gradio draws these anew."""
+    """Yield an event's updates without the values that are those of the update before: Gradio draws these anew.
+
+    The last one comes once more with all of its values: of updates that come close together, Gradio's page may take
+    the newer one's "unchanged" for both.
+    """
     before: Updates = []
     for update in updates:
         same = [bool(before) and old == new for old, new in zip(before or update, update, strict=True)]
         yield [gr.skip() if is_same else new for is_same, new in zip(same, update, strict=True)]
         before = update
+    yield before

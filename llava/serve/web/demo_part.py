@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from llava.serve.web.conversation_state import Answered
 
+SIDES = ("A", "B")
+"""The names of a comparison's sides."""
+
 
 class Difference(NamedTuple):
     """One figure of two answers to compare, as texts."""
@@ -27,8 +30,8 @@ class DemoPart(Protocol):
     compared: Mapping[str, Any]
     """A request's fields, in addition, that make two answers comparable."""
 
-    def controls(self, side: int = 0) -> Sequence[Any]:
-        """Make the controls above the question's field; side: 1 for the second one of a comparison."""
+    def controls(self, side: str = "") -> Sequence[Any]:
+        """Make the controls above the question's field; side: one of ``SIDES`` in a comparison."""
 
     def settings(self) -> Sequence[Any]:
         """Make the controls that are seldom used."""
@@ -51,7 +54,7 @@ class DemoPart(Protocol):
     def show_live(
         self, notes: Mapping[str, Any], answers: Sequence[Answered], state: Mapping[str, Any]
     ) -> Sequence[Any]:
-        """Return the panels' values while an answer is given; notes: what its chunks have said, answers: those before."""
+        """Return the panels' values while an answer is given; notes: what its chunks say, answers: those before."""
 
     def differences(self, left: Answered, right: Answered) -> Sequence[Difference]:
         """Return the figures in which two answers to one question may differ."""

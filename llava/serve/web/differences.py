@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 
 from llava.serve.web.conversation_state import Answered
-from llava.serve.web.demo_part import DemoPart, Difference
+from llava.serve.web.demo_part import SIDES, DemoPart, Difference
 from llava.serve.web.markup import literal
 
 
@@ -19,8 +19,8 @@ def differences(parts: Sequence[DemoPart], left: Answered, right: Answered) -> s
         f"<td>{html.escape(row.right)}</td><td>{html.escape(row.change)}</td></tr>"
         for row in rows
     )
-    head = "<tr><td></td><th scope='col'>left</th><th scope='col'>right</th><th scope='col'>change</th></tr>"
-    table = f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>" if rows else ""
+    columns = "".join(f"<th scope='col'>{name}</th>" for name in (*SIDES, "change"))
+    table = f"<table><thead><tr><td></td>{columns}</tr></thead><tbody>{lines}</tbody></table>" if rows else ""
     return f"<p><strong>{_sentence(left, right)}</strong></p>{_words(left.answer, right.answer)}{table}"
 
 
@@ -33,7 +33,7 @@ def first_token_ms(one: Answered) -> float | None:
 def change(left: float, right: float) -> str:
     """Return how much more or less the right figure is, in percent of the left one."""
     percent = round(100 * (right - left) / left) if left else 0
-    return f"{percent:+d} %".replace("-", "\N{MINUS SIGN}") if percent else "none"
+    return f"{percent:+d} %".replace("-", "\N{MINUS SIGN}") if percent else "same"
 
 
 def _sentence(left: Answered, right: Answered) -> str:
@@ -44,7 +44,7 @@ def _sentence(left: Answered, right: Answered) -> str:
     earlier = times[0] - times[1]
     if abs(earlier) < 0.5:
         return f"{same}; both first tokens took {times[1]:.0f} ms."
-    return f"{same}; the right one began {abs(earlier):.0f} ms {'earlier' if earlier > 0 else 'later'}."
+    return f"{same}; {SIDES[1]} began {abs(earlier):.0f} ms {'earlier' if earlier > 0 else 'later'}."
 
 
 def _words(left: str, right: str) -> str:
@@ -57,17 +57,18 @@ def _words(left: str, right: str) -> str:
         for side, shown, (start, end) in zip(words, sides, (spans[:2], spans[2:]), strict=True):
             text = literal(" ".join(side[start:end]))
             shown += [text if kind == "equal" else f"<mark>{text}</mark>"] if text else []
-    names = zip(("left", "right"), sides, strict=True)
-    return "".join(f"<p>{name}: {' '.join(shown)}</p>" for name, shown in names)
+    names = zip(SIDES, sides, strict=True)
+    return "".join(f"<p><strong>{name}</strong> {' '.join(shown)}</p>" for name, shown in names)
 
 
 def _times(left: Answered, right: Answered) -> list[Difference]:
     rows = []
     first = first_token_ms(left), first_token_ms(right)
     if first[0] is not None and first[1] is not None:
-        rows.append(Difference("time to first token", *(f"{ms:.0f} ms" for ms in first), change(*first)))  # type: ignore[arg-type]
-    later = [one.reply.get("token_ms") for one in (left, right)]
-    if all(later):
-        means = [sum(ms) / len(ms) for ms in later]
-        rows.append(Difference("each further token", *(f"{ms:.1f} ms" for ms in means), change(*means)))
+        texts = (f"{first[0]:.0f} ms", f"{first[1]:.0f} ms")
+        rows.append(Difference("time to first token", *texts, change(first[0], first[1])))
+    later = [sum(ms) / len(ms) for one in (left, right) if (ms := one.reply.get("token_ms"))]
+    if len(later) == 2:
+        texts = (f"{later[0]:.1f} ms", f"{later[1]:.1f} ms")
+        rows.append(Difference("inter-token latency", *texts, change(later[0], later[1])))
     return rows

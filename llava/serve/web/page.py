@@ -12,7 +12,7 @@ from llava.errors import LlavaError
 from llava.serve.web import browser_code
 from llava.serve.web.chat_tab import ChatTab
 from llava.serve.web.compare_tab import CompareTab
-from llava.serve.web.components import PRIVATE, RELOAD, Example, Page, Updates
+from llava.serve.web.components import PRIVATE, RELOAD, Example, Page, Settings, Updates
 from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.uploads import KEPT_S, LOOK_S
 
@@ -44,10 +44,15 @@ class DemoPage:
             chosen(self.fit, [self.model], self.controls, **PRIVATE)
 
     @property
+    def settings(self) -> list[Settings]:
+        """The plug-ins' settings of both tabs."""
+        sides = [] if self.compare is None else self.compare.sides
+        return [self.chat.settings, *(side.settings for side in sides)]
+
+    @property
     def controls(self) -> list[Any]:
         """The plug-ins' controls of both tabs."""
-        sides = [] if self.compare is None else self.compare.sides
-        return [control for one in (self.chat, *sides) for control in one.settings.inputs]
+        return [control for settings in self.settings for control in settings.inputs]
 
     @property
     def outputs(self) -> list[Any]:
@@ -58,8 +63,7 @@ class DemoPage:
     def fit(self, model: str | None) -> Updates:
         """Return updates of the controls for the chosen model."""
         state = self.page.worker_state(model)
-        sides = [] if self.compare is None else self.compare.sides
-        return [update for one in (self.chat, *sides) for update in one.settings.fit(state)]
+        return [update for settings in self.settings for update in settings.fit(state)]
 
     def look(self, request: gr.Request, refresh: bool = True, wanted: str | None = None) -> tuple[Any, str]:
         """Return the models to choose from, the wanted one chosen, or the address's; and a notice."""

@@ -26,7 +26,7 @@ class SharedChats:
         self.folder, self.max_bytes = folder, max_bytes
 
     def add(self, chat: WebChat) -> str:
-        """Store a conversation's answered questions; return the id in its link. Raises OSError where the disk is full."""
+        """Store a conversation's answered questions; return the id in its link. Raises OSError on a full disk."""
         chat_id = secrets.token_urlsafe(16)
         atomic_write(self.folder / f"{chat_id}.json", json.dumps(_to_json(chat)).encode())
         self._delete_oldest()

@@ -11,7 +11,8 @@ from llava.serve.web.markup import literal, shown_text
 from llava.serve.web.uploaded_image import MAX_SIDE, jpeg_url
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem }
+:root { color-scheme: light dark }
 article { border-top: 1px solid #8884; padding: 1rem 0 } img { max-width: 100%; max-height: 24rem; border-radius: 6px }
 .question { font-weight: 600 } small { opacity: 0.8 }
 """
