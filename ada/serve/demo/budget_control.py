@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from string import Template
 from typing import Any
 
 import gradio as gr
@@ -19,11 +20,10 @@ def budget_control(title: str, share: float) -> gr.HTML:
     )
     return gr.HTML(
         f"{share:g}",
-        html_template=template,
+        html_template=Template(template).substitute(title=title),
         css_template=style,
         js_on_load=code,
         elem_classes="latency-budget",
-        title=title,
         budgets=None,
         fitted=False,
     )

@@ -20,7 +20,7 @@ STYLE = """
 .plan .off { fill: #8883; }
 .plan .undecided .off { fill: none; stroke: #888a; stroke-dasharray: 2 2; vector-effect: non-scaling-stroke; }
 .plan figcaption { grid-column: 1 / 4; color: var(--body-text-color-subdued); }
-.plan .undecided { opacity: 0.3; }
+.plan .undecided { opacity: 0.6; }
 .plan .decided { transition: opacity 0.3s; transition-delay: calc(var(--row) * 25ms); }
 @media (prefers-reduced-motion: reduce) { .plan .decided { transition: none; } }
 """

@@ -24,3 +24,14 @@ DOWNLOAD = """(page) => {
     link.click()
     URL.revokeObjectURL(link.href)
 }"""
+
+STATUS = """
+element.setAttribute('role', 'status')
+setInterval(() => {
+    const clock = element.querySelector('.clock')
+    if (!clock) return
+    clock.began ??= performance.now() - Number(clock.dataset.ms)
+    clock.textContent = `${Math.round(performance.now() - clock.began)} ms`
+}, 50)
+"""
+"""Of a line that says what happens: those who cannot see it hear it, but for its clock, which goes on by itself."""

@@ -128,7 +128,7 @@ class ChatTab:
         option = self.shown.option_select(self.choose, [self.chat], [self.box, *self.view_outputs], **PRIVATE)
         for event in (asked, again, option):
             event.then(self.answer, inputs, self.outputs, **PRIVATE)
-        self.stop.click(self.stop_answer, [self.chat], self.view_outputs, **PRIVATE)
+        self.stop.click(self.stop_answer, [self.chat], self.outputs, **PRIVATE)
         for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
             forgotten = forgetting(self.forget, [self.chat], self.outputs, **PRIVATE)
             # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
@@ -191,7 +191,7 @@ class ChatTab:
         """Let no more of the answer come; what has come stays."""
         if chat is not None:
             chat.stop()
-        return self.view(chat)
+        return self.everything(chat)
 
     def forget(self, chat: WebChat | None) -> Updates:
         """Begin a new conversation, with the panels as they were at the start."""

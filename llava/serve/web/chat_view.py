@@ -46,11 +46,15 @@ def _messages_of(turn: Turn) -> list[Message]:
 
 def _failure(turn: Turn) -> str:
     """Return what a failed turn shows; a visitor who has stopped it knows why."""
-    why = literal(str(turn.failure))
+    why = literal(_sentence(str(turn.failure)))
     if turn.failure == STOPPED:
         return f"<div class='failure'>{why}</div>"
     title = "The answer is not complete." if turn.answer else "There is no answer."
     return f"<div class='failure'><strong>{title}</strong> {why}</div>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".!?")
 
 
 def shown_images(images: tuple[UploadedImage, ...]) -> str:
@@ -84,9 +88,7 @@ def progress(notes: Mapping[str, Any]) -> str:
 
 def clock(asked: float) -> str:
     """Return a clock that runs in the browser, from when the question was asked (``time.perf_counter``)."""
-    return (
-        f" <span class='clock' aria-hidden='true' style='animation-delay: -{time.perf_counter() - asked:.2f}s'></span>"
-    )
+    return f" <span class='clock' aria-hidden='true' data-ms='{1000 * (time.perf_counter() - asked):.0f}'></span>"
 
 
 def times(reply: Mapping[str, Any]) -> str:

@@ -73,9 +73,7 @@ class Side:
         """Add the answer and the panels at this position of the page."""
         with gr.Column(min_width=280, elem_id=f"compare-{self.name}"):
             self.answer = gr.Chatbot(
-                height=None,
-                min_height=110,
-                max_height=320,
+                height=180,
                 label=f"Answer {self.name}",
                 buttons=[],
                 latex_delimiters=[],
@@ -103,7 +101,9 @@ class CompareTab:
         self.box = question_box("One question for both", "One question, asked under both budgets…", "compare-question")
         with gr.Row(elem_classes="buttons"):
             self.stop = gr.Button("Stop", size="sm", min_width=90, interactive=False, elem_id="compare-stop")
-            self.again = gr.Button("Ask both again", size="sm", min_width=90, elem_id="compare-again")
+            self.again = gr.Button(
+                "Ask both again", size="sm", min_width=90, interactive=False, elem_id="compare-again"
+            )
         self.status = status_line("compare-status")
         self.differences = gr.HTML(START, elem_id="differences")
         with gr.Row():
@@ -145,7 +145,8 @@ class CompareTab:
         elif comparison.chats:
             shown = ""
         sides = [value for side, chat in zip(self.sides, chats, strict=True) for value in side.view(chat)]
-        return [gr.update(interactive=busy), gr.update(interactive=not busy), self._status(comparison), shown, *sides]
+        can_ask = bool(comparison.chats) and not busy
+        return [gr.update(interactive=busy), gr.update(interactive=can_ask), self._status(comparison), shown, *sides]
 
     def _status(self, comparison: Comparison) -> str:
         if comparison.hint:

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from llava.errors import LlavaError
+from llava.serve.web import browser_code
 from llava.serve.web.client import WebClient
 from llava.serve.web.conversation_state import Answered, Turn, WebChat
 from llava.serve.web.demo_part import DemoPart
@@ -184,7 +185,7 @@ def ask_question(chat: WebChat, asked: Mapping[str, Any]) -> None:
 
 def status_line(elem_id: str) -> gr.HTML:
     """Make a line that says what happens, also to those who cannot see it."""
-    return gr.HTML("", elem_id=elem_id, elem_classes="status", js_on_load="element.setAttribute('role', 'status')")
+    return gr.HTML("", elem_id=elem_id, elem_classes="status", js_on_load=browser_code.STATUS)
 
 
 def question_again(turn: Turn) -> gr.MultimodalTextbox:

@@ -48,7 +48,8 @@ class ResponseStream:
     async def chunks(self, policy: ServingPolicy) -> AsyncIterator[bytes]:
         """Yield ``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures or the error.
 
-        Where the client follows its progress, there are chunks with what is new of it, before the first token too.
+        Where the client follows its progress, there are chunks with what is new of it, before the first token too; and
+        one every ``POSITION_S`` while the request waits, which fails where the client has left.
         """
         request, prompt, shown, tokens = self.request, self.request.generation.echo, "", 0
         said: dict[str, Any] = {}
@@ -59,7 +60,7 @@ class ResponseStream:
                 grown = request.tokens - tokens >= self.interval and request.text != shown
                 if grown:
                     shown, tokens = request.text, request.tokens
-                if grown or news:
+                if grown or news or (progress and request.began is None):
                     said = progress
                     yield chunk(prompt + shown, **news)
                 await self._wait_for_change()
