@@ -188,9 +188,8 @@ class CompareTab:
         if comparison.is_stopped:
             return
         comparison.running = first = WebChat(chat.model, chat.mode, [chat.turns[-1].again()])
-        yield None
         for _ in self.page.replies(first, {**body, "max_new_tokens": 1}):
-            pass
+            yield None
         if (why := first.turns[-1].failure) is not None:
             chat.turns[-1].failure = why
         elif not comparison.is_stopped:

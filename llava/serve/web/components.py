@@ -82,6 +82,8 @@ class Page:
         """
         number = chat.begin()
         yield {}
+        if chat.answers != number:
+            return
         with closing(self.client.answer(body)) as chunks:
             try:
                 for part in chunks:
