@@ -89,9 +89,13 @@ class ChatTab:
             self.votes = {vote: button(BUTTONS[vote], vote) for vote in VOTES}
             self.share, self.download = button("Share by link", "share"), button("Download", "download")
         self.link = gr.Textbox(
-            label="Link to this conversation as it is now", buttons=["copy"], interactive=False, visible=False
+            label="Link to this conversation as it is now",
+            buttons=["copy"],
+            interactive=False,
+            visible=False,
+            elem_id="link",
         )
-        self.link_id, self.file = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        self.link_id, self.file = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
 
     @property
     def view_outputs(self) -> list[Any]:

@@ -38,7 +38,7 @@ class DemoPage:
         if page.parts:
             with gr.Tab("Compare"):
                 self.compare = CompareTab(page, self.model, examples)
-        self.opened, self.chat_id = gr.JSON(visible=False), gr.Textbox(visible=False)
+        self.opened, self.chat_id = gr.JSON(visible="hidden"), gr.Textbox(visible="hidden")
         looked = again.click(self.look, None, [self.model, self.notice], **PRIVATE)
         for chosen in (looked.then, self.model.input):
             chosen(self.fit, [self.model], self.controls, **PRIVATE)

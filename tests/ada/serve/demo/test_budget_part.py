@@ -128,7 +128,7 @@ def test_comparison_starts_with_all_of_the_compute_against_half() -> None:
     ("state", "fitted", "budgets"),
     [
         ({}, False, None),
-        ({"latency_budget": {"budgets": [[1, None]]}}, True, [[1, None]]),
+        ({"latency_budget": {"budgets": [[1, 9]]}}, True, [[1, 9]]),
         ({"model": "m"}, True, None),
     ],
 )
