@@ -133,10 +133,9 @@ class ChatTab:
         for event in (asked, again, option):
             event.then(self.answer, inputs, self.outputs, **PRIVATE)
         self.stop.click(self.stop_answer, [self.chat], self.outputs, **PRIVATE)
-        for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
-            forgotten = forgetting(self.forget, [self.chat], self.outputs, **PRIVATE)
-            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
-            forgotten.then(self.everything, [self.chat], self.outputs, **PRIVATE)
+        forgotten = self.clear.click(self.forget, [self.chat], self.outputs, **PRIVATE)
+        # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
+        forgotten.then(self.everything, [self.chat], self.outputs, **PRIVATE)
         for kind, button in self.votes.items():
             button.click(partial(self.vote, kind), [self.chat], self.view_outputs, **PRIVATE)
         shared = self.share.click(self.share_chat, [self.chat], [self.link_id, self.link, self.status], **PRIVATE)

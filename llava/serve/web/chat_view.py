@@ -111,7 +111,7 @@ def times(reply: Mapping[str, Any]) -> str:
 def can(chat: WebChat) -> dict[str, Any]:
     """Return updates of the buttons, by name: what may be done with the conversation now."""
     busy, last = chat.live is not None or chat.is_pending, chat.turns[-1] if chat.turns else None
-    answered = not busy and last is not None and bool(last.answer)
+    answered = not busy and last is not None and bool(last.answer) and last.failure is None
     may = {
         "stop": busy,
         "retry": not busy and last is not None,

@@ -8,10 +8,13 @@ import gradio as gr
 import pytest
 
 from llava.errors import LlavaError
+from llava.serve.gradio_web_server import create_app, demo_middleware
 from llava.serve.web.components import Page
 from llava.serve.web.conversation_state import Answered
 from llava.serve.web.demo_part import SIDES, Difference
 from llava.serve.web.vote_log import VoteLog
+
+WAIT_MS = 20_000
 
 
 class FakeClient:
@@ -93,3 +96,31 @@ class StrengthPart:
 def page(tmp_path) -> Page:
     """A page with one plug-in part."""
     return Page(FakeClient(), VoteLog(tmp_path / "votes"), [StrengthPart()])  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def open_demo(browser, page, listen, tmp_path, monkeypatch):
+    """``open_demo(**options)``: the demo with a fake controller, opened in a browser; options: of playwright's page.
+
+    Of what it returns, ``outside`` has the addresses that are not the demo's, ``complaints`` the browser's errors.
+    """
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    address = listen(create_app(page, demo_middleware(), tmp_path / "uploads")).address
+    tabs = []
+
+    def opened(**options):
+        tab = browser.new_page(**{"viewport": {"width": 1280, "height": 1000}, **options})
+        tabs.append(tab)
+        tab.set_default_timeout(WAIT_MS)
+        tab.outside, tab.complaints = [], []
+        own = (address, "data:", "blob:")
+        tab.on("request", lambda request: request.url.startswith(own) or tab.outside.append(request.url))
+        tab.on("console", lambda message: message.type == "error" and tab.complaints.append(message.text))
+        tab.goto(address)
+        tab.wait_for_selector("#question textarea")
+        tab.wait_for_function("document.querySelector('#model input').value == 'm'")
+        return tab
+
+    yield opened
+    for tab in tabs:
+        tab.close()
