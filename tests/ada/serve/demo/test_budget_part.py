@@ -37,9 +37,9 @@ def test_panels_of_the_start() -> None:
 @pytest.mark.anyio
 async def test_panel_shows_plan_and_figures_of_the_last_answer(half_and_full) -> None:
     half, full = half_and_full
-    report, whole = half.reply["latency_budget"], full.reply["latency_budget"]
-    assert report["whole_prefill_gflops"] == pytest.approx(whole["prefill_gflops"])
-    assert report["whole_decode_gflops_per_token"] == pytest.approx(whole["decode_gflops_per_token"])
+    report, every = half.reply["latency_budget"], full.reply["latency_budget"]
+    assert report["whole_prefill_gflops"] == pytest.approx(every["prefill_gflops"])
+    assert report["whole_decode_gflops_per_token"] == pytest.approx(every["decode_gflops_per_token"])
     alone, _ = PART.show([half], [], {})
     assert rows(alone)["budget"] == "50 % of the compute" and "the full model" not in alone
     after, history = PART.show([full, half], [], {})
