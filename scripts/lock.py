@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = "dev,train,eval,serve,smol,quant,lmms,easy-vqa,wandb"
+EXTRAS = "dev,train,eval,serve,smol,quant,lmms,easy-vqa,wandb,ray"
 OLDEST_PYTHON = (3, 10)  # of requires-python
 # torch names its own CUDA packages exactly, and torchvision its torch: a CPU's install must not be asked for others.
 UNPINNED = re.compile(r"nvidia-.*|cuda-.*|triton|torchvision|ada-llava")

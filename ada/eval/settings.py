@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,16 @@ class SweepSettings:
     seed: int = flag(0, "seed of the random planner and of the choice of timed questions (default: 0)")
     device: str | None = flag(None, "device to run on: cpu, cuda or mps; by default the fastest one available")
     narrow_cache_gb: float | None = flag(None, NARROW_LIMIT_HELP, metavar="GB")
+    ray: str | None = flag(
+        None,
+        "answer on the Ray cluster at this address, or auto for the one of this machine; times are measured here. Every"
+        " machine of it has this project, and the same files under the same paths",
+        metavar="ADDRESS",
+    )
 
     def __post_init__(self) -> None:
+        if self.ray is not None and importlib.util.find_spec("ray") is None:
+            raise OptionError(f"--ray is {self.ray!r}, which needs the extra 'ray': pip install 'ada-llava[ray]'")
         if self.batch_size < 1 or self.max_new_tokens < 1:
             raise OptionError(
                 f"--batch-size is {self.batch_size} and --max-new-tokens {self.max_new_tokens}; expected whole numbers "

@@ -17,6 +17,7 @@ Tokens after the first have another factor, which answers with promises for them
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -73,6 +74,12 @@ class TTFTPredictor:
     def factor(self) -> float:
         """Predicted p95 over expected (median) time to first token, before a call."""
         return self._first.factor
+
+    @property
+    def typical_factor(self) -> float:
+        """Median of measured over expected times to first token, of the last answers."""
+        with self._lock:
+            return statistics.median(self._first.ratios)
 
     def fixed(self) -> FixedTTFTPredictor:
         """Return a predictor that uses the calibration as it is and learns nothing."""

@@ -62,9 +62,13 @@ class ReuseCache:
             self._number += 1
             self._add(self._number, states.num_bytes, states)
 
+    def has_features(self, key: str) -> bool:
+        """Return whether the features of a crop with this ``key_of_pixels`` are kept."""
+        return key in self._kept
+
     def find_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Return the features (n, D) of a crop's pixels (3, S, S); None where they are not kept."""
-        key = _hash(pixels)
+        key = key_of_pixels(pixels)
         with self._lock:
             found = self._kept.get(key)
         if found is None or not isinstance(found[1], torch.Tensor):
@@ -76,7 +80,7 @@ class ReuseCache:
         """Keep the features (n, D) of a crop's pixels (3, S, S)."""
         kept = features.detach().clone()
         with self._lock:
-            self._add(_hash(pixels), kept.nbytes, kept)
+            self._add(key_of_pixels(pixels), kept.nbytes, kept)
 
     def _touch(self, key: Hashable) -> None:
         with self._lock:
@@ -97,8 +101,8 @@ class ReuseCache:
         self._bytes -= self._kept.pop(key)[0]
 
 
-def _hash(pixels: torch.Tensor) -> str:
-    """A hash of shape, dtype and values."""
+def key_of_pixels(pixels: torch.Tensor) -> str:
+    """Return a hash of a crop's shape, dtype and values."""
     values = pixels.detach().cpu().contiguous()
     header = f"{tuple(values.shape)} {values.dtype} ".encode()
     return hashlib.blake2b(header + values.view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()

@@ -54,6 +54,11 @@ def chosen_path(model_path: str | None) -> str:
     return path
 
 
+def name_of(options: Mapping[str, Any]) -> str:
+    """Return what clients ask for: the flag ``--model-name``, else by the path. Raises OptionError without a model."""
+    return options.get("model_name") or get_model_name_from_path(chosen_path(options.get("model_path")))
+
+
 def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
     """Load the model that a program's flags name, and let the plug-ins prepare it.
 
@@ -62,7 +67,7 @@ def open_model(options: Mapping[str, Any], **loading: Any) -> LoadedModel:
     of ``load_pretrained_model``. Raises a LlavaError for flags or files that cannot be used.
     """
     path = chosen_path(options.get("model_path"))
-    name = options.get("model_name") or get_model_name_from_path(path)
+    name = name_of(options)
     flags = {flag: bool(options.get(flag)) for flag in ("load_8bit", "load_4bit", "use_flash_attn")}
     keywords: dict[str, Any] = {"device": pick_device(options.get("device")), **flags, **loading}
     hooks().before_loading(options={**options, **keywords}, path=path, device=keywords["device"])

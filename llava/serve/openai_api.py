@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 from fastapi import FastAPI, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
@@ -29,6 +28,7 @@ from llava.serve.middleware.draining import MONITORING
 from llava.serve.middleware.server_log import set_up_logging
 from llava.serve.middleware.stack import Middleware
 from llava.serve.middleware.while_connected import AwaitedJson, release_body, while_connected
+from llava.serve.openai_compat.backend import Backend, OpenReply
 from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.errors import REPLIES, error_response
 from llava.serve.openai_compat.image_urls import ImageOptions, ImageUrls
@@ -56,7 +56,7 @@ TEMPLATE_TRIES = 3  # how often a chat is rendered where its worker turns out to
 class ChatApi:
     """State that the endpoints share. Without ``keys`` everyone is served. ``started``: seconds since the epoch."""
 
-    controller: ControllerClient
+    controller: Backend[Any]
     images: ImageUrls = field(default_factory=ImageUrls)
     keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def create_app(api: ChatApi, middleware: Middleware | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await api.controller.client.aclose()
+        await api.controller.close()
         if api.images.fetcher is not None:
             await api.images.fetcher.client.aclose()
 
@@ -159,11 +159,11 @@ async def _answer(api: ChatApi, body: ChatBody, request: Request) -> Response:
     return AwaitedJson(completion, reply.aclose)
 
 
-async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[ChatAnswer, httpx.Response]:
+async def _open_answer(api: ChatApi, body: ChatBody, request: Request) -> tuple[ChatAnswer, OpenReply]:
     """Send a chat to a worker; where that has another template, render the chat by the worker's template instead."""
     request_id = request_id_of(request) or ""
     for _ in range(TEMPLATE_TRIES):
-        fields = await generation_body(body, request.headers, api.controller, api.images)
+        fields = await generation_body(body, request.headers, api.controller.templates, api.images)
         try:
             reply = await api.controller.open(fields, request_id)
         except RequestFailure as failure:
@@ -205,16 +205,21 @@ def main(arguments: list[str] | None = None) -> int:
     return run_program(lambda: serve(args))
 
 
-def serve(args: argparse.Namespace) -> int:
-    """Answer requests until a signal ends the process; return the exit code. Raises a ``LlavaError``."""
-    controller = checked_url(args.controller_address, "--controller-address")
-    api = ChatApi(
-        ControllerClient(controller, new_client(), args.worker_timeout),
+def chat_api(args: argparse.Namespace, backend: Backend[Any]) -> ChatApi:
+    """Make the API that the flags ask for. Raises a ``LlavaError``."""
+    return ChatApi(
+        backend,
         from_flags(ImageOptions, args).reader(),
         api_keys.keys_of(args),
         cors.origins_of(args),
         from_flags(BodyLimits, args),
     )
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Answer requests until a signal ends the process; return the exit code. Raises a ``LlavaError``."""
+    controller = checked_url(args.controller_address, "--controller-address")
+    api = chat_api(args, ControllerClient(controller, new_client(), args.worker_timeout))
     if not api.keys and args.host not in ("localhost", "127.0.0.1", "::1"):
         logging.getLogger(__name__).warning("no API key is set: everyone who reaches %s is served", args.host)
     options = from_flags(HostingOptions, args)

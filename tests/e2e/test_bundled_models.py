@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 MEGABYTE = 1e6
 NAMES = ("shapes-base", "shapes-H", "shapes-L")

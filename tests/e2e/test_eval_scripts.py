@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 from playground.shapes.benchmarks import BENCHMARKS, write_benchmarks
 

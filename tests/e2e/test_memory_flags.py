@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 from ada.memory import load_warning
 

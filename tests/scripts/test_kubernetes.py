@@ -175,7 +175,7 @@ def test_ray_service_runs_the_application_with_a_replica_for_each_pod() -> None:
     [service] = RAY
     [application] = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     module, _, name = application["import_path"].partition(":")
-    app = getattr(pytest.importorskip(module), name)
+    app = getattr(pytest.importorskip(module, exc_type=ImportError), name)
     [settings_type] = typing.get_type_hints(app).keys() - {"return"}
     settings = typing.get_type_hints(app)[settings_type].model_validate(application["args"])
     assert openai_api.parse_arguments(shlex.split(settings.api)).host == "0.0.0.0", "it answers to the Service's name"
@@ -200,7 +200,7 @@ def test_ray_pods_are_probed_and_have_no_rights() -> None:
 
 
 def test_ray_serve_takes_the_configuration() -> None:
-    schema = pytest.importorskip("ray.serve.schema")
+    schema = pytest.importorskip("ray.serve.schema", exc_type=ImportError)
     config = yaml.safe_load(RAY[0]["spec"]["serveConfigV2"])
     schema.ServeDeploySchema.model_validate(config)
 

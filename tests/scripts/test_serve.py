@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fixtures.marks import slow_except
 from fixtures.ports import reserved_ports
-from fixtures.slow_cases import slow_except
 
 from llava.serve.hosting import free_ports
 

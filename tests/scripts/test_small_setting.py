@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 from playground.shapes.generate import generate
 

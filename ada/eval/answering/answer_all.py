@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ada.eval.answering.answer_file import AnswerFile, GivenAnswer, check_source, note_source
+from ada.eval.answering.answer_runs import Asked, answer_runs, open_answerer
 from ada.eval.answering.batches import Answerer
 from ada.eval.answering.latency_samples import TOKENS, LatencySamples, measure
 from ada.eval.answering.model_specs import ModelSpec, Run, run_by_path
@@ -17,8 +18,6 @@ from ada.eval.questions.question_set import QuestionSet
 from ada.eval.settings import SweepSettings
 from ada.eval.stats.results import Part
 from ada.latency.device_profile import DeviceFingerprint
-from ada.options import no_scheduler, prepare_model
-from ada.protocols import is_adaptive
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,15 @@ def answer_all(
     folder = settings.folder / "answers" / spec.slug
     for name, source in sources.items():
         check_source(folder / name, source)
-    limit = settings.narrow_cache_gb
-    answerer = Answerer(spec.folder, settings.conv_mode, settings.max_new_tokens, settings.device, limit)
-    for run in runs:
-        prepare_model(model=answerer.model, options={**run.options(), "narrow_cache_gb": limit})
+    answerer = open_answerer(spec, runs, settings)
     model = answerer.model
-    if not is_adaptive(model):  # a run without budget and planner
-        raise no_scheduler(model)
     for name, source in sources.items():
         note_source(folder / name, source)
     names = {run: run.file_name(model.units) for run in runs}
     parts: dict[Run, dict[str, Part]] = {run: {} for run in runs}
     for questions in sets:
         paths = {run: folder / questions.name / name for run, name in names.items()}
-        for run, part in _answer_set(answerer, spec.label, questions, paths, settings).items():
+        for run, part in _answer_set(answerer, spec, questions, paths, settings).items():
             parts[run][questions.name] = part
     device, latency = DeviceFingerprint.of(model), {}
     if settings.timed_questions:
@@ -72,22 +66,39 @@ def answer_all(
 
 
 def _answer_set(
-    answerer: Answerer, label: str, questions: QuestionSet, paths: Mapping[Run, Path], settings: SweepSettings
+    answerer: Answerer, spec: ModelSpec, questions: QuestionSet, paths: Mapping[Run, Path], settings: SweepSettings
 ) -> dict[Run, Part]:
     run_of = run_by_path(paths)
     files = {path: AnswerFile(path, GivenAnswer) for path in run_of}
+    path_of = {run: path for path, run in run_of.items()}
     count = len(questions.items)
-    with tqdm(total=len(files) * count, desc=f"{label}, {questions.title}", unit=" answers") as progress:
-        # Batches outside, runs inside: a batch's images are read once, and not kept.
-        for batch in answerer.batches(questions.items, settings.batch_size):
-            waiting = [path for path, file in files.items() if not file.holds(batch.positions)]
-            if waiting:
-                images = answerer.read_images(batch)
-                for run, file in ((run_of[path], files[path]) for path in waiting):
-                    file.append(answerer.answer(batch, images, run.options(), settings.seed))
-            progress.update(len(files) * len(batch.positions))
+    with tqdm(total=len(files) * count, desc=f"{spec.label}, {questions.title}", unit=" answers") as progress:
+
+        def waiting() -> Iterator[Asked]:
+            for batch in answerer.batches(questions.items, settings.batch_size):
+                runs = [run_of[path] for path, file in files.items() if not file.holds(batch.positions)]
+                progress.update((len(files) - len(runs)) * len(batch.positions))
+                if runs:
+                    yield Asked(batch, runs)
+
+        for run, answers in _answers(answerer, spec, [*path_of], waiting(), settings):
+            files[path_of[run]].append(answers)
+            progress.update(len(answers))
     parts = {path: Part.of(questions, file.finish(range(count))) for path, file in files.items()}
     return {run: parts[path] for run, path in paths.items()}
+
+
+def _answers(
+    answerer: Answerer, spec: ModelSpec, runs: Sequence[Run], waiting: Iterator[Asked], settings: SweepSettings
+) -> Iterator[tuple[Run, list[GivenAnswer]]]:
+    """Answer here, or on a Ray cluster, which gives answers in the order in which they are ready."""
+    if settings.ray is None:
+        for asked in waiting:
+            yield from answer_runs(answerer, asked, settings.seed)
+        return
+    from ada.eval.answering.ray_answers import answers_of_cluster  # needs the extra ray
+
+    yield from answers_of_cluster(spec, runs, waiting, settings)
 
 
 def _source(checkpoint: str, questions: QuestionSet, settings: SweepSettings) -> dict[str, Any]:

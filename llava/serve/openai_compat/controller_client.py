@@ -81,6 +81,10 @@ class ControllerClient:
             message = f"the worker's answer is not what workers of this project send: {error}"
             raise RequestFailure(502, "worker_lost", message, WORKER_UNREACHABLE) from error
 
+    async def close(self) -> None:
+        """Close the connections to the controller."""
+        await self.client.aclose()
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
             reply = await self.client.post(f"{self.address}{path}", json=body, timeout=SHORT_TIMEOUT_S)

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from llava.plugins import hooks, merged
-from llava.serve.openai_compat.controller_client import ControllerClient
 from llava.serve.openai_compat.image_urls import ImageUrls
 from llava.serve.openai_compat.prompt import render_prompt
 from llava.serve.openai_compat.schemas import ANY, STREAM_OPTIONS_WITHOUT_EFFECT, WITHOUT_EFFECT, ChatBody
+from llava.serve.openai_compat.templates import Templates
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import Body
 
@@ -32,7 +32,7 @@ PASSED_ON = (
 
 
 async def generation_body(
-    body: ChatBody, headers: Mapping[str, str], controller: ControllerClient, images: ImageUrls
+    body: ChatBody, headers: Mapping[str, str], templates: Templates, images: ImageUrls
 ) -> dict[str, Any]:
     """Return the fields of ``llava.serve.protocol.schemas.GenerationBody``, and the plug-ins' fields.
 
@@ -41,7 +41,7 @@ async def generation_body(
     check_supported(body)
     extra = plugin_fields(body, headers)
     max_new_tokens = token_limit(body)
-    template = await controller.templates.of(body.model)
+    template = await templates.of(body.model)
     chat = render_prompt(body.messages, template.conversation)
     stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
     if chat.stop and not body.ignore_eos:  # the template's separator ends an answer as the end token does

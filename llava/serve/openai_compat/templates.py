@@ -31,7 +31,7 @@ class NamedTemplate:
 def template_of_reply(reply: httpx.Response, model: str) -> NamedTemplate:
     """Return the template that a worker's ``/ready`` names; without a name, the one of the model's name.
 
-    Raises RequestFailure for a reply that says nothing about it, and for a name that is not known here.
+    Raises RequestFailure for a reply that says nothing about it, and as ``named_template`` does.
     """
     if reply.status_code == 404:
         return NamedTemplate(None, template_of_name(model))
@@ -39,6 +39,11 @@ def template_of_reply(reply: httpx.Response, model: str) -> NamedTemplate:
         mode = reply.json()["conv_mode"] or ""
     except (ValueError, KeyError, TypeError) as error:
         raise template_unknown(model, f"its worker answered with status {reply.status_code}") from error
+    return named_template(mode, model)
+
+
+def named_template(mode: str, model: str) -> NamedTemplate:
+    """Return the template of a name; of "" the one of the model's name. Raises RequestFailure for an unknown name."""
     if mode and mode not in conv_templates:
         message = f"the worker of model {model!r} names the template {mode!r}, which this server does not know"
         raise RequestFailure(502, "unknown_template", message)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -166,6 +167,12 @@ def validation_failure(error: RequestValidationError) -> RequestFailure:
     if any(tuple(problem["loc"]) == ("body",) for problem in problems):
         message += "; send a JSON object, with the header Content-Type: application/json"
     return RequestFailure(422, "bad_request", message, param=field_at_fault)
+
+
+def invalid_body(error: ValidationError, body: Any) -> RequestFailure:
+    """Return the failure for a body that was checked outside of FastAPI."""
+    problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+    return validation_failure(RequestValidationError(problems, body=body))
 
 
 def install(app: FastAPI, error_format: ErrorFormat = RequestFailure.response) -> None:

@@ -54,7 +54,7 @@ def create_app(
     errors.install(app)
     _add_generation_routes(app, service)
     registries = (service.registry, middleware.metrics.registry)
-    add_monitoring_routes(app, registries, service.failure, lambda: _state(service))
+    add_monitoring_routes(app, registries, service.failure, lambda: ready_state(service))
     return app
 
 
@@ -93,7 +93,7 @@ def _add_generation_routes(app: FastAPI, service: WorkerService) -> None:
         return service.status()
 
 
-async def _state(service: WorkerService) -> dict[str, Any]:
+async def ready_state(service: WorkerService) -> dict[str, Any]:
     """Return what ``/ready`` says: whether requests may be sent, the model, and how busy it is."""
     load, loaded = service.queue.load(), service.loaded
     return {

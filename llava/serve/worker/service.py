@@ -79,9 +79,12 @@ class WorkerService:
             return self.lifecycle.failure
         return "its engine has died; restart it"
 
-    async def accept(self, body: GenerationBody, request_id: str) -> ResponseStream:
-        """Check a request and put it in the queue. Raises RequestFailure or a ``LlavaError``."""
-        arrived = time.perf_counter()  # reading its images counts
+    async def accept(self, body: GenerationBody, request_id: str, arrived: float | None = None) -> ResponseStream:
+        """Check a request and put it in the queue. Raises RequestFailure or a ``LlavaError``.
+
+        arrived: when it came, by ``time.perf_counter``; by default now.
+        """
+        arrived = time.perf_counter() if arrived is None else arrived  # reading its images counts
         if (reason := self.not_ready_reason()) is not None:
             raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
         self.queue.refuse_if_full()  # before any work is done for it

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 from ada.eval.sweep import parse_arguments, sweep
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 from safetensors.torch import load_file
 
 from llava.constants import IMAGE_TOKEN_INDEX

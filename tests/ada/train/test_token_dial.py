@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 from safetensors.torch import load_file
 
 from llava.constants import IMAGE_TOKEN_INDEX

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fixtures.slow_cases import slow_except
+from fixtures.marks import slow_except
 
 from llava.serve.protocol.framing import iter_chunks
 

@@ -1,0 +1,160 @@
+"""The choice of a replica against trying every replica and plan, and what a promise that nobody keeps is answered."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ada.budget import TimeBudget, read_budget
+from ada.latency.plan_times import PlanTimes
+from ada.serve.replica_choice import REFUSED, Ask, Offer, Slowness, Turns, choose, key_of
+from llava.serve.protocol.errors import RequestFailure
+
+NOW = 1000.0  # epoch seconds
+PLANS = (PlanTimes(1.0, 100, 10), PlanTimes(0.5, 60, 6), PlanTimes(0.25, 40, 4))
+OFFER = Offer(PLANS, tokens=11, turn_ms=100, image_ms=30, prompt_ms=20)
+IMAGE = key_of("an image")
+
+
+def asked(promise: str | None, images: tuple[str, ...] = (), prompt: str = "What is it?", **fields) -> Ask:
+    budget = None if promise is None else read_budget(promise)
+    assert budget is None or isinstance(budget, TimeBudget)
+    return Ask(budget, images, prompt, fields.pop("max_tokens", 32), NOW, **fields)
+
+
+def test_request_is_read_and_what_is_no_promise_is_none() -> None:
+    fields = {"latency_budget": "ttft=300ms", "images": ["an image"], "prompt": "p", "max_new_tokens": 7}
+    ask = Ask.of(fields, NOW, 1.5)
+    assert ask == Ask(read_budget("ttft=300ms"), (IMAGE,), "p", 7, NOW, 1.5)
+    for budget in (0.5, None, "soon", {}, "auto"):
+        assert Ask.of({**fields, "latency_budget": budget}, NOW, 1.0).promise is None
+
+
+@pytest.mark.parametrize(
+    ("promise", "wait_ms", "share", "kept"),
+    [
+        ("ttft=100ms", 0, 1.0, True),
+        ("ttft=99ms", 0, 0.5, True),
+        ("ttft=99ms", 50, 0.25, True),
+        ("ttft=99ms", 60, 0.25, False),
+        ("tpot=6ms", 1000, 0.5, True),
+        ("total=199ms", 0, 0.5, True),  # 60 + 10 * 6
+        ("ttft=1s,tpot=4ms", 0, 0.25, True),
+        (None, 5000, 1.0, True),
+    ],
+)
+def test_outcome_is_the_first_plan_that_keeps_the_promise(promise, wait_ms, share, kept) -> None:
+    ask = asked(promise)
+    outcome = OFFER.outcome(ask, ask.promise, wait_ms)
+    assert (outcome.share, outcome.kept) == (share, kept)
+
+
+def test_known_image_is_not_encoded_and_slowness_lengthens_the_first_token() -> None:
+    ask = asked("ttft=90ms", (IMAGE,))
+    assert OFFER.outcome(ask, ask.promise, 0).share == 0.5
+    assert replace(OFFER, images=frozenset({IMAGE})).outcome(ask, ask.promise, 0).share == 1.0
+    slow = replace(ask, slowness=2.0)
+    assert OFFER.outcome(slow, slow.promise, 0).share == 0.25
+    assert OFFER.outcome(slow, slow.promise, 0).expected_ms == 40
+
+
+def test_replica_that_read_the_chats_beginning_is_preferred_among_equals_but_promises_nothing() -> None:
+    ask = asked("ttft=1s", (IMAGE,), "What is it? A cat. Where?")
+    knows = replace(OFFER, prompts=((11, key_of(IMAGE, "What is it?")),))
+    assert choose(ask, [(OFFER, 0.0), (knows, 0.0)], NOW) == [1, 0]
+    assert choose(ask, [(OFFER, 0.0), (knows, 21.0)], NOW) == [0, 1], "its wait is longer than reading"
+    tight = asked("ttft=99ms", (IMAGE,), ask.prompt)
+    assert knows.outcome(tight, tight.promise, 0).share == 0.5
+
+
+times = st.integers(1, 400).map(float)
+offers = st.builds(
+    Offer,
+    st.lists(st.tuples(times, times), min_size=1, max_size=4).map(
+        lambda found: [PlanTimes(1 - number / 4, *pair) for number, pair in enumerate(sorted(found, reverse=True))]
+    ),
+    st.integers(1, 20),
+    times,
+    st.just(0.0),
+    st.just(0.0),
+)
+
+
+@given(
+    st.lists(st.none() | st.tuples(offers, times | st.just(0.0)), min_size=1, max_size=4),
+    st.tuples(times, times, times),
+    st.integers(1, 30),
+    st.floats(0, 0.2),
+)
+def test_chosen_replica_gives_the_best_share_of_all_that_keep_the_promise(
+    given_offers, clauses, tokens, passed_s
+) -> None:
+    promise = dict(zip(("ttft", "tpot", "total"), clauses, strict=True))
+    ask = Ask(TimeBudget.of(promise), (), "", tokens, NOW)
+    possible = {}
+    for number, offer in enumerate(given_offers):
+        for plan in () if offer is None else offer[0].plans:
+            first = max(1.0, offer[1] + plan.ttft_ms)
+            total = first + (max(1, min(offer[0].tokens, tokens)) - 1) * plan.token_ms
+            left = 1000 * (NOW + passed_s - NOW)
+            if (
+                first <= promise["ttft"] - left
+                and plan.token_ms <= promise["tpot"]
+                and total <= promise["total"] - left
+            ):
+                possible[number] = max(possible.get(number, 0), plan.share)
+    silent = [number for number, offer in enumerate(given_offers) if offer is None]
+    if not possible and not silent:
+        with pytest.raises(RequestFailure) as refused:
+            choose(ask, given_offers, NOW + passed_s)
+        assert refused.value.reason == REFUSED
+        return
+    order = choose(ask, given_offers, NOW + passed_s)
+    assert sorted(order) == sorted([*possible, *silent])
+    shares = [possible[number] for number in order if number in possible]
+    assert shares == sorted(possible.values(), reverse=True) and order[len(shares) :] == silent
+
+
+def test_refusal_says_what_is_possible_now_or_where_nobody_can() -> None:
+    with pytest.raises(RequestFailure) as busy:
+        choose(asked("ttft=90ms"), [(OFFER, 80.0), (OFFER, 60.0)], NOW)
+    assert busy.value.status == 503 and "; 100ms is possible now, or ask again later" in str(busy.value)
+    with pytest.raises(RequestFailure) as never:
+        choose(asked("ttft=20ms,tpot=5ms"), [(OFFER, 0.0)], NOW)
+    assert never.value.status == 400 and "ttft=40ms,tpot=4ms is possible where it is idle" in str(never.value)
+
+
+def test_turns_wait_for_what_was_sent() -> None:
+    turns = Turns()
+    assert turns.wait_ms("a", NOW) == 0
+    for _ in range(3):
+        turns.sent("a", OFFER, NOW)
+    assert turns.wait_ms("a", NOW) == pytest.approx(300) and turns.wait_ms("b", NOW) == 0
+    assert turns.wait_ms("a", NOW + 0.1) == pytest.approx(200) and turns.wait_ms("a", NOW + 5) == 0
+
+
+def test_slowness_is_the_95th_percentile_of_the_last_answers_and_forgotten() -> None:
+    slowness = Slowness()
+    assert slowness.factor(NOW) == 1.0
+    for number in range(100):
+        ask = asked("ttft=1s", expected_ms=100.0)
+        slowness.observe(ask, NOW + (0.1 + number / 1000))  # 1.0 to 1.99 times; the last 50 count
+    latest = sorted(1 + number / 100 for number in range(50, 100))
+    assert slowness.factor(NOW + 1) == pytest.approx(latest[int(0.95 * 50)])
+    assert slowness.factor(NOW + 60) == 1.0
+    fast = Slowness()
+    fast.observe(asked("ttft=1s", expected_ms=100.0), NOW + 0.01)
+    assert fast.factor(NOW) == 1.0, "what came earlier is no reason to promise more"
+    fast.observe(asked("ttft=1s"), NOW + 9)  # nothing was expected
+    assert fast.factor(NOW) == 1.0
+
+
+def test_order_of_equals_is_by_time_without_a_promise() -> None:
+    waits = [30.0, 0.0, 10.0]
+    for order in itertools.permutations(range(3)):
+        found = choose(asked(None), [(OFFER, waits[n]) for n in order], NOW)
+        assert [waits[order[n]] for n in found] == sorted(waits)
