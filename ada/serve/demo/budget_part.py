@@ -14,7 +14,7 @@ from ada.serve.demo.budget_control import FIELD, budget_control, fitted
 from llava.serve.web.conversation_state import Answered
 from llava.serve.web.demo_part import SIDES, Difference
 
-TITLE = "<h3>What ran</h3>"
+TITLE = "<h2>What ran</h2>"
 START = f"{TITLE}<p>Ask something, and see here which layers, heads and neurons answered, and what that cost.</p>"
 NO_BUDGET = f"{TITLE}<p>The model of this worker takes no latency budget: all of it ran.</p>"
 AMOUNTS = ("auto", "all", "75%", "50%", "25%", "10%")
@@ -26,6 +26,7 @@ table { width: 100%; font-size: 0.85em; border-collapse: collapse; margin: 8px 0
 :is(table, tr, th, td) { border: none !important; text-align: left; vertical-align: top; font-weight: normal; }
 :is(th, td) { padding: 3px 6px; border-bottom: 1px solid var(--border-color-primary) !important; }
 th { color: var(--body-text-color-subdued); }
+h2 { font-size: 1.1em; margin: 0 0 6px; }
 """
     + plan_drawing.STYLE
     + kept_drawing.STYLE

@@ -32,11 +32,11 @@ def history_chart(answers: Sequence[Answered]) -> str:
         return ""
     numbered = list(enumerate(with_budget, start=1))[-SHOWN:]
     known = "<p>Hollow: some of the prompt was known from before.</p>" if any(knew(one) for _, one in numbered) else ""
-    columns = "".join(f"<th scope='col'>{name}</th>" for name in ("", "budget", "first token", "answer"))
+    columns = "".join(f"<th scope='col'>{name}</th>" for name in ("budget", "first token", "answer"))
     lines = "".join(_line(number, one) for number, one in reversed(numbered))
     return (
-        f"<section class='history' aria-label='Answers so far'><h3>Answers so far</h3>{_chart(numbered)}{known}"
-        f"<table><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></section>"
+        f"<section class='history' aria-label='Answers so far'><h2>Answers so far</h2>{_chart(numbered)}{known}"
+        f"<table><thead><tr><td></td>{columns}</tr></thead><tbody>{lines}</tbody></table></section>"
     )
 
 
