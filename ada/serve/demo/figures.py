@@ -49,14 +49,16 @@ def rows(one: Answered, answers: Sequence[Answered]) -> list[tuple[str, str]]:
     full = full_model_ms(answers)
     compared = "" if full is None or _is_full(one) else f"; the full model took {full:.0f} ms"
     known = "; some of the prompt was known from before" if knew(one) else ""
+    predicted_ms = report.get("ttft_p95_ms")
+    predicted = "" if predicted_ms is None else f"; {predicted_ms:.0f} ms were predicted"
     found = [
         ("budget", _asked(report)),
-        ("granted", _granted(report)),
+        ("units granted", _granted(report)),
         *_tokens(reply["image_tokens"]),
         *((label, f"{report[key][0]} of {report[key][1]}") for label, key in COUNTS),
         ("prefill", _operations(report["prefill_gflops"], report["whole_prefill_gflops"])),
         ("each token", _operations(report["decode_gflops_per_token"], report["whole_decode_gflops_per_token"])),
-        ("time to first token", f"{answer_ms(one):.0f} ms{compared}{known}"),
+        ("time to first token", f"{answer_ms(one):.0f} ms{predicted}{compared}{known}"),
         ("inter-token latency", f"{sum(token_ms) / len(token_ms):.1f} ms" if token_ms else "none: one token"),
     ]
     return [row for row in found if row[1]]
@@ -88,13 +90,9 @@ def _asked(report: Mapping[str, Any]) -> str:
 
 
 def _granted(report: Mapping[str, Any]) -> str:
-    text = f"{100 * report['granted']:.0f} % of the units" + (
-        "" if report["met"] else ": over the budget, the cheapest plan"
-    )
+    text = f"{100 * report['granted']:.0f} %" + ("" if report["met"] else ": over the budget, the cheapest plan")
     if report["load_multiplier"] < 1:
         text += f", lowered to {report['allowed']:.3g} while requests wait"
-    if report.get("ttft_p95_ms") is not None:
-        text += f", predicted {report['ttft_p95_ms']:.0f} ms"
     return text
 
 

@@ -31,7 +31,11 @@ def history_chart(answers: Sequence[Answered]) -> str:
     if len(with_budget) < 2:
         return ""
     numbered = list(enumerate(with_budget, start=1))[-SHOWN:]
-    known = "<p>Hollow: some of the prompt was known from before.</p>" if any(knew(one) for _, one in numbered) else ""
+    known = (
+        "<p>Hollow: some of the prompt was read before, which saves time.</p>"
+        if any(knew(one) for _, one in numbered)
+        else ""
+    )
     columns = "".join(f"<th scope='col'>{name}</th>" for name in ("budget", "first token", "answer"))
     lines = "".join(_line(number, one) for number, one in reversed(numbered))
     return (

@@ -73,7 +73,8 @@ class Side:
         """Add the answer and the panels at this position of the page."""
         with gr.Column(min_width=280, elem_id=f"compare-{self.name}"):
             self.answer = gr.Chatbot(
-                height=180,
+                height=220,
+                autoscroll=False,
                 label=f"Answer {self.name}",
                 buttons=[],
                 latex_delimiters=[],

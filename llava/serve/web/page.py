@@ -40,8 +40,9 @@ class DemoPage:
                 self.compare = CompareTab(page, self.model, examples)
         self.opened, self.chat_id = gr.JSON(visible="hidden"), gr.Textbox(visible="hidden")
         looked = again.click(self.look, None, [self.model, self.notice], **PRIVATE)
-        for chosen in (looked.then, self.model.input):
-            chosen(self.fit, [self.model], self.controls, **PRIVATE)
+        learned = [answered.then for answered in self.chat.answers]  # workers predict times by those of each answer
+        for changed in (looked.then, self.model.input, *learned):
+            changed(self.fit, [self.model], self.controls, **PRIVATE)
 
     @property
     def settings(self) -> list[Settings]:
