@@ -35,3 +35,11 @@ setInterval(() => {
 }, 50)
 """
 """Of a line that says what happens: those who cannot see it hear it, but for its clock, which goes on by itself."""
+
+NAME_FILES = """() => {
+    const name = () => {
+        for (const file of document.querySelectorAll('.question [role=listitem]')) file.setAttribute('role', 'group')
+    }
+    new MutationObserver(name).observe(document.body, {childList: true, subtree: true})
+}"""
+"""Gradio says that a question's files are items, of no list: screen readers may leave such an item out."""

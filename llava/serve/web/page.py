@@ -103,4 +103,5 @@ def build(page: Page, examples: Sequence[Example], embed: bool = False) -> gr.Bl
         shown = blocks.load(demo.open, [demo.opened], demo.outputs, js=browser_code.OPENED, **PRIVATE)
         shown.then(None, [demo.chat_id], None, js=browser_code.KEEP, **PRIVATE)
         shown.then(demo.fit, [demo.model], demo.controls, **PRIVATE)
+        blocks.load(None, None, None, js=browser_code.NAME_FILES, **PRIVATE)
     return blocks

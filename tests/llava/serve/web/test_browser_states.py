@@ -139,6 +139,12 @@ def test_icons_are_only_those_that_do_something(opened) -> None:
     assert icons == []
 
 
+def test_files_of_a_question_are_named_to_those_who_cannot_see_them(opened, image_file) -> None:
+    opened.set_input_files("#question input[type=file]", str(image_file))
+    opened.locator("#question [role=group][aria-label='File thumbnail'] img").wait_for()
+    assert opened.locator("#question [role=listitem]").count() == 0
+
+
 def test_page_is_used_by_keyboard_alone(opened, page) -> None:
     """From the field that has the focus: ask, and vote on the answer."""
     opened.wait_for_function("document.activeElement.closest('#question')")
