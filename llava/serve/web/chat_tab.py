@@ -26,6 +26,7 @@ from llava.serve.web.components import (
     sampling_controls,
     status_line,
     take_values,
+    unchanged,
 )
 from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.transcript import transcript
@@ -166,12 +167,15 @@ class ChatTab:
     def _answer(self, chat: WebChat | None, values: Iterator[Any]) -> Iterator[Updates]:
         if chat is not None and chat.is_pending:
             sampling, fields = take_values(self.sampling, values), self.settings.fields(values)
-            notes, panels = None, self.settings.show_chat(chat)
+            number, notes, panels = chat.answers + 1, None, self.settings.show_chat(chat)
             for _ in self.page.replies(chat, chat.request(sampling, fields)):
                 if chat.live is not None and chat.live.notes != notes:
                     notes, panels = chat.live.notes, self.settings.show_chat(chat)
                 yield [*self.view(chat), gr.update(visible=False), *panels]
             self.page.kept.keep(chat)
+            if chat.answers != number:  # it was stopped, cleared or asked again, which has shown what there is
+                yield unchanged(self.outputs)
+                return
         yield self.everything(chat)
 
     def ask_again(self, chat: WebChat | None) -> Updates:

@@ -23,6 +23,7 @@ from llava.serve.web.components import (
     sampling_controls,
     status_line,
     take_values,
+    unchanged,
 )
 from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.demo_part import SIDES
@@ -131,7 +132,8 @@ class CompareTab:
         for side in self.sides:
             inputs += side.settings.inputs
         for asking in (self.box.submit, self.again.click):
-            asked = asking(self.ask, [self.box, model], [self.comparison, *self.outputs], **PRIVATE)
+            inputs_of_question = [self.box, model, self.comparison]
+            asked = asking(self.ask, inputs_of_question, [self.comparison, *self.outputs], **PRIVATE)
             asked.then(self.answer, inputs, self.outputs, **PRIVATE)
         self.stop.click(self.stop_answers, [self.comparison], self.outputs, **PRIVATE)
 
@@ -159,8 +161,10 @@ class CompareTab:
                 return f"<span>{name}</span><p>Asked once without being timed, so that both are warm</p>"
         return ""
 
-    def ask(self, asked: Mapping[str, Any], model: str | None) -> tuple[Any, ...]:
-        """Put the question to both sides, to be answered."""
+    def ask(self, asked: Mapping[str, Any], model: str | None, before: Comparison | None) -> tuple[Any, ...]:
+        """Put the question to both sides, to be answered in place of the one before."""
+        if before is not None:
+            before.stop()
         comparison = Comparison()
         try:
             chats = [self.page.new_chat(model) for _ in self.sides]
@@ -182,7 +186,7 @@ class CompareTab:
             compared = {name: value for part in self.page.parts for name, value in part.compared.items()}
             for _ in self._replies(comparison, chat, chat.request(sampling, {**own, **compared})):
                 yield self.view(comparison)
-        yield self.view(comparison)
+        yield unchanged(self.outputs) if comparison.is_stopped else self.view(comparison)
 
     def _replies(self, comparison: Comparison, chat: WebChat, body: Mapping[str, Any]) -> Iterator[Any]:
         """Yield as an answer goes on, after one token that is not timed: what is made once is then in memory."""

@@ -205,6 +205,11 @@ def add_examples(examples: Sequence[Example], box: gr.MultimodalTextbox) -> list
     return [folded]
 
 
+def unchanged(components: Sequence[Any]) -> Updates:
+    """Return the last update of an event whose outputs another one shows by then: Gradio sends it once more."""
+    return [gr.skip()] * len(components)
+
+
 def changes(updates: Iterator[Updates]) -> Iterator[Updates]:
     """Yield an event's updates without the values that are those of the update before: Gradio draws these anew.
 

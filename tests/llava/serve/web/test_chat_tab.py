@@ -230,7 +230,8 @@ def test_answer_that_is_not_wanted_any_more_ends(tab, page, end, fails) -> None:
         ask(tab, "Another?", chat)
         page.client.failure = None
         answered(tab, chat)
-    list(updates)
+    *_, last = updates
+    assert last == [gr.skip()] * len(tab.outputs), "what ends it has shown what there is, and may show more meanwhile"
     expected = {"stop": [("sun", STOPPED)], "forget": [], "another question": [("sun", STOPPED), ("sunny", None)]}
     assert [(turn.answer, turn.failure) for turn in chat.turns] == expected[end]
     tab.stop_answer(None)

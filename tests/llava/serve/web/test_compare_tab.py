@@ -29,7 +29,7 @@ def view(tab, comparison) -> dict:
 
 
 def test_ask_answers_one_side_after_the_other_each_once_without_being_timed(tab, page) -> None:
-    comparison, *_ = tab.ask(ASKED, "m")
+    comparison, *_ = tab.ask(ASKED, "m", None)
     assert view(tab, comparison)["can"] == [True, False]
     lines = [view(tab, comparison)["status"] for _ in tab.answer(comparison, *SAMPLING, 0.25, 0.75)]
     asked = [(body["strength"], body["max_new_tokens"]) for body in page.client.requests]
@@ -45,7 +45,7 @@ def test_ask_answers_one_side_after_the_other_each_once_without_being_timed(tab,
 
 def test_side_that_fails_says_why_and_the_other_one_is_asked(tab, page) -> None:
     page.client.refusal = LlavaError("the worker was lost")
-    comparison, *_ = tab.ask(ASKED, "m")
+    comparison, *_ = tab.ask(ASKED, "m", None)
     list(tab.answer(comparison, *SAMPLING, 1.0, 1.0))
     shown = view(tab, comparison)
     assert all("The worker was lost." in said[-1] for said in shown["answers"])
@@ -53,7 +53,7 @@ def test_side_that_fails_says_why_and_the_other_one_is_asked(tab, page) -> None:
 
 
 def test_ask_without_a_model_says_why(tab, page) -> None:
-    comparison, *_ = tab.ask(ASKED, None)
+    comparison, *_ = tab.ask(ASKED, None, None)
     list(tab.answer(comparison, *SAMPLING, 1.0, 1.0))
     shown = view(tab, comparison)
     assert "no model is being served" in shown["status"] and shown["shown"] == START
@@ -62,7 +62,7 @@ def test_ask_without_a_model_says_why(tab, page) -> None:
 
 @pytest.mark.parametrize("updates_before", [1, 3, 6])
 def test_stop_asks_nothing_more(tab, page, updates_before) -> None:
-    comparison, *_ = tab.ask(ASKED, "m")
+    comparison, *_ = tab.ask(ASKED, "m", None)
     updates = tab.answer(comparison, *SAMPLING, 1.0, 1.0)
     for _ in range(updates_before):
         next(updates)
@@ -72,3 +72,15 @@ def test_stop_asks_nothing_more(tab, page, updates_before) -> None:
     assert len(page.client.requests) == asked
     assert view(tab, comparison)["can"] == [False, True]
     assert any("You stopped this answer." in said[-1] for said in view(tab, comparison)["answers"])
+
+
+def test_question_stops_the_one_before(tab, page) -> None:
+    first, *_ = tab.ask(ASKED, "m", None)
+    updates = tab.answer(first, *SAMPLING, 1.0, 1.0)
+    for _ in range(3):
+        next(updates)
+    second, *_ = tab.ask({"text": "And this?", "files": []}, "m", first)
+    *_, last = updates
+    assert set(map(str, last)) == {str(gr.skip())}, "what is shown is the second one's"
+    list(tab.answer(second, *SAMPLING, 1.0, 1.0))
+    assert view(tab, second)["answers"] == [["sunny"], ["sunny"]]
