@@ -185,6 +185,7 @@ def generation_options(model: LlavaModel, options: Mapping[str, Any], tokenizer:
         "strict_latency_budget": bool(options.get("strict_latency_budget")),
         "ttft_predictor": options.get("ttft_predictor"),
         "reuse": options.get("reuse"),
+        "on_plan": options.get("on_plan"),
         "max_disagreement": options.get("max_disagreement"),
         "image_tokens": image_tokens_of(options),
         "token_selector": options.get("token_selector"),

@@ -158,10 +158,12 @@ def fields_of_headers(headers: Mapping[str, str]) -> Mapping[str, Any]:
 
 @hookimpl
 def serving_policy(loaded: Any, options: Mapping[str, Any], registry: Any) -> Any:
-    """Return what applies budgets to a worker's requests, and scales them by load."""
+    """Return what applies budgets to a worker's requests, scales them by load, and shows what becomes of them."""
     from ada.serve.budget_policy import BudgetPolicy
+    from ada.serve.plan_watch import PlanWatch
+    from llava.serve.engine.policy import Policies
 
-    return BudgetPolicy(loaded, options, registry)
+    return Policies([BudgetPolicy(loaded, options, registry), PlanWatch(loaded, options)])
 
 
 @hookimpl
@@ -172,10 +174,10 @@ def metrics_prefix() -> str:
 
 @hookimpl
 def demo_parts() -> list[Any]:
-    """Return the web demo's budget slider and plan panel."""
-    from ada.serve.demo_panel import BudgetPanel
+    """Return the web demo's control of the budget, and its panels about plans and answers."""
+    from ada.serve.demo.budget_part import BudgetPart
 
-    return [BudgetPanel()]
+    return [BudgetPart()]
 
 
 @hookimpl

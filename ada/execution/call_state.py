@@ -6,7 +6,7 @@ that the call needs to remember. Nothing is kept on the model, so threads may ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +22,9 @@ from ada.scheduling.units import Units
 
 Score = Callable[[torch.Tensor | None], torch.Tensor | None]
 """The latency token's state as it enters layer P (B, D), or None without one -> the scheduler's scores, or None."""
+
+OnPlan = Callable[[Sequence[ExecutionPlan]], None]
+"""Called with a call's plans, one a row, as they are made and whenever one shrinks."""
 
 MakeGates = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 """The scheduler's scores, or None without one, and the tunable units granted (B,) -> gates (B, N, 2, A)."""
@@ -67,7 +70,7 @@ class Execution:
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
     on_plan_due: called as the plan is due, with what was computed last: the scores, or without any the hidden states
     (B, T, D); returns what is granted by then. late_tokens: the image tokens that later layers read, where those are
-    fewer. score: the scheduler. watch: sees what enters each layer.
+    fewer. score: the scheduler. on_plan: is shown the plans. watch: sees what enters each layer.
     """
 
     units: Units
@@ -79,6 +82,7 @@ class Execution:
     on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None
     late_tokens: LateTokens | JoinedLateTokens | None = None
     score: Score | None = None
+    on_plan: OnPlan | None = None
     watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
@@ -117,6 +121,8 @@ class Execution:
         gates = self.make_gates(scores, self.granted)
         if not self.train:
             self.plans = plans_of(gates, self.units)
+            if self.on_plan is not None:
+                self.on_plan(self.plans)
         self.gates = gates.to(hidden.device, non_blocking=True)  # the host has made them, and waits for nothing
 
     @property

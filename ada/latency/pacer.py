@@ -109,6 +109,8 @@ class Pacer:
         plan = None if num_units == self.num_units else self.execution.smaller_plan(0, num_units)
         if plan is not None:
             self._units, self._starting = num_units, STARTING
+            if self.execution.on_plan is not None:
+                self.execution.on_plan([plan])
         return plan
 
     def saw(self, token: int) -> str | None:

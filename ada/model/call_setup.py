@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ada.budget import Budget
+from ada.execution.call_state import OnPlan
 from ada.image_tokens.amount import ImageTokensLike
 from ada.latency.call_clock import CallClock
 from ada.latency.grant import workload_of
@@ -34,6 +35,7 @@ class CallSetup:
     granted_units: torch.Tensor | None = None
     reuse: CallReuse | None = None
     call: CallClock | None = None
+    on_plan: OnPlan | None = None
 
     @property
     def elapsed(self) -> Elapsed:
@@ -67,7 +69,12 @@ class CallSetup:
 
         on_plan_due = None if self.call is None else grant_again
         batch, execution = model.begin(
-            reading.batch, grant(self.strict), self.planner, on_plan_due=on_plan_due, reading=reading
+            reading.batch,
+            grant(self.strict),
+            self.planner,
+            on_plan_due=on_plan_due,
+            reading=reading,
+            on_plan=self.on_plan,
         )
         return reading, batch, execution
 

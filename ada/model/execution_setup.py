@@ -9,7 +9,7 @@ import torch
 
 from ada.config import check_layer_kinds
 from ada.engine.idle_rows import IdleRows
-from ada.execution.call_state import Execution
+from ada.execution.call_state import Execution, OnPlan
 from ada.execution.layer_weights import projection_bytes
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_cache import NarrowCache
@@ -54,14 +54,15 @@ class SetsUpExecution:
         narrow: bool = True,
         on_plan_due: Callable[[torch.Tensor], torch.Tensor] | None = None,
         reading: Reading | None = None,
+        on_plan: OnPlan | None = None,
     ) -> tuple[EmbeddedBatch, Execution]:
         """Insert the latency token, where the model has a scheduler, and set up one call's execution.
 
         batch: (B, T, D) embeddings and their masks; granted: (B,) tunable units; planner: a name, by default the one
         that the checkpoint was trained with; noise: of a training draw, by default random; narrow: cut layers at
-        inference rather than mask them; on_plan_due: see ``Execution``; reading: says what later layers read. Training
-        draws with noise and keeps the gates' gradient; it is where the model is in training mode and gradients are
-        enabled.
+        inference rather than mask them; on_plan_due, on_plan: see ``Execution``; reading: says what later layers
+        read. Training draws with noise and keeps the gates' gradient; it is where the model is in training mode and
+        gradients are enabled.
         """
         train = self.training and torch.is_grad_enabled()
         scheduler, position, token = self.scheduler, None, None
@@ -82,6 +83,6 @@ class SetsUpExecution:
         cache = self.narrow_cache if narrow else None
         late = None if reading is None else reading.late_tokens(self, batch, position)
         execution = Execution(
-            self.units, granted, make_gates, position, cache, train, on_plan_due, late, make_gates.score
+            self.units, granted, make_gates, position, cache, train, on_plan_due, late, make_gates.score, on_plan
         )
         return batch, execution

@@ -13,7 +13,7 @@ from ada.config import AdaLlavaConfig, check_token_selecting
 from ada.engine.engine_rows import EngineRows
 from ada.engine.loop import EngineLoop
 from ada.engine.support import reason_against
-from ada.execution.call_state import Execution
+from ada.execution.call_state import Execution, OnPlan
 from ada.image_tokens.amount import ImageTokensLike
 from ada.image_tokens.answer_attention import AnswerAttention
 from ada.image_tokens.encoding import EncodesImages
@@ -177,7 +177,8 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         the engine that the prompts join. answer_limit: tokens of the answer, where others than this call decode them;
         sentence_ends: the tokens after which an answer may end that has no time left. reuse: keeps what is computed of
         images and prompts for further calls with it; the answer is the same. max_disagreement: a promise of quality in
-        place of a budget, as ``ada.quality`` makes it.
+        place of a budget, as ``ada.quality`` makes it. on_plan: is called with the plans, one a row, as they are made
+        and whenever one shrinks.
         """
         return super().generate(
             inputs,
@@ -210,6 +211,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         sentence_ends: Collection[int] = frozenset(),
         reuse: CallReuse | None = None,
         max_disagreement: float | None = None,
+        on_plan: OnPlan | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue embedded prompts under a budget, as ``generate`` says."""
@@ -230,6 +232,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
             granted_units,
             reuse,
             None if clock is None else CallClock(clock),
+            on_plan,
         )
         begun = _, prompts, execution = setup.begin(self, batch)
         by_transformers = reason_against(self, execution, "ada" if promise else engine, kwargs)

@@ -10,7 +10,7 @@ import torch
 
 from ada.budget import Budget
 from ada.execution.late_tokens import LateTokens
-from ada.frontier.choice import AutoImageTokens, prompts_of
+from ada.frontier.choice import AutoImageTokens, Prompt, prompts_of
 from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens, ImageTokensLike, image_tokens_of_rows
 from ada.image_tokens.encoded_images import images_of
@@ -106,19 +106,10 @@ class ReadsFewerTokens:
 
         Rows are padded on ``padding_side``. Raises OptionError for amounts or selectors that the model cannot follow.
         """
-        given = self._amounts(batch, image_tokens, budgets)
         names = SelectorNames.of(token_selector, self)
         prompts = prompts_of(batch, self.scheduler is not None)
-        chooses_late = names.late == "learned" or names.late in (token_selector or "")
-        late = names.late if chooses_late or any(amount.late for amount in given) else None
-        share = share_of(self, late, self._min_units(planner, given))
-        given = [amount if prompt.images else ALL_IMAGE_TOKENS for amount, prompt in zip(given, prompts, strict=True)]
-        if any(amount.auto for amount in given):
-            auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
-            given = [
-                auto.amount(prompt, budget, elapsed) if amount.auto else amount
-                for amount, prompt, budget in zip(given, prompts, budgets, strict=True)
-            ]
+        amounts = self._amounts(batch, image_tokens, budgets)
+        given, share = self.decided_amounts(prompts, amounts, budgets, token_selector, planner, ttft_predictor, elapsed)
         rows = row_tokens(batch, for_selectors(given, names))
         batch = with_selected_tokens(batch, rows, names.front, padding_side)
         rows = with_encoding_cost(self, as_selected(batch, rows), images_of(batch), names.front)
@@ -128,6 +119,35 @@ class ReadsFewerTokens:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         return Reading(batch, rows, counts, share, late)
+
+    def decided_amounts(
+        self,
+        prompts: Sequence[Prompt],
+        amounts: Sequence[ImageTokens],
+        budgets: Sequence[Budget | None],
+        token_selector: str | None = None,
+        planner: str | None = None,
+        ttft_predictor: TTFTPredictor | None = None,
+        elapsed: Elapsed = NO_TIME_ELAPSED,
+    ) -> tuple[list[ImageTokens], PrefillShare]:
+        """Return what prompts read, ``auto`` decided by their budgets, and what counts shares of their prefill."""
+        names = SelectorNames.of(token_selector, self)
+        chooses_late = names.late == "learned" or names.late in (token_selector or "")
+        late = names.late if chooses_late or any(amount.late for amount in amounts) else None
+        share = share_of(self, late, self._min_units(planner, amounts))
+        given = [amount if prompt.images else ALL_IMAGE_TOKENS for amount, prompt in zip(amounts, prompts, strict=True)]
+        if any(amount.auto for amount in given):
+            auto = AutoImageTokens.of(self.config, share, ttft_predictor, chooses_late, names.late_alone)
+            given = [
+                auto.amount(prompt, budget, elapsed) if amount.auto else amount
+                for amount, prompt, budget in zip(given, prompts, budgets, strict=True)
+            ]
+        return given, share
+
+    def default_amount(self, budget: Budget | None) -> ImageTokens:
+        """Return what of an image is read where nothing says so: ``auto`` under a budget, where trained for it."""
+        trained = getattr(self.config, "image_token_dropout", None) is not None
+        return AUTO if trained and budget is not None else ALL_IMAGE_TOKENS
 
     def _min_units(self, planner: str | None, amounts: Sequence[ImageTokens]) -> int:
         """Tunable units that always run: all, where nothing plans them and image tokens pay for a budget instead."""
@@ -140,10 +160,10 @@ class ReadsFewerTokens:
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
         budgets: Sequence[Budget | None],
     ) -> Sequence[ImageTokens]:
-        """The rows' amounts; by default ``auto`` under a budget where the checkpoint was trained for fewer tokens."""
+        """The rows' amounts, or their defaults."""
         if image_tokens is None:
-            trained = getattr(self.config, "image_token_dropout", None) is not None and batch.image_spans is not None
-            return [AUTO if trained and budget is not None else ALL_IMAGE_TOKENS for budget in budgets]
+            known = batch.image_spans is not None
+            return [self.default_amount(budget) if known else ALL_IMAGE_TOKENS for budget in budgets]
         amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
         check_columns_known(batch, amounts)
         return amounts

@@ -57,6 +57,7 @@ def request_fields() -> dict[str, tuple[Any, Any]]:
     return {
         "latency_budget": (StrictFloat | str | dict[str, StrictFloat | str] | None, budget),
         "latency_budget_policy": (Literal["adaptive", "strict"], policy),
+        "reuse": (bool, Field(default=True, description="false: reads all of the prompt anew, to compare times")),
         **quality_field.request_fields(),
         **image_token_fields.request_fields(),
     }
@@ -173,7 +174,7 @@ class BudgetPolicy(ServingPolicy):
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
-            "reuse": self.reuse,
+            "reuse": self.reuse if fields.get("reuse", True) else None,
             "max_disagreement": promise,
             **{name: fields.get(name) if promise is None else None for name in image_token_fields.NAMES},
         }

@@ -23,6 +23,8 @@ METADATA = (
     "quality",
     "summary",
     "plan",
+    "known_tokens",
+    "known_crops",
 )
 
 

@@ -43,9 +43,9 @@ from llava.serve.protocol.http_client import checked_url
 from llava.serve.web.client import WebClient
 from llava.serve.web.components import Example, Page
 from llava.serve.web.content_policy import ContentPolicy
-from llava.serve.web.conversation_state import LIMITS
 from llava.serve.web.page import CSS, build
 from llava.serve.web.page_requests import PAGE_OPEN, UPLOAD, PageRequests
+from llava.serve.web.uploaded_image import LIMITS
 from llava.serve.web.uploads import UploadQuota
 from llava.serve.web.vote_log import VoteLog
 
@@ -58,6 +58,11 @@ FONTS = ("system-ui", "sans-serif")  # none is fetched
 UPLOAD_TIMEOUT_S = 120.0
 CALL_BYTES = 4 * MIB  # of a call by the page: a question's text, and where its images are
 MAX_WAITING = 256  # calls that wait for others; more are refused
+EXAMPLES = (
+    ("demo.png", "What word is written in the picture?"),
+    ("example-fig.png", "Describe the picture."),
+    ("example-stars.png", "How many stars are there?"),
+)
 MAX_SESSIONS = 1000  # whose conversations are kept; beyond it the oldest one is forgotten
 
 
@@ -107,14 +112,10 @@ def get_model_list() -> list[str]:
 
 
 def example_questions() -> list[Example]:
-    """Return the examples to click on: those about the bundled image, where it is installed."""
-    image = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
-    questions = (
-        "What word is written in the picture?",
-        "Describe the picture.",
-        "Is the blue star left of the green triangle?",
-    )
-    return [(str(image), question) for question in questions] if image.is_file() else []
+    """Return the examples to click on: those about the bundled images that are installed."""
+    images = Path(__file__).parents[2] / "playground" / "shapes"
+    found = [(images / name, question) for name, question in EXAMPLES]
+    return [(str(image), question) for image, question in found if image.is_file()]
 
 
 def create_app(
@@ -147,12 +148,20 @@ def create_app(
         blocks,
         "/",
         max_file_size=LIMITS.max_bytes,
-        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        theme=theme(),
         css=CSS,
         show_error=False,  # of unexpected errors; the log has them
         ssr_mode=False,
     )
     return app
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's colours and fonts: Gradio's, with texts that stand out from what they are on."""
+    default = gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
+    subdued = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+    infos = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
+    return default.set(**subdued, **infos)
 
 
 def demo_middleware(names: tuple[str, ...] | None = None) -> Middleware:

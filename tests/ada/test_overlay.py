@@ -100,6 +100,7 @@ def test_a_plain_model_answers_under_an_untrained_plan(plain, pixels, planner) -
         "latency_budget": LatencyBudget(0.75),
         "planner": planner,
         "strict_latency_budget": False,
+        "on_plan": None,
         "ttft_predictor": None,
         "reuse": None,
         "max_disagreement": None,

@@ -15,7 +15,7 @@ import torch
 from llava.errors import OptionError
 from llava.model.loaded_model import LoadedModel
 from llava.protocols import LlavaModel
-from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.policy import ServingPolicy, granted_options
 from llava.serve.engine.request import Outcome
 from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.engine.row_decoder import row_decoder
@@ -85,7 +85,7 @@ class BatchEngine:
             return False
         request.begin()
         try:
-            options = self.policy.grant(request.generation.fields, self.queue.load(request))
+            options = granted_options(self.policy, request, self.queue.load(request))
             sequence = RunningSequence.prefill(self.loaded, self._decoder, request, options)
         except Exception as error:  # noqa: BLE001 - passed to the request, which reports it to client and log
             self.queue.done(request, error)

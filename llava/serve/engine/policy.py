@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llava.plugins import merged
 from llava.serve.engine.promise import Promise
-from llava.serve.engine.request import Finished
+from llava.serve.engine.request import EngineRequest, Finished
 from llava.serve.engine.request_queue import Load
+
+Publish = Callable[[Mapping[str, Any]], None]
 
 
 class ServingPolicy:
@@ -32,8 +34,20 @@ class ServingPolicy:
         """Return options for the ``generation_options`` hook, as the request leaves the queue under this load."""
         return {}
 
+    def watch(self, publish: Publish) -> Mapping[str, Any]:
+        """Return further options for a request whose client follows its progress.
+
+        publish: takes JSON-ready fields for the answer's next chunk, whenever something is decided; it may be called
+        from the engine's threads.
+        """
+        return {}
+
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return JSON-ready fields for the answer's last chunk."""
+        return {}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return JSON-ready fields for ``/ready``: what requests may ask of this worker."""
         return {}
 
 
@@ -56,6 +70,21 @@ class Policies(ServingPolicy):
         """Return the options of all policies. Raises ``ValueError`` where two give the same."""
         return merged([part.grant(fields, load) for part in self.parts])
 
+    def watch(self, publish: Publish) -> Mapping[str, Any]:
+        """Return the options of all policies. Raises ``ValueError`` where two give the same."""
+        return merged([part.watch(publish) for part in self.parts])
+
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return the reply fields of all policies. Raises ``ValueError`` where two give the same."""
         return merged([part.reply(fields, finished) for part in self.parts])
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the fields of all policies. Raises ``ValueError`` where two give the same."""
+        return merged([part.state() for part in self.parts])
+
+
+def granted_options(policy: ServingPolicy, request: EngineRequest, load: Load) -> Mapping[str, Any]:
+    """Return all of a policy's options for a request that leaves the queue under this load."""
+    fields = request.generation.fields
+    watched = policy.watch(request.note) if fields.get("progress") else {}
+    return merged([policy.grant(fields, load), watched])

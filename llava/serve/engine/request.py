@@ -70,6 +70,8 @@ class EngineRequest:
     ended: float | None = None
     text: str = ""
     tokens: int = 0
+    first_token: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what plug-ins have decided so far: replaced, never changed
     outcome: Outcome | None = None
     cancelled_event: threading.Event = field(default_factory=threading.Event)
     cancel_reason: str | None = None
@@ -81,7 +83,13 @@ class EngineRequest:
 
     def emit(self, text: str, tokens: int) -> None:
         """Publish the answer so far: all of its text, of ``tokens`` tokens."""
+        self.first_token = self.first_token or time.perf_counter()
         self.text, self.tokens = text, tokens
+        self.wake()
+
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """Publish JSON-ready fields about the answer before it is finished."""
+        self.notes = {**self.notes, **fields}
         self.wake()
 
     def end(self, outcome: Outcome) -> None:

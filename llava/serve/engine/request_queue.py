@@ -166,6 +166,11 @@ class RequestQueue:
             self._change.notify_all()
             return True
 
+    def position(self, request: EngineRequest) -> int:
+        """Return which one of those that wait a request is, 1 for the next; 0 where it does not wait."""
+        with self._change:
+            return self._waiting.index(request) + 1 if request in self._waiting else 0
+
     def close(self) -> None:
         """Accept nothing more; requests that were accepted are still answered."""
         with self._change:

@@ -8,7 +8,7 @@ from typing import Protocol
 from llava.generation import answer
 from llava.model.loaded_model import LoadedModel
 from llava.serve.engine.detokenizer import TokenWatcher, detokenizer_of
-from llava.serve.engine.policy import ServingPolicy
+from llava.serve.engine.policy import ServingPolicy, granted_options
 from llava.serve.engine.request import ABORT, STOP, EngineRequest, Finished, Outcome
 from llava.serve.engine.request_queue import RequestQueue
 
@@ -16,9 +16,9 @@ from llava.serve.engine.request_queue import RequestQueue
 class Engine(Protocol):
     """Takes requests from a ``RequestQueue`` until it is closed and empty.
 
-    For each it calls ``request.begin()``, then ``policy.grant`` with ``queue.load(request)``, then ``request.emit`` as
-    tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished`` or
-    an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
+    For each it calls ``request.begin()``, then ``granted_options`` with ``queue.load(request)``, then ``request.emit``
+    as tokens come; it ends soon after ``request.cancelled_event`` is set, and calls ``queue.done`` with a ``Finished``
+    or an exception. Its threads work within ``queue.guard()``: one that fails by itself ends all requests.
     """
 
     def start(self) -> None:
@@ -81,7 +81,7 @@ class ThreadsEngine:
 
     def _answer(self, request: EngineRequest) -> Finished:
         loaded, generation = self.loaded, request.generation
-        options = self.policy.grant(generation.fields, self.queue.load(request))
+        options = granted_options(self.policy, request, self.queue.load(request))
         text = detokenizer_of(loaded.tokenizer, generation)
 
         def on_token(token_id: int) -> bool:

@@ -114,6 +114,10 @@ class GenerationBody(Body):
         default=0, ge=0, le=MAX_COUNT, description="before this many tokens nothing ends the answer"
     )
     ignore_eos: bool = Field(default=False, description="the model's end token does not end the answer")
+    progress: bool = Field(
+        default=False,
+        description="the answer begins with chunks that say its position in the queue, and what plug-ins decide for it",
+    )
 
 
 class Failure(BaseModel):

@@ -1,4 +1,4 @@
-"""The demo's chat tab: ask, stop, ask again, clear, vote."""
+"""The demo's chat tab: ask, stop, ask again, clear, vote, share, download."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import gradio as gr
 
 from llava.errors import LlavaError
+from llava.serve.web import browser_code
+from llava.serve.web.chat_view import CHANGE, can, messages, status
 from llava.serve.web.components import (
     PRIVATE,
     Example,
@@ -18,24 +20,30 @@ from llava.serve.web.components import (
     Updates,
     add_examples,
     ask_question,
-    messages,
+    changes,
     question_again,
     question_box,
     sampling_controls,
-    shown_error,
+    status_line,
     take_values,
+    unchanged,
 )
 from llava.serve.web.conversation_state import WebChat
+from llava.serve.web.transcript import transcript
 from llava.serve.web.vote_log import VOTES
 
 log = logging.getLogger(__name__)
 
 BUTTONS = {"upvote": "Good answer", "downvote": "Bad answer", "flag": "Flag it"}
-ERROR_S = 10.0  # how long a hint is shown
+THANKS = "Thank you for your vote."
+PLACEHOLDER = "Add an image to the field below, and ask about it. Or choose an example."
 
 
 class ChatTab:
-    """The chat tab. ``layout`` makes its components, ``wire`` connects them with its methods, the event handlers."""
+    """The chat tab. ``layout`` makes its components, ``wire`` connects them with its methods, the event handlers.
+
+    Every handler changes the chat, and returns what then is shown of it: ``view``.
+    """
 
     def __init__(self, page: Page, model: gr.Dropdown, examples: Sequence[Example]) -> None:
         self.page = page
@@ -45,114 +53,185 @@ class ChatTab:
         self.wire()
 
     def layout(self, examples: Sequence[Example]) -> None:
-        """Make the components: the conversation on the left, controls and panels on the right."""
-        self.chat, self.memory = gr.State(None), gr.State({})  # the chat: a WebChat, once something was asked
+        """Make the components: the conversation on the left, panels and settings on the right."""
+        self.chat = gr.State(None)  # a WebChat, once the page was opened
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 self.shown = gr.Chatbot(
-                    height=480,
+                    height="var(--conversation-height, 420px)",
                     label="Conversation",
                     buttons=[],
                     latex_delimiters=[],
                     feedback_options=None,
                     elem_id="conversation",
-                    placeholder="Drop or paste an image into the field below, and ask about it.",
+                    placeholder=PLACEHOLDER,
                 )
-                self.box = question_box("Ask about an image…", "question", autofocus=True)
-                with gr.Row():
-                    self.votes = {vote: gr.Button(BUTTONS[vote], size="sm", min_width=70) for vote in VOTES}
-                with gr.Row():
-                    self.stop = gr.Button("Stop", size="sm", min_width=80, elem_id="stop")
-                    self.retry = gr.Button("Regenerate", size="sm", min_width=80, elem_id="regenerate")
-                    self.clear = gr.Button("Clear", size="sm", min_width=80, elem_id="clear")
-                add_examples(examples, self.box)
-            with gr.Column(scale=2, min_width=320):
+                self.status = status_line("status")
                 self.settings.make_controls()
+                self.box = question_box("Your question", "Ask about an image…", "question", autofocus=True)
+                self._buttons()
+                self.folds = add_examples(examples, self.box)
+            with gr.Column(scale=2, min_width=320):
                 self.settings.make_panels()
-                self.sampling = sampling_controls()
+                with gr.Accordion("Settings", open=False):
+                    self.settings.make_settings()
+                    self.sampling = sampling_controls()
+
+    def _buttons(self) -> None:
+        """Make the buttons, none of which can be clicked before anything was asked."""
+
+        def button(text: str, elem_id: str) -> gr.Button:
+            return gr.Button(text, size="sm", min_width=90, interactive=False, elem_id=elem_id)
+
+        with gr.Row(elem_classes="buttons"):
+            self.stop, self.retry = button("Stop", "stop"), button("Regenerate", "regenerate")
+            self.clear = button("Clear", "clear")
+        with gr.Row(elem_classes="buttons"):
+            self.votes = {vote: button(BUTTONS[vote], vote) for vote in VOTES}
+            self.share, self.download = button("Share by link", "share"), button("Download", "download")
+        self.link = gr.Textbox(
+            label="Link to this conversation as it is now",
+            buttons=["copy"],
+            interactive=False,
+            visible=False,
+            elem_id="link",
+        )
+        self.link_id, self.file = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+
+    @property
+    def view_outputs(self) -> list[Any]:
+        """The components that ``view`` has values for."""
+        buttons = [self.stop, self.retry, self.clear, *self.votes.values(), self.share, self.download]
+        return [self.shown, self.status, *buttons]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """All components that a handler may change, but for chat and field."""
+        return [*self.view_outputs, self.link, *self.settings.panels]
+
+    def view(self, chat: WebChat | None) -> Updates:
+        """Return what is shown of a conversation, panels aside."""
+        chat = chat or WebChat()
+        allowed = can(chat)
+        votes = [allowed["vote"]] * len(self.votes)
+        shares = [allowed["share"]] * 2
+        shown = [messages(chat), status(chat), allowed["stop"], allowed["retry"], allowed["clear"], *votes, *shares]
+        return shown
+
+    def everything(self, chat: WebChat | None) -> Updates:
+        """Return what is shown of a conversation, panels included; a link to what it was before is not."""
+        return [*self.view(chat), gr.update(visible=False), *self.settings.show_chat(chat or WebChat())]
 
     def wire(self) -> None:
         """Connect the components with the event handlers."""
-        controls = [*self.sampling.values(), *self.settings.fields.values()]
-        inputs = [self.chat, self.memory, *controls]
-        # Without chat and memory, which are changed in place: no late piece of an answer brings a cleared chat back.
-        outputs = [self.shown, self.box, *self.settings.panels]
+        # Without the chat, which is changed in place: no late piece of an answer brings a cleared one back.
+        inputs = [self.chat, *self.sampling.values(), *self.settings.inputs]
         asked = self.box.submit(
-            self.ask, [self.box, self.chat, self.model], [self.chat, self.shown, self.box], **PRIVATE
+            self.ask, [self.box, self.chat, self.model], [self.chat, self.box, *self.view_outputs], **PRIVATE
         )
-        again = self.retry.click(self.ask_again, [self.chat], [self.chat, self.shown], **PRIVATE)
-        for event in (asked, again):
-            event.success(self.answer, inputs, outputs, **PRIVATE)
-        self.stop.click(self.stop_answer, [self.chat], None, **PRIVATE)
-        cleared = [self.chat, self.shown, *self.settings.panels]
-        for forgetting in (self.clear.click, self.shown.clear):  # the chat has such a button, too
-            forgotten = forgetting(self.forget, [self.chat], cleared, **PRIVATE)
-            # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
-            forgotten.then(self.shown_chat, [self.chat], [self.shown], **PRIVATE)
+        again = self.retry.click(self.ask_again, [self.chat], self.view_outputs, **PRIVATE)
+        option = self.shown.option_select(self.choose, [self.chat], [self.box, *self.view_outputs], **PRIVATE)
+        self.answers = [event.then(self.answer, inputs, self.outputs, **PRIVATE) for event in (asked, again, option)]
+        self.stop.click(self.stop_answer, [self.chat], self.outputs, **PRIVATE)
+        forgotten = self.clear.click(self.forget, [self.chat], self.outputs, **PRIVATE)
+        # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.
+        forgotten.then(self.everything, [self.chat], self.outputs, **PRIVATE)
         for kind, button in self.votes.items():
-            button.click(partial(self.vote, kind), [self.chat], None, **PRIVATE)
+            button.click(partial(self.vote, kind), [self.chat], self.view_outputs, **PRIVATE)
+        shared = self.share.click(self.share_chat, [self.chat], [self.link_id, self.link, self.status], **PRIVATE)
+        shared.then(None, [self.link_id], [self.link], js=browser_code.LINK, **PRIVATE)
+        written = self.download.click(self.write, [self.chat], [self.file], **PRIVATE)
+        written.then(None, [self.file], None, js=browser_code.DOWNLOAD, **PRIVATE)
 
     def ask(self, asked: Mapping[str, Any], chat: WebChat | None, model: str | None) -> tuple[Any, ...]:
         """Append the question to the conversation; the question field is emptied where that succeeds."""
+        box: Any = gr.skip()
+        chat = chat or WebChat()
         try:
-            if chat is None or model != chat.model:
-                chat = self.page.new_chat(model)
-            ask_question(chat, asked)
+            if model == chat.model and chat.turns:
+                ask_question(chat, asked)
+            else:
+                new = self.page.new_chat(model)
+                ask_question(new, asked)
+                chat.become(new)
+            chat.hint, box = "", gr.MultimodalTextbox(value=None)
         except LlavaError as error:
-            raise shown_error(error) from error
-        return chat, messages(chat), gr.MultimodalTextbox(value=None)
+            chat.hint = str(error)
+        self.page.kept.keep(chat)
+        return chat, box, *self.view(chat)
 
-    def answer(self, chat: WebChat | None, memory: dict[int, Any], *values: Any) -> Iterator[Updates]:
-        """Stream the last question's answer. A question that gets none goes back to its field, to be changed."""
-        if chat is None or not chat.turns:
-            raise shown_error("there is no question yet", ERROR_S)
-        remaining = iter(values)
-        sampling, fields = take_values(self.sampling, remaining), take_values(self.settings.fields, remaining)
-        panels: Updates = [gr.skip() for _ in self.settings.panels]
-        try:
-            for part in self.page.replies(chat, chat.request(sampling, fields)):
-                if "finish_reason" in part:
-                    panels = self.settings.panel_values(part, memory, chat.images)
-                yield [messages(chat), gr.skip(), *panels]
-            if not chat.turns:  # cleared meanwhile; Gradio shows the last piece of this event again as it ends
-                yield [[], gr.skip(), *self.settings.panel_values({}, {})]
-        except LlavaError as error:
-            box = gr.skip() if chat.turns[-1].answer else question_again(chat.take_back())
-            yield [messages(chat), box, *panels]
-            raise shown_error(error) from error
+    def answer(self, chat: WebChat | None, *values: Any) -> Iterator[Updates]:
+        """Stream the answer of a question that waits for it; show once more what there is where none does."""
+        yield from changes(self._answer(chat, iter(values)))
 
-    def shown_chat(self, chat: WebChat | None) -> list[dict[str, Any]]:
-        """Return what the conversation shows; nothing once it was cleared."""
-        return [] if chat is None else messages(chat)
+    def _answer(self, chat: WebChat | None, values: Iterator[Any]) -> Iterator[Updates]:
+        if chat is not None and chat.is_pending:
+            sampling, fields = take_values(self.sampling, values), self.settings.fields(values)
+            number, notes, panels = chat.answers + 1, None, self.settings.show_chat(chat)
+            for _ in self.page.replies(chat, chat.request(sampling, fields)):
+                if chat.live is not None and chat.live.notes != notes:
+                    notes, panels = chat.live.notes, self.settings.show_chat(chat)
+                yield [*self.view(chat), gr.update(visible=False), *panels]
+            self.page.kept.keep(chat)
+            if chat.answers != number:  # it was stopped, cleared or asked again, which has shown what there is
+                yield unchanged(self.outputs)
+                return
+        yield self.everything(chat)
 
     def ask_again(self, chat: WebChat | None) -> Updates:
         """Remove the last answer, so that it can be given again."""
-        if chat is None:
-            return [None, []]
-        chat.ask_again()
-        return [chat, messages(chat)]
+        if chat is not None:
+            chat.ask_again()
+            chat.hint = ""
+        return self.view(chat)
 
-    def stop_answer(self, chat: WebChat | None) -> None:
+    def choose(self, chat: WebChat | None, chosen: gr.SelectData) -> Updates:
+        """Try a question again that got no answer, or take it back to its field, to be changed."""
+        if chat is None or not chat.turns:
+            return [gr.skip(), *self.view(chat)]
+        if chosen.value == CHANGE:
+            return [question_again(chat.take_back()), *self.view(chat)]
+        return [gr.skip(), *self.ask_again(chat)]
+
+    def stop_answer(self, chat: WebChat | None) -> Updates:
         """Let no more of the answer come; what has come stays."""
         if chat is not None:
-            chat.answers += 1
+            chat.stop()
+        return self.everything(chat)
 
     def forget(self, chat: WebChat | None) -> Updates:
         """Begin a new conversation, with the panels as they were at the start."""
         if chat is not None:
-            self.stop_answer(chat)
-            chat.turns.clear()
-        return [None, [], *self.settings.panel_values({}, {})]
+            chat.clear()
+            self.page.kept.keep(chat)
+        return self.everything(chat)
 
-    def vote(self, kind: str, chat: WebChat | None) -> None:
+    def vote(self, kind: str, chat: WebChat | None) -> Updates:
         """Log a vote on the last answer."""
-        if chat is None or not chat.turns or chat.turns[-1].answer is None:
-            raise shown_error("there is no answer to vote on yet", ERROR_S)
+        if chat is not None and chat.turns and chat.turns[-1].answer:
+            chat.hint = THANKS
+            try:
+                if self.page.log.add(kind, chat):
+                    chat.turns[-1].vote = kind
+                else:
+                    chat.hint = "the log of today is full; the vote was not kept"
+            except OSError as error:
+                log.error("a vote was not kept: %s", error)
+                chat.hint = "the vote could not be kept; please write to those who run this page"
+        return self.view(chat)
+
+    def share_chat(self, chat: WebChat | None) -> Updates:
+        """Store the conversation; return its link's id, for the browser to make a link of."""
+        if chat is None or not any(turn.answer for turn in chat.turns):
+            return [gr.skip()] * 3
         try:
-            kept = self.page.log.add(kind, chat)
+            chat_id = self.page.shared.add(chat)
         except OSError as error:
-            log.error("a vote was not kept: %s", error)
-            raise shown_error("the vote could not be kept; please write to those who run this page", ERROR_S) from error
-        if not kept:
-            raise shown_error("the log of today is full; the vote was not kept", ERROR_S)
-        gr.Info("Thank you.")
+            log.error("a conversation was not shared: %s", error)
+            chat.hint = "the conversation could not be stored; please write to those who run this page"
+            return ["", gr.update(visible=False), status(chat)]
+        return [chat_id, gr.update(visible=True), gr.skip()]
+
+    def write(self, chat: WebChat | None) -> str:
+        """Return the conversation as a page, for the browser to store."""
+        return transcript(chat or WebChat())

@@ -40,11 +40,12 @@ class WebClient:
         except (KeyError, TypeError) as error:
             raise self._no_controller(error) from error
 
-    def conv_mode(self, model: str) -> str | None:
-        """Return the prompt template that a worker says its model was trained with.
+    def worker_state(self, model: str) -> dict[str, Any]:
+        """Return what a worker of ``model`` says at ``/ready``.
 
-        It is "" where the model names none, and None for an upstream worker, which does not say. Raises
-        ``ServingError`` where no worker serves the model, or it does not answer: a guess could be the wrong template.
+        ``conv_mode`` in it is the prompt template that the model was trained with: "" where the model names none, and
+        None for an upstream worker, which does not say. Raises ``ServingError`` where no worker serves the model, or
+        it does not answer: a guess could be the wrong template.
         """
         reply = self._post("/get_worker_address", {"model": model})
         worker = reply.get("address") if isinstance(reply, dict) else None
@@ -52,7 +53,10 @@ class WebClient:
             raise ServingError(f"no worker serves {model!r} now; start one, or choose another model")
         try:
             reply = self._client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)
-            mode = None if reply.status_code == 404 else str(reply.json()["conv_mode"] or "")
+            if reply.status_code == 404:
+                return {"conv_mode": None}
+            state = dict(reply.json())
+            mode = str(state["conv_mode"] or "")
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise ServingError(
                 f"the worker of {model!r} does not say which prompt template its model needs "
@@ -60,7 +64,7 @@ class WebClient:
             ) from error
         if mode and mode not in conv_templates:
             raise ServingError(f"the worker of {model!r} names the template {mode!r}, which this demo does not know")
-        return mode
+        return {**state, "conv_mode": mode}
 
     def answer(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Yield the chunks of an answer; closing the iterator stops the generation. Raises ``ServingError``."""
@@ -68,7 +72,7 @@ class WebClient:
             with self._client.stream("POST", f"{self.address}/worker_generate_stream", json=dict(body)) as reply:
                 for part in iter_chunks(reply.iter_bytes()):
                     if part.get("error_code") != OK:
-                        raise ServingError(f"{part.get('text')} (error {part.get('error_code')})")
+                        raise ServingError(str(part.get("text")))
                     yield part
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error

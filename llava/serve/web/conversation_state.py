@@ -1,68 +1,65 @@
-"""One browser's conversation: its turns and images, and the request that asks for the next answer."""
+"""One browser's conversation: its turns and images, its answers so far, and the request that asks for the next one."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
+import secrets
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates, stop_text, template_of_name
 from llava.errors import ImageError, OptionError
-from llava.files.images import MIB, REQUEST_FORMATS, ImageLimits, open_image
 from llava.serve.turns import Turn as PromptTurn
 from llava.serve.turns import joined_turns, render_turns, without_image_tags
+from llava.serve.web.uploaded_image import UploadedImage
 
-MAX_SIDE = 800  # pixels; vision towers read smaller ones
 MAX_IMAGES = 8  # of a conversation, as workers take by default
-LIMITS = ImageLimits(max_bytes=20 * MIB, max_pixels=50_000_000, formats=REQUEST_FORMATS, still=True)
-
-
-@dataclass(frozen=True)
-class UploadedImage:
-    """An image as it is sent to a worker, in PNG bytes, and the ``path`` of the file that the browser sent."""
-
-    png: bytes
-    path: str
-
-    @classmethod
-    def read(cls, path: str, number: int) -> UploadedImage:
-        """Read a file that the browser sent, upright. Raises ImageError where workers would refuse it, or too large.
-
-        number: the image's in its question; messages name it by this, not by where the server keeps the file.
-        """
-        name = f"image {number}"
-        if not Path(path).is_file():
-            raise ImageError(f"{name} has not arrived, or was deleted meanwhile; send it again")
-        image = open_image(Path(path).read_bytes(), LIMITS, turn_by_exif=True, name=name).image
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return cls(buffer.getvalue(), path)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the bytes, in hexadecimal."""
-        return hashlib.sha256(self.png).hexdigest()
-
-    def open(self) -> Image.Image:
-        """Decode the PNG bytes."""
-        return Image.open(io.BytesIO(self.png))
+MAX_ANSWERED = 100  # answers of which the figures are kept
+STOPPED = "You stopped this answer."
+LOADED_ANEW = "The page was loaded anew before the answer was complete."
 
 
 @dataclass
 class Turn:
-    """A question with its images, and the answer; None while there is none."""
+    """A question with its images, and what became of it.
+
+    answer: the text so far, None while there is none. failure: why there is no answer, or no complete one. reply: the
+    fields of a complete answer's last chunk. vote: what the visitor thinks of it.
+    """
 
     question: str
     images: tuple[UploadedImage, ...] = ()
     answer: str | None = None
+    failure: str | None = None
+    reply: Mapping[str, Any] = field(default_factory=dict)
+    vote: str | None = None
+
+    def again(self) -> Turn:
+        """Return the same question, not answered yet."""
+        return Turn(self.question, self.images)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A complete answer, and the fields of the last chunk of its stream: the figures."""
+
+    question: str
+    answer: str
+    reply: Mapping[str, Any]
+
+
+@dataclass
+class LiveAnswer:
+    """What is known of an answer that is being given: the chunks' fields, the newest of each.
+
+    asked: when, in ``time.perf_counter`` seconds.
+    """
+
+    asked: float = field(default_factory=time.perf_counter)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,34 +67,79 @@ class WebChat:
     """A conversation with ``model``, whose prompts follow the template ``mode``, as its worker names it.
 
     "" where the model names none, None where the worker is upstream's: then it is the template of the model's name.
+    id: by which the page finds it again after it was loaded anew. answered: all complete answers, also those that were
+    given again. live: of the answer that is being given. hint: what the visitor should know about what was just tried.
+    worker: what the model's worker has said at ``/ready``.
     """
 
     model: str = ""
     mode: str | None = None
     turns: list[Turn] = field(default_factory=list)
     answers: int = 0  # counts those begun or stopped: an answer goes on while no other one has begun
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    answered: list[Answered] = field(default_factory=list)
+    live: LiveAnswer | None = None
+    hint: str = ""
+    worker: Mapping[str, Any] = field(default_factory=dict)
 
     def ask(self, question: str, files: Sequence[str]) -> None:
-        """Append a question. Raises ``LlavaError``; then nothing has changed."""
+        """Append a question, in place of one that got no answer. Raises ``LlavaError``; then nothing has changed."""
         if not question.strip() and not files:
             raise ImageError("there is nothing to ask: write a question, or add an image")
         if DEFAULT_IMAGE_TOKEN in question:
             raise OptionError(
                 f"the question holds {DEFAULT_IMAGE_TOKEN}, which stands for an image in a prompt; leave it out"
             )
-        held = sum(len(turn.images) for turn in self.turns)
+        kept = self.turns[:-1] if self.turns and not self.turns[-1].answer else self.turns
+        held = sum(len(turn.images) for turn in kept)
         if held + len(files) > MAX_IMAGES:
             raise ImageError(
                 f"{len(files)} images, with {held} asked about before; a conversation may have {MAX_IMAGES}. Choose "
                 "Clear for a new one"
             )
         images = tuple(UploadedImage.read(path, number) for number, path in enumerate(files, start=1))
-        self.turns.append(Turn(question.strip(), images))
+        self.stop()
+        self.turns[:] = [*kept, Turn(question.strip(), images)]
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the last question waits for its answer to be begun."""
+        last = self.turns[-1] if self.turns else None
+        return last is not None and self.live is None and last.answer is None and last.failure is None
 
     @property
     def images(self) -> list[bytes]:
         """The conversation's images in their order, as PNG files."""
         return [image.png for turn in self.turns for image in turn.images]
+
+    def begin(self) -> int:
+        """Begin the last question's answer; return its number, which is ``answers`` while it goes on."""
+        self.answers += 1
+        self.live = LiveAnswer()
+        return self.answers
+
+    def take(self, chunk: Mapping[str, Any], prompt: str) -> None:
+        """Take a chunk of the answer, whose text begins with ``prompt``; the last one has a ``finish_reason``."""
+        turn, text = self.turns[-1], str(chunk["text"])[len(prompt) :].strip()
+        fields = {name: value for name, value in chunk.items() if name not in ("text", "error_code")}
+        turn.answer = text or None
+        if "finish_reason" in chunk:
+            turn.answer, turn.reply, self.live = text, fields, None
+            self.answered = [*self.answered, Answered(turn.question, text, fields)][-MAX_ANSWERED:]
+        elif self.live is not None:
+            self.live.notes = {**self.live.notes, **fields}
+
+    def fail(self, why: str) -> None:
+        """End the answer that is being given by a failure."""
+        self.turns[-1].failure, self.live = why, None
+
+    def stop(self) -> None:
+        """Let no more of an answer come; what has come stays."""
+        unanswered = self.live is not None or self.is_pending
+        self.answers += 1
+        self.live = None
+        if unanswered:
+            self.turns[-1].failure = STOPPED
 
     def take_back(self) -> Turn:
         """Remove the last question, which was not answered, and return it."""
@@ -105,8 +147,28 @@ class WebChat:
 
     def ask_again(self) -> None:
         """Remove the last answer, so that it can be given again."""
+        self.stop()
         if self.turns:
-            self.turns[-1].answer = None
+            self.turns[-1] = self.turns[-1].again()
+
+    def clear(self) -> None:
+        """Forget all that was asked and answered."""
+        self.stop()
+        self.turns.clear()
+        self.answered, self.hint = [], ""
+
+    def become(self, other: WebChat) -> None:
+        """Go on as another conversation, under the same id."""
+        self.clear()
+        self.model, self.mode, self.worker = other.model, other.mode, other.worker
+        self.turns[:] = other.turns
+
+    def copy(self) -> WebChat:
+        """Return the conversation as it is now, under another id, for a page that is opened with it."""
+        turns = [replace(turn) for turn in self.turns]
+        if turns and turns[-1].failure is None and not turns[-1].reply:
+            turns[-1].failure = LOADED_ANEW
+        return WebChat(self.model, self.mode, turns, answered=list(self.answered), worker=self.worker)
 
     def request(self, sampling: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the body of a request for the last turn's answer.
@@ -126,6 +188,7 @@ class WebChat:
             "stop": stop_text(template),
             **({} if self.mode is None else {"conv_mode": self.mode}),
             "images": images,
+            "progress": True,
             **sampling,
             **fields,
         }

@@ -1,26 +1,60 @@
-"""Interface of a plug-in's part of the web demo: controls that become a request's fields, a panel about the reply."""
+"""Interface of a plug-in's part of the web demo: controls that become a request's fields, and panels about answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from llava.serve.web.conversation_state import Answered
+
+SIDES = ("A", "B")
+"""The names of a comparison's sides."""
+
+
+class Difference(NamedTuple):
+    """One figure of two answers to compare, as texts."""
+
+    name: str
+    left: str
+    right: str
+    change: str = ""
 
 
 class DemoPart(Protocol):
-    """One plug-in's part of a chat; ``controls`` and ``panel`` are called where their Gradio components belong.
+    """One plug-in's part of a chat. Methods that make Gradio components are called where these belong.
 
-    A demo shows a part more than once on a page, so a part keeps no state itself: what the chats of one browser share
-    is in ``memory``, a dict that only this part uses.
+    A demo shows a part more than once on a page, so a part keeps no state itself. state: what the worker of the chosen
+    model says at ``/ready``, empty where it says nothing.
     """
 
-    def controls(self) -> Mapping[str, Any]:
-        """Make the controls; return them by the field of a request whose value they hold; "" leaves the field out."""
+    compared: Mapping[str, Any]
+    """A request's fields, in addition, that make two answers comparable."""
 
-    def panel(self) -> Sequence[Any]:
-        """Make and return the panel's components."""
+    def controls(self, side: str = "") -> Sequence[Any]:
+        """Make the controls above the question's field; side: one of ``SIDES`` in a comparison."""
 
-    def show(self, reply: Mapping[str, Any], memory: dict[str, Any], images: Sequence[bytes] = ()) -> Sequence[Any]:
-        """Return the panel's values for an answer's last chunk; for an empty one, those of the start.
+    def settings(self) -> Sequence[Any]:
+        """Make the controls that are seldom used."""
+
+    def fields(self, values: Sequence[Any]) -> Mapping[str, Any]:
+        """Return a request's fields; values: of ``controls``, then of ``settings``."""
+
+    def fit(self, state: Mapping[str, Any]) -> Sequence[Any]:
+        """Return updates of ``controls``, then of ``settings``, for another model."""
+
+    def panels(self) -> Sequence[Any]:
+        """Make and return the panels' components."""
+
+    def show(self, answers: Sequence[Answered], images: Sequence[bytes], state: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the panels' values after the last of these answers; without one, those of the start.
 
         images: the conversation's, in its order, as PNG files.
         """
+
+    def show_live(
+        self, notes: Mapping[str, Any], answers: Sequence[Answered], state: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Return the panels' values while an answer is given; notes: what its chunks say, answers: those before."""
+
+    def differences(self, left: Answered, right: Answered) -> Sequence[Difference]:
+        """Return the figures in which two answers to one question may differ."""

@@ -1,57 +1,107 @@
-"""The web demo's page: a chat with one model, and one question under two settings side by side."""
+"""The web demo's page: a chat with one model, and one question under two settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from llava.errors import LlavaError
+from llava.serve.web import browser_code
 from llava.serve.web.chat_tab import ChatTab
 from llava.serve.web.compare_tab import CompareTab
-from llava.serve.web.components import PRIVATE, Example, Page
+from llava.serve.web.components import PRIVATE, RELOAD, Example, Page, Settings, Updates
+from llava.serve.web.conversation_state import WebChat
 from llava.serve.web.uploads import KEPT_S, LOOK_S
 
 TITLE = "LLaVA"
-CSS = """
-.gradio-container { max-width: 1280px !important; margin: auto; }
-footer { display: none !important; }
-.execution-plan table { width: 100%; font-size: 0.85rem; }
-.execution-plan th, .execution-plan td { padding: 2px 8px !important; border: none !important; text-align: left; }
-.execution-plan th { font-weight: normal; white-space: nowrap; }
-.kept-patches { display: flex; flex-wrap: wrap; gap: 8px; margin: 8px 0; }
-.kept-patches svg { flex: 1 1 160px; max-width: 260px; border-radius: 4px; }
-#look-again { align-self: end; }
-#notice { color: var(--error-text-color, #b00020); }
-@media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
-"""
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SHARED = "This conversation was shared with you. What you ask from here on is yours alone."
+
+
+class DemoPage:
+    """The page: the choice of a model, the tabs, and what happens as it is opened."""
+
+    def __init__(self, page: Page, examples: Sequence[Example], embed: bool) -> None:
+        self.page = page
+        with gr.Row(elem_id="head", equal_height=True):
+            if not embed:
+                gr.Markdown(f"# {TITLE}\nAsk about images.", elem_id="title")
+            self.model = gr.Dropdown([], label="Model", scale=0, min_width=200, elem_id="model")
+            again = gr.Button(RELOAD, scale=0, min_width=130, size="sm", elem_id="reload-models")
+        self.notice = gr.Markdown(elem_id="notice")
+        with gr.Tab("Chat"):
+            self.chat = ChatTab(page, self.model, examples)
+        self.compare = None
+        if page.parts:
+            with gr.Tab("Compare"):
+                self.compare = CompareTab(page, self.model, examples)
+        self.opened, self.chat_id = gr.JSON(visible="hidden"), gr.Textbox(visible="hidden")
+        looked = again.click(self.look, None, [self.model, self.notice], **PRIVATE)
+        learned = [answered.then for answered in self.chat.answers]  # workers predict times by those of each answer
+        for changed in (looked.then, self.model.input, *learned):
+            changed(self.fit, [self.model], self.controls, **PRIVATE)
+
+    @property
+    def settings(self) -> list[Settings]:
+        """The plug-ins' settings of both tabs."""
+        sides = [] if self.compare is None else self.compare.sides
+        return [self.chat.settings, *(side.settings for side in sides)]
+
+    @property
+    def controls(self) -> list[Any]:
+        """The plug-ins' controls of both tabs."""
+        return [control for settings in self.settings for control in settings.inputs]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What is shown as the page is opened."""
+        folds = [*self.chat.folds, *(self.compare.folds if self.compare else [])]
+        return [self.model, self.notice, self.chat_id, self.chat.chat, *self.chat.outputs, *folds]
+
+    def fit(self, model: str | None) -> Updates:
+        """Return updates of the controls for the chosen model."""
+        state = self.page.worker_state(model)
+        return [update for settings in self.settings for update in settings.fit(state)]
+
+    def look(self, request: gr.Request, refresh: bool = True, wanted: str | None = None) -> tuple[Any, str]:
+        """Return the models to choose from, the wanted one chosen, or the address's; and a notice."""
+        found, notice = self.page.models(refresh)
+        wanted = wanted or dict(request.query_params).get("model")
+        chosen = wanted if wanted in found else (found[0] if found else None)
+        return gr.Dropdown(choices=found, value=chosen), notice
+
+    def open(self, opened: Mapping[str, Any] | None, request: gr.Request) -> Updates:
+        """Return what a page shows that is opened: a new conversation, that of its tab, or that of a link."""
+        opened = opened or {}
+        chat = self.conversation(opened)
+        model, notice = self.look(request, self.page.reload_models, chat.model)
+        folds = [gr.Accordion(open=not opened.get("narrow"))] * (len(self.outputs) - 4 - len(self.chat.outputs))
+        return [model, notice, chat.id, chat, *self.chat.everything(chat), *folds]
+
+    def conversation(self, opened: Mapping[str, Any]) -> WebChat:
+        """Return the conversation that a page is opened with."""
+        if shared := opened.get("shared"):
+            try:
+                chat = self.page.shared.find(str(shared)).copy()
+                chat.hint = SHARED
+            except LlavaError as error:
+                chat = WebChat(hint=str(error))
+        else:
+            chat = self.page.kept.find(str(opened.get("kept"))) or WebChat()
+        self.page.kept.keep(chat)
+        return chat
 
 
 def build(page: Page, examples: Sequence[Example], embed: bool = False) -> gr.Blocks:
     """Build the page. embed: without title, for use inside another page."""
     blocks: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(LOOK_S, KEPT_S)) as blocks:
-        if not embed:
-            gr.Markdown(f"# {TITLE}\nAsk about images.")
-        notice = gr.Markdown(elem_id="notice")
-        with gr.Row():
-            model = gr.Dropdown([], label="Model", scale=4, elem_id="model")
-            again = gr.Button("Look again", scale=0, min_width=120, size="sm", elem_id="look-again")
-        with gr.Tab("Chat"):
-            ChatTab(page, model, examples)
-        if page.parts:
-            with gr.Tab("Compare"):
-                CompareTab(page, model, examples)
-
-        def look(request: gr.Request, refresh: bool = True) -> tuple[Any, str]:
-            found, notice = page.models(refresh)
-            wanted = dict(request.query_params).get("model")
-            chosen = wanted if wanted in found else (found[0] if found else None)
-            return gr.Dropdown(choices=found, value=chosen), notice
-
-        def open_page(request: gr.Request) -> tuple[Any, str]:
-            return look(request, page.reload_models)
-
-        blocks.load(open_page, None, [model, notice], **PRIVATE)
-        again.click(look, None, [model, notice], **PRIVATE)
+        demo = DemoPage(page, examples, embed)
+        shown = blocks.load(demo.open, [demo.opened], demo.outputs, js=browser_code.OPENED, **PRIVATE)
+        shown.then(None, [demo.chat_id], None, js=browser_code.KEEP, **PRIVATE)
+        shown.then(demo.fit, [demo.model], demo.controls, **PRIVATE)
+        blocks.load(None, None, None, js=browser_code.NAME_FILES, **PRIVATE)
     return blocks

@@ -16,7 +16,7 @@ API = "/gradio_api/"
 FILE = f"{API}file="
 UPLOAD = f"{API}upload"
 PAGE_OPEN = f"{API}heartbeat/"  # a request that lasts as long as a page is open
-CALLS = (f"{API}queue/join", UPLOAD, f"{API}cancel", f"{API}reset")  # all that is posted
+CALLS = tuple(API + path for path in ("queue/join", "run/predict", "upload", "cancel", "reset"))  # all that is posted
 READ = tuple(
     API + path
     for path in ("info", "startup-events", "queue/data", "queue/status", "upload_progress", "theme.css", "app_id")

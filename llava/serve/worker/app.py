@@ -104,4 +104,5 @@ async def ready_state(service: WorkerService) -> dict[str, Any]:
         "images": loaded.takes_images,
         "running": load.running,
         "waiting": load.waiting,
+        **service.policy.state(),
     }

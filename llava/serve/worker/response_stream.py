@@ -21,6 +21,7 @@ from llava.serve.protocol.schemas import chunk
 from llava.serve.worker.request_limits import RequestLimits
 
 CLIENT_DISCONNECTED, TIMEOUT, SHUTDOWN = "client_disconnected", "timeout", "shutting_down"  # why one is cancelled
+POSITION_S = 0.5  # how often a client learns of its position in the queue
 
 
 class ResponseStream:
@@ -45,27 +46,54 @@ class ResponseStream:
         self.request = EngineRequest(generation, request_id, wake)
 
     async def chunks(self, policy: ServingPolicy) -> AsyncIterator[bytes]:
-        """Yield ``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures or the error."""
+        """Yield ``{"text", "error_code"}`` for every ``interval`` tokens, then one with the figures or the error.
+
+        Where the client follows its progress, there are chunks with what is new of it, before the first token too; and
+        one every ``POSITION_S`` while the request waits, which fails where the client has left.
+        """
         request, prompt, shown, tokens = self.request, self.request.generation.echo, "", 0
+        said: dict[str, Any] = {}
         try:
             while request.outcome is None:
-                await self._wait_for_change()
-                if request.outcome is None and request.tokens - tokens >= self.interval and request.text != shown:
+                progress = self._progress()
+                news = {name: value for name, value in progress.items() if said.get(name) != value}
+                grown = request.tokens - tokens >= self.interval and request.text != shown
+                if grown:
                     shown, tokens = request.text, request.tokens
-                    yield chunk(prompt + shown)
+                if grown or news or (progress and request.began is None):
+                    said = progress
+                    yield chunk(prompt + shown, **news)
+                await self._wait_for_change()
             yield self._last_chunk(policy)
         except Exception as error:  # noqa: BLE001 - every error reaches the client; unexpected ones also the log
             failure = failure_of(error)
             current_end().fail(failure, error if failure.reason == "internal" else None)
             yield failure.chunk(request.request_id)
 
+    def _progress(self) -> dict[str, Any]:
+        """Return what a client that follows its request learns before the end."""
+        request = self.request
+        if not request.generation.fields.get("progress"):
+            return {}
+        position = self._queue.position(request) if request.began is None else 0
+        fields = {"queue_position": position, **request.notes}
+        if request.first_token is not None:
+            fields["time_to_first_token_ms"] = round((request.first_token - request.arrived) * 1000, 3)
+        return fields
+
     async def _wait_for_change(self) -> None:
-        """Wait until the engine has done something. Raises RequestFailure where that takes too long."""
+        """Wait until the engine has done something, or the queue may have moved on.
+
+        Raises RequestFailure where that takes too long.
+        """
         request, limits = self.request, self.limits
         waits = request.began is None
         limit_s = limits.queue_timeout_s if waits else limits.generation_timeout_s
         deadline = (request.arrived if request.began is None else request.began) + limit_s
-        with anyio.move_on_after(max(0.0, deadline - time.perf_counter())):
+        wait_s = deadline - time.perf_counter()
+        if waits and request.generation.fields.get("progress"):
+            wait_s = min(wait_s, POSITION_S)
+        with anyio.move_on_after(max(0.0, wait_s)):
             await self._woken.wait()
         self._woken.clear()
         if request.outcome is not None or time.perf_counter() < deadline or waits != (request.began is None):

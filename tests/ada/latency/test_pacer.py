@@ -25,13 +25,16 @@ class Device:
 
     def __init__(self, monkeypatch, pace=lambda token: 1.0) -> None:
         self.now, self.pace = 50.0, pace
+        self.shown: list[str] = []  # plans
         for reader in ("ada.latency.pacer", "llava.token_clock"):
             monkeypatch.setattr(f"{reader}.time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def answer(self, budget, tokens, predictor=None, sentence=10, units=H7B.tunable, first_ms=300.0):
         """Decode an answer; return its clock, the units of each step, and why it ended before its last token."""
         predictor = predictor or TTFTPredictor(PROFILE, H7B)
-        execution = SimpleNamespace(granted=[units], smaller_plan=lambda row, count: f"plan of {count}")
+        execution = SimpleNamespace(
+            granted=[units], smaller_plan=lambda row, count: f"plan of {count}", on_plan=self.shown.extend
+        )
         clock = TokenClock()
         pacer = pacer_of(planned([budget], predictor, tokens, tokens), predictor, clock, execution, {PERIOD})
         assert isinstance(pacer, Pacer)
@@ -68,6 +71,13 @@ def test_average_time_of_tokens_is_kept_where_the_cheapest_plan_keeps_it(share, 
     assert ran == sorted(ran, reverse=True), "plans only shrink"
     if allowed > 1.1 * max(pace, 1.03) * token_ms(H7B.tunable, 600 + tokens) and not late:
         assert ran[-1] == H7B.tunable, "nothing is given up for what fits"
+
+
+def test_each_plan_that_shrinks_is_shown(monkeypatch):
+    device = Device(monkeypatch)
+    _, ran, _ = device.answer(TimeBudget(token_ms=0.7 * token_ms(H7B.tunable)), 60)
+    smaller = [units for before, units in zip([H7B.tunable, *ran], ran, strict=False) if units < before]
+    assert smaller and device.shown == [f"plan of {units}" for units in smaller]
 
 
 @settings(max_examples=60, deadline=None)

@@ -148,3 +148,16 @@ def test_request_queue_load_leaves_those_that_wait_their_time() -> None:
     queue.take_now()
     queue.take_now()
     assert math.isinf(queue.load(taken).first_token_s)
+
+
+def test_request_queue_position_counts_those_that_are_taken_before() -> None:
+    queue, requests = RequestQueue(slots=1, max_waiting=3), [request_of(number) for number in range(3)]
+    for request in requests:
+        queue.put(request)
+    assert [queue.position(request) for request in requests] == [1, 2, 3]
+    assert queue.take() is requests[0]
+    queue.drop(requests[1])
+    assert [queue.position(request) for request in requests] == [0, 0, 1]
+    promised = request_of(3, Promise(due_s=0.5, work_s=0.1, first_s=0.1))
+    queue.put(promised)
+    assert [queue.position(request) for request in (promised, requests[2])] == [1, 2]

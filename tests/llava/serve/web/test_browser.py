@@ -1,5 +1,6 @@
 """The web demo in a headless Chromium: bundled model, real controller, worker and page."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def open_page(browser, address: str, **viewport: int):
     page.on("request", lambda request: page.outside.append(request.url))
     page.goto(address)
     page.wait_for_selector("#question textarea")
-    page.wait_for_function("document.querySelector('#model input').value == 'shapes-H'")
+    page.wait_for_function("document.querySelector('#model input')?.value == 'shapes-H'")
+    page.locator(".latency-budget .control").first.wait_for()
     return page
 
 
@@ -42,36 +44,51 @@ def choose(page, side: str, budget: str) -> None:
     page.keyboard.press("Tab")
 
 
-def plan_of(page, side: str, other_than: str | None = None) -> tuple[str, str]:
-    """Plot and text of a panel, once it shows another plot than before."""
+def answer_of(page, side: str = "", before: str = "") -> str:
+    """The figures of a side's panel, once it shows other figures than ``before``."""
+    figures = f"{side} .execution-plan table"
     page.wait_for_function(
-        "([panel, old]) => { const i = document.querySelector(panel + ' img'); return i && i.src != old }",
-        arg=[f"{side} .execution-plan", other_than],
+        "([figures, old]) => ![undefined, old].includes(document.querySelector(figures)?.innerText)",
+        arg=[figures, before],
     )
-    panel = page.locator(f"{side} .execution-plan").first
-    return panel.locator("img").get_attribute("src"), panel.inner_text()
+    return page.locator(figures).first.inner_text()
 
 
-def test_chat_tab_asks_regenerates_votes_and_clears(browser, address, root) -> None:
-    """Add an image, ask, move the slider and see another plan, regenerate, vote, clear."""
+def test_chat_tab_asks_regenerates_votes_shares_reloads_and_clears(browser, address, root) -> None:
+    """Add an image, ask, lower the budget and see another plan, vote, open the link, load the page anew, clear."""
     page = open_page(browser, address[0])
-    image = root / "playground" / "shapes" / "demo.png"
-    put(page, "#question", image, "What word is written in the picture?")
-    dense_plan, text = plan_of(page, "")
-    assert "10 of 10" in text and "(100 %)" in text
+    put(page, "#question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
+    full = answer_of(page)
+    assert "10 of 10" in full and "(100 %)" in full and "80 of 80" in full
     assert "sun" in page.inner_text("#conversation")
-    choose(page, "", "0.6")
+    assert page.locator(".history").count() == 0
+    choose(page, "", "50")
     page.click("#regenerate")
-    plan, text = plan_of(page, "", dense_plan)
-    assert plan != dense_plan and "48 of 80" in text and "not measured yet" not in text
+    assert "50 % of the compute" in answer_of(page, before=full)
+    page.wait_for_selector(".history svg circle:nth-of-type(2)")
     page.get_by_role("button", name="Good answer").click()
-    page.get_by_text("Thank you.").wait_for()
+    page.get_by_text("Thank you for your vote.").wait_for()
     assert len(list(address[1].glob("*-conv.json"))) == 1
+    page.click("#share")
+    page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('?chat=')")
+    link = page.locator("#link textarea, #link input").input_value()
+    other = open_page(browser, link)
+    other.get_by_text("This conversation was shared with you.").wait_for()
+    assert "sun" in other.inner_text("#conversation") and "?chat" not in other.url
+    other.close()
+    with page.expect_download() as loading:
+        page.click("#download")
+    written = Path(loading.value.path()).read_text()
+    assert "What word is written in the picture?" in written and "<script" not in written
+    page.reload()
+    page.locator("#conversation").get_by_text("sun", exact=True).wait_for()
+    assert "50 % of the compute" in answer_of(page) and page.locator(".history svg circle").count() == 2
     page.click("#clear")
-    page.get_by_text("Ask something: what ran").first.wait_for()
+    page.get_by_text("Ask something, and see here").first.wait_for()
     assert "sun" not in page.inner_text("#conversation")
-    page.click("#regenerate")
-    page.get_by_text("there is no question yet").first.wait_for()
+    page.reload()
+    page.wait_for_function("document.querySelector('#model input')?.value == 'shapes-H'")
+    assert "sun" not in page.inner_text("#conversation")
     assert all(url.startswith((address[0], "data:", "blob:")) for url in page.outside), "nothing comes from outside"
     page.close()
 
@@ -79,7 +96,8 @@ def test_chat_tab_asks_regenerates_votes_and_clears(browser, address, root) -> N
 @pytest.mark.parametrize("viewport", [{"width": 1280, "height": 1000}, {"width": 390, "height": 844}])
 def test_chat_tab_shows_the_image_with_what_was_left_out_dimmed(browser, address, root, viewport) -> None:
     page = open_page(browser, address[0], **viewport)
-    page.get_by_label("Image tokens").click()
+    page.get_by_role("button", name="Settings").first.click()
+    page.get_by_label("Image tokens").first.click()
     page.get_by_role("option", name="25%").click()
     put(page, "#question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
     page.wait_for_selector(".execution-plan .kept-patches svg path")
@@ -93,20 +111,38 @@ def test_chat_tab_shows_the_image_with_what_was_left_out_dimmed(browser, address
     page.close()
 
 
-def test_compare_tab_two_budgets_show_two_plans(browser, address, root) -> None:
+def test_compare_tab_asks_full_against_half_and_says_what_differs(browser, address, root) -> None:
     page = open_page(browser, address[0])
     page.get_by_role("tab", name="Compare").click()
-    choose(page, "#compare-right", "0.55")
+    page.locator("#compare-B-budget .control").wait_for()
+    budgets = [page.locator(f"#compare-{side}-budget input[type=number]").input_value() for side in "AB"]
+    assert budgets == ["100", "50"]
     put(page, "#compare-question", root / "playground" / "shapes" / "demo.png", "What word is written in the picture?")
-    right, text_right = plan_of(page, "#compare-right")
-    left, text_left = plan_of(page, "#compare-left")
-    assert left != right and "80 of 80" in text_left and "44 of 80" in text_right
+    page.wait_for_selector("#differences table")
+    left, right = answer_of(page, "#compare-A"), answer_of(page, "#compare-B")
+    assert "80 of 80" in left and "60 of 80" in right
+    said = page.inner_text("#differences")
+    assert re.search(r"Both answers are the same; (B began|both first tokens)", said)
+    assert re.search(r"attention heads\s+80 of 80\s+60 of 80\s+−25 %", said)
     page.close()
 
 
-def test_page_on_a_phone_needs_no_sideways_scrolling(browser, address) -> None:
+def test_page_on_a_phone_folds_examples_and_needs_no_sideways_scrolling(browser, address) -> None:
     page = open_page(browser, address[0], width=390, height=844)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
+    example = page.locator(".examples .gallery-item").first
+    example.wait_for(state="hidden")
+    page.get_by_role("button", name="Examples").first.click()
+    example.click()
+    page.wait_for_selector("#question img")
+    assert page.input_value("#question textarea") == "What word is written in the picture?"
+    page.close()
+
+
+def test_examples_show_different_images(browser, address) -> None:
+    page = open_page(browser, address[0])
+    images = page.locator(".examples").first.locator("img")
+    assert len({images.nth(number).get_attribute("src") for number in range(images.count())}) == images.count() == 3
     page.close()
 
 
@@ -117,4 +153,8 @@ def test_page_without_a_worker_says_so(browser, start_program) -> None:
     page.set_default_timeout(WAIT_MS)
     page.goto(demo)
     page.get_by_text("No model is being served.").wait_for()
+    page.fill("#question textarea", "What?")
+    page.locator("#question textarea").press("Enter")
+    page.get_by_text("choose Reload models").wait_for()
+    assert page.input_value("#question textarea") == "What?", "kept, to be asked once there is a model"
     page.close()

@@ -1,13 +1,17 @@
 """The chat tab's event handlers, without a browser."""
 
+from types import SimpleNamespace
+
 import gradio as gr
 import pytest
 
 from llava.errors import LlavaError
-from llava.serve.web.chat_tab import ChatTab
+from llava.serve.web.chat_tab import THANKS, ChatTab
+from llava.serve.web.chat_view import CHANGE, RETRY
+from llava.serve.web.conversation_state import STOPPED
 
 SAMPLING = (0.0, 1.0, 7)  # temperature, top_p, max_new_tokens
-SKIP = gr.skip()
+BUTTONS = ("stop", "retry", "clear", "upvote", "downvote", "flag", "share", "download")
 
 
 @pytest.fixture
@@ -16,90 +20,173 @@ def tab(page) -> ChatTab:
         return ChatTab(page, gr.Dropdown([]), [])
 
 
-def ask(tab, question="What is this?", chat=None, model="m"):
-    chat, _, _ = tab.ask({"text": question, "files": []}, chat, model)
-    return chat
+def ask(tab, question="What is this?", chat=None, model="m", files=()):
+    return tab.ask({"text": question, "files": list(files)}, chat, model)[0]
+
+
+def answered(tab, chat, strength=1.0):
+    """All updates of an answer."""
+    return list(tab.answer(chat, *SAMPLING, strength))
+
+
+def enabled(tab, chat) -> set[str]:
+    """The buttons that can be clicked."""
+    values = tab.view(chat)[2:]
+    return {name for name, value in zip(BUTTONS, values, strict=True) if value["interactive"]}
+
+
+def said(tab, chat) -> list[str]:
+    return [message["content"] for message in tab.view(chat)[0]]
+
+
+def status(tab, chat) -> str:
+    return tab.view(chat)[1]
 
 
 def test_ask_appends_the_question_and_empties_the_field(tab) -> None:
-    chat, shown, box = tab.ask({"text": "What is this?", "files": []}, None, "m")
-    assert shown == [{"role": "user", "content": "What is this?"}]
+    chat, box, shown, *_ = tab.ask({"text": "What is this?", "files": []}, None, "m")
+    assert shown[0] == {"role": "user", "content": "What is this?"}
     assert (chat.model, chat.mode, box.value["text"]) == ("m", "vicuna_v1", "")
+    assert "Sent" in status(tab, chat)
 
 
 def test_ask_of_another_model_begins_a_new_conversation(tab) -> None:
+    chat = ask(tab)
+    answered(tab, chat)
+    ask(tab, "And?", chat)
+    assert len(chat.turns) == 2
+    ask(tab, "Another?", chat, model="other")
+    assert (chat.model, [turn.question for turn in chat.turns]) == ("other", ["Another?"])
+
+
+@pytest.mark.parametrize(
+    ("question", "model", "message"),
+    [("w5", None, "no model"), (" ", "m", "nothing to ask"), ("an <image>", "m", "leave it out")],
+)
+def test_ask_that_is_not_possible_says_why_and_changes_nothing(tab, question, model, message) -> None:
     first = ask(tab)
-    assert ask(tab, chat=first) is first
-    assert ask(tab, chat=first, model="other") is not first
+    answered(tab, first)
+    chat, box, *_ = tab.ask({"text": question, "files": []}, first, model)
+    assert box == gr.skip() and [turn.question for turn in chat.turns] == ["What is this?"]
+    assert message in status(tab, chat).replace("&#60;", "<") and "role='alert'" in status(tab, chat)
+    ask(tab, "And now?", chat)
+    assert message not in status(tab, chat)
 
 
-@pytest.mark.parametrize(("question", "model", "message"), [("w5", None, "no model"), (" ", "m", "nothing to ask")])
-def test_ask_that_is_not_possible_shows_why(tab, question, model, message) -> None:
-    with pytest.raises(gr.Error, match=message):
-        ask(tab, question, model=model)
-
-
-def test_answer_streams_text_and_updates_the_panels_at_the_end(tab, page) -> None:
-    chat, memory = ask(tab), {}
-    updates = list(tab.answer(chat, memory, *SAMPLING, 0.25))
-    assert [update[0][-1]["content"] for update in updates] == ["sun", "sunny"]
-    assert [update[1:] for update in updates] == [[SKIP, SKIP], [SKIP, "reply 1"]]
+def test_answer_streams_text_and_shows_panels_live_and_at_the_end(tab, page) -> None:
+    page.client.waits = {"queue_position": 2}
+    chat = ask(tab)
+    updates = answered(tab, chat, 0.25)
+    contents = [update[0][-1]["content"] for update in updates if isinstance(update[0], list)]
+    assert contents[0].startswith("<div class='typing'") and contents[1:] == ["sun", "sunny", "sunny"]
+    assert [update[-1] for update in updates if update[-1] != gr.skip()] == [
+        "live: []",
+        "live: ['queue_position']",
+        "live: ['queue_position', 'time_to_first_token_ms']",
+        "answers: 1",
+        "answers: 1",
+    ]
     body = page.client.requests[0]
     assert (body["temperature"], body["max_new_tokens"], body["strength"]) == (0.0, 7, 0.25)
+    assert body["progress"] is True and "strength_kept" not in body
+
+
+def test_answers_last_update_has_all_values(tab) -> None:
+    """Of updates that come close together, Gradio's page may lose one that another without a change follows."""
+    chat = ask(tab)
+    last = answered(tab, chat)[-1]
+    assert gr.skip() not in last and last == tab.everything(chat)
+
+
+def test_status_says_position_then_time_to_the_first_token(tab, page) -> None:
+    page.client.waits = {"queue_position": 2}
+    chat, lines = ask(tab), []
+    for _ in tab.answer(chat, *SAMPLING, 1.0):
+        lines.append(status(tab, chat))
+    assert lines[0].startswith("<p>Sent <span class='clock'")
+    assert lines[1].startswith("<p>Number 2 in the queue <span class='clock'")
+    assert lines[2] == "<p>First token after <strong>50 ms</strong>; writing</p>"
+    assert lines[-1] == "<p>First token after <strong>50 ms</strong> · 3 tokens, 5.0 ms each · 60 ms in all</p>"
 
 
 def test_answer_shows_the_panels_the_conversations_images(tab, image_file) -> None:
-    chat, _, _ = tab.ask({"text": "What is this?", "files": [str(image_file)] * 2}, None, "m")
-    assert list(tab.answer(chat, {}, *SAMPLING, 0.25))[-1][2] == "reply 1, 2 images"
+    chat = ask(tab, files=[str(image_file)] * 2)
+    assert answered(tab, chat)[-1][-1] == "answers: 1, 2 images"
     assert all(png.startswith(b"\x89PNG") for png in chat.images)
 
 
 def test_answer_leaves_a_field_out_whose_control_is_empty(tab, page) -> None:
-    list(tab.answer(ask(tab), {}, *SAMPLING, ""))
+    answered(tab, ask(tab), "")
     assert "strength" not in page.client.requests[0]
 
 
-def test_answer_that_fails_keeps_the_text_and_shows_why(tab, page) -> None:
-    page.client.failure = LlavaError("the worker was lost")
-    updates = tab.answer(ask(tab), {}, *SAMPLING, 1.0)
-    assert [next(updates)[0][-1]["content"] for _ in range(2)] == ["sun", "sun"]
-    with pytest.raises(gr.Error, match="the worker was lost"):
-        next(updates)
-
-
-@pytest.mark.parametrize("turns_before", [0, 1])
-def test_answer_that_is_refused_gives_the_question_back(tab, page, image_file, turns_before) -> None:
-    chat = None
-    for _ in range(turns_before):
-        chat = ask(tab, "Before?", chat)
-        list(tab.answer(chat, {}, *SAMPLING, 1.0))
-    asked = {"text": "What is this?", "files": [str(image_file)]}
-    chat, _, _ = tab.ask(asked, chat, "m")
-    page.client.refusal = LlavaError("the prompt is too long")
-    updates = tab.answer(chat, {}, *SAMPLING, 1.0)
-    shown, box, _ = next(updates)
-    assert [one["content"] for one in shown] == ["Before?", "sunny"][: 2 * turns_before]
-    assert box.value["text"] == "What is this?" and len(box.value["files"]) == 1
-    with pytest.raises(gr.Error, match="too long"):
-        next(updates)
-    page.client.refusal = None
-    chat = ask(tab, "What?", chat)
-    assert [update[0][-1]["content"] for update in tab.answer(chat, {}, *SAMPLING, 1.0)] == ["sun", "sunny"]
-    assert "What is this?" not in page.client.requests[-1]["prompt"]
-
-
-def test_question_with_an_image_tag_is_refused_before_it_is_in_the_chat(tab) -> None:
+def test_buttons_can_be_clicked_where_they_have_something_to_do(tab, page) -> None:
+    after = {"retry", "clear", "upvote", "downvote", "flag", "share", "download"}
+    assert enabled(tab, None) == set()
     chat = ask(tab)
-    with pytest.raises(gr.Error, match="leave it out"):
-        ask(tab, "What is <image>?", chat)
-    assert [turn.question for turn in chat.turns] == ["What is this?"]
+    assert enabled(tab, chat) == {"stop", "clear"}
+    updates = tab.answer(chat, *SAMPLING, 1.0)
+    next(updates), next(updates)
+    assert enabled(tab, chat) == {"stop", "clear"}
+    list(updates)
+    assert enabled(tab, chat) == after
+    tab.vote("upvote", chat)
+    assert enabled(tab, chat) == after - {"upvote", "downvote", "flag"}, "one vote an answer"
+    tab.ask_again(chat)
+    answered(tab, chat)
+    assert enabled(tab, chat) == after, "another answer, another vote"
+    page.client.refusal = LlavaError("too long")
+    ask(tab, "And?", chat)
+    answered(tab, chat)
+    assert enabled(tab, chat) == {"retry", "clear", "share", "download"}, "what was answered before can be shared"
+    tab.forget(chat)
+    assert enabled(tab, chat) == set()
+
+
+def test_answer_that_fails_keeps_the_text_and_can_be_tried_again(tab, page) -> None:
+    page.client.failure = LlavaError("the worker was lost")
+    chat = ask(tab)
+    answered(tab, chat)
+    assert said(tab, chat)[1:] == [
+        "sun",
+        "<div class='failure'><strong>The answer is not complete.</strong> The worker was lost.</div>",
+    ]
+    assert [option["value"] for option in tab.view(chat)[0][-1]["options"]] == [RETRY]
+    page.client.failure = None
+    tab.choose(chat, SimpleNamespace(value=RETRY))
+    assert answered(tab, chat)[-1][0][-1]["content"] == "sunny"
+    assert len(page.client.requests) == 2 and page.client.requests[0] == page.client.requests[1]
+
+
+def test_question_that_is_refused_goes_back_to_its_field(tab, page, image_file) -> None:
+    page.client.refusal = LlavaError("the prompt is too long")
+    chat = ask(tab, "a long question", files=[str(image_file)])
+    answered(tab, chat)
+    assert said(tab, chat)[-1] == (
+        "<div class='failure'><strong>There is no answer.</strong> The prompt is too long.</div>"
+    )
+    assert [option["value"] for option in tab.view(chat)[0][-1]["options"]] == [RETRY, CHANGE]
+    box, *_ = tab.choose(chat, SimpleNamespace(value=CHANGE))
+    assert box.value["text"] == "a long question" and len(box.value["files"]) == 1
+    assert chat.turns == []
+
+
+def test_question_after_one_that_failed_replaces_it(tab, page) -> None:
+    page.client.refusal = LlavaError("too long")
+    chat = ask(tab, "a long question")
+    answered(tab, chat)
+    page.client.refusal = None
+    ask(tab, "a short one", chat)
+    answered(tab, chat)
+    assert "a long question" not in page.client.requests[-1]["prompt"]
 
 
 def test_answer_with_an_image_tag_does_not_end_the_conversation(tab, page) -> None:
     page.client.text = "an <im<image>age> of two"
     chat = ask(tab)
-    list(tab.answer(chat, {}, *SAMPLING, 1.0))
-    list(tab.answer(ask(tab, "And?", chat), {}, *SAMPLING, 1.0))
+    answered(tab, chat)
+    ask(tab, "And?", chat)
+    answered(tab, chat)
     assert "<image>" not in page.client.requests[-1]["prompt"]
     assert "an  of two" in page.client.requests[-1]["prompt"]
 
@@ -107,39 +194,22 @@ def test_answer_with_an_image_tag_does_not_end_the_conversation(tab, page) -> No
 def test_errors_and_answers_are_shown_literally(tab, page) -> None:
     page.client.text = "a<b and c>d"
     chat = ask(tab, "1<2?")
-    (*_, last) = tab.answer(chat, {}, *SAMPLING, 1.0)
-    assert [one["content"] for one in last[0]] == [
-        "<div><p>1&#60;2?</p></div>",
-        "<div><p>a&#60;b and c&#62;d</p></div>",
-    ]
+    answered(tab, chat)
+    assert said(tab, chat) == ["<div><p>1&#60;2?</p></div>", "<div><p>a&#60;b and c&#62;d</p></div>"]
     page.client.refusal = LlavaError("no <img src=x>")
-    chat = ask(tab, "Again?", chat)
-    with pytest.raises(gr.Error) as raised:
-        list(tab.answer(chat, {}, *SAMPLING, 1.0))
-    assert raised.value.message == "no &#60;img src&#61;x&#62;"
+    ask(tab, "Again?", chat)
+    answered(tab, chat)
+    assert "No &#60;img src&#61;x&#62;." in said(tab, chat)[-1]
 
 
-def test_answer_without_a_question_shows_why(tab) -> None:
-    with pytest.raises(gr.Error, match="no question yet"):
-        next(tab.answer(None, {}, *SAMPLING, 1.0))
+def test_answer_without_a_question_changes_nothing(tab) -> None:
+    assert list(tab.answer(None, *SAMPLING, 1.0))[-1][0] == []
 
 
-def test_ask_again_removes_the_last_answer(tab) -> None:
-    chat = ask(tab)
-    list(tab.answer(chat, {}, *SAMPLING, 1.0))
-    again, shown = tab.ask_again(chat)
-    assert again is chat and shown == [{"role": "user", "content": "What is this?"}]
-    assert tab.ask_again(None) == [None, []]
-
-
-def test_shown_chat_is_empty_once_it_was_cleared(tab) -> None:
-    assert tab.shown_chat(None) == []
-    assert tab.shown_chat(ask(tab)) == [{"role": "user", "content": "What is this?"}]
-
-
-def test_forget_empties_conversation_and_panels(tab) -> None:
-    assert tab.forget(None) == [None, [], "start"]
-    assert tab.forget(ask(tab)) == [None, [], "start"]
+def test_forget_empties_conversation_and_panels(tab, page) -> None:
+    for chat in (None, ask(tab)):
+        shown = tab.forget(chat)
+        assert (shown[0], shown[1], shown[-1]) == ([], "", "start")
 
 
 @pytest.mark.parametrize("end", ["stop", "forget", "another question"])
@@ -149,8 +219,9 @@ def test_answer_that_is_not_wanted_any_more_ends(tab, page, end, fails) -> None:
     if fails:
         page.client.failure = LlavaError("the worker was lost")
     chat = ask(tab)
-    updates = tab.answer(chat, {}, *SAMPLING, 1.0)
-    assert next(updates)[0][-1]["content"] == "sun"
+    updates = tab.answer(chat, *SAMPLING, 1.0)
+    next(updates), next(updates)
+    assert chat.turns[-1].answer == "sun"
     if end == "stop":
         tab.stop_answer(chat)
     elif end == "forget":
@@ -158,30 +229,62 @@ def test_answer_that_is_not_wanted_any_more_ends(tab, page, end, fails) -> None:
     else:
         ask(tab, "Another?", chat)
         page.client.failure = None
-        assert len(list(tab.answer(chat, {}, *SAMPLING, 1.0))) == 2
-    assert list(updates) == ([[[], SKIP, "start"]] if end == "forget" else [])
-    expected = {"stop": ["sun"], "forget": [], "another question": ["sun", "sunny"]}
-    assert [turn.answer for turn in chat.turns] == expected[end]
+        answered(tab, chat)
+    *_, last = updates
+    assert last == [gr.skip()] * len(tab.outputs), "what ends it has shown what there is, and may show more meanwhile"
+    expected = {"stop": [("sun", STOPPED)], "forget": [], "another question": [("sun", STOPPED), ("sunny", None)]}
+    assert [(turn.answer, turn.failure) for turn in chat.turns] == expected[end]
     tab.stop_answer(None)
+
+
+def test_stopped_question_can_be_tried_again(tab) -> None:
+    chat = ask(tab)
+    tab.stop_answer(chat)
+    assert said(tab, chat)[-1] == "<div class='failure'>You stopped this answer.</div>"
+    answered(tab, chat)
+    assert chat.turns[-1].answer is None, "the answer that was due does not begin"
+    tab.choose(chat, SimpleNamespace(value=RETRY))
+    answered(tab, chat)
+    assert chat.turns[-1].answer == "sunny"
 
 
 def test_vote_is_logged_once_there_is_an_answer(tab, page) -> None:
     chat = ask(tab)
-    with pytest.raises(gr.Error, match="no answer to vote on"):
-        tab.vote("upvote", chat)
-    list(tab.answer(chat, {}, *SAMPLING, 1.0))
+    tab.vote("upvote", chat)
+    assert not list(page.log.folder.glob("*")), "nothing to vote on yet"
+    answered(tab, chat)
     tab.vote("upvote", chat)
     assert len(list(page.log.folder.glob("*-conv.json"))) == 1
+    assert THANKS.removesuffix(".") in status(tab, chat)
 
 
 def test_vote_that_the_disk_does_not_take_says_so(tab, page, monkeypatch) -> None:
     chat = ask(tab)
-    list(tab.answer(chat, {}, *SAMPLING, 1.0))
+    answered(tab, chat)
 
     def full(kind, chat) -> bool:
         raise OSError(28, "No space left on device", "/var/votes")
 
     monkeypatch.setattr(page.log, "add", full)
-    with pytest.raises(gr.Error, match="could not be kept") as raised:
-        tab.vote("upvote", chat)
-    assert "/var" not in raised.value.message
+    tab.vote("upvote", chat)
+    assert "could not be kept" in status(tab, chat) and "var" not in status(tab, chat)
+    assert "upvote" in enabled(tab, chat), "it can be tried again"
+
+
+def test_shared_chat_is_found_by_its_link(tab, page) -> None:
+    chat = ask(tab)
+    assert tab.share_chat(chat) == [gr.skip()] * 3, "nothing to share yet"
+    answered(tab, chat)
+    chat_id, link, _ = tab.share_chat(chat)
+    assert link["visible"] and [turn.answer for turn in page.shared.find(chat_id).turns] == ["sunny"]
+
+
+def test_share_that_the_disk_does_not_take_says_so(tab, monkeypatch) -> None:
+    def full(self, chat) -> str:
+        raise OSError(28, "No space left on device", "/var/votes")
+
+    chat = ask(tab)
+    answered(tab, chat)
+    monkeypatch.setattr("llava.serve.web.shared_chats.SharedChats.add", full)
+    chat_id, link, line = tab.share_chat(chat)
+    assert (chat_id, link["visible"]) == ("", False) and "could not be stored" in line and "var" not in line

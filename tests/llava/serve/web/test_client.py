@@ -11,7 +11,7 @@ from llava.serve.web.client import ServingError, WebClient
 
 def test_web_client_unreachable_controller_is_named_with_the_flag() -> None:
     client = WebClient("http://127.0.0.1:9/")
-    for ask in (client.models, lambda: client.conv_mode("m"), lambda: list(client.answer({}))):
+    for ask in (client.models, lambda: client.worker_state("m"), lambda: list(client.answer({}))):
         with pytest.raises(ServingError, match=r"http://127\.0\.0\.1:9 cannot be reached.*--controller-url"):
             ask()
 
@@ -25,14 +25,14 @@ def test_web_client_of_another_server_says_so(reply) -> None:
     with pytest.raises(ServingError, match=r"http://other is no controller.*--controller-url"):
         client.models()
     with pytest.raises(ServingError):
-        client.conv_mode("m")
+        client.worker_state("m")
 
 
 def test_web_client_does_not_wait_for_a_stopped_controller(monkeypatch) -> None:
     monkeypatch.setattr(client_module, "SHORT_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as stopped:
         client = WebClient(f"http://127.0.0.1:{stopped.getsockname()[1]}")
-        for ask in (client.models, lambda: client.conv_mode("m")):
+        for ask in (client.models, lambda: client.worker_state("m")):
             with pytest.raises(ServingError, match="timed out"):
                 ask()
 
@@ -62,7 +62,7 @@ def client_of(ready: httpx.Response | Exception) -> WebClient:
     ],
 )
 def test_web_client_conv_mode_is_what_the_worker_names(ready, mode) -> None:
-    assert client_of(ready).conv_mode("m") == mode
+    assert client_of(ready).worker_state("m")["conv_mode"] == mode
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_web_client_conv_mode_is_what_the_worker_names(ready, mode) -> None:
 )
 def test_web_client_conv_mode_is_not_guessed(ready) -> None:
     with pytest.raises(ServingError, match="template"):
-        client_of(ready).conv_mode("m")
+        client_of(ready).worker_state("m")

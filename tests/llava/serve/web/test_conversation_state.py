@@ -8,10 +8,15 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
-from llava.serve.web.conversation_state import MAX_IMAGES, MAX_SIDE, WebChat
+from llava.serve.web.conversation_state import MAX_IMAGES, STOPPED, WebChat
+from llava.serve.web.uploaded_image import MAX_SIDE, UploadedImage
 from llava.serve.worker.request_limits import RequestLimits
 
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
+
+
+def opened(image: UploadedImage) -> Image.Image:
+    return Image.open(io.BytesIO(image.png))
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def test_web_chat_large_image_is_sent_smaller(tmp_path) -> None:
     Image.new("RGB", (3000, 300), "red").save(path)
     chat = WebChat("m")
     chat.ask("?", [str(path)])
-    assert chat.turns[0].images[0].open().size == (MAX_SIDE, MAX_SIDE // 10)
+    assert opened(chat.turns[0].images[0]).size == (MAX_SIDE, MAX_SIDE // 10)
 
 
 def test_web_chat_photo_of_a_phone_is_sent_upright(tmp_path) -> None:
@@ -67,7 +72,7 @@ def test_web_chat_photo_of_a_phone_is_sent_upright(tmp_path) -> None:
     photo.save(path, exif=exif, quality=95)
     chat = WebChat("m")
     chat.ask("?", [str(path)])
-    sent = chat.turns[0].images[0].open()
+    sent = opened(chat.turns[0].images[0])
     assert sent.size == (20, 40)
     top, bottom = sent.getpixel((10, 5)), sent.getpixel((10, 35))
     assert top[0] > 200 > 50 > top[2] and bottom[2] > 200 > 50 > bottom[0]
@@ -95,6 +100,7 @@ def test_web_chat_takes_as_many_images_as_workers_do(tmp_path) -> None:
     path = str(save(tmp_path / "a.png"))
     chat = WebChat("m")
     chat.ask("?", [path] * (MAX_IMAGES - 1))
+    chat.turns[-1].answer = "Squares."
     with pytest.raises(ImageError, match="Clear"):
         chat.ask("?", [path] * 2)
     chat.ask("?", [path])
@@ -126,3 +132,47 @@ def test_web_chat_bad_image_is_refused_and_changes_nothing(chat, tmp_path, name,
     with pytest.raises(ImageError, match="nothing to ask"):
         chat.ask("  ", [])
     assert chat.record() == before
+
+
+def test_answer_goes_on_while_no_other_one_has_begun(chat) -> None:
+    number = chat.begin()
+    chat.take({"text": "p A", "queue_position": 0}, "p")
+    chat.take({"text": "p A b", "time_to_first_token_ms": 5.0}, "p")
+    assert (chat.turns[-1].answer, chat.answers) == ("A b", number)
+    assert chat.live.notes == {"queue_position": 0, "time_to_first_token_ms": 5.0}
+    chat.take({"text": "p A b c", "error_code": 0, "finish_reason": "stop"}, "p")
+    assert chat.live is None and chat.turns[-1].reply == {"finish_reason": "stop"}
+    assert [one.answer for one in chat.answered] == ["A b c"]
+
+
+def test_answer_that_was_given_again_counts_as_two(chat) -> None:
+    for text in ("p one", "p two"):
+        chat.ask_again()
+        chat.begin()
+        chat.take({"text": text, "finish_reason": "stop"}, "p")
+    assert [one.answer for one in chat.answered] == ["one", "two"]
+    assert [turn.answer for turn in chat.turns] == ["A test.", "two"]
+
+
+def test_stop_fails_only_what_was_not_answered(chat) -> None:
+    chat.begin()
+    chat.take({"text": "p done", "finish_reason": "stop"}, "p")
+    chat.stop()
+    assert chat.turns[-1].failure is None
+    chat.ask("And now?", [])
+    chat.stop()
+    assert chat.turns[-1].failure == STOPPED
+
+
+def test_small_copy_of_an_image_is_shown(tmp_path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (3000, 300), "red").save(path)
+    url = UploadedImage.read(str(path), 1).url
+    shown = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
+    assert shown.size == (320, 32)
+
+
+def test_image_that_was_deleted_meanwhile_says_so(tmp_path) -> None:
+    with pytest.raises(ImageError, match="image 2 has not arrived, or was deleted") as raised:
+        UploadedImage.read(str(tmp_path / "old.png"), 2)
+    assert str(tmp_path) not in str(raised.value)

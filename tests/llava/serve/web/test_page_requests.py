@@ -49,6 +49,15 @@ async def test_what_the_page_does_not_ask_is_not_there(demo, method, path) -> No
         assert (await client.request(method, path, json={})).status_code == 404
 
 
+async def test_event_that_waits_in_the_queue_is_not_called_directly(demo) -> None:
+    """Only examples are, which fill the question's field."""
+    async with asking(demo) as client:
+        events = (await client.get("/config")).json()["dependencies"]
+        queued = next(event["id"] for event in events if event["queue"] and event["backend_fn"])
+        body = {"fn_index": queued, "data": [], "session_hash": "a"}
+        assert (await client.post("/gradio_api/run/predict", json=body)).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/", "/config", "/theme.css", "/gradio_api/info", "/gradio_api/startup-events"])
 async def test_what_the_page_asks_is_answered(demo, path) -> None:
     async with asking(demo) as client:
@@ -61,6 +70,7 @@ async def test_what_the_page_asks_is_answered(demo, path) -> None:
         ("POST", JOIN),
         ("POST", "/gradio_api/upload"),
         ("POST", "/gradio_api/cancel"),
+        ("POST", "/gradio_api/run/predict"),
         ("GET", "/gradio_api/queue/data"),
         ("GET", "/gradio_api/heartbeat/abc"),
         ("GET", "/gradio_api/file=/tmp/llava-demo-x/a/photo.png"),

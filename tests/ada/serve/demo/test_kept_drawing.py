@@ -8,9 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image
 
-from ada.image_tokens.amount import ImageTokens
-from ada.serve.demo_panel import BudgetPanel
-from ada.serve.kept_drawing import EARLY_ONLY, LEFT_OUT, SIDE, drawings
+from ada.serve.demo.kept_drawing import EARLY, EARLY_ONLY, LEFT_OUT, SIDE, drawings
 
 COUNTS = {
     "grid": [[2, 3]],
@@ -37,7 +35,7 @@ def veils(svg: ET.Element) -> dict[float, set[tuple[int, int]]]:
 
 
 def test_drawing_dims_patches_that_did_not_enter_and_half_dims_those_that_left_early() -> None:
-    svg = ET.fromstring(drawings([png()], COUNTS)).find("svg")
+    svg = ET.fromstring(drawings([png()], COUNTS)).find("div/svg")
     assert veils(svg) == {LEFT_OUT: {(0, 1), (1, 0), (1, 2)}, EARLY_ONLY: {(0, 0), (1, 1)}}
     assert svg.get("viewBox") == "0 0 3 2" and "1 of 6 patches" in svg.get("aria-label")
 
@@ -45,7 +43,7 @@ def test_drawing_dims_patches_that_did_not_enter_and_half_dims_those_that_left_e
 @pytest.mark.parametrize(("fit", "aspect"), [("pad", "xMidYMid meet"), ("crop", "xMidYMid slice"), ("stretch", "none")])
 @pytest.mark.parametrize("size", [(40, 20), (2000, 1000)])
 def test_drawing_fits_a_small_copy_of_the_image_as_the_vision_tower_sees_it(fit, aspect, size) -> None:
-    image = ET.fromstring(drawings([png(size, "RGBA")], {**COUNTS, "fit": fit})).find("svg/image")
+    image = ET.fromstring(drawings([png(size, "RGBA")], {**COUNTS, "fit": fit})).find("div/svg/image")
     assert image.get("preserveAspectRatio") == aspect
     data = base64.b64decode(image.get("href").removeprefix("data:image/jpeg;base64,"))
     drawn = Image.open(io.BytesIO(data))
@@ -67,38 +65,11 @@ def test_drawings_are_empty_where_nothing_can_be_drawn(images, counts) -> None:
 def test_drawings_of_several_images_leave_out_those_without_a_grid() -> None:
     counts = {**COUNTS, "grid": [None, [2, 3]], "kept_cells": [[], COUNTS["kept_cells"][0]]}
     counts["late_cells"] = [[], COUNTS["late_cells"][0]]
-    drawn = ET.fromstring(drawings([png(), png()], counts)).findall("svg")
+    drawn = ET.fromstring(drawings([png(), png()], counts)).findall("div/svg")
     assert len(drawn) == 1 and drawn[0].get("aria-label").startswith("image 2:")
 
 
-@pytest.mark.anyio
-async def test_panel_shows_image_tokens_and_a_drawing_of_a_workers_reply(
-    make_service, client_of, image_text, image_file
-) -> None:
-    images = [image_file.read_bytes()]
-    async with client_of(make_service()) as client:
-        asked = [{"image_tokens": "3/1", "token_selector": "grid/fastv"}, {"image_tokens": "all"}, {}]
-        body = {"prompt": "<image>\nw5", "images": [image_text], "max_new_tokens": 2}
-        fewer, every, _ = [(await client.ask(**body, **more))[-1] for more in asked]
-        text = (await client.ask(max_new_tokens=2))[-1]
-    panel, memory = BudgetPanel(), {}
-    (shown,) = panel.show(fewer, memory, images)
-    assert "<td>3 of 4, 1 in later layers</td>" in shown and "not measured yet" in shown
-    svg = ET.fromstring(re.search(r"<svg.*?</svg>", shown)[0])
-    assert {opacity: len(cells) for opacity, cells in veils(svg).items()} == {LEFT_OUT: 1, EARLY_ONLY: 2}
-    (shown,) = panel.show(every, memory, images)
-    assert "<td>4 of 4</td>" in shown and "<svg" not in shown and "not measured yet" not in shown
-    assert "image tokens" not in panel.show(text, memory, [])[0]
-
-
-def test_controls_leave_the_choice_of_image_tokens_to_the_model_unless_one_is_made() -> None:
-    tokens = BudgetPanel().controls()["image_tokens"]
-    assert tokens.value == ""
-    assert [str(ImageTokens.parse(value)) for _, value in tokens.choices if value] == [
-        "auto",
-        "all",
-        "75%",
-        "50%",
-        "25%",
-        "10%",
-    ]
+@pytest.mark.parametrize("late", [True, False])
+def test_caption_explains_grey_patches_where_there_are_any(late) -> None:
+    counts = COUNTS if late else {**COUNTS, "late_cells": COUNTS["kept_cells"]}
+    assert (EARLY in drawings([png()], counts)) == late

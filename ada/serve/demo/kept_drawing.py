@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image
+from llava.serve.web.uploaded_image import jpeg_url
 
 SIDE = 336  # pixels of a drawn image's longer side
 FITS = {"pad": "xMidYMid meet", "crop": "xMidYMid slice", "stretch": "none"}  # in SVG's words
 LEFT_OUT, EARLY_ONLY = 0.72, 0.4  # opacity of what dims a patch
+STYLE = """
+.kept-patches { margin: 8px 0; font-size: 0.8em; }
+.kept-patches div { display: flex; flex-wrap: wrap; gap: 8px; }
+.kept-patches svg { flex: 1 1 120px; max-width: 220px; border-radius: 4px; }
+.kept-patches figcaption { color: var(--body-text-color-subdued); }
+"""
+CAPTION = "What was read of the image: dark patches were left out{}."
+EARLY = ", grey ones were read by the early layers only"
 Cells = Sequence[Sequence[int]]
 
 
@@ -29,7 +35,9 @@ def drawings(images: Sequence[bytes], counts: Mapping[str, Any]) -> str:
         )
         if grid is not None
     ]
-    return f"<div class='kept-patches'>{''.join(parts)}</div>" if parts else ""
+    left = EARLY if counts["late_cells"] != counts["kept_cells"] else ""
+    drawn = f"<div>{''.join(parts)}</div><figcaption>{CAPTION.format(left)}</figcaption>"
+    return f"<figure class='kept-patches'>{drawn}</figure>" if parts else ""
 
 
 def _drawing(number: int, image: bytes, grid: Sequence[int], kept: Cells, late: Cells, fit: str) -> str:
@@ -40,7 +48,7 @@ def _drawing(number: int, image: bytes, grid: Sequence[int], kept: Cells, late: 
     return (
         f"<svg role='img' aria-label='image {number}: {len(read)} of {lines * columns} patches read to the last layer'"
         f" viewBox='0 0 {columns} {lines}'><rect width='{columns}' height='{lines}' fill='#808080'/>"
-        f"<image href='{_data_url(image)}' width='{columns}' height='{lines}' preserveAspectRatio='{fit}'/>"
+        f"<image href='{jpeg_url(image, SIDE)}' width='{columns}' height='{lines}' preserveAspectRatio='{fit}'/>"
         f"{_veil(every - entered, LEFT_OUT)}{_veil(entered - read, EARLY_ONLY)}</svg>"
     )
 
@@ -48,12 +56,3 @@ def _drawing(number: int, image: bytes, grid: Sequence[int], kept: Cells, late: 
 def _veil(cells: set[tuple[int, int]], opacity: float) -> str:
     outline = "".join(f"M{column} {line}h1v1h-1z" for line, column in sorted(cells))
     return f"<path d='{outline}' fill='#000' fill-opacity='{opacity}' shape-rendering='crispEdges'/>" if cells else ""
-
-
-def _data_url(encoded: bytes) -> str:
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
