@@ -14,7 +14,7 @@ from llava.errors import OptionError
 from llava.serve.protocol.errors import RequestFailure
 
 REFUSED = "promise_not_possible"  # reason of a refusal, for programs
-QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' slowness
+QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' ways
 
 
 def key_of(*texts: str) -> str:
@@ -22,12 +22,10 @@ def key_of(*texts: str) -> str:
     return hashlib.blake2b("\n".join(texts).encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
-@dataclass
-class Ask:
-    """What the router reads of a request, and writes on it.
+class Ask(NamedTuple):
+    """What the router reads of a request.
 
-    promise: its budget in time, if any. images: their keys. arrived: in epoch seconds. slowness: factor of predicted
-    times to first token. expected_ms: the chosen replica's, before this factor.
+    promise: its budget in time, if any. images: their keys. arrived: what the promise counts from, in epoch seconds.
     """
 
     promise: TimeBudget | None
@@ -35,45 +33,41 @@ class Ask:
     prompt: str
     max_tokens: int
     arrived: float
-    slowness: float = 1.0
-    expected_ms: float | None = None
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], arrived: float, slowness: float) -> Ask:
+    def of(cls, fields: Mapping[str, Any], arrived: float) -> Ask:
         """Read the fields of a ``GenerationBody``. What is malformed is no promise: the replica says what is wrong."""
         try:
             budget = read_budget(fields.get("latency_budget"))
         except OptionError:
             budget = None
         promise, images = budget if isinstance(budget, TimeBudget) else None, tuple(map(key_of, fields["images"]))
-        return cls(promise, images, fields["prompt"], fields["max_new_tokens"], arrived, slowness)
+        return cls(promise, images, fields["prompt"], fields["max_new_tokens"], arrived)
 
 
-class Slowness:
-    """How much later first tokens came than predicted: what else the machines do, and the way of the answer."""
+class WayBack:
+    """How much later than a replica counts its first tokens are there."""
 
     def __init__(self) -> None:
-        self._ratios: deque[tuple[float, float]] = deque(maxlen=LAST)  # epoch seconds, measured over expected
+        self._delays: deque[tuple[float, float]] = deque(maxlen=LAST)  # epoch seconds, seconds
 
-    def observe(self, ask: Ask, now: float) -> None:
-        """Learn from a first token that is there."""
-        if ask.expected_ms:
-            self._ratios.append((now, 1000 * (now - ask.arrived) / ask.expected_ms))
+    def observe(self, delay_s: float, now: float) -> None:
+        """Learn from an answer."""
+        self._delays.append((now, delay_s))
 
-    def factor(self, now: float) -> float:
-        """Return what most of the last answers were below; 1 where there were none lately, so that one is tried."""
-        ratios = sorted(ratio for then, ratio in self._ratios if now - then < FORGET_S)
-        return max(1.0, ratios[int(QUANTILE * len(ratios))]) if ratios else 1.0
+    def seconds(self, now: float) -> float:
+        """Return what most of the last answers took at most; 0 where there were none lately."""
+        delays = sorted(delay for then, delay in self._delays if now - then < FORGET_S)
+        return max(0.0, delays[int(QUANTILE * len(delays))]) if delays else 0.0
 
 
 class Outcome(NamedTuple):
-    """What a request would get: whether its promise is kept, by which share; milliseconds."""
+    """What a request would get. late_ms: by how much its promise is missed. order_ms: decides between equals."""
 
-    kept: bool
+    late_ms: float
     share: float
-    times: Mapping[str, float]  # of each clause
-    expected_ms: float  # to the first token, before ``slowness``
-    order_ms: float  # by which replicas that give the same are ordered
+    times: Mapping[str, float]  # milliseconds of each clause
+    order_ms: float
 
 
 @dataclass(frozen=True)
@@ -103,11 +97,10 @@ class Offer:
         known = any(key_of(*ask.images, ask.prompt[:length]) == key for length, key in self.prompts)
         for plan in self.plans:
             first = max(1.0, before_ms + plan.ttft_ms)
-            late = ask.slowness * first
-            times = {"ttft": late, "tpot": plan.token_ms, "total": late + later * plan.token_ms}
-            kept = promise is None or all(times[name] <= allowed for name, allowed in promise.clauses())
-            outcome = Outcome(kept, plan.share, times, first, first - known * self.prompt_ms)
-            if kept:
+            times = {"ttft": first, "tpot": plan.token_ms, "total": first + later * plan.token_ms}
+            late_ms = max((times[name] - ms for name, ms in promise.clauses()), default=0.0) if promise else 0.0
+            outcome = Outcome(max(0.0, late_ms), plan.share, times, first - known * self.prompt_ms)
+            if not outcome.late_ms:
                 break
         return outcome
 
@@ -128,29 +121,28 @@ class Turns:
 
 
 def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[int]:
-    """Return the positions of the replicas to ask, the best first, and note what is expected of that one.
+    """Return the positions of the replicas to ask, the best first.
 
-    offers: each replica's, with the wait there in milliseconds; None where it has said nothing: it is asked last, and
-    speaks for itself. now: epoch seconds. Raises RequestFailure where no replica can keep the promise.
+    offers: each replica's, with the wait there in milliseconds; None where it has said nothing: it comes last. now: in
+    epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which knows when
+    these are due; RequestFailure is raised where none could keep it if it were idle.
     """
-    promise = None if ask.promise is None else ask.promise.less(1000 * (now - ask.arrived))
     given = {number: offer for number, offer in enumerate(offers) if offer is not None}
-    found = {number: offer.outcome(ask, promise, wait_ms) for number, (offer, wait_ms) in given.items()}
     silent = [number for number in range(len(offers)) if number not in given]
-    chosen = [number for number, outcome in found.items() if outcome.kept]
-    if ask.promise is not None and offers and not (chosen or silent):
-        idle = [offer.outcome(ask, ask.promise, 0.0) for offer, _ in given.values()]
-        raise _refusal(ask.promise, [*found.values()], idle)
-    chosen.sort(key=lambda number: (-found[number].share if promise else 0.0, found[number].order_ms))
-    ask.expected_ms = found[chosen[0]].expected_ms if chosen else None
-    return chosen + silent
+    promise = None if ask.promise is None else ask.promise.less(1000 * (now - ask.arrived))
+    idle = [offer.outcome(ask, promise, 0.0) for offer, _ in given.values()]
+    if ask.promise is not None and idle and not silent and all(outcome.late_ms for outcome in idle):
+        raise _refusal(ask.promise, min(idle, key=lambda outcome: outcome.late_ms))
+    found = {number: offer.outcome(ask, promise, wait_ms) for number, (offer, wait_ms) in given.items()}
+
+    def rank(number: int) -> tuple[float, float, float]:
+        outcome = found[number]
+        return outcome.late_ms, -outcome.share if promise else 0.0, outcome.order_ms
+
+    return sorted(found, key=rank) + silent
 
 
-def _refusal(promise: TimeBudget, now: Sequence[Outcome], idle: Sequence[Outcome]) -> RequestFailure:
-    """Return the failure of a promise that nobody can keep: 503 for now, 400 where an idle replica cannot, either."""
-    later, names = any(outcome.kept for outcome in idle), [name for name, _ in promise.clauses()]
-    best = min(now if later else idle, key=lambda outcome: [outcome.times[name] for name in names])
-    possible = TimeBudget.of({name: float(f"{best.times[name]:.3g}") for name in names})
-    when = "now, or ask again later" if later else "where it is idle"
-    message = f"no replica can keep latency_budget {promise}; {possible} is possible {when}"
-    return RequestFailure(503 if later else 400, REFUSED, message, retry_after=1 if later else None)
+def _refusal(promise: TimeBudget, best: Outcome) -> RequestFailure:
+    possible = TimeBudget.of({name: float(f"{best.times[name]:.3g}") for name, _ in promise.clauses()})
+    message = f"no replica can keep latency_budget {promise}, also when it is idle; {possible} is possible"
+    return RequestFailure(400, REFUSED, message)

@@ -31,7 +31,7 @@ class Settings(BaseModel, extra="forbid"):
     flags of ``llava.serve.openai_api``. num_cpus, num_gpus: of a replica. router: a class of Ray's ``RequestRouter``.
     """
 
-    workers: str | list[str] = [""]
+    workers: str | list[str] = ["--adaptive-budget 0.3"]
     api: str = ""
     num_cpus: float = 1.0
     num_gpus: float = 0.0

@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from starlette.datastructures import Headers
 
-from ada.serve.replica_choice import Ask, Slowness
+from ada.serve.replica_choice import Ask, WayBack
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, named_template
 from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import parse_chunk
@@ -29,7 +29,7 @@ class OpenAnswer:
 
     pieces: DeploymentResponseGenerator[Any]
     ask: Ask
-    slowness: Slowness
+    way_back: WayBack
 
     async def aclose(self) -> None:
         """Stop the answer where it has not ended."""
@@ -43,7 +43,7 @@ class HandleBackend:
     handles: Mapping[str, DeploymentHandle[Any]]
     timeout_s: float
     templates: Templates = field(init=False)
-    _slowness: defaultdict[str, Slowness] = field(default_factory=lambda: defaultdict(Slowness), init=False)
+    _ways_back: defaultdict[str, WayBack] = field(default_factory=lambda: defaultdict(WayBack), init=False)
 
     def __post_init__(self) -> None:
         self.templates = Templates(self._ask_template)
@@ -55,10 +55,10 @@ class HandleBackend:
     async def open(self, body: dict[str, Any], request_id: str) -> OpenAnswer:
         """Ask for an answer. Raises RequestFailure: the router's, the replica's, or where all tries are lost."""
         generate = self._handle(body["model"]).options(stream=True, method_name="generate")
-        slowness, now, left = self._slowness[body["model"]], time.time(), TRIES
-        ask = Ask.of(body, now, slowness.factor(now))
+        way_back, now, left = self._ways_back[body["model"]], time.time(), TRIES
+        ask = Ask.of(body, now - way_back.seconds(now))  # so that a promise covers the way back
         while True:
-            answer, left = OpenAnswer(generate.remote(body, request_id, ask=ask), ask, slowness), left - 1
+            answer, left = OpenAnswer(generate.remote(body, request_id, ask=ask), ask, way_back), left - 1
             try:
                 status, headers, content = await self._awaited(anext(answer.pieces))
             except RequestFailure as failure:
@@ -71,14 +71,15 @@ class HandleBackend:
 
     async def chunks(self, reply: OpenAnswer) -> AsyncIterator[dict[str, Any]]:
         """Yield the chunks of an answer; raise the failure that one of them reports, or that its replica is lost."""
-        first = True
+        first: float | None = None
         while (piece := await self._awaited(anext(reply.pieces, None))) is not None:
-            if first:
-                reply.slowness.observe(reply.ask, time.time())
-            first = False
+            first = first or time.time()
             chunk = parse_chunk(piece.rstrip(b"\0"))
             if chunk["error_code"] != OK:
                 raise failure_in_stream(chunk)
+            if "usage" in chunk:  # the last one
+                counted_s = chunk["time_to_first_token_ms"] / 1000
+                reply.way_back.observe(first - reply.ask.arrived - counted_s, time.time())
             yield chunk
 
     async def close(self) -> None:

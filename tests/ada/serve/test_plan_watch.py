@@ -21,8 +21,8 @@ def predictor(loaded) -> TTFTPredictor:
 @pytest.mark.parametrize("budget", [1.0, 0.5])
 async def test_client_that_follows_gets_the_plan_before_the_end(make_service, client_of, budget) -> None:
     async with client_of(make_service()) as client:
-        parts = await client.ask(max_new_tokens=3, latency_budget=budget, progress=True)
-        unwatched = await client.ask(max_new_tokens=3, latency_budget=budget)
+        parts = await client.ask(max_new_tokens=200, latency_budget=budget, progress=True)
+        unwatched = await client.ask(max_new_tokens=200, latency_budget=budget)
     last = parts[-1]
     plans = [part["latency_budget"]["plan"] for part in parts[:-1] if "latency_budget" in part]
     assert plans == [last["latency_budget"]["plan"]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ada.budget import TimeBudget, read_budget
 from ada.latency.plan_times import PlanTimes
-from ada.serve.replica_choice import REFUSED, Ask, Offer, Slowness, Turns, choose, key_of
+from ada.serve.replica_choice import REFUSED, Ask, Offer, Turns, WayBack, choose, key_of
 from llava.serve.protocol.errors import RequestFailure
 
 NOW = 1000.0  # epoch seconds
@@ -20,46 +20,44 @@ OFFER = Offer(PLANS, tokens=11, turn_ms=100, image_ms=30, prompt_ms=20)
 IMAGE = key_of("an image")
 
 
-def asked(promise: str | None, images: tuple[str, ...] = (), prompt: str = "What is it?", **fields) -> Ask:
+def asked(promise: str | None, images: tuple[str, ...] = (), prompt: str = "What is it?") -> Ask:
     budget = None if promise is None else read_budget(promise)
     assert budget is None or isinstance(budget, TimeBudget)
-    return Ask(budget, images, prompt, fields.pop("max_tokens", 32), NOW, **fields)
+    return Ask(budget, images, prompt, 32, NOW)
 
 
 def test_request_is_read_and_what_is_no_promise_is_none() -> None:
     fields = {"latency_budget": "ttft=300ms", "images": ["an image"], "prompt": "p", "max_new_tokens": 7}
-    ask = Ask.of(fields, NOW, 1.5)
-    assert ask == Ask(read_budget("ttft=300ms"), (IMAGE,), "p", 7, NOW, 1.5)
+    ask = Ask.of(fields, NOW)
+    assert ask == Ask(read_budget("ttft=300ms"), (IMAGE,), "p", 7, NOW)
     for budget in (0.5, None, "soon", {}, "auto"):
-        assert Ask.of({**fields, "latency_budget": budget}, NOW, 1.0).promise is None
+        assert Ask.of({**fields, "latency_budget": budget}, NOW).promise is None
 
 
 @pytest.mark.parametrize(
-    ("promise", "wait_ms", "share", "kept"),
+    ("promise", "wait_ms", "share", "late_ms"),
     [
-        ("ttft=100ms", 0, 1.0, True),
-        ("ttft=99ms", 0, 0.5, True),
-        ("ttft=99ms", 50, 0.25, True),
-        ("ttft=99ms", 60, 0.25, False),
-        ("tpot=6ms", 1000, 0.5, True),
-        ("total=199ms", 0, 0.5, True),  # 60 + 10 * 6
-        ("ttft=1s,tpot=4ms", 0, 0.25, True),
-        (None, 5000, 1.0, True),
+        ("ttft=100ms", 0, 1.0, 0),
+        ("ttft=99ms", 0, 0.5, 0),
+        ("ttft=99ms", 50, 0.25, 0),
+        ("ttft=99ms", 60, 0.25, 1),
+        ("tpot=6ms", 1000, 0.5, 0),
+        ("total=199ms", 0, 0.5, 0),  # 60 + 10 * 6
+        ("ttft=90ms,total=100ms", 60, 0.25, 40),
+        ("ttft=1s,tpot=4ms", 0, 0.25, 0),
+        (None, 5000, 1.0, 0),
     ],
 )
-def test_outcome_is_the_first_plan_that_keeps_the_promise(promise, wait_ms, share, kept) -> None:
+def test_outcome_is_the_first_plan_that_keeps_the_promise(promise, wait_ms, share, late_ms) -> None:
     ask = asked(promise)
     outcome = OFFER.outcome(ask, ask.promise, wait_ms)
-    assert (outcome.share, outcome.kept) == (share, kept)
+    assert (outcome.share, outcome.late_ms) == (share, late_ms)
 
 
-def test_known_image_is_not_encoded_and_slowness_lengthens_the_first_token() -> None:
+def test_known_image_is_not_encoded() -> None:
     ask = asked("ttft=90ms", (IMAGE,))
     assert OFFER.outcome(ask, ask.promise, 0).share == 0.5
     assert replace(OFFER, images=frozenset({IMAGE})).outcome(ask, ask.promise, 0).share == 1.0
-    slow = replace(ask, slowness=2.0)
-    assert OFFER.outcome(slow, slow.promise, 0).share == 0.25
-    assert OFFER.outcome(slow, slow.promise, 0).expected_ms == 40
 
 
 def test_replica_that_read_the_chats_beginning_is_preferred_among_equals_but_promises_nothing() -> None:
@@ -90,42 +88,45 @@ offers = st.builds(
     st.integers(1, 30),
     st.floats(0, 0.2),
 )
-def test_chosen_replica_gives_the_best_share_of_all_that_keep_the_promise(
+def test_chosen_replica_gives_the_best_share_in_time_else_is_least_late(
     given_offers, clauses, tokens, passed_s
 ) -> None:
     promise = dict(zip(("ttft", "tpot", "total"), clauses, strict=True))
     ask = Ask(TimeBudget.of(promise), (), "", tokens, NOW)
-    possible = {}
+    passed_ms = 1000 * (NOW + passed_s - NOW)
+    left = {name: ms if name == "tpot" else max(1.0, ms - passed_ms) for name, ms in promise.items()}
+
+    def late_ms(offer: Offer, plan: PlanTimes, wait_ms: float) -> float:
+        first = max(1.0, wait_ms + plan.ttft_ms)
+        total = first + (max(1, min(offer.tokens, tokens)) - 1) * plan.token_ms
+        return max(0.0, first - left["ttft"], plan.token_ms - left["tpot"], total - left["total"])
+
+    ranks, idle = {}, []
     for number, offer in enumerate(given_offers):
-        for plan in () if offer is None else offer[0].plans:
-            first = max(1.0, offer[1] + plan.ttft_ms)
-            total = first + (max(1, min(offer[0].tokens, tokens)) - 1) * plan.token_ms
-            left = 1000 * (NOW + passed_s - NOW)
-            if (
-                first <= promise["ttft"] - left
-                and plan.token_ms <= promise["tpot"]
-                and total <= promise["total"] - left
-            ):
-                possible[number] = max(possible.get(number, 0), plan.share)
+        if offer is not None:
+            [replica, wait_ms] = offer
+            kept = [plan.share for plan in replica.plans if not late_ms(replica, plan, wait_ms)]
+            ranks[number] = (0.0, -kept[0]) if kept else (late_ms(replica, replica.plans[-1], wait_ms), 0.0)
+            idle.append(any(not late_ms(replica, plan, 0.0) for plan in replica.plans))
     silent = [number for number, offer in enumerate(given_offers) if offer is None]
-    if not possible and not silent:
+    if not silent and not any(idle):
         with pytest.raises(RequestFailure) as refused:
             choose(ask, given_offers, NOW + passed_s)
         assert refused.value.reason == REFUSED
         return
     order = choose(ask, given_offers, NOW + passed_s)
-    assert sorted(order) == sorted([*possible, *silent])
-    shares = [possible[number] for number in order if number in possible]
-    assert shares == sorted(possible.values(), reverse=True) and order[len(shares) :] == silent
+    assert sorted(order) == list(range(len(given_offers))) and order[len(ranks) :] == silent
+    found = [ranks[number] for number in order if number in ranks]
+    assert [late for late, _ in found] == pytest.approx(sorted(late for late, _ in ranks.values()))
+    in_time = [share for late, share in found if not late]
+    assert in_time == sorted(in_time)
 
 
-def test_refusal_says_what_is_possible_now_or_where_nobody_can() -> None:
-    with pytest.raises(RequestFailure) as busy:
-        choose(asked("ttft=90ms"), [(OFFER, 80.0), (OFFER, 60.0)], NOW)
-    assert busy.value.status == 503 and "; 100ms is possible now, or ask again later" in str(busy.value)
+def test_refusal_says_what_is_possible() -> None:
+    assert choose(asked("ttft=90ms"), [(OFFER, 80.0), (OFFER, 60.0)], NOW) == [1, 0], "a replica may say no itself"
     with pytest.raises(RequestFailure) as never:
         choose(asked("ttft=20ms,tpot=5ms"), [(OFFER, 0.0)], NOW)
-    assert never.value.status == 400 and "ttft=40ms,tpot=4ms is possible where it is idle" in str(never.value)
+    assert never.value.status == 400 and "ttft=40ms,tpot=4ms is possible" in str(never.value)
 
 
 def test_turns_wait_for_what_was_sent() -> None:
@@ -137,20 +138,16 @@ def test_turns_wait_for_what_was_sent() -> None:
     assert turns.wait_ms("a", NOW + 0.1) == pytest.approx(200) and turns.wait_ms("a", NOW + 5) == 0
 
 
-def test_slowness_is_the_95th_percentile_of_the_last_answers_and_forgotten() -> None:
-    slowness = Slowness()
-    assert slowness.factor(NOW) == 1.0
+def test_way_back_is_the_95th_percentile_of_the_last_answers_and_forgotten() -> None:
+    way_back = WayBack()
+    assert way_back.seconds(NOW) == 0
     for number in range(100):
-        ask = asked("ttft=1s", expected_ms=100.0)
-        slowness.observe(ask, NOW + (0.1 + number / 1000))  # 1.0 to 1.99 times; the last 50 count
-    latest = sorted(1 + number / 100 for number in range(50, 100))
-    assert slowness.factor(NOW + 1) == pytest.approx(latest[int(0.95 * 50)])
-    assert slowness.factor(NOW + 60) == 1.0
-    fast = Slowness()
-    fast.observe(asked("ttft=1s", expected_ms=100.0), NOW + 0.01)
-    assert fast.factor(NOW) == 1.0, "what came earlier is no reason to promise more"
-    fast.observe(asked("ttft=1s"), NOW + 9)  # nothing was expected
-    assert fast.factor(NOW) == 1.0
+        way_back.observe(number / 1000, NOW)  # the last 50 count
+    assert way_back.seconds(NOW + 1) == pytest.approx(0.097)
+    assert way_back.seconds(NOW + 60) == 0
+    early = WayBack()
+    early.observe(-0.01, NOW)
+    assert early.seconds(NOW) == 0, "clocks that differ are no reason to promise more"
 
 
 def test_order_of_equals_is_by_time_without_a_promise() -> None:

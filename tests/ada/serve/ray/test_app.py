@@ -47,7 +47,7 @@ def ask(client: openai.OpenAI, tokens: int = 6, **fields) -> str:
 
 def replicas() -> list[psutil.Process]:
     found = psutil.Process().children(recursive=True)
-    return [process for process in found if process.cmdline()[:1] == ["ray::ServeReplica:default:tiny"]]
+    return [process for process in found if "".join(process.cmdline()[:1]).startswith("ray::ServeReplica:default:tiny")]
 
 
 def wait_until(condition) -> None:

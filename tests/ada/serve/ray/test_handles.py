@@ -26,6 +26,12 @@ def chunk(text: str, code: int = 0) -> bytes:
     return json.dumps({"text": text, "error_code": code, "reason": "broken"}).encode() + b"\0"
 
 
+def last(text: str, counted_ms: float) -> bytes:
+    """An answer's last chunk, whose replica has counted so long to its first token."""
+    figures = {"usage": {}, "time_to_first_token_ms": counted_ms}
+    return json.dumps({"text": text, "error_code": 0, **figures}).encode() + b"\0"
+
+
 class Handle:
     """A model's handle. scripts: what each call yields in turn; an exception is raised, None is a wait for ever."""
 
@@ -38,7 +44,6 @@ class Handle:
 
     def _generate(self, body, request_id, ask):
         self.asks.append(ask)
-        ask.expected_ms = 100.0  # as the router notes it
         handle, pieces = self, iter(self.scripts.pop(0))
 
         class Pieces:
@@ -73,15 +78,16 @@ async def answer(backend: HandleBackend) -> list[str]:
     return [chunk["text"] async for chunk in backend.chunks(reply)]
 
 
-async def test_answer_comes_chunk_by_chunk_and_teaches_how_slow_the_way_is() -> None:
-    backend, handle = backend_of([HEAD, chunk("a"), chunk("ab")], [HEAD, chunk("c")])
+async def test_answer_comes_chunk_by_chunk_and_the_next_promise_covers_its_way_back() -> None:
+    backend, handle = backend_of([HEAD, chunk("a"), last("ab", counted_ms=50)], [HEAD, last("c", counted_ms=5)])
     assert await backend.models() == ["tiny"]
-    reply = await backend.open(BODY, "id")
+    reply, began = await backend.open(BODY, "id"), time.time()
+    assert handle.asks[0].arrived == pytest.approx(began, abs=0.2)
     time.sleep(0.25)
     assert [chunk["text"] async for chunk in backend.chunks(reply)] == ["a", "ab"]
+    asked = time.time()
     assert await answer(backend) == ["c"]
-    first, second = handle.asks
-    assert first.slowness == 1.0 and 2.5 <= second.slowness < 20
+    assert 0.2 <= asked - handle.asks[1].arrived < 0.9
 
 
 async def test_replica_that_is_lost_before_its_answer_begins_is_asked_elsewhere() -> None:

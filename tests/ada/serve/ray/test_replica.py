@@ -32,7 +32,7 @@ def replica(make_adaptive_checkpoint):
 
 
 def ask_of(fields: dict, arrived: float | None = None) -> Ask:
-    return Ask.of({**FIELDS, **fields}, time.time() if arrived is None else arrived, 1.0)
+    return Ask.of({**FIELDS, **fields}, time.time() if arrived is None else arrived)
 
 
 async def answered(replica: Replica, **fields) -> tuple[tuple, bytes]:
