@@ -1,17 +1,20 @@
 """Finds how sure a cheap answer's first token must be, so that few accepted answers differ from the full model's.
 
-A promise of at most a share ``a`` that differ is kept with 95 % confidence: the threshold is the lowest at which the
-upper end of Clopper and Pearson's interval (1934, Biometrika 26) of "accepted and different" among the validation
-answers is within ``a``. A bound in expectation, as conformal risk control gives, is kept only half of the time.
+A promise of at most a share ``a`` that differ is kept with 95 % confidence among as many answers as were validated: the
+threshold is the lowest at which the 95th percentile of that share is within ``a``. Of what the validation answers say
+the share may be, Clopper and Pearson's posterior (1934, Biometrika 26) is taken, and of the answers to come their own
+chance: together a beta-binomial distribution. A bound in expectation, as conformal risk control gives, is kept only
+half of the time, and one of the true share alone less often than it says in any number of answers that one can count.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.stats import betabinom
 
 CONFIDENCE = 0.95
 
@@ -24,9 +27,12 @@ class Validated:
     differs: bool
 
 
-def upper_bound(different: int, count: int) -> float:
-    """Return the upper end of the one-sided interval of a share of which ``different`` of ``count`` were seen."""
-    return 1.0 if different >= count else float(beta.ppf(CONFIDENCE, different + 1, count - different))
+@functools.lru_cache(maxsize=10_000)
+def likely_share(different: int, count: int) -> float:
+    """Return the 95th percentile of the share among ``count`` answers to come, of ``different`` of ``count`` seen."""
+    return (
+        1.0 if different >= count else float(betabinom.ppf(CONFIDENCE, count, different + 1, count - different)) / count
+    )
 
 
 def lowest_threshold(answers: Sequence[Validated], promise: float) -> float | None:
@@ -35,13 +41,13 @@ def lowest_threshold(answers: Sequence[Validated], promise: float) -> float | No
     infinity: none is accepted, which keeps any promise that so many answers can show.
     """
     count = len(answers)
-    if not count or upper_bound(0, count) > promise:
+    if not count or likely_share(0, count) > promise:
         return None
     threshold, different = math.inf, 0
     ordered = sorted(answers, key=lambda one: one.margin, reverse=True)
     for number, one in enumerate(ordered):
         different += one.differs
-        if upper_bound(different, count) > promise:
+        if likely_share(different, count) > promise:
             break
         if number + 1 == count or ordered[number + 1].margin < one.margin:  # equal margins go together
             threshold = one.margin
