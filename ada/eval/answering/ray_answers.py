@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ada.eval.answering.answer_file import GivenAnswer
 from ada.eval.answering.answer_runs import Asked, answer_runs, open_answerer
 from ada.eval.answering.batches import Answerer
 from ada.eval.answering.model_specs import ModelSpec, Run
 from ada.eval.settings import SweepSettings
-from llava.errors import OptionError
+from llava.errors import LlavaError, OptionError
 from llava.utils import pick_device
 
 TRIES = 5  # of a batch whose worker is lost, after the first
@@ -86,6 +86,9 @@ def _result(reference: ray.ObjectRef) -> Answers:
         return answers
     except RayTaskError as error:
         raise error.cause from error
+    except RayError as error:
+        message = f"a batch was lost {TRIES + 1} times ({type(error).__name__}: {error}); the same command goes on"
+        raise LlavaError(message) from error
 
 
 def _answer(common: tuple[Path, ModelSpec, tuple[Run, ...], SweepSettings, str], asked: Asked) -> Answers:

@@ -11,6 +11,7 @@ import pytest
 
 from ada.eval.answering.answer_file import AnswerFile
 from ada.eval.sweep import main, parse_arguments, sweep
+from llava.errors import LlavaError
 
 ray = pytest.importorskip("ray")
 from ada.eval.answering import ray_answers  # noqa: E402 - it needs ray
@@ -103,6 +104,15 @@ def test_address_without_a_cluster_is_refused(arguments, monkeypatch, capsys):
     monkeypatch.setattr(ray, "init", init)
     assert main(arguments("nowhere", "--ray", "auto")) == 2
     assert "--ray auto: no running instance; start one with `ray start --head`" in capsys.readouterr().err
+
+
+def test_batch_whose_workers_are_always_lost_ends_the_sweep_with_a_message(monkeypatch) -> None:
+    def lost(reference) -> None:
+        raise ray.exceptions.WorkerCrashedError
+
+    monkeypatch.setattr(ray, "get", lost)
+    with pytest.raises(LlavaError, match="lost 6 times .WorkerCrashedError.*the same command goes on"):
+        ray_answers._result(None)
 
 
 def test_batch_is_late_after_three_times_the_median_and_asked_once_more() -> None:
