@@ -111,7 +111,7 @@ def test_batch_whose_workers_are_always_lost_ends_the_sweep_with_a_message(monke
         raise ray.exceptions.WorkerCrashedError
 
     monkeypatch.setattr(ray, "get", lost)
-    with pytest.raises(LlavaError, match="lost 6 times .WorkerCrashedError.*the same command goes on"):
+    with pytest.raises(LlavaError, match=r"lost 6 times .WorkerCrashedError.*the same command goes on"):
         ray_answers._result(None)
 
 
