@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from fixtures.manifests import Container, containers, manifests
 from fixtures.ports import reserved_ports
+from fixtures.servers import wait_until
 from fixtures.serving import metric_samples, parts_of
 
 WAIT_S = 300
@@ -38,15 +37,6 @@ if "DIE" in os.environ:
     BatchEngine._work = lambda self: wait_for("DIE")
 raise SystemExit(model_worker.main())
 """
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"still waiting: {what}")
 
 
 class Pod:

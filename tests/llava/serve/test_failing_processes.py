@@ -9,14 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from fixtures.marks import slow_except
+from fixtures.servers import wait_until
 
 from llava.serve.protocol.framing import iter_chunks
 
@@ -43,15 +41,6 @@ def status(self):
 WorkerService.status = status
 """
 FAULTS = {"engine": (ENGINE, "the abacus broke"), "heartbeat": (HEART_BEAT, "no pulse")}
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"still waiting: {what}")
 
 
 class Server:

@@ -6,28 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from fixtures.ports import reserved_ports
+from fixtures.servers import wait_until
 
 from llava.serve.protocol.framing import iter_chunks
 
 WAIT_S = 300  # for machines that are busy with other things
 LONG = 3000  # tokens: some seconds of answering
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"still waiting: {what}")
 
 
 class Program:
