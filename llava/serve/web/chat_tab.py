@@ -14,6 +14,7 @@ from llava.serve.web import browser_code
 from llava.serve.web.chat_view import CHANGE, can, messages, status
 from llava.serve.web.components import (
     PRIVATE,
+    STREAMED,
     Example,
     Page,
     Settings,
@@ -131,7 +132,7 @@ class ChatTab:
         )
         again = self.retry.click(self.ask_again, [self.chat], self.view_outputs, **PRIVATE)
         option = self.shown.option_select(self.choose, [self.chat], [self.box, *self.view_outputs], **PRIVATE)
-        self.answers = [event.then(self.answer, inputs, self.outputs, **PRIVATE) for event in (asked, again, option)]
+        self.answers = [event.then(self.answer, inputs, self.outputs, **STREAMED) for event in (asked, again, option)]
         self.stop.click(self.stop_answer, [self.chat], self.outputs, **PRIVATE)
         forgotten = self.clear.click(self.forget, [self.chat], self.outputs, **PRIVATE)
         # Gradio shows an answer's last piece again as it ends, also where the chat was cleared just before.

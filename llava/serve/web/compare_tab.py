@@ -12,6 +12,7 @@ from llava.errors import LlavaError
 from llava.serve.web.chat_view import messages, status
 from llava.serve.web.components import (
     PRIVATE,
+    STREAMED,
     Example,
     Page,
     Settings,
@@ -134,7 +135,7 @@ class CompareTab:
         for asking in (self.box.submit, self.again.click):
             inputs_of_question = [self.box, model, self.comparison]
             asked = asking(self.ask, inputs_of_question, [self.comparison, *self.outputs], **PRIVATE)
-            asked.then(self.answer, inputs, self.outputs, **PRIVATE)
+            asked.then(self.answer, inputs, self.outputs, **STREAMED)
         self.stop.click(self.stop_answers, [self.comparison], self.outputs, **PRIVATE)
 
     def view(self, comparison: Comparison | None) -> Updates:

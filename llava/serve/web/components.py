@@ -26,8 +26,11 @@ NO_MODELS = (
 )
 NO_MODEL_CHOSEN = f"no model is being served; start a worker, and choose {RELOAD}"
 FILE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"]  # the endings of ``REQUEST_FORMATS``
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Of every event: the demo has no API, and says itself how an answer goes on."""
+STREAMED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Of events that give an answer: the demo has no API, and says itself how an answer goes on."""
+PRIVATE: dict[str, Any] = {**STREAMED, "queue": False}
+"""Of all other events: a reply for each request. Gradio closes the queue's stream as an event ends, and what is asked
+just then through the queue is answered only when another event opens the stream again."""
 Updates = list[Any]
 """New values for an event's output components, in their order."""
 Example = tuple[str, str]

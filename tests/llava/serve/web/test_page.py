@@ -98,3 +98,10 @@ def test_controls_fit_the_chosen_model(demo, page) -> None:
 
     page.client.worker_state = lost
     assert [update.label for update in demo.fit("m")] == ["of nothing"] * 3
+
+
+def test_only_answers_go_through_the_queue(page) -> None:
+    """What is asked through the queue as its stream closes waits for another event; a click must not."""
+    blocks = build(page, [])
+    queued = {function.name for function in blocks.fns.values() if function.queue and function.fn is not None}
+    assert queued == {"answer"}
