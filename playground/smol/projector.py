@@ -1,8 +1,10 @@
 """Makes the projector that stage 1 starts from: it maps a patch's features to the embeddings of the words for it.
 
 The tower knows what has its centre in a patch, and where the patch is; the language model knows words. A projector of
-LLaVA's form is fitted to the sum of the embeddings of size, colour, name and place, of the size of one embedding; of
-random weights its outputs are sixty times as long. From there captions are learned within 400 steps of 8.
+LLaVA's form is fitted to the sum of the embeddings of size, colour, name and place; of random weights its outputs are
+sixty times as long. Two things help attention to find what is asked for. The embeddings of colours are much alike, as
+are those of sizes: what tells a word from the others of its class counts CONTRAST times. And a place is a pair of
+coordinates, too, along the differences of "right" and "left", "bottom" and "top": "left of" becomes a difference.
 
     python -m playground.smol.projector --tower runs/smol/tower --model DIR --out runs/smol/projector/mm_projector.bin
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,11 +24,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel
 from llava.files.atomic_write import atomic_write
 from playground.shapes.captions import position_text
 from playground.shapes.draw import draw
-from playground.shapes.scene import SIDE, Item, Scene, sample_scene, scene_rng
+from playground.shapes.scene import COLOURS, SHAPES, SIDE, SIZES, Item, Scene, sample_scene, scene_rng
 from playground.shapes.tower import LAYER, WRITTEN, TowerSize, image_processor
 
 SCENES = 3000
 STEPS, BATCH = 2000, 4096  # of patches
+CONTRAST = 2.5
 ITEM_WEIGHT = 20.0  # of a patch with an item over one without: there are as many more of these
 
 
@@ -37,45 +41,66 @@ class WordEmbeddings:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.table: torch.Tensor = model.get_input_embeddings().weight.detach()
 
-    def of(self, words: str) -> torch.Tensor:
-        """Return the sum of the words' embeddings (D,)."""
-        return torch.stack([self.table[self._ids(word)].mean(0) for word in words.split()]).sum(0)
-
-    def _ids(self, word: str) -> list[int]:
+    def of(self, word: str) -> torch.Tensor:
+        """Return the word's embedding (D,)."""
         ids: list[int] = self.tokenizer(f" {word}", add_special_tokens=False).input_ids
-        return ids
+        return self.table[ids].mean(0)
+
+    def contrasted(self, words: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """Return the embeddings (D,) of a class's words, CONTRAST times as far from their mean."""
+        vectors = {word: self.of(word) for word in words}
+        mean = torch.stack(list(vectors.values())).mean(0)
+        return {word: mean + CONTRAST * (vector - mean) for word, vector in vectors.items()}
 
 
-def patch_words(scene: Scene, size: TowerSize) -> list[str]:
-    """Return the words for each patch, in reading order: of its place, and of the item that has its centre there."""
-    side, words = SIDE / size.grid, []
-    for row in range(size.grid):
-        for column in range(size.grid):
-            x, y = (int((at + 0.5) * side) for at in (column, row))
-            words.append(position_text(Item("shape", "", "", "", x, y)))
-    for item in scene.items:
-        row, column = (min(size.grid - 1, at * size.side // (SIDE * size.patch)) for at in (item.y, item.x))
-        words[row * size.grid + column] += f" {item.size} {item.colour} {item.name}"
-    return words
+class PatchTargets:
+    """What the projector is to make of each patch of a scene: its place, and the item that has its centre there."""
+
+    def __init__(self, size: TowerSize, embeddings: WordEmbeddings) -> None:
+        self.grid, self.embeddings = size.grid, embeddings
+        self.known = embeddings.contrasted(SIZES) | embeddings.contrasted(COLOURS) | embeddings.contrasted(SHAPES)
+        right, down = (embeddings.of(b) - embeddings.of(a) for a, b in (("left", "right"), ("top", "bottom")))
+        at = (torch.arange(size.grid) + 0.5) / size.grid - 0.5
+        places = [self._sum(position_text(Item("shape", "", "", "", *self._centre(index))).split()) for index in self]
+        self.places = torch.stack(places) + at.repeat(size.grid)[:, None] * right
+        self.places += at.repeat_interleave(size.grid)[:, None] * down
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.grid**2))
+
+    def __call__(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the targets (N, D) of a scene's patches in reading order, and which (N,) have an item's centre."""
+        wanted, there = self.places.clone(), torch.zeros(self.grid**2, dtype=torch.bool)
+        for item in scene.items:
+            row, column = (min(self.grid - 1, at * self.grid // SIDE) for at in (item.y, item.x))
+            wanted[row * self.grid + column] += self._sum([item.size, item.colour, item.name])
+            there[row * self.grid + column] = True
+        return wanted, there
+
+    def _centre(self, index: int) -> tuple[int, int]:
+        row, column = divmod(index, self.grid)
+        return int((column + 0.5) * SIDE / self.grid), int((row + 0.5) * SIDE / self.grid)
+
+    def _sum(self, words: list[str]) -> torch.Tensor:
+        for word in words:
+            if word not in self.known:
+                self.known[word] = self.embeddings.of(word)
+        return torch.stack([self.known[word] for word in words]).sum(0)
 
 
 @torch.inference_mode()
 def patches(tower: CLIPVisionModel, size: TowerSize, embeddings: WordEmbeddings) -> tuple[torch.Tensor, ...]:
     """Return features (N, C) and targets (N, D) of the patches of SCENES scenes, and which have an item's centre."""
-    processor, known = image_processor(size.side), dict[str, torch.Tensor]()
+    processor, target = image_processor(size.side), PatchTargets(size, embeddings)
     features, targets, there = [], [], []
     for index in tqdm(range(SCENES), desc="patches"):
         scene = sample_scene(scene_rng("train", 1, index), "train", written=WRITTEN)
         pixels = processor(draw(scene, size.side), return_tensors="pt")["pixel_values"]
         features.append(tower(pixels, output_hidden_states=True).hidden_states[LAYER][0, 1:])
-        for words in patch_words(scene, size):
-            if words not in known:
-                known[words] = embeddings.of(words)
-            targets.append(known[words])
-            there.append(len(words.split()) > 2)
-    wanted = torch.stack(targets)
-    wanted *= embeddings.table.norm(dim=1).mean() / wanted[torch.tensor(there)].norm(dim=1).mean()
-    return torch.cat(features), wanted, torch.tensor(there)
+        wanted, centres = target(scene)
+        targets.append(wanted)
+        there.append(centres)
+    return torch.cat(features), torch.cat(targets), torch.cat(there)
 
 
 def fit(features: torch.Tensor, targets: torch.Tensor, there: torch.Tensor) -> tuple[nn.Sequential, float]:
