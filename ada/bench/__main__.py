@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from ada.bench import adherence, batching, prefill_decode, quantized, selection, tokens
+from ada.bench import adherence, batching, prefill_decode, quantized, reuse, selection, tokens
 from ada.bench.deadline import command as deadline
 from ada.bench.decode import command as decode
 from ada.bench.decode import gpu
@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_command(commands, "batch", batching)
     _add_command(commands, "quantized", quantized, "quantised")
     _add_command(commands, "selection", selection)
+    _add_command(commands, "reuse", reuse)
     _add_command(commands, "load", load)
     _add_command(commands, "hostile", hostile)
     _add_command(commands, "deadline", deadline)

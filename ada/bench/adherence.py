@@ -40,7 +40,7 @@ from ada.bench.answer_promises import measure_answers
 from ada.bench.answer_promises import report as answer_report
 from ada.bench.busy_core import one_core_busy
 from ada.bench.device import add_device_flag, device_named
-from ada.bench.models import random_1b
+from ada.bench.models import random_llava
 from ada.budget import TimeBudget
 from ada.frontier.reach import Amounts, amounts_of, minimum_ms
 from ada.latency.design import Design
@@ -168,7 +168,7 @@ def models(args: argparse.Namespace) -> Iterator[AdaptiveModel]:
     bundled = [str(checkpoints / f"shapes-{kind}") for kind in args.kinds]
     if args.random_1b:
         device = device_named(args.device)
-        yield from (random_1b(kind, device) for kind in args.kinds)
+        yield from (random_llava(kind, device) for kind in args.kinds)
         return
     for path in [args.model_path] if args.model_path is not None else bundled:
         # Without the amount: the requests' budgets, which it goes by, are drawn later.

@@ -89,15 +89,17 @@ class Models:
         return model
 
 
-def random_1b(kind: str, device: torch.device = CPU) -> AdaLlavaLlamaForCausalLM:
+def random_llava(
+    kind: str, device: torch.device = CPU, sizes: Mapping[str, int] = SHAPES_1B
+) -> AdaLlavaLlamaForCausalLM:
     """Make a LLaVA of random weights in bfloat16, with a scheduler of ``kind`` (H or L).
 
-    A decoder of about a billion weights, and a vision tower and a projector of LLaVA-1.5's shapes.
+    A decoder of these sizes, by default of about a billion weights; vision tower and projector of LLaVA-1.5's shapes.
     """
     torch.manual_seed(0)
     images = {"mm_vision_tower": "random", "mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"}
     images["mm_hidden_size"] = CLIP_L_336["hidden_size"]
-    settings: dict[str, Any] = SHAPES_1B | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
+    settings: dict[str, Any] = {**sizes} | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
     with device:
         config = AdaLlavaConfig(**settings, scheduler_type=kind)
         model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
