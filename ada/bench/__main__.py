@@ -14,6 +14,7 @@ from ada.bench.decode import command as decode
 from ada.bench.decode import gpu
 from ada.bench.hostile import command as hostile
 from ada.bench.load import command as load
+from ada.bench.promises import command as promises
 from llava.program import run_program
 
 
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_command(commands, "load", load)
     _add_command(commands, "hostile", hostile)
     _add_command(commands, "deadline", deadline)
+    _add_command(commands, "promises", promises)
     return parser
 
 

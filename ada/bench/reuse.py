@@ -4,7 +4,7 @@ Each case reads a prompt to its first token twice, with an empty cache and with 
 order is drawn, and a ratio is the median over rounds of the second time over the first.
 
 A second look is the same question under another budget, after the full model's answer. Another question is about the
-same image, in a chat of its own. The turns of a chat are timed together, each after all that were answered before. The
+same image, in another chat. The turns of a chat are timed together, each after all that were answered before. The
 shapes of a 7B model are counted, not timed: the operations of another question on an image of 576 tokens.
 
 Prints a table, and the same as one JSON object on the last line. ``answers_equal`` says whether what was known has
@@ -94,7 +94,7 @@ class Chats:
         return chat.get_prompt()
 
     def ask(self, prompt: str, budget: float | None, reuse: ReuseCache | None, tokens: int = 1) -> Answer:
-        """Answer a prompt with so many tokens at the most."""
+        """Answer a prompt with at most so many tokens."""
         options = {"latency_budget": None if budget is None else str(budget), "reuse": reuse}
         loaded, sampling = self.loaded, SamplingParams(temperature=0, max_new_tokens=tokens)
         parts = loaded.model, loaded.tokenizer, loaded.image_processor

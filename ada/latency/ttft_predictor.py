@@ -117,6 +117,10 @@ class TTFTPredictor:
         start_ms = self.profile.start_ms / later_tokens if later_tokens else 0.0
         return self.token_factor * (self.token_ms(workload) + start_ms)
 
+    def slow_token_ms(self, workload: Workload, later_tokens: int = 0) -> float:
+        """Return the predicted p95 of what ``later_ms`` is about."""
+        return self._slow_token.factor / self._token.factor * self.later_ms(workload, later_tokens)
+
     def change_ms(self, num_units: int) -> float:
         """Return the expected time that going on under another plan takes: cutting layers, slower first steps."""
         narrow = self.profile.rest[REST_TERMS.index("narrow")] if self.units.kind == "H" else 0.0
@@ -145,9 +149,8 @@ class TTFTPredictor:
 
         An answer makes up for slow tokens under fewer units; the cheapest plan cannot.
         """
-        slower = self._slow_token.factor / self._token.factor
         context = replace(workload, num_tokens=workload.num_tokens + budget.later_tokens // 2, late_tokens=None)
-        first, later = self.first_token_ms(workload, elapsed), slower * self.later_ms(context, budget.later_tokens)
+        first, later = self.first_token_ms(workload, elapsed), self.slow_token_ms(context, budget.later_tokens)
         every = {"ttft": first, "tpot": later, "total": first + budget.later_tokens * later}
         return {name: every[name] for name, _ in budget.clauses()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ada.budget import TimeBudget
@@ -11,7 +12,7 @@ from ada.image_tokens.amount import ImageTokens
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.protocols import AdaptiveModel
-from llava.serve.engine.promise import Promise
+from llava.serve.engine.promise import Pace, Promise
 
 
 def time_promise(
@@ -21,7 +22,7 @@ def time_promise(
     prompt_tokens: int,
     max_new_tokens: int,
 ) -> Promise | None:
-    """Return the promise of a request; None where it is promised nothing that is due: a share, ``tpot`` alone.
+    """Return the promise of a request; None where its budget is a share.
 
     fields: as ``BudgetPolicy.check`` has parsed them; prompt_tokens: positions of the prompt with all image tokens.
     """
@@ -30,7 +31,28 @@ def time_promise(
         return None
     ttft_s, total_s = (None if ms is None else ms / 1000 for ms in (budget.milliseconds, budget.total_ms))
     first_s, work_s = minimum_s(model, predictor, fields, prompt_tokens, max_new_tokens)
-    return Promise.of(first_s, work_s, ttft_s, total_s)
+    token_ms, pace = budget.token_ms, None
+    if token_ms is not None:
+        tokens = prompt_tokens + (model.scheduler is not None)
+        later_tokens = predictor.planned_tokens(max_new_tokens) - 1
+        cheapest = Workload(tokens, _min_units(model, fields), fields["num_images"])
+        pace = Pace(token_ms / 1000, lambda rows: token_s(predictor, cheapest, later_tokens, rows))
+    return Promise.of(first_s, work_s, ttft_s, total_s, pace)
+
+
+def token_s(predictor: TTFTPredictor, cheapest: Workload, later_tokens: int, rows: int) -> float:
+    """Return the predicted p95 of an answer's mean time for a later token, in seconds, in a batch of ``rows``.
+
+    Alone it is that of the cheapest plan; in a batch the others are taken to run in full and to have as long contexts.
+    """
+    units = cheapest.num_units if rows == 1 else predictor.units.tunable
+    context = rows * (cheapest.num_tokens + later_tokens // 2)
+    step = replace(cheapest, num_tokens=context, num_units=units, rows=rows)
+    return predictor.slow_token_ms(step, later_tokens) / 1000
+
+
+def _min_units(model: AdaptiveModel, fields: Mapping[str, Any]) -> int:
+    return 0 if model.scheduler is not None or fields.get("planner") else model.units.tunable
 
 
 def minimum_s(
@@ -42,8 +64,8 @@ def minimum_s(
     """
     later_tokens = predictor.planned_tokens(max_new_tokens) - 1
     both = TimeBudget(milliseconds=1.0, total_ms=1.0, later_tokens=later_tokens)  # the clauses to predict
-    min_units = 0 if model.scheduler is not None or fields.get("planner") else model.units.tunable
-    workload = Workload(prompt_tokens + (model.scheduler is not None), min_units, fields["num_images"])
+    tokens = prompt_tokens + (model.scheduler is not None)
+    workload = Workload(tokens, _min_units(model, fields), fields["num_images"])
     times = [predictor.minimum(both, one) for one in _amounts(model, fields).workloads(workload)]
     cheapest = min(times, key=lambda ms: ms["total"])
     return cheapest["ttft"] / 1000, cheapest["total"] / 1000

@@ -3,7 +3,7 @@
 The tower knows what has its centre in a patch, and where the patch is; the language model knows words. A projector of
 LLaVA's form is fitted to the sum of the embeddings of size, colour, name and place; of random weights its outputs are
 sixty times as long. Two things help attention to find what is asked for. The embeddings of colours are much alike, as
-are those of sizes: what tells a word from the others of its class counts CONTRAST times. And a place is a pair of
+are those of sizes: what sets a word apart from the others of its class counts CONTRAST times. And a place is a pair of
 coordinates, too, along the differences of "right" and "left", "bottom" and "top": "left of" becomes a difference.
 
     python -m playground.smol.projector --tower runs/smol/tower --model DIR --out runs/smol/projector/mm_projector.bin
@@ -61,16 +61,18 @@ class PatchTargets:
         self.known = embeddings.contrasted(SIZES) | embeddings.contrasted(COLOURS) | embeddings.contrasted(SHAPES)
         right, down = (embeddings.of(b) - embeddings.of(a) for a, b in (("left", "right"), ("top", "bottom")))
         at = (torch.arange(size.grid) + 0.5) / size.grid - 0.5
-        places = [self._sum(position_text(Item("shape", "", "", "", *self._centre(index))).split()) for index in self]
-        self.places = torch.stack(places) + at.repeat(size.grid)[:, None] * right
-        self.places += at.repeat_interleave(size.grid)[:, None] * down
+        positions = [
+            self._sum(position_text(Item("shape", "", "", "", *self._centre(index))).split()) for index in self
+        ]
+        self.positions = torch.stack(positions) + at.repeat(size.grid)[:, None] * right
+        self.positions += at.repeat_interleave(size.grid)[:, None] * down
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.grid**2))
 
     def __call__(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the targets (N, D) of a scene's patches in reading order, and which (N,) have an item's centre."""
-        wanted, there = self.places.clone(), torch.zeros(self.grid**2, dtype=torch.bool)
+        wanted, there = self.positions.clone(), torch.zeros(self.grid**2, dtype=torch.bool)
         for item in scene.items:
             row, column = (min(self.grid - 1, at * self.grid // SIDE) for at in (item.y, item.x))
             wanted[row * self.grid + column] += self._sum([item.size, item.colour, item.name])

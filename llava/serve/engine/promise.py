@@ -7,30 +7,49 @@ keeps all promises where any order does (Jackson, 1955), so whether it does says
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 UNPROMISED_DUE_S = 5.0  # after its arrival a request without a promise is due in the queue's order: none waits forever
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What a token after the first may take on the average, in seconds.
+
+    minimum_s: what it takes at the minimum in a running batch of so many rows.
+    """
+
+    token_s: float
+    minimum_s: Callable[[int], float]
+
+
+@dataclass(frozen=True)
 class Promise:
     """What a request was promised, in seconds.
 
-    due_s: from its arrival until all of its work is to be done; work_s: of the engine's time that it takes at the
-    minimum; first_s: of these, until its first token.
+    due_s: from its arrival until all of its work is to be done, infinite where only its pace is promised; work_s: of
+    the engine's time that it takes at the minimum; first_s: of these, until its first token.
     """
 
     due_s: float
     work_s: float
     first_s: float
+    pace: Pace | None = None
 
     @classmethod
-    def of(cls, first_s: float, work_s: float, ttft_s: float | None, total_s: float | None) -> Promise | None:
-        """Return the promise of a first token within ``ttft_s`` and an end within ``total_s``; None without either."""
+    def of(
+        cls, first_s: float, work_s: float, ttft_s: float | None, total_s: float | None, pace: Pace | None = None
+    ) -> Promise | None:
+        """Return the promise of a first token within ``ttft_s`` and an end within ``total_s``; None without any."""
         due = [] if ttft_s is None else [ttft_s - first_s + work_s]
         due += [] if total_s is None else [total_s]
-        return cls(min(due), work_s, first_s) if due else None
+        return cls(min(due, default=math.inf), work_s, first_s, pace) if due or pace is not None else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether its work is to be done by a certain time."""
+        return not math.isinf(self.due_s)
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,7 +108,7 @@ class EngineRequest:
     def due(self) -> float:
         """When its answer is due, by which the queue is ordered."""
         promise = self.generation.promise
-        return self.arrived + (UNPROMISED_DUE_S if promise is None else promise.due_s)
+        return self.arrived + (promise.due_s if promise is not None and promise.is_due else UNPROMISED_DUE_S)
 
     @property
     def queue_s(self) -> float:

@@ -71,13 +71,27 @@ class RequestQueue:
         """Add a request. Raises RequestFailure as ``refuse_if_full`` does, and where a promise would not be kept."""
         with self._change:
             self._refuse_if_full()
+            self._refuse_if_slow(request)
             self._refuse_if_late(request)
             insort(self._waiting, request, key=lambda request: request.due)
             self._change.notify()
 
+    def _refuse_if_slow(self, request: EngineRequest) -> None:
+        """Raise RequestFailure where its tokens would come too slowly among those that run and wait."""
+        promise = request.generation.promise
+        if promise is None or (pace := promise.pace) is None:
+            return
+        rows = min(self.slots, len(self._running) + len(self._waiting) + 1)
+        if (minimum_s := pace.minimum_s(rows)) > pace.token_s:
+            message = (
+                f"the promised time does not suffice: each token was to take {1000 * pace.token_s:.4g} ms, and takes "
+                f"{1000 * minimum_s:.4g} ms at the minimum with {rows} at a time; give it more, or ask again later"
+            )
+            raise RequestFailure(503, "promise_out_of_reach", message, retry_after=1)
+
     def _refuse_if_late(self, request: EngineRequest) -> None:
         """Raise RequestFailure where a promise, its own or another's that waits, would no longer be kept."""
-        if request.generation.promise is None:
+        if request.generation.promise is None or not request.generation.promise.is_due:
             return
         now, job, waiting = time.perf_counter(), self._job(request), [self._job(other) for other in self._waiting]
         start = now + self._running_s(now)
@@ -88,7 +102,7 @@ class RequestQueue:
     def _job(self, request: EngineRequest) -> Job:
         promise = request.generation.promise
         mean_s = (self._seconds_per_request or 0.0) / self.slots
-        return Job(request.due, mean_s if promise is None else promise.work_s, promise is not None)
+        return Job(request.due, mean_s if promise is None else promise.work_s, promise is not None and promise.is_due)
 
     def _running_s(self, now: float) -> float:
         """Seconds of work that the running requests, which share the engine, are expected to have left."""
@@ -131,9 +145,11 @@ class RequestQueue:
         while self._waiting:
             request = self._waiting.pop(0)
             promise = request.generation.promise
-            if promise is not None and (late_s := time.perf_counter() + promise.work_s - request.due) > 0:
-                request.end(_out_of_reach(request, promise.due_s + late_s, len(self._waiting)))
-                continue
+            if promise is not None and promise.is_due:
+                late_s = time.perf_counter() + promise.work_s - request.due
+                if late_s > 0:
+                    request.end(_out_of_reach(request, promise.due_s + late_s, len(self._waiting)))
+                    continue
             self._running.add(request)
             return request
         return None
@@ -225,7 +241,7 @@ class RequestQueue:
 
     def _first_token_s(self, request: EngineRequest) -> float:
         promise = request.generation.promise
-        if promise is None:
+        if promise is None or not promise.is_due:
             return math.inf
         spare_s = schedule(map(self._job, self._waiting), time.perf_counter()).spare_s
         return promise.first_s * max(1.0, spare_s / promise.work_s)

@@ -45,9 +45,21 @@ def test_promise_takes_what_the_cheapest_plan_is_predicted_to(loaded, predictor)
     assert promise.due_s - promise.work_s == pytest.approx(2 - first_s)
 
 
-@pytest.mark.parametrize("budget", ["0.5", "tpot=20ms"])
-def test_budget_without_a_due_time_promises_nothing(loaded, predictor, budget) -> None:
-    assert time_promise(loaded.model, predictor, fields_of(budget), 40, 10) is None
+def test_share_promises_nothing(loaded, predictor) -> None:
+    assert time_promise(loaded.model, predictor, fields_of("0.5"), 40, 10) is None
+
+
+@pytest.mark.parametrize(("budget", "is_due"), [("tpot=20ms", False), ("ttft=1s,tpot=20ms", True)])
+def test_pace_takes_what_the_cheapest_plan_takes_alone_and_the_full_one_among_others(
+    loaded, predictor, budget, is_due
+) -> None:
+    promise = time_promise(loaded.model, predictor, fields_of(budget), 40, LATER + 1)
+    assert promise.is_due == is_due and promise.pace.token_s == 0.02
+    alone = Workload(41 + LATER // 2, 0, 0)
+    full = replace(alone, num_units=predictor.units.tunable, num_tokens=3 * alone.num_tokens, rows=3)
+    slower = PROFILE.token_spread / predictor.token_factor
+    for rows, step in ((1, alone), (3, full)):
+        assert promise.pace.minimum_s(rows) == pytest.approx(slower * predictor.later_ms(step, LATER) / 1000)
 
 
 def test_grant_takes_no_more_than_load_leaves_and_reports_what_was_asked(policy) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from llava.generation import Answer, SamplingParams
 from llava.model.multimodal.image_pipeline import PreparedImages
-from llava.serve.engine.promise import UNPROMISED_DUE_S, Promise
+from llava.serve.engine.promise import UNPROMISED_DUE_S, Pace, Promise
 from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import Load, RequestQueue
 from llava.serve.protocol.errors import RequestFailure
@@ -106,6 +106,21 @@ def test_request_queue_refuses_a_promise_that_it_or_another_would_break_and_says
     queue.put(request_of(3, Promise(41.0, 20.0, 1.0)))
     queue.put(request_of(4))
     assert queue.load().waiting == 3
+
+
+def test_request_queue_refuses_a_pace_that_as_many_rows_cannot_keep() -> None:
+    queue = RequestQueue(slots=2, max_waiting=9)
+    promise = Promise.of(1.0, 20.0, None, None, Pace(0.010, lambda rows: 0.004 * rows))
+    late = request_of(0, promise)
+    late.arrived -= 2 * UNPROMISED_DUE_S  # it is due at no certain time
+    queue.put(late)
+    queue.put(request_of(1, promise))  # a third one runs when these have ended: never more than two at a time
+    queue.put(request_of(2, promise))
+    slow = Promise.of(1.0, 20.0, None, None, Pace(0.007, lambda rows: 0.004 * rows))
+    with pytest.raises(RequestFailure, match="was to take 7 ms, and takes 8 ms at the minimum with 2 at a time") as no:
+        queue.put(request_of(3, slow))
+    assert (no.value.status, no.value.reason) == (503, "promise_out_of_reach")
+    assert queue.take_now() is late and math.isinf(queue.load(late).first_token_s)
 
 
 def test_request_queue_counts_the_work_that_running_requests_have_left() -> None:
