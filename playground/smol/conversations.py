@@ -15,14 +15,16 @@ from playground.shapes.scene import Scene
 from playground.smol.asked import Asked
 from playground.smol.captions import caption, caption_request
 from playground.smol.questions import KINDS
+from playground.smol.surveys import survey, survey_request
 from playground.smol.things import position, single, with_article
 from playground.smol.wordings import WORDINGS, fill, lines, spelled
 
-TURNS = (1, 4, 6, 8)  # of a conversation of stage 2
+TURNS = (1, 2, 4, 6)  # of a conversation of stage 2
 FEW_TURNS = (1, 1, 2)  # the latency token stands before the last answer: few turns, so that most answers see it
 SHORT_SHARE = 0.55  # of the turns that ask for a word or a phrase; the others are answered in a sentence
 AMERICAN_SHARE = 0.5  # of the conversations
 CAPTION_SHARE = 0.35  # of the conversations with a description
+SURVEY_SHARE = 0.8  # of the conversations that end with a survey: questions after it could be read off it
 FOLLOW_UP_SHARE = 0.3  # of the conversations that speak of a thing again, as "it"
 # What is learned last comes up more often.
 WEIGHTS = {"relation": 3, "side": 2, "count": 2, "count_two": 2, "compare": 2, "reading": 2}
@@ -71,6 +73,8 @@ def conversation_record(rng: random.Random, scene: Scene, name: str, image: str)
         turns[at:at] = _follow_up(rng, scene, american)
     if rng.random() < CAPTION_SHARE:
         turns.insert(rng.choice((0, rng.randint(0, len(turns)))), _described(rng, scene, american))
+    if rng.random() < SURVEY_SHARE:
+        turns.append(_surveyed(rng, scene, american))
     return dialogue_record(name, image, turns)
 
 
@@ -127,6 +131,11 @@ def test_question(rng: random.Random, scene: Scene, kind: str, short: bool) -> d
 def _described(rng: random.Random, scene: Scene, american: bool) -> Turn:
     length, form = caption_request(rng)
     return fill(form, rng, {}, american), spelled(caption(scene, length), american)
+
+
+def _surveyed(rng: random.Random, scene: Scene, american: bool) -> Turn:
+    by, form = survey_request(rng)
+    return fill(form, rng, {}, american), spelled(survey(scene, by), american)
 
 
 def _follow_up(rng: random.Random, scene: Scene, american: bool) -> list[Turn]:
