@@ -31,6 +31,8 @@ default IMAGES "$_data/images"
 default REPORT_TO none
 default PROJECTOR_TYPE mlp2x_gelu
 _lora=(--lora_enable True --lora_dropout 0.)
+# A quarter of the image tokens holds every thing's centre: half of the time, and learned as fast.
+_quarter=(--image_token_dropout 0.25 --image_token_maximum 0.25 --group_by_modality_length True)
 _rank() { [ "$1" = 0 ] || _flags+=("${_lora[@]}" --lora_r "$1" --lora_alpha "$((2 * $1))"); }
 case $RECIPE in
     pretrain) # captions; the adapters learn, too: to name what is where takes other attention than text
@@ -40,7 +42,7 @@ case $RECIPE in
         default DATA "$_data/captions.json"
         default OUT "$SMOL/pretrain"
         default BATCH 8
-        _flags=(--max_steps "${STEPS:-400}" --learning_rate 1e-3 --tune_mm_mlp_adapter False --image_aspect_ratio pad)
+        _flags=(--max_steps "${STEPS:-400}" --learning_rate 1e-3 --tune_mm_mlp_adapter False --image_aspect_ratio pad "${_quarter[@]}")
         _rank "${LORA_R:-8}"
         ;;
     finetune)
@@ -51,7 +53,7 @@ case $RECIPE in
         default DATA "$_data/conversations.json"
         default OUT "$SMOL/llava-lora"
         default BATCH 8
-        _flags=(--max_steps "${STEPS:-4000}" --learning_rate 8e-4)
+        _flags=(--max_steps "${STEPS:-3000}" --learning_rate 1e-3 "${_quarter[@]}")
         _rank "${LORA_R:-8}"
         [ "${LORA_R:-8}" = 0 ] || _flags+=(--lora_weight_path "$SMOL/pretrain")
         ;;
