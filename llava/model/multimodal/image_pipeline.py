@@ -89,7 +89,7 @@ class ImagePipeline:
             pixels.append(self.pixels(image, num_images))
             sizes.append(image.size)
             del image  # before the next one is opened
-        return PreparedImages(_stacked(pixels) if pixels else None, tuple(sizes))
+        return PreparedImages.of(pixels, sizes)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ class PreparedImages:
     pixels: torch.Tensor | list[torch.Tensor] | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, pixels: list[torch.Tensor], sizes: Sequence[tuple[int, int]], notes: Sequence[str] = ()
+    ) -> PreparedImages:
+        """Put together what ``ImagePipeline.pixels`` has made of each image."""
+        return cls(_stacked(pixels) if pixels else None, tuple(sizes), tuple(notes))
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -17,6 +17,7 @@ from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody
+from llava.serve.worker.known_pixels import KnownPixels
 from llava.serve.worker.request_images import read_images
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
@@ -30,11 +31,12 @@ def parse_request(
     limits: RequestLimits,
     policy: ServingPolicy,
     is_late: Callable[[], bool] = lambda: False,
+    known: KnownPixels | None = None,
 ) -> GenerationRequest:
     """Check a request and turn its images into pixels. Takes a while, so call it outside the server's event loop.
 
-    is_late: asked before each image whether nobody waits any more. Raises TimeoutError where it says so, and a
-    ``LlavaError`` or a RequestFailure that says what is wrong.
+    is_late: asked before each image whether nobody waits any more; known: images that were read before. Raises
+    TimeoutError where it says so, and a ``LlavaError`` or a RequestFailure that says what is wrong.
     """
     if body.model and body.model != loaded.name:
         raise RequestFailure(
@@ -48,7 +50,7 @@ def parse_request(
     stops = read_stops(body.stop)
     fields = {**body.model_dump(exclude={"prompt", "images"}), "num_images": len(body.images or ())}
     fields.update(policy.check(fields))
-    images = read_images(body, loaded, limits, is_late)
+    images = read_images(body, loaded, limits, is_late, known)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
     prompt_tokens = count_tokens(prompt, images.sizes, loaded)
     check_prompt_tokens(prompt_tokens, loaded, limits)

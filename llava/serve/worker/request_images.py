@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
-from PIL import Image
+import torch
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
@@ -13,6 +12,7 @@ from llava.files.images import REQUEST_FORMATS, ImageLimits, decode_base64, open
 from llava.model.loaded_model import LoadedModel
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
 from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.worker.known_pixels import NAME, KnownPixels, ReadImage
 from llava.serve.worker.request_limits import RequestLimits
 
 # What takes longer than some hundredths of a second to read.
@@ -21,12 +21,17 @@ LARGE_PIXELS = 1_000_000
 
 
 def read_images(
-    body: GenerationBody, loaded: LoadedModel, limits: RequestLimits, is_late: Callable[[], bool] = lambda: False
+    body: GenerationBody,
+    loaded: LoadedModel,
+    limits: RequestLimits,
+    is_late: Callable[[], bool] = lambda: False,
+    known: KnownPixels | None = None,
 ) -> PreparedImages:
     """Turn the images of a request, one for each image tag of its prompt, into pixels in the model's dtype.
 
-    Only one image is held at its own size at a time. is_late: as ``parse_request`` has it. Raises ImageError where
-    their number does not fit, before any is decoded, and for images that cannot be read.
+    Only one image is held at its own size at a time. is_late: as ``parse_request`` has it; known: images that were read
+    before, to which these are added. Raises ImageError where their number does not fit, before any is decoded, and for
+    images that cannot be read.
     """
     given = body.images or []
     tags = body.prompt.count(DEFAULT_IMAGE_TOKEN)
@@ -39,21 +44,25 @@ def read_images(
         raise ImageError(f"{len(given)} images given; the maximum is {limits.max_images}")
     if given and not loaded.takes_images:
         raise ImageError(f"model {loaded.name!r} has no vision tower; ask it without images")
-    notes: list[str] = []
+    pipeline = ImagePipeline(loaded.image_processor, loaded.model.config)
+    known = KnownPixels() if known is None else known
+    read = []
+    for number, text in enumerate(given, start=1):
+        if is_late():
+            raise TimeoutError
+        image = known.find(text, len(given))
+        if image is None:
+            image = _read(text, number, pipeline, len(given), limits, loaded.model.dtype)
+            known.add(text, len(given), image)
+        read.append(image)
+    notes = [image.note.replace(NAME, f"image {number}") for number, image in enumerate(read, start=1) if image.note]
+    return PreparedImages.of([image.pixels for image in read], [image.size for image in read], notes)
 
-    def opened() -> Iterator[Image.Image]:
-        for number, text in enumerate(given, start=1):
-            if is_late():
-                raise TimeoutError
-            yield _open(text, number, limits, notes)
 
-    prepared = ImagePipeline(loaded.image_processor, loaded.model.config).prepare(opened(), len(given))
-    return replace(prepared, notes=tuple(notes)).to(dtype=loaded.model.dtype)
-
-
-def is_large(body: GenerationBody, limits: RequestLimits) -> bool:
+def is_large(body: GenerationBody, limits: RequestLimits, known: KnownPixels) -> bool:
     """Return whether a request's images take long to read, by their headers. One that cannot be read does not."""
-    texts = body.images or []
+    given = body.images or []
+    texts = [text for text in given if known.find(text, len(given)) is None]
     if sum(map(len, texts)) > LARGE_CHARACTERS:
         return True
     try:
@@ -68,14 +77,15 @@ def image_limits(limits: RequestLimits) -> ImageLimits:
     return ImageLimits(limits.max_image_bytes, limits.max_image_pixels, REQUEST_FORMATS, still=True)
 
 
-def _open(text: str, number: int, limits: RequestLimits, notes: list[str]) -> Image.Image:
-    """Open one image; add to ``notes`` what the reply is to say about it."""
+def _read(
+    text: str, number: int, pipeline: ImagePipeline, num_images: int, limits: RequestLimits, dtype: torch.dtype
+) -> ReadImage:
+    """Open one image and turn it into pixels."""
     try:
         data = decode_base64(text, image_limits(limits))
         turn = not limits.ignore_exif_orientation
         opened = open_image(data, image_limits(limits), turn_by_exif=turn)
     except ImageError as error:
         raise ImageError(f"image {number}: {error}") from error
-    if opened.was_turned and (note := opened.note(f"image {number}")):
-        notes.append(note)
-    return opened.image
+    note = opened.note(NAME) if opened.was_turned else None
+    return ReadImage(pipeline.pixels(opened.image, num_images).to(dtype), opened.image.size, note)

@@ -20,6 +20,7 @@ from llava.serve.middleware.request_end import RequestEnd
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import GenerationBody, WorkerStatus
 from llava.serve.worker.image_pool import ImagePool
+from llava.serve.worker.known_pixels import KnownPixels
 from llava.serve.worker.metrics import WorkerMetrics, metrics_prefix
 from llava.serve.worker.parse_request import parse_request
 from llava.serve.worker.request_images import is_large
@@ -53,6 +54,7 @@ class WorkerService:
     def __post_init__(self) -> None:
         self.queue = RequestQueue(self.slots, self.max_waiting, self._ended, self._failed)
         self.images = ImagePool(self.limits.image_timeout_s, self.slots + self.max_waiting, self.limits.image_threads)
+        self.known_pixels = KnownPixels()
         names = self.loaded.name, self.metrics_prefix
         self.metrics = WorkerMetrics(self.registry, *names, self.queue.load, self.kv_usage)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
@@ -97,10 +99,10 @@ class WorkerService:
 
     async def _parse(self, body: GenerationBody) -> GenerationRequest:
         """Check a request outside the event loop; one with images in the pool that bounds their number and time."""
-        parse = functools.partial(parse_request, body, self.loaded, self.limits, self.policy)
+        parse = functools.partial(parse_request, body, self.loaded, self.limits, self.policy, known=self.known_pixels)
         if not body.images:
             return await anyio.to_thread.run_sync(parse)
-        return await self.images.run(parse, functools.partial(is_large, body, self.limits))
+        return await self.images.run(parse, functools.partial(is_large, body, self.limits, self.known_pixels))
 
     async def close(self, stream: ResponseStream) -> None:
         """Release what a reply holds once it has ended, however it did."""

@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from llava.generation import generation_inputs
@@ -16,7 +17,9 @@ from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.threads_engine import ThreadsEngine
 from llava.serve.protocol.schemas import GenerationBody
+from llava.serve.worker import request_images
 from llava.serve.worker.app import create_app
+from llava.serve.worker.known_pixels import KnownPixels, ReadImage
 from llava.serve.worker.request_images import is_large, read_images
 from llava.serve.worker.request_limits import RequestLimits
 
@@ -90,7 +93,7 @@ def test_read_images_stops_where_nobody_waits(loaded):
     ids=["none", "small", "one large", "many", "bytes", "unreadable", "thin"],
 )
 def test_is_large_goes_by_the_headers(texts, large):
-    assert is_large(body_of(*texts), RequestLimits()) is large
+    assert is_large(body_of(*texts), RequestLimits(), KnownPixels()) is large
 
 
 async def test_reply_says_that_an_image_was_turned(make_service, client_of):
@@ -160,3 +163,35 @@ async def test_images_that_are_not_read_in_time_fail_with_a_message(make_service
         assert (await client.ask(max_new_tokens=1))[-1]["finish_reason"] == "length", "text goes on"
         assert service.status().queue_length == 0
         waits.set()
+
+
+async def test_image_of_an_earlier_turn_is_not_read_again(make_service, client_of, monkeypatch):
+    first, second = text_of(noise(24, 16)), held(6)
+    service = make_service()
+    async with client_of(service) as client:
+        await client.ask(prompt=PROMPT, images=[second], max_new_tokens=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(request_images, "open_image", None)  # which nothing may call now
+            again = (await client.ask(prompt=PROMPT, images=[second], max_new_tokens=2))[-1]
+        assert again["image_notes"][0].startswith("image 1 was turned")
+        assert not is_large(body_of("A" * 1_100_000, "A" * 1_100_000), RequestLimits(), known_of("A" * 1_100_000, 2))
+        both = (await client.ask(prompt=f"{PROMPT} {PROMPT}", images=[first, second], max_new_tokens=2))[-1]
+        assert both["image_notes"][0].startswith("image 2 was turned"), "its number is that of the prompt"
+
+
+def known_of(text: str, num_images: int) -> KnownPixels:
+    known = KnownPixels()
+    known.add(text, num_images, ReadImage(torch.zeros(3, 2, 2), (2, 2)))
+    return known
+
+
+def test_known_pixels_hold_what_was_used_last_within_their_limit():
+    image = ReadImage(torch.zeros(3, 2, 2), (2, 2))
+    known = KnownPixels(max_bytes=2 * image.pixels.nbytes)
+    for text in ("a", "b"):
+        known.add(text, 1, image)
+    assert known.find("a", 1) is image and known.find("a", 2) is None, "of several images other pixels are made"
+    known.add("c", 1, image)
+    assert [known.find(text, 1) is image for text in "abc"] == [True, False, True]
+    known.add("large", 1, ReadImage(torch.zeros(3, 9, 9), (9, 9)))
+    assert known.find("large", 1) is None and known.num_bytes == known.max_bytes
