@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ada.budget import TimeBudget, read_budget
-from ada.latency.plan_times import PlanTimes
+from ada.latency.latency_model import Workload
+from ada.latency.plan_times import PlanTimes, plan_times
+from ada.latency.ttft_predictor import TTFTPredictor
 from llava.errors import OptionError
+from llava.serve.engine.request_queue import Load
 from llava.serve.protocol.errors import RequestFailure
 
 REFUSED = "promise_not_possible"  # reason of a refusal, for programs
+NO_LIMIT = 10**6  # tokens
 QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' ways
 
 
@@ -25,9 +29,11 @@ def key_of(*texts: str) -> str:
 class Ask(NamedTuple):
     """What the router reads of a request.
 
-    promise: its budget in time, if any. images: their keys. arrived: what the promise counts from, in epoch seconds.
+    model: its name. promise: its budget in time, if any. images: their keys. arrived: what the promise counts from, in
+    epoch seconds.
     """
 
+    model: str
     promise: TimeBudget | None
     images: tuple[str, ...]
     prompt: str
@@ -42,7 +48,7 @@ class Ask(NamedTuple):
         except OptionError:
             budget = None
         promise, images = budget if isinstance(budget, TimeBudget) else None, tuple(map(key_of, fields["images"]))
-        return cls(promise, images, fields["prompt"], fields["max_new_tokens"], arrived)
+        return cls(fields["model"], promise, images, fields["prompt"], fields["max_new_tokens"], arrived)
 
 
 class WayBack:
@@ -105,6 +111,22 @@ class Offer:
         return outcome
 
 
+def offer_of(predictor: TTFTPredictor, prompt: Workload, load: Load) -> Offer:
+    """Return what a worker under a load offers to a prompt, whose units do not count."""
+    tokens, pace = predictor.planned_tokens(NO_LIMIT), predictor.typical_factor
+    plans = plan_times(predictor, prompt, max(1, load.running), tokens - 1)
+    reading = predictor.expected(replace(prompt, num_units=predictor.units.tunable))
+    image = predictor.expected(replace(prompt, num_images=prompt.num_images + 1))
+    known = predictor.expected(replace(prompt, known_tokens=prompt.num_tokens - 1))
+    return Offer(
+        plans,
+        tokens,
+        turn_ms=pace * reading.ttft_ms + plans[0].token_ms,
+        image_ms=pace * (image.to_plan_ms - reading.to_plan_ms),
+        prompt_ms=pace * (reading.to_plan_ms - known.to_plan_ms),
+    )
+
+
 class Turns:
     """When each replica's next turn comes, by what was sent there: its last report does not know of that yet."""
 
@@ -120,12 +142,12 @@ class Turns:
         self._free_at[replica] = now + (self.wait_ms(replica, now) + offer.turn_ms) / 1000
 
 
-def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[int]:
-    """Return the positions of the replicas to ask, the best first.
+def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[list[int]]:
+    """Return the positions of the replicas to ask, in ranks, the best first.
 
-    offers: each replica's, with the wait there in milliseconds; None where it has said nothing: it comes last. now: in
-    epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which knows when
-    these are due; RequestFailure is raised where none could keep it if it were idle.
+    offers: each replica's, with the wait there in milliseconds; None where it has said nothing: these share the last
+    rank. now: in epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which
+    knows when these are due; RequestFailure is raised where none could keep it if it were idle.
     """
     given = {number: offer for number, offer in enumerate(offers) if offer is not None}
     silent = [number for number in range(len(offers)) if number not in given]
@@ -139,7 +161,7 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
         outcome = found[number]
         return outcome.late_ms, -outcome.share if promise else 0.0, outcome.order_ms
 
-    return sorted(found, key=rank) + silent
+    return [[number] for number in sorted(found, key=rank)] + [silent] * bool(silent)
 
 
 def _refusal(promise: TimeBudget, best: Outcome) -> RequestFailure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,9 @@ from pydantic import ValidationError
 
 from ada.latency.latency_model import Workload
 from ada.latency.measure import warm_up
-from ada.latency.plan_times import plan_times
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.reuse.known_images import KnownImages
-from ada.serve.replica_choice import Ask, Offer, key_of
-from llava.serve.engine.request_queue import Load
+from ada.serve.replica_choice import Ask, key_of, offer_of
 from llava.serve.model_worker import check_arguments, open_service, parse_arguments
 from llava.serve.protocol.errors import invalid_body
 from llava.serve.worker.app import ready_state, request_model
@@ -25,7 +23,6 @@ from llava.serve.worker.response_stream import failure_of
 
 LAST = 32  # requests that are remembered
 EXPECTED = Workload(128, 0, 1)  # before any prompt has come
-NO_LIMIT = 10**6  # tokens
 
 
 class Replica:
@@ -43,7 +40,7 @@ class Replica:
         self._prompts = deque([(EXPECTED, 0, "")], maxlen=LAST)  # its workload, characters and key
         self.service.engine.start()
 
-    async def generate(self, fields: Mapping[str, Any], request_id: str, ask: Ask) -> AsyncIterator[Any]:
+    async def generate(self, fields: Mapping[str, Any], request_id: str, ask: Ask) -> AsyncGenerator[Any]:
         """Answer a ``GenerationBody``: yield status, headers and content of the reply's head, then an answer's chunks.
 
         A promise counts from ``ask.arrived``, as the machines' clocks agree.
@@ -78,26 +75,16 @@ class Replica:
             raise RuntimeError(failure)
 
     def record_routing_stats(self) -> dict[str, bytes]:
-        """Return what the router reads: an offer, where this device is calibrated and the engine lives."""
+        """Return what the router reads: an offer by the model's name, where this device is calibrated and ready."""
         if self.predictor is None or self.service.not_ready_reason() is not None:
             return {}
         prompts = tuple((length, key) for _, length, key in self._prompts)
         longest = max((prompt for prompt, *_ in self._prompts), key=lambda prompt: prompt.num_tokens)
         offer = offer_of(self.predictor, longest, self.service.queue.load())
-        return {"offer": pickle.dumps(replace(offer, images=self._images.keys(), prompts=prompts))}
+        offer = replace(offer, images=self._images.keys(), prompts=prompts)
+        return {self.service.loaded.name: pickle.dumps(offer)}
 
-
-def offer_of(predictor: TTFTPredictor, prompt: Workload, load: Load) -> Offer:
-    """Return what a worker under a load offers to a prompt, whose units do not count."""
-    tokens, pace = predictor.planned_tokens(NO_LIMIT), predictor.typical_factor
-    plans = plan_times(predictor, prompt, max(1, load.running), tokens - 1)
-    reading = predictor.expected(replace(prompt, num_units=predictor.units.tunable))
-    image = predictor.expected(replace(prompt, num_images=prompt.num_images + 1))
-    known = predictor.expected(replace(prompt, known_tokens=prompt.num_tokens - 1))
-    return Offer(
-        plans,
-        tokens,
-        turn_ms=pace * reading.ttft_ms + plans[0].token_ms,
-        image_ms=pace * (image.to_plan_ms - reading.to_plan_ms),
-        prompt_ms=pace * (reading.to_plan_ms - known.to_plan_ms),
-    )
+    def __del__(self) -> None:
+        """End the engine once what was accepted is answered; Ray calls it, too, as it unloads a model."""
+        if hasattr(self, "service"):
+            self.service.drain()

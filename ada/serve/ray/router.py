@@ -22,13 +22,14 @@ class PromiseRouter(RequestRouter):  # type: ignore[misc]
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the replicas to try, one after the other."""
+        """Return the replicas to try, rank after rank; of a rank Ray takes the one that has the fewest requests."""
         if pending_request is None or "ask" not in pending_request.kwargs:  # a question about the replica itself
             return [candidate_replicas]
         pending_request.routing_context.should_backoff = True  # before the next try, where all are full
-        offers = [self._offered(replica) for replica in candidate_replicas]
+        ask, now = pending_request.kwargs["ask"], time.time()
+        offers = [self._offered(replica, ask.model, now) for replica in candidate_replicas]
         try:
-            return [[candidate_replicas[n]] for n in choose(pending_request.kwargs["ask"], offers, time.time())]
+            return [[candidate_replicas[n] for n in rank] for rank in choose(ask, offers, now)]
         except RequestFailure as refusal:
             pending_request.future.set_exception(refusal)
             self._remove_pending_request_from_indices(pending_request)  # as Ray does with one that has its replica
@@ -37,12 +38,13 @@ class PromiseRouter(RequestRouter):  # type: ignore[misc]
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Take note of a request that is sent to a replica."""
         super().on_send_request(replica_id)
-        replica = self.curr_replicas.get(replica_id)
-        if replica is not None and (offered := self._offered(replica)) is not None:
-            self._turns.sent(replica_id, offered[0], time.time())
+        replica, now = self.curr_replicas.get(replica_id), time.time()
+        for model in [*(replica.routing_stats if replica else {})][:1]:  # of several it is not said which one is asked
+            if (offered := self._offered(replica, model, now)) is not None:
+                self._turns.sent(replica_id, offered[0], now)
 
-    def _offered(self, replica: RunningReplica) -> tuple[Offer, float] | None:
-        """What a replica offers, and the wait there; None where it has said nothing yet."""
-        if not replica.routing_stats:
+    def _offered(self, replica: RunningReplica, model: str, now: float) -> tuple[Offer, float] | None:
+        """What a replica offers for a model, and the wait there; None where it has said nothing of it yet."""
+        if model not in (replica.routing_stats or {}):
             return None
-        return pickle.loads(replica.routing_stats["offer"]), self._turns.wait_ms(replica.replica_id, time.time())
+        return pickle.loads(replica.routing_stats[model]), self._turns.wait_ms(replica.replica_id, now)

@@ -14,12 +14,12 @@ from fixtures.serving import parts_of
 from ada.budget import read_budget
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.serve.ray.replica import Replica, offer_of
-from ada.serve.replica_choice import Ask
+from ada.serve.ray.replica import Replica
+from ada.serve.replica_choice import Ask, offer_of
 from llava.serve.engine.request_queue import Load
 
 pytestmark = pytest.mark.anyio
-FIELDS = {"prompt": "w5 w6", "images": [], "temperature": 0, "max_new_tokens": 6}
+FIELDS = {"model": "tiny", "prompt": "w5 w6", "images": [], "temperature": 0, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ async def test_offer_is_for_the_longest_prompt_and_names_what_was_read(replica, 
     long = {"prompt": " ".join(["w7"] * 150)}
     await answered(replica, **long)
     await answered(replica)
-    offer = pickle.loads(replica.record_routing_stats()["offer"])
+    offer = pickle.loads(replica.record_routing_stats()["tiny"])
     longest = replica.service.loaded.tokenizer(long["prompt"]).input_ids
     expected = offer_of(predictor, Workload(len(longest), 0, 0), Load(0, 0, 1, None))
     assert offer.plans == expected.plans and offer.turn_ms == expected.turn_ms
