@@ -29,7 +29,7 @@ PACE_OF = 12  # last tokens
 MIN_PACE_OF = 6  # tokens, before which earlier answers' pace counts, too
 STARTING = 3  # steps of an answer, and of a plan, that say nothing of its pace: weights are not in the caches yet
 RESERVE = 0.95  # of the time that is left for a token: what a smaller plan is chosen to take
-TOTAL_SHARE = 0.96  # of ``total``, that an answer is to take: its last token has yet to reach who asked
+WAY_MS, WAY_SHARE = 20.0, 0.04  # of ``total``, the smaller of both is for the last token to reach who asked
 MIN_SENTENCE = 6  # tokens that another sentence takes, before any has been seen
 OUT_OF_TIME = "time"  # why an answer ended
 MANY = 10**6  # tokens: no limit
@@ -152,7 +152,9 @@ class Pacer:
     def _left_ms(self) -> float | None:
         """What ``total`` leaves from now on."""
         total = self.budget.total_ms
-        return None if total is None else TOTAL_SHARE * total - 1000 * (time.perf_counter() - self.clock.start)
+        if total is None:
+            return None
+        return total - min(WAY_MS, WAY_SHARE * total) - 1000 * (time.perf_counter() - self.clock.start)
 
     def _allowed_ms(self) -> float:
         """What the next token may take."""

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ada.budget import TimeBudget, read_budget
-from ada.latency.latency_model import Workload
-from ada.latency.plan_times import PlanTimes, plan_times
-from ada.latency.ttft_predictor import TTFTPredictor
+from ada.latency.plan_times import PlanTimes
 from llava.errors import OptionError
-from llava.serve.engine.request_queue import Load
 from llava.serve.protocol.errors import RequestFailure
 
 REFUSED = "promise_not_possible"  # reason of a refusal, for programs
-NO_LIMIT = 10**6  # tokens
 QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' ways
 
 
@@ -111,22 +107,6 @@ class Offer:
         return outcome
 
 
-def offer_of(predictor: TTFTPredictor, prompt: Workload, load: Load) -> Offer:
-    """Return what a worker under a load offers to a prompt, whose units do not count."""
-    tokens, pace = predictor.planned_tokens(NO_LIMIT), predictor.typical_factor
-    plans = plan_times(predictor, prompt, max(1, load.running), tokens - 1)
-    reading = predictor.expected(replace(prompt, num_units=predictor.units.tunable))
-    image = predictor.expected(replace(prompt, num_images=prompt.num_images + 1))
-    known = predictor.expected(replace(prompt, known_tokens=prompt.num_tokens - 1))
-    return Offer(
-        plans,
-        tokens,
-        turn_ms=pace * reading.ttft_ms + plans[0].token_ms,
-        image_ms=pace * (image.to_plan_ms - reading.to_plan_ms),
-        prompt_ms=pace * (reading.to_plan_ms - known.to_plan_ms),
-    )
-
-
 class Turns:
     """When each replica's next turn comes, by what was sent there: its last report does not know of that yet."""
 
@@ -142,18 +122,17 @@ class Turns:
         self._free_at[replica] = now + (self.wait_ms(replica, now) + offer.turn_ms) / 1000
 
 
-def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[list[int]]:
-    """Return the positions of the replicas to ask, in ranks, the best first.
+def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -> list[int]:
+    """Return the positions of the replicas to ask of those that have made an offer, the best first.
 
-    offers: each replica's, with the wait there in milliseconds; None where it has said nothing: these share the last
-    rank. now: in epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which
+    offers: each replica's, with the wait there in milliseconds; None where it has said nothing. now: in
+    epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which
     knows when these are due; RequestFailure is raised where none could keep it if it were idle.
     """
     given = {number: offer for number, offer in enumerate(offers) if offer is not None}
-    silent = [number for number in range(len(offers)) if number not in given]
     promise = None if ask.promise is None else ask.promise.less(1000 * (now - ask.arrived))
     idle = [offer.outcome(ask, promise, 0.0) for offer, _ in given.values()]
-    if ask.promise is not None and idle and not silent and all(outcome.late_ms for outcome in idle):
+    if ask.promise is not None and idle and len(idle) == len(offers) and all(outcome.late_ms for outcome in idle):
         raise _refusal(ask.promise, min(idle, key=lambda outcome: outcome.late_ms))
     found = {number: offer.outcome(ask, promise, wait_ms) for number, (offer, wait_ms) in given.items()}
 
@@ -161,7 +140,7 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
         outcome = found[number]
         return outcome.late_ms, -outcome.share if promise else 0.0, outcome.order_ms
 
-    return [[number] for number in sorted(found, key=rank)] + [silent] * bool(silent)
+    return sorted(found, key=rank)
 
 
 def _refusal(promise: TimeBudget, best: Outcome) -> RequestFailure:

@@ -19,12 +19,12 @@ from playground.smol.surveys import survey, survey_request
 from playground.smol.things import position, single, with_article
 from playground.smol.wordings import WORDINGS, fill, lines, spelled
 
-TURNS = (1, 2, 4, 6)  # of a conversation of stage 2
+TURNS = (3, 6, 9)  # of a conversation of stage 2
 FEW_TURNS = (1, 1, 2)  # the latency token stands before the last answer: few turns, so that most answers see it
-SHORT_SHARE = 0.55  # of the turns that ask for a word or a phrase; the others are answered in a sentence
+SHORT_SHARE = 0.7  # of the turns that ask for a word, which is harder: a sentence first names what to find
 AMERICAN_SHARE = 0.5  # of the conversations
-CAPTION_SHARE = 0.35  # of the conversations with a description
-SURVEY_SHARE = 0.8  # of the conversations that end with a survey: questions after it could be read off it
+CAPTION_SHARE = 0.15  # of the conversations with a description
+SURVEY_SHARE = 0.5  # of the conversations that end with a survey: questions after it could be read off it
 FOLLOW_UP_SHARE = 0.3  # of the conversations that speak of a thing again, as "it"
 # What is learned last comes up more often.
 WEIGHTS = {"relation": 3, "side": 2, "count": 2, "count_two": 2, "compare": 2, "reading": 2}

@@ -3,8 +3,8 @@
 Requests of mixed words, images and lengths come to an OpenAI-style server, several at a time. Four of five have a
 budget in time, for the first token, for each later one, for the whole answer, or two of these: between some multiples
 of what the first server takes for a request that comes alone. It counts what is kept by the client's clock, and what
-is refused before it begins. Without --endpoint a worker that shares its time is started, with controller and API;
-several endpoints take turns.
+is refused before it begins. Without --endpoint a worker that shares its time is started, with controller and API, on
+a device that ``python -m ada.calibrate`` knows; several endpoints take turns.
 
 Prints a table, and the same as one JSON object on the last line.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ada.bench.promises.client import Outcome
 
 IMAGE_FILE = Path(__file__).parents[3] / "playground" / "shapes" / "demo.png"
-WORKER_FLAGS = "--latency-budget ttft=3600s --adaptive-budget 0.3"  # a time, so that it calibrates where it must
+WORKER_FLAGS = "--adaptive-budget 0.3"
 ALONE = 20  # requests that come alone, of which the first half warms up
 PARTS = 4  # in which endpoints take turns
 
@@ -53,8 +53,11 @@ def run(args: argparse.Namespace) -> None:
     from ada.bench.load.servers import started  # its HTTP client comes with the extra "serve"
 
     low, high = args.slack
-    if args.requests < 1 or args.at_once < 1 or not 0 < low <= high:
-        raise OptionError("expected --requests and --at-once from 1 up, and --slack with two numbers in order, above 0")
+    if min(args.requests, args.at_once, args.max_tokens - 1) < 1 or not 0 < low <= high:
+        raise OptionError(
+            "expected --requests and --at-once from 1 up, --max-tokens from 2 up, and --slack with two numbers in "
+            "order, above 0"
+        )
     if args.endpoint is None:
         with started(shlex.split(args.worker_flags), []) as servers:
             _measure([f"{servers.api}/v1"], servers.model, args)

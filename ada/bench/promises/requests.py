@@ -16,7 +16,7 @@ KINDS = (("ttft",), ("total",), ("ttft", "total"), ("ttft", "tpot"), ())
 
 @dataclass(frozen=True)
 class PromisedRequest:
-    """A request of the chat API. promised: milliseconds by clause; empty where nothing is promised."""
+    """A request of the chat API. promised: milliseconds by clause; without any, the server's default counts."""
 
     asked: LoadRequest
     promised: Mapping[str, float]

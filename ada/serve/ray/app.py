@@ -45,10 +45,10 @@ class Settings(BaseModel, extra="forbid"):
 
 
 def app(settings: Settings) -> Application:
-    """Return the API with a deployment for each model."""
+    """Return the API with a deployment for each model, or one for all."""
     texts = settings.workers.split(";") if isinstance(settings.workers, str) else settings.workers
     models = {name_of(vars(model_worker.parse_arguments(flags))): flags for flags in map(shlex.split, texts)}
-    at_once, names = settings.models_per_replica, [*models]
+    at_once = settings.models_per_replica
     if at_once:
         deployments = [_deployment(SharedReplica, SHARED, [*models.values()], at_once, settings).bind(models, at_once)]
     else:
@@ -56,9 +56,7 @@ def app(settings: Settings) -> Application:
     args = openai_api.parse_arguments(shlex.split(settings.api))
 
     def build() -> Any:
-        handles = {name: serve.get_deployment_handle(SHARED if at_once else name) for name in names}
-        if at_once:
-            handles = {name: handle.options(multiplexed_model_id=name) for name, handle in handles.items()}
+        handles = {name: serve.get_deployment_handle(SHARED if at_once else name) for name in models}
         api = openai_api.chat_api(args, HandleBackend(handles, args.worker_timeout))
         hosts = allowed_names(args.host, from_flags(HostingOptions, args).extra_hosts)
         return openai_api.create_app(api, api.middleware(hosts))

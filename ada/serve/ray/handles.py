@@ -88,7 +88,7 @@ class HandleBackend:
     def _handle(self, model: str) -> DeploymentHandle[Any]:
         if model not in self.handles:
             raise no_worker(model, [*self.handles])
-        return self.handles[model]
+        return self.handles[model].options(multiplexed_model_id=model)
 
     async def _ask_template(self, model: str) -> NamedTemplate:
         state = await self._awaited(self._handle(model).state.remote())

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from ada.latency.latency_model import Workload
 from ada.latency.measure import warm_up
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.reuse.known_images import KnownImages
-from ada.serve.replica_choice import Ask, key_of, offer_of
+from ada.serve.entrance import Entrance
+from ada.serve.replica_choice import Ask
+from ada.serve.replica_offer import LastPrompts
 from llava.serve.model_worker import check_arguments, open_service, parse_arguments
-from llava.serve.protocol.errors import invalid_body
 from llava.serve.worker.app import ready_state, request_model
 from llava.serve.worker.response_stream import failure_of
-
-LAST = 32  # requests that are remembered
-EXPECTED = Workload(128, 0, 1)  # before any prompt has come
 
 
 class Replica:
@@ -36,8 +28,8 @@ class Replica:
         self.predictor: TTFTPredictor | None = options.get("ttft_predictor")
         if self.predictor is not None:
             warm_up(self.service.loaded.model)  # type: ignore[arg-type]  # only adaptive models have a predictor
-        self._images = KnownImages(options.get("reuse"))
-        self._prompts = deque([(EXPECTED, 0, "")], maxlen=LAST)  # its workload, characters and key
+        self.prompts = LastPrompts(options.get("reuse"))
+        self.entrance = Entrance()
         self.service.engine.start()
 
     async def generate(self, fields: Mapping[str, Any], request_id: str, ask: Ask) -> AsyncGenerator[Any]:
@@ -50,16 +42,12 @@ class Replica:
             waited_s = max(0.0, time.time() - ask.arrived)
             stream = await self.service.accept(body, request_id, time.perf_counter() - waited_s)
         except Exception as error:  # noqa: BLE001 - every refusal is a reply
-            failure = invalid_body(error, fields) if isinstance(error, ValidationError) else failure_of(error)
-            reply = failure.response(request_id)
+            reply = failure_of(error, fields).response(request_id)
             yield reply.status_code, dict(reply.headers), reply.body
             return
         try:
             yield 200, {}, b""
-            request = stream.request
-            prompt = Workload(request.generation.prompt_tokens, 0, len(ask.images))
-            self._prompts.append((prompt, len(ask.prompt), key_of(*ask.images, ask.prompt)))
-            self._images.add(ask.images, request.generation.images.pixels)
+            self.prompts.add(stream.request.generation, ask)
             async for chunk in stream.chunks(self.service.policy):
                 yield chunk
         finally:
@@ -78,13 +66,11 @@ class Replica:
         """Return what the router reads: an offer by the model's name, where this device is calibrated and ready."""
         if self.predictor is None or self.service.not_ready_reason() is not None:
             return {}
-        prompts = tuple((length, key) for _, length, key in self._prompts)
-        longest = max((prompt for prompt, *_ in self._prompts), key=lambda prompt: prompt.num_tokens)
-        offer = offer_of(self.predictor, longest, self.service.queue.load())
-        offer = replace(offer, images=self._images.keys(), prompts=prompts)
+        offer = self.prompts.offer(self.predictor, self.service.queue.load())
         return {self.service.loaded.name: pickle.dumps(offer)}
 
     def __del__(self) -> None:
-        """End the engine once what was accepted is answered; Ray calls it, too, as it unloads a model."""
+        """End the engine once what has entered is answered; Ray calls it, too, as it unloads a model."""
         if hasattr(self, "service"):
+            self.entrance.wait()
             self.service.drain()

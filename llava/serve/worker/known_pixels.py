@@ -25,6 +25,12 @@ class ReadImage:
 
 
 NAME = "{image}"
+Key = tuple[bytes, int]
+
+
+def key_of(text: str, num_images: int) -> Key:
+    """Return what an image is known by that is sent as ``text``, one of ``num_images`` of a prompt."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest(), num_images
 
 
 class KnownPixels:
@@ -32,21 +38,20 @@ class KnownPixels:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes, self.num_bytes = max_bytes, 0
-        self._kept: OrderedDict[tuple[bytes, int], ReadImage] = OrderedDict()
+        self._kept: OrderedDict[Key, ReadImage] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, text: str, num_images: int) -> ReadImage | None:
-        """Return what an image, sent as ``text``, one of ``num_images`` of a prompt, became; None if unknown."""
-        key = _key(text, num_images)
+    def find(self, key: Key) -> ReadImage | None:
+        """Return what an image became; None where it is not known."""
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
             return found
 
-    def add(self, text: str, num_images: int, image: ReadImage) -> None:
+    def add(self, key: Key, image: ReadImage) -> None:
         """Keep an image; those whose last use is longest ago go for it. One above the limit is not kept."""
-        key, size = _key(text, num_images), image.pixels.nbytes
+        size = image.pixels.nbytes
         with self._lock:
             if key in self._kept or size > self.max_bytes:
                 return
@@ -55,7 +60,3 @@ class KnownPixels:
             while self.num_bytes > self.max_bytes:
                 _, oldest = self._kept.popitem(last=False)
                 self.num_bytes -= oldest.pixels.nbytes
-
-
-def _key(text: str, num_images: int) -> tuple[bytes, int]:
-    return hashlib.sha256(text.encode()).digest(), num_images

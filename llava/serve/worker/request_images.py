@@ -12,7 +12,7 @@ from llava.files.images import REQUEST_FORMATS, ImageLimits, decode_base64, open
 from llava.model.loaded_model import LoadedModel
 from llava.model.multimodal.image_pipeline import ImagePipeline, PreparedImages
 from llava.serve.protocol.schemas import GenerationBody
-from llava.serve.worker.known_pixels import NAME, KnownPixels, ReadImage
+from llava.serve.worker.known_pixels import NAME, KnownPixels, ReadImage, key_of
 from llava.serve.worker.request_limits import RequestLimits
 
 # What takes longer than some hundredths of a second to read.
@@ -50,10 +50,11 @@ def read_images(
     for number, text in enumerate(given, start=1):
         if is_late():
             raise TimeoutError
-        image = known.find(text, len(given))
+        key = key_of(text, len(given))
+        image = known.find(key)
         if image is None:
             image = _read(text, number, pipeline, len(given), limits, loaded.model.dtype)
-            known.add(text, len(given), image)
+            known.add(key, image)
         read.append(image)
     notes = [image.note.replace(NAME, f"image {number}") for number, image in enumerate(read, start=1) if image.note]
     return PreparedImages.of([image.pixels for image in read], [image.size for image in read], notes)
@@ -61,10 +62,10 @@ def read_images(
 
 def is_large(body: GenerationBody, limits: RequestLimits, known: KnownPixels) -> bool:
     """Return whether a request's images take long to read, by their headers. One that cannot be read does not."""
-    given = body.images or []
-    texts = [text for text in given if known.find(text, len(given)) is None]
+    texts = body.images or []
     if sum(map(len, texts)) > LARGE_CHARACTERS:
         return True
+    texts = [text for text in texts if known.find(key_of(text, len(texts))) is None]
     try:
         costs = [stated_cost(decode_base64(text, image_limits(limits)), image_limits(limits)) for text in texts]
     except ImageError:

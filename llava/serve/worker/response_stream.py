@@ -10,13 +10,14 @@ from typing import Any
 
 import anyio
 import torch
+from pydantic import ValidationError
 
 from llava.errors import LlavaError
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import RequestQueue
 from llava.serve.middleware.request_end import current_end
-from llava.serve.protocol.errors import RequestFailure
+from llava.serve.protocol.errors import RequestFailure, invalid_body
 from llava.serve.protocol.schemas import chunk
 from llava.serve.worker.request_limits import RequestLimits
 
@@ -139,10 +140,12 @@ class ResponseStream:
             self._queue.drop(self.request)
 
 
-def failure_of(error: BaseException) -> RequestFailure:
-    """Return the failure that a client gets for an error."""
+def failure_of(error: BaseException, body: Any = None) -> RequestFailure:
+    """Return the failure that a client gets for an error; ``body``: what it sent, where that has not been checked."""
     if isinstance(error, RequestFailure):
         return error
+    if isinstance(error, ValidationError):
+        return invalid_body(error, body)
     if isinstance(error, LlavaError):
         return RequestFailure(400, "bad_request", str(error))
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -65,7 +65,7 @@ case $RECIPE in
         default OUT "$SMOL/${SCHEDULER:-$RECIPE}"
         default PREFIX 6
         default RANK 1
-        _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True)
+        _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True --image_token_dropout 0.1)
         _rank "${LORA_R:-4}"
         # What is trained under budgets is what scripts/merge_lora_weights.py makes of stage 2.
         _step "$SMOL/llava/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \

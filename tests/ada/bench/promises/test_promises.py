@@ -78,8 +78,8 @@ def test_answers_refusals_and_losses_are_counted_by_the_clients_clock(slack, kep
     flags = ["--model", "m", "--requests", "40", "--at-once", "4", "--slack", *map(str, slack)]
     assert main(["promises", "--endpoint", url, *flags]) == 0
     report = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert report["alone_ms"]["ttft"] == pytest.approx(1000 * FIRST_S, rel=0.5)
-    assert report["alone_ms"]["total"] == pytest.approx(1000 * (FIRST_S + REST_S), rel=0.5)
+    assert 1000 * FIRST_S < report["alone_ms"]["ttft"] < report["alone_ms"]["total"]
+    assert report["alone_ms"]["total"] > 1000 * (FIRST_S + REST_S)
     [of] = report["endpoints"].values()
     assert (of["requests"], of["promised"], of["answered"]) == (40, 32, 20)
     assert of["refused"] == {"503 promise_out_of_reach": 4, "200 promise_out_of_reach": 4} and of["lost"] == 4

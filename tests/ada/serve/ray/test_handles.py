@@ -39,8 +39,8 @@ class Handle:
         self.scripts, self.asks, self.cancelled = list(scripts), [], 0
         self.generate, self.state = SimpleNamespace(remote=self._generate), SimpleNamespace(remote=self._state)
 
-    def options(self, **_) -> SimpleNamespace:
-        return self.generate
+    def options(self, **options):
+        return self.generate if "method_name" in options else self
 
     def _generate(self, body, request_id, ask):
         self.asks.append(ask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import time
@@ -15,7 +16,8 @@ from ada.budget import read_budget
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.serve.ray.replica import Replica
-from ada.serve.replica_choice import Ask, offer_of
+from ada.serve.replica_choice import Ask
+from ada.serve.replica_offer import offer_of
 from llava.serve.engine.request_queue import Load
 
 pytestmark = pytest.mark.anyio
@@ -125,3 +127,21 @@ async def test_promise_counts_from_when_the_api_was_asked(replica, monkeypatch) 
     ask = ask_of({"latency_budget": read_budget("ttft=3s")}, arrived=time.time() - 2)
     assert [piece async for piece in replica.generate(FIELDS, "id", ask)]
     assert seen == [pytest.approx(2, abs=0.5)]
+
+
+async def test_replica_is_not_unloaded_before_a_request_on_its_way_is_accepted(make_adaptive_checkpoint) -> None:
+    flags = ["--model-path", str(make_adaptive_checkpoint(eos_token_id=None)), "--model-name", "tiny"]
+    replica = Replica([*flags, "--device", "cpu"])
+    answer = replica.generate({**FIELDS, "max_new_tokens": 40}, "id", ask_of({}))
+    with replica.entrance:
+        unloading = asyncio.create_task(asyncio.to_thread(replica.__del__))  # as Ray calls it
+        await asyncio.sleep(0.2)
+        assert not replica.service.queue.closed
+        assert await anext(answer) == (200, {}, b"")
+    await unloading
+    assert replica.service.queue.closed and replica.record_routing_stats() == {}
+    content = b"".join([piece async for piece in answer])
+    assert parts_of(content)[-1]["usage"]["completion_tokens"] == 40, "it is answered to its end"
+    (status, *_), nothing = await answered(replica)
+    assert (status, nothing) == (503, b"")
+    assert replica.service.engine.join(60)

@@ -72,7 +72,19 @@ def test_each_model_answers_as_alone_however_they_take_turns(client, folders) ->
 
 
 def test_answer_of_a_model_that_is_unloaded_goes_on_to_its_end(client, folders) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(ask, client, "one", 1500)
-        assert ask(client, "two", 6).strip() == alone(folders["two"], 6)
-        assert len(long.result().split()) >= 1400
+    messages = [{"role": "user", "content": "w5 w6"}]
+    stream = client.chat.completions.create(model="one", messages=messages, temperature=0, max_tokens=1500, stream=True)
+    begun = next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(ask, client, "two", 6)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in [begun, *stream] if chunk.choices]
+        assert other.result().strip() == alone(folders["two"], 6)
+    assert len("".join(pieces).split()) >= 1400
+
+
+def test_models_that_are_asked_for_at_once_are_all_answered(client, folders) -> None:
+    names = [*NAMES] * 6
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = [*pool.map(lambda name: ask(client, name, 6).strip(), names)]
+    expected = {name: alone(folder, 6) for name, folder in folders.items()}
+    assert answers == [expected[name] for name in names]

@@ -19,7 +19,7 @@ from llava.serve.engine.threads_engine import ThreadsEngine
 from llava.serve.protocol.schemas import GenerationBody
 from llava.serve.worker import request_images
 from llava.serve.worker.app import create_app
-from llava.serve.worker.known_pixels import KnownPixels, ReadImage
+from llava.serve.worker.known_pixels import KnownPixels, ReadImage, key_of
 from llava.serve.worker.request_images import is_large, read_images
 from llava.serve.worker.request_limits import RequestLimits
 
@@ -174,24 +174,33 @@ async def test_image_of_an_earlier_turn_is_not_read_again(make_service, client_o
             patch.setattr(request_images, "open_image", None)  # which nothing may call now
             again = (await client.ask(prompt=PROMPT, images=[second], max_new_tokens=2))[-1]
         assert again["image_notes"][0].startswith("image 1 was turned")
-        assert not is_large(body_of("A" * 1_100_000, "A" * 1_100_000), RequestLimits(), known_of("A" * 1_100_000, 2))
         both = (await client.ask(prompt=f"{PROMPT} {PROMPT}", images=[first, second], max_new_tokens=2))[-1]
         assert both["image_notes"][0].startswith("image 2 was turned"), "its number is that of the prompt"
-
-
-def known_of(text: str, num_images: int) -> KnownPixels:
-    known = KnownPixels()
-    known.add(text, num_images, ReadImage(torch.zeros(3, 2, 2), (2, 2)))
-    return known
 
 
 def test_known_pixels_hold_what_was_used_last_within_their_limit():
     image = ReadImage(torch.zeros(3, 2, 2), (2, 2))
     known = KnownPixels(max_bytes=2 * image.pixels.nbytes)
     for text in ("a", "b"):
-        known.add(text, 1, image)
-    assert known.find("a", 1) is image and known.find("a", 2) is None, "of several images other pixels are made"
-    known.add("c", 1, image)
-    assert [known.find(text, 1) is image for text in "abc"] == [True, False, True]
-    known.add("large", 1, ReadImage(torch.zeros(3, 9, 9), (9, 9)))
-    assert known.find("large", 1) is None and known.num_bytes == known.max_bytes
+        known.add(key_of(text, 1), image)
+    assert known.find(key_of("a", 1)) is image
+    assert known.find(key_of("a", 2)) is None, "of several images other pixels are made"
+    known.add(key_of("c", 1), image)
+    assert [known.find(key_of(text, 1)) is image for text in "abc"] == [True, False, True]
+    known.add(key_of("large", 1), ReadImage(torch.zeros(3, 9, 9), (9, 9)))
+    assert known.find(key_of("large", 1)) is None and known.num_bytes == known.max_bytes
+
+
+def test_image_that_is_known_does_not_take_long():
+    text = text_of(Image.new("L", (1001, 1000)))
+    known = KnownPixels()
+    assert is_large(body_of(text), RequestLimits(), known)
+    known.add(key_of(text, 1), ReadImage(torch.zeros(3, 2, 2), (1001, 1000)))
+    assert not is_large(body_of(text), RequestLimits(), known)
+
+
+async def test_text_of_half_a_character_is_no_image(make_service, client_of):
+    async with client_of(make_service()) as client:
+        body = '{"prompt": "<image>", "images": ["\\ud800"]}'
+        reply = await client.post("/worker_generate_stream", content=body, headers={"content-type": "application/json"})
+        assert reply.status_code == 400, reply.text
