@@ -26,9 +26,9 @@ def existence(rng: random.Random, scene: Scene) -> Asked:
     else:
         name = f"{rng.choice([c for c in COLOURS if not matching(scene, f'{c} object')])} object"
     count = len(matching(scene, name))
-    full = (
-        f"Yes, there {'is' if count == 1 else 'are'} {counted(count, name)}." if count else f"No, there is no {name}."
-    )
+    full = f"No, there is no {name}."
+    if count:
+        full = f"Yes, there {f'is {with_article(name)}' if count == 1 else f'are {counted(count, name)}'}."
     return Asked("existence", "existence", {"a": with_article(name), "xs": plural(name)}, yes_no(count > 0), full)
 
 

@@ -27,7 +27,7 @@ CAPTION_SHARE = 0.15  # of the conversations with a description
 SURVEY_SHARE = 0.5  # of the conversations that end with a survey: questions after it could be read off it
 FOLLOW_UP_SHARE = 0.3  # of the conversations that speak of a thing again, as "it"
 # What is learned last comes up more often.
-WEIGHTS = {"relation": 3, "side": 2, "count": 2, "count_two": 2, "compare": 2, "reading": 2}
+WEIGHTS = {"relation": 3, "side": 2, "count": 2, "count_two": 2, "compare": 2, "reading": 2, "choice": 3, "at": 2}
 
 Turn = tuple[str, str]
 
