@@ -90,7 +90,7 @@ class Models:
 
 
 def random_llava(
-    kind: str, device: torch.device = CPU, sizes: Mapping[str, int] = SHAPES_1B
+    kind: str, device: torch.device = CPU, sizes: Mapping[str, int] | None = None
 ) -> AdaLlavaLlamaForCausalLM:
     """Make a LLaVA of random weights in bfloat16, with a scheduler of ``kind`` (H or L).
 
@@ -99,7 +99,9 @@ def random_llava(
     torch.manual_seed(0)
     images = {"mm_vision_tower": "random", "mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"}
     images["mm_hidden_size"] = CLIP_L_336["hidden_size"]
-    settings: dict[str, Any] = {**sizes} | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
+    settings: dict[str, Any] = (
+        {**(sizes or SHAPES_1B)} | images | {"scheduler_rank": RANK, "pad_token_id": 0, "dtype": "bfloat16"}
+    )
     with device:
         config = AdaLlavaConfig(**settings, scheduler_type=kind)
         model: AdaLlavaLlamaForCausalLM = AdaLlavaLlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
