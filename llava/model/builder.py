@@ -21,6 +21,7 @@ from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
 from llava.model.int8_linear import quantise_int8
 from llava.model.llama_tokenizer import load_tokenizer
+from llava.model.multimodal_encoder.builder import place_tower
 from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT
 from llava.model.placement import (
     as_stored,
@@ -215,6 +216,9 @@ def _read(task: Loading, may_miss: Callable[[str], bool] | None = None) -> Any:
     model = read_model(task.model_class, task.base, may_miss, config=config, **task.keywords)
     if getattr(task.keywords.get("quantization_config"), "load_in_4bit", False):
         avoid_packing(model)
+    if task.base is not task.folder:  # which is what the config names now
+        place_tower(model, [one.path for one in (task.folder, *reversed(task.between))])
+        model.config._name_or_path = str(task.folder.path)
     return model
 
 
@@ -245,10 +249,7 @@ def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
 
 
 def _load_tower(model: PreTrainedModel, *folders: CheckpointFolder) -> ImageProcessor | None:
-    """Read the vision tower's weights, and return its image processor; None for a model without a tower.
-
-    folders: as ``_read_tower`` takes them.
-    """
+    """Read the tower as ``_read_tower`` does, and return its image processor; None for a model without a tower."""
     tower = _read_tower(model, *folders)
     if tower is None:
         return None

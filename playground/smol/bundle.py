@@ -3,7 +3,8 @@
     python -m playground.smol.bundle --smol runs/smol --out ada/checkpoints
 
 ``smol`` is the LLaVA: adapters, projector and vision tower. ``smol-H`` and ``smol-L`` are its budgets: adapters on that
-LLaVA, a scheduler, a token scorer, a frontier. All is bfloat16; each names what it was trained on.
+LLaVA, and a scheduler. All is bfloat16; each names what it was trained on. A frontier is measured on a bundled folder
+(``ada.eval.frontier``): it is for its very weights.
 """
 
 from __future__ import annotations
@@ -66,8 +67,6 @@ def _write(name: str, source: Path, tower: Path, target: Path) -> None:
         save_file(weights, part / WEIGHT_FILES[0], metadata={"format": "pt"})
         others = torch.load(source / OTHERS_FILE, weights_only=True)
         torch.save({key: _halved(value) for key, value in others.items()}, part / OTHERS_FILE)
-        if (source / "frontier.json").is_file():
-            shutil.copy(source / "frontier.json", part)
         if name == LLAVA:
             (part / TOWER).mkdir()
             for file in TOWER_FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.weights_io import read_json
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
-from llava.model.multimodal_encoder.tower_files import folder_of_checkpoint, resolve_tower
+from llava.model.multimodal_encoder.tower_files import comes_with, folder_of_checkpoint, resolve_tower
 from llava.protocols import TowerSettings
 
 # model_type of a vision model, or of the text-and-image model that holds one -> tower
@@ -43,6 +44,19 @@ def build_vision_tower(vision_tower_cfg: TowerSettings, **kwargs: Any) -> CLIPVi
             raise CheckpointError(f"s2 needs a CLIP vision tower; {name!r} is a {kind.__name__}")
         kind = CLIPVisionTowerS2
     return kind(name, args=vision_tower_cfg, **kwargs)
+
+
+def place_tower(model: Any, folders: Sequence[Path]) -> None:
+    """Make the tower anew where its name leads from the first of ``folders`` that it leads anywhere from.
+
+    For a model of adapters, which is made in the folder of the model that they were trained on: a relative name is
+    looked for near the adapters first, the last one's folder being the first here.
+    """
+    name = getattr(model.config, "mm_vision_tower", None)
+    folder = next((folder for folder in folders if name and comes_with(name, folder)), None)
+    if folder is not None and hasattr(model, "get_vision_tower"):
+        model.config._name_or_path = str(folder)
+        model.get_model().vision_tower = build_vision_tower(model.config, delay_load=True)
 
 
 def tower_class(model_type: str, name: str = "vision_config") -> type[CLIPVisionTower]:

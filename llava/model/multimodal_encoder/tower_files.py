@@ -30,9 +30,7 @@ def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
     path = Path(name).expanduser()
     candidates = [path]
     if checkpoint_folder is not None:
-        above = checkpoint_folder.absolute().parents[:2]
-        relative = [folder / path for folder in (checkpoint_folder, *above)]
-        candidates = [*relative, path, checkpoint_folder / SAVED_FOLDER]
+        candidates = [*_near(path, checkpoint_folder), path, checkpoint_folder / SAVED_FOLDER]
     for folder in candidates:
         if (folder / "config.json").is_file():
             return str(folder)
@@ -40,6 +38,16 @@ def resolve_tower(name: str, checkpoint_folder: Path | None) -> str:
         looked = f"{checkpoint_folder}, the two folders above it, " if checkpoint_folder else ""
         raise CheckpointError(f"there is no vision tower at {name!r}; looked in {looked}and the current folder")
     return name
+
+
+def comes_with(name: str, checkpoint_folder: Path) -> bool:
+    """Return whether a tower of this name is found by way of the checkpoint's folder, not in the current one."""
+    near = _near(Path(name).expanduser(), checkpoint_folder)
+    return any((folder / "config.json").is_file() for folder in (*near, checkpoint_folder / SAVED_FOLDER))
+
+
+def _near(path: Path, checkpoint_folder: Path) -> list[Path]:
+    return [folder / path for folder in (checkpoint_folder, *checkpoint_folder.absolute().parents[:2])]
 
 
 def folder_of_checkpoint(args: object) -> Path | None:

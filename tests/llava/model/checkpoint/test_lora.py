@@ -86,3 +86,24 @@ def test_adapter_of_another_tower_is_refused_with_its_layers(base, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": r"model\.layers\..*\.q_proj"}))
     with pytest.raises(CheckpointError, match=r"does not fit the layers that its adapter_config\.json and"):
         opened(tmp_path / "lora", base)
+
+
+def test_a_tower_near_the_adapter_is_the_adapters(make_checkpoint, tmp_path):
+    """As in a bundle: the tower lies in the adapter's folder, and another adapter names it from its own."""
+    base = make_checkpoint()
+    expected = trained(base, tmp_path / "one", COVERED["decoder"])
+    shutil.copytree(base / "tower", tmp_path / "one" / "own")
+    set_config(tmp_path / "one", mm_vision_tower="own")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "own")
+    set_config(tmp_path / "two", mm_vision_tower="one/own")
+    for name in ("one", "two"):
+        model = opened(tmp_path / name, base)
+        assert model.get_vision_tower().location == str(tmp_path / "one" / "own")
+        assert model.config._name_or_path == str(tmp_path / name), "where its other files are looked for"
+        torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+
+
+def set_config(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
