@@ -50,12 +50,15 @@ def colour(rng: random.Random, scene: Scene) -> Asked | None:
     return Asked("colour", "colour", {"x": name}, item.colour, f"The {name} is {item.colour}.")
 
 
-def shape(rng: random.Random, scene: Scene) -> Asked:
-    """What shape is the red object? Of several, all shapes."""
+def shape(rng: random.Random, scene: Scene) -> Asked | None:
+    """What shape is the red object? Of several, all shapes. None where a word or a digit has the colour, too."""
     c = rng.choice(scene.shapes).colour
     missing = [x for x in COLOURS if not matching(scene, f"{x} object")]
     if missing and rng.random() < ABSENT:
         c = rng.choice(missing)
+    if any(i.colour == c for i in scene.items if i.kind != "shape"):
+        return None
+    if c in missing:
         return refusal("shape", f"{c} object", {"c": c})
     found = matching(scene, f"{c} object")
     names = list(dict.fromkeys(i.name for i in found))
@@ -92,10 +95,10 @@ def verify(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def reading(rng: random.Random, scene: Scene) -> Asked:
-    """What word, or which digit, is written?"""
-    kind = rng.choice(("word", "digit"))
-    if scene.only(kind) is None and rng.random() > ABSENT:
-        kind = "digit" if kind == "word" else "word"
+    """What word, or which digit, is written? A digit is written, too: "There is no word" would not be all."""
+    kind, other = rng.choice((("word", "digit"), ("digit", "word")))
+    if scene.only(kind) is None and (rng.random() > ABSENT or (kind == "word" and scene.only(other) is not None)):
+        kind = other
     item = scene.only(kind)
     if item is None:
         missing = f"There is no {kind}."

@@ -29,17 +29,17 @@ REQUESTS = {
     """),
     "list": lines("""
         List everything in the {pic}.
-        List all {things}.
-        List the {things} in the {pic}.
-        Which {things} are there?
-        Which {things} are in the {pic}?
-        Which {things} do you see?
-        What {things} are there?
-        What {things} are in the {pic}?
-        What {things} can you see?
+        List all that is in the {pic}.
+        List all that you see.
+        List what you see.
+        List what is in the {pic}.
+        List the contents of the {pic}.
         Name everything that you see.
-        Name all {things} in the {pic}.
+        Name everything in the {pic}.
+        Name all that is there.
+        Name what is in the {pic}.
         Make a list of what is in the {pic}.
+        Make a list of what you see.
     """),
     "detailed": lines("""
         Describe the {pic}.
@@ -49,11 +49,11 @@ REQUESTS = {
         Please describe the {pic}.
         Can you describe the {pic}?
         Describe what you see.
-        Describe every {thing} and where it is.
+        Describe what there is and where it is.
         Give a detailed description of the {pic}.
         Write a detailed caption.
         What is in the {pic}, and where?
-        Which {things} are where?
+        What is where?
         Explain what is where in the {pic}.
         Tell me everything about the {pic}.
         Tell me about this {pic}.

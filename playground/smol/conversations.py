@@ -68,11 +68,11 @@ def conversation_record(rng: random.Random, scene: Scene, name: str, image: str)
     """Make a record of stage 2: questions of many kinds, descriptions, questions that refer to the one before."""
     american = rng.random() < AMERICAN_SHARE
     turns = question_turns(rng, scene, rng.choice(TURNS), american)
+    if rng.random() < CAPTION_SHARE:
+        turns.insert(rng.choice((0, rng.randint(0, len(turns)))), _described(rng, scene, american))
     if rng.random() < FOLLOW_UP_SHARE:
         at = rng.randint(0, len(turns))
         turns[at:at] = _follow_up(rng, scene, american)
-    if rng.random() < CAPTION_SHARE:
-        turns.insert(rng.choice((0, rng.randint(0, len(turns)))), _described(rng, scene, american))
     if rng.random() < SURVEY_SHARE:
         turns.append(_surveyed(rng, scene, american))
     return dialogue_record(name, image, turns)

@@ -10,6 +10,9 @@ from playground.smol.asked import ABSENT, Asked, refusal, yes_no
 from playground.smol.things import POSITIONS, absent_name, described, position, single, unique_name
 
 
+_SIDES = {"at the top": "top", "at the bottom": "bottom", "on the left": "left", "on the right": "right"}
+
+
 def _two(rng: random.Random, scene: Scene) -> tuple[str, str, tuple[str, str]] | None:
     found = apart(rng, scene)
     if found is None:
@@ -63,14 +66,25 @@ def at(rng: random.Random, scene: Scene) -> Asked | None:
     taken = {position(i): i for i in scene.items if i is not word}
     # A word lies across two cells: neither is empty, and neither is all its own.
     covered = set() if word is None else {position(_moved(word, dx)) for dx in (-16, 0, 16)}
-    empty = [p for p in POSITIONS.values() if p not in taken and p not in covered]
+    occupied = taken.keys() | covered
+    clear = [p for p in POSITIONS.values() if _is_clear(p, occupied)]
+    empty = [p for p in clear if p not in occupied]
     if empty and rng.random() < 0.2:
         spot = rng.choice(empty)
         return Asked("at", "at", {"position": spot}, "nothing", f"There is nothing {spot}.")
-    spot = rng.choice(sorted(taken))
+    spots = sorted(taken.keys() & set(clear))
+    if not spots:
+        return None
+    spot = rng.choice(spots)
     item = taken[spot]
     short = item.label if item.kind == "shape" else f"{item.kind} {item.name}"
     return Asked("at", "at", {"position": spot}, short, f"There is {described(item)} {spot}.")
+
+
+def _is_clear(spot: str, occupied: set[str]) -> bool:
+    """Return whether a spot means one cell: "on the left" means all three on the left where the others hold things."""
+    side = _SIDES.get(spot)
+    return side is None or not any(side in other for other in occupied - {spot})
 
 
 def _moved(item: Item, dx: int) -> Item:

@@ -1,7 +1,7 @@
 """Surveys of a scene: how many things there are of each colour, shape or size, in each column or row, and which.
 
 One answer finds many things, each by the word just written, or finds that there is none: it teaches to find in fewer
-tokens than questions about one thing do.
+tokens than questions about one thing do. By colour, shape and size go shapes alone, as where they are counted.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ REQUESTS = {
     """),
     "column": lines("""
         Go through the {pic} from left to right.
-        List the {things} from left to right.
+        List what there is from left to right.
         What do you see from left to right?
     """),
     "row": lines("""
         Go through the {pic} from top to bottom.
-        List the {things} from top to bottom.
+        List what there is from top to bottom.
         What do you see from top to bottom?
     """),
 }
 
 Group = Callable[[Item], str]
 _GROUPS: dict[str, tuple[tuple[str, ...], Group, Group]] = {  # its groups, whose an item is, what it is called there
-    "colour": (COLOURS, lambda i: i.colour, lambda i: f"{i.size} {i.name}" if i.kind == "shape" else _written(i)),
+    "colour": (COLOURS, lambda i: i.colour if i.kind == "shape" else "", lambda i: f"{i.size} {i.name}"),
     "shape": (SHAPES, lambda i: i.name, lambda i: f"{i.size} {i.colour}"),
     "size": (SIZES, lambda i: i.size if i.kind == "shape" else "", lambda i: i.label),
     "column": (("left", "centre", "right"), lambda i: position_text(i).split()[1], lambda i: _label(i)),
@@ -74,8 +74,4 @@ def survey(scene: Scene, by: str) -> str:
 
 
 def _label(item: Item) -> str:
-    return item.label if item.kind == "shape" else _written(item)
-
-
-def _written(item: Item) -> str:
-    return f"{item.kind} {item.name}"
+    return item.label if item.kind == "shape" else f"{item.kind} {item.name}"

@@ -72,6 +72,11 @@ def cell_of(item):
     return item.y // CELL, min(2, item.x // CELL)
 
 
+def spread(item):
+    """How many columns on an item reaches to either side: a word lies across two cells."""
+    return {(item.x + dx) // CELL - item.x // CELL for dx in ((-16, 0, 16) if item.kind == "word" else (0,))}
+
+
 def test_existence():
     answers = []
     for scene, q in asked("existence"):
@@ -100,6 +105,7 @@ def test_colour():
 
 def test_shape():
     for scene, q in asked("shape"):
+        assert not [i for i in scene.items if i.kind != "shape" and i.colour == q.slots["c"]], "it is red, too"
         if not is_refusal(scene, q):
             found = meant(scene, f"{q.slots['c']} object")
             assert {i.name for i in found} == set(re.split(", | and ", q.short))
@@ -166,6 +172,11 @@ def test_at():
         else:
             (item,) = there
             assert item.name in q.short and item.colour in q.full
+        side = cell(q.slots["position"])
+        if 1 in side and side != (1, 1):  # "on the left" means one cell where the rest of the column is empty
+            axis = side.index(2) if 2 in side else side.index(0)
+            touched = [(c[0], c[1] + d) for i in scene.items for c in [cell_of(i)] for d in spread(i)]
+            assert {c for c in touched if c[axis] == side[axis]} <= {side}
     assert nothing > 20
 
 
@@ -184,6 +195,8 @@ def test_reading():
     for scene, q in asked("reading"):
         if not is_refusal(scene, q):
             assert scene.only(q.form).name == q.short and q.full == f"The {q.form} is {q.short}."
+        else:
+            assert q.form == "digit" or scene.only("digit") is None, "a digit is written"
 
 
 def test_verify():

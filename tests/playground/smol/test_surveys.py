@@ -16,11 +16,7 @@ GROUPS = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "column": COLUMNS, 
 def group_of(item, by: str) -> str:
     if by in ("column", "row"):
         return COLUMNS[min(2, item.x // CELL)] if by == "column" else ROWS[item.y // CELL]
-    if by == "colour":
-        return item.colour
-    if item.kind != "shape":
-        return ""
-    return item.name if by == "shape" else item.size
+    return getattr(item, {"shape": "name"}.get(by, by)) if item.kind == "shape" else ""
 
 
 @pytest.mark.parametrize("by", [*REQUESTS])
