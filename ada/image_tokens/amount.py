@@ -85,6 +85,11 @@ class ImageTokens:
         amounts = [_amount(part) for part in ((front, late) if slash else (front,))]
         if None in amounts:
             raise OptionError(f"--image-tokens is {value!r}; expected {EXPECTED}")
+        if len(amounts) == 2 and _is_more(amounts[1], amounts[0]):
+            raise OptionError(
+                f"--image-tokens is {value!r}, but later layers cannot read more tokens than enter the decoder; "
+                f"expected the larger amount first, as 50%/25%, or one amount, as {front.strip()}"
+            )
         return cls(*amounts)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -95,6 +100,15 @@ AUTO = ImageTokens(auto=True)
 ALL_IMAGE_TOKENS = ImageTokens()
 ImageTokensLike = ImageTokens | int | str
 """What ``ImageTokens.parse`` reads."""
+
+
+def _is_more(late: Amount, front: Amount) -> bool:
+    """Return whether ``late`` is more than ``front`` for any image; of all that enter, ``all`` stays."""
+    if late.is_all:
+        return False
+    if late.number is not None and front.number is not None:
+        return late.number > front.number
+    return late.number is None and front.number is None and late.share > front.share
 
 
 def _amount(value: object) -> Amount | None:

@@ -70,6 +70,18 @@ def test_parse_two_amounts_are_those_in_front_and_those_of_later_layers():
     assert (found.front.of(36), found.late.of(36), str(found)) == (18, 9, "50%/9")
 
 
+@pytest.mark.parametrize("value", ["25%/50%", "9/18", " 10% / 25%", "9 shared/12"])
+def test_parse_more_tokens_later_than_enter_is_refused(value):
+    with pytest.raises(OptionError, match="cannot read more tokens than enter") as caught:
+        ImageTokens.parse(value)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "late"), [("50%/50%", 18), ("50%/all", 36), ("25%/36", 36), ("9/50%", 18)])
+def test_parse_two_amounts_that_may_differ_by_image_are_read(value, late):
+    assert ImageTokens.parse(value).late.of(36) == late
+
+
 @pytest.mark.parametrize(
     ("value", "counts"), [("9 shared", [2, 5, 2]), ("25% shared", [2, 6, 2]), ("1 shared", [1] * 3)]
 )
