@@ -104,6 +104,9 @@ class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
     bits: int = HfArg(default=16, help="bits of the frozen weights: 16, or quantized to 8 or 4 (needs --lora_enable)")
     double_quant: bool = HfArg(default=True, help="with --bits 4: quantize the scales too")
     quant_type: str = HfArg(default="nf4", help="with --bits 4: data type of the weights, nf4 or fp4")
+    compile_layers: bool = HfArg(
+        default=False, help="compile each decoder layer: the first steps take longer, the others less"
+    )
     mpt_attn_impl: str | None = HfArg(default="triton", help="upstream's flag; without effect")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.builder import in_projector_file
@@ -175,6 +176,13 @@ def set_trainable_parameters(model: PreTrainedModel, arguments: Arguments) -> No
     match_dtype(model)
     if training_args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile each layer of the decoder in its place, all alike, so that the compiler works once."""
+    for name, module in model.named_modules():
+        if isinstance(module, GradientCheckpointingLayer) and "vision_tower" not in name:
+            module.compile(dynamic=True)
 
 
 def _train_in_full_next_to_adapters(model: PreTrainedModel) -> None:

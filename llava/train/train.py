@@ -32,7 +32,13 @@ from llava.train.data.preprocessing import mode_of, template_of
 from llava.train.data.validate import check_data
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.lora import start_from_adapter
-from llava.train.model_setup import add_vision, make_model, make_tokenizer, set_trainable_parameters
+from llava.train.model_setup import (
+    add_vision,
+    compile_layers,
+    make_model,
+    make_tokenizer,
+    set_trainable_parameters,
+)
 from llava.train.policy import Policies
 from llava.train.preflight import image_counter, length_check
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
@@ -94,6 +100,8 @@ def make_trainer(arguments: Arguments) -> LLaVATrainer:
     start_from_adapter(model, training_args)
     set_trainable_parameters(model, arguments)
     policy.freeze(model)
+    if training_args.compile_layers:
+        compile_layers(model)
     if template.sep_style is not SeparatorStyle.PLAIN:  # which is stage 1's; nothing is answered with it
         model.config.conv_mode = mode_of(model_args.version)
     _log_trainable_parameters(model)

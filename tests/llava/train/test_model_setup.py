@@ -12,6 +12,7 @@ from llava.errors import CheckpointError, OptionError
 from llava.model import LlavaLlamaForCausalLM
 from llava.train.model_setup import (
     add_vision,
+    compile_layers,
     make_model,
     make_tokenizer,
     set_trainable_parameters,
@@ -88,6 +89,13 @@ def test_a_llavas_own_settings_hold(set_up, checkpoint):
     assert model.get_vision_tower().select_feature == "cls_patch"
     model, _ = set_up(model_name_or_path=checkpoint, mm_vision_select_layer=-3)
     assert model.get_vision_tower().select_layer == model.config.mm_vision_select_layer == -3
+
+
+def test_the_decoders_layers_alone_are_compiled(set_up):
+    model, _ = set_up()
+    compile_layers(model)
+    compiled = {name for name, module in model.named_modules() if module._compiled_call_impl is not None}
+    assert compiled == {f"model.layers.{index}" for index in range(model.config.num_hidden_layers)}
 
 
 def test_image_marks_are_trained_in_stage_one(set_up):

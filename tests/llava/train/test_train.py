@@ -102,6 +102,16 @@ def test_the_loss_falls(trained, tmp_path):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(trained, tmp_path):
+    plain, compiled = (
+        trained(tmp_path / str(flag), max_steps=3, compile_layers=flag, mm_projector_lr=0.05) for flag in (False, True)
+    )
+    expected, found = weights(plain), weights(compiled)
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(expected[key], found[key], atol=1e-4) for key in expected)
+
+
 def test_stage_one_leaves_the_projector(trained, stage_one, plain_base, tmp_path):
     out = trained(tmp_path / "out", **stage_one, save_strategy="steps", save_steps=1)
     for folder in (out, out / "checkpoint-1", out / "checkpoint-2"):
