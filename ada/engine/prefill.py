@@ -100,7 +100,7 @@ class _PromptRun:
         if action.skip:
             return hidden
         if self.start:
-            self._write_known(index)
+            self._write_known(index, masked)
         gates = None if action.gates is None else gates_of(self.decoder, index, action.gates)
         weights = action.narrow or self.decoder.dense(index)
         rope = (self.rope[0][self.start :], self.rope[1][self.start :])
@@ -141,10 +141,12 @@ class _PromptRun:
             self.token = int(stays[: self.token].sum())
         return hidden[stays]
 
-    def _write_known(self, index: int) -> None:
-        """Write the known columns of a layer into the slot."""
-        for cache, states in zip(self.slots.layers[index], self.known.layer(index), strict=True):  # type: ignore[union-attr]
-            cache[self.slot, : len(states), : self.start] = states
+    def _write_known(self, index: int, masked: bool) -> None:
+        """Write the known columns of a layer into the slot: of the plan's heads, at their indices where masked."""
+        keys, values = self.known.layer(index)  # type: ignore[union-attr]
+        heads = list(self.execution.finish(1)[0].layers[index].heads) if masked else slice(len(keys))
+        for cache, states in zip(self.slots.layers[index], (keys, values), strict=True):
+            cache[self.slot, heads, : self.start] = states
 
     def _attend(self, index: int) -> Attend:
         scale, grouped, start = self.decoder.layers[index].scale, self.decoder.group > 1, self.start

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ada.execution.call_state import Execution
+import torch
+
 from ada.execution.layer_weights import can_cut
 from llava.errors import OptionError
 
@@ -37,7 +38,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # others change with the length of the sequence
 
 
-def reason_against(model: Any, execution: Execution, engine: str, settings: Mapping[str, Any]) -> str | None:
+def reason_against(model: Any, engine: str, settings: Mapping[str, Any]) -> str | None:
     """Return why transformers' loop decodes a call of ``generate``; None where the engine does.
 
     engine: "auto", or one of the two by name; settings: the call's keywords. Raises OptionError for a name that is
@@ -47,7 +48,9 @@ def reason_against(model: Any, execution: Execution, engine: str, settings: Mapp
         raise OptionError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if engine == "transformers":
         return ASKED_FOR
-    reason = _of_settings(model, settings) or reason_of_model(model) or _of_execution(execution)
+    reason = _of_settings(model, settings) or reason_of_model(model)
+    if reason is None and model.training and torch.is_grad_enabled():
+        reason = "the model is in training"
     if reason is not None and engine == "ada":
         raise OptionError(f"engine is 'ada', which cannot decode this call: {reason}; leave it out")
     return reason
@@ -67,8 +70,10 @@ def reason_of_model(model: Any) -> str | None:
     config, layers = model.config, model.model.layers
     if not all(map(can_cut, layers)):
         return "weights are quantised by bitsandbytes, adapted or offloaded"
-    if len({layer.self_attn.q_proj.weight.device for layer in layers}) > 1:  # device_map splits no layer
-        return "the model is on several devices"
+    parts = [model.model.embed_tokens, model.model.norm, model.lm_head]
+    parts += [layer.self_attn.q_proj for layer in layers]  # device_map splits no layer
+    if len({part.weight.device for part in parts}) > 1:  # what is offloaded is on the meta device
+        return "the model is on several devices, or a part of it is offloaded"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "attention has a sliding window"
     if hasattr(layers[0].self_attn, "q_norm"):
@@ -77,9 +82,3 @@ def reason_of_model(model: Any) -> str | None:
     if rope not in STATIC_ROPE:
         return f"position encoding is {rope!r}"
     return None
-
-
-def _of_execution(execution: Execution) -> str | None:
-    if execution.narrow_cache is None:
-        return "layers are masked"
-    return "the model is in training" if execution.train else None

@@ -6,7 +6,7 @@ that the call needs to remember. Nothing is kept on the model, so threads may ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,7 +70,8 @@ class Execution:
     without a scheduler. narrow_cache: None to mask layers instead of cutting them. train: keep the gates' gradient.
     on_plan_due: called as the plan is due, with what was computed last: the scores, or without any the hidden states
     (B, T, D); returns what is granted by then. late_tokens: the image tokens that later layers read, where those are
-    fewer. score: the scheduler. on_plan: is shown the plans. watch: sees what enters each layer.
+    fewer. score: the scheduler. on_plan: is shown the plans. never_cut: layers to mask although they could be cut.
+    watch: sees what enters each layer.
     """
 
     units: Units
@@ -83,6 +84,7 @@ class Execution:
     late_tokens: LateTokens | JoinedLateTokens | None = None
     score: Score | None = None
     on_plan: OnPlan | None = None
+    never_cut: Collection[int] = ()
     watch: LayerWatch | None = field(default=None, init=False)
     gates: torch.Tensor | None = field(default=None, init=False)  # (rows, N, 2, A), once made
     plans: list[ExecutionPlan] | None = field(default=None, init=False)  # one per row, once made
@@ -172,7 +174,7 @@ class Execution:
                 return RUN_DENSE
             if first.is_empty:
                 return SKIP
-            if self.narrow_cache is not None and can_cut(layer):
+            if self.narrow_cache is not None and index not in self.never_cut and can_cut(layer):
                 weights = self.narrow_cache.get(index, layer, first, self.units.num_switches)
                 if weights is not None:
                     return LayerAction(narrow=weights)

@@ -23,7 +23,7 @@ def masked_columns(layer: Any, mask: Any, stays: torch.Tensor, hidden: torch.Ten
     sliding window's mask is of the last columns alone.
     """
     later = stays.new_ones(len(stays), width - stays.shape[1])
-    stays = torch.cat([stays, later], dim=1)
+    stays = torch.cat([stays, later], dim=1).to((mask if isinstance(mask, torch.Tensor) else hidden).device)
     if mask is None and uses_flash_attention(layer):
         return stays.long()
     given = checked(mask)
@@ -45,13 +45,14 @@ def sliced_mask(layer: Any, mask: Any, slices: Slices, hidden: torch.Tensor) -> 
     if given is None:
         return _padded_causal(layer, slices, hidden) if slices.ragged else None
     if given.dim() == 2:
-        return slices.take(given) * slices.real
-    given = given.expand(len(slices.columns), *given.shape[1:])
-    rows = given.gather(2, slices.columns[:, None, :, None].expand(-1, given.shape[1], -1, given.shape[3]))
-    taken = rows.gather(3, slices.columns[:, None, None, :].expand(-1, given.shape[1], rows.shape[2], -1))
+        return slices.take(given) * slices.real.to(given.device)
+    columns = slices.columns.to(given.device)
+    given = given.expand(len(columns), *given.shape[1:])
+    rows = given.gather(2, columns[:, None, :, None].expand(-1, given.shape[1], -1, given.shape[3]))
+    taken = rows.gather(3, columns[:, None, None, :].expand(-1, given.shape[1], rows.shape[2], -1))
     if not slices.ragged:
         return taken
-    real = slices.real[:, None, None]
+    real = slices.real.to(given.device)[:, None, None]
     if given.dtype == torch.bool:
         return _additive(taken & real, hidden.dtype)
     return taken.masked_fill(~real, torch.finfo(taken.dtype).min)
@@ -63,7 +64,7 @@ def _padded_causal(layer: Any, slices: Slices, hidden: torch.Tensor) -> torch.Te
         return slices.real.long()
     width = slices.real.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=hidden.device).tril()
-    return _additive(causal[None, None] & slices.real[:, None, None], hidden.dtype)
+    return _additive(causal[None, None] & slices.real.to(hidden.device)[:, None, None], hidden.dtype)
 
 
 def uses_flash_attention(layer: Any) -> bool:

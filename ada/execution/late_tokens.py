@@ -80,7 +80,8 @@ class LateTokens:
         beams = batch // len(self.spans)
         for row in range(batch):
             for span, keep in zip(self.spans[row // beams], self.keep[row // beams], strict=True):
-                best = self._scores[row, span.start : span.end].topk(min(keep, len(span))).indices  # type: ignore[index]
+                scores: torch.Tensor = self._scores[row, span.start : span.end]  # type: ignore[index]
+                best = scores.topk(min(keep, len(span))).indices.to(stays.device)
                 stays[row, span.start : span.end] = False
                 stays[row, span.start + best] = True
         return stays
@@ -144,7 +145,8 @@ def _joined_columns(rows: Sequence[LateTokens | None], lengths: Sequence[int], f
 class Slices:
     """The columns that stay, as indices: (B, W), rows of fewer padded on the left where ``real`` (B, W) is False.
 
-    ragged: whether rows keep different numbers of columns.
+    ragged: whether rows keep different numbers of columns. Layers may be on several devices: indices follow what they
+    are used on.
     """
 
     stays: torch.Tensor
@@ -167,22 +169,23 @@ class Slices:
     def take(self, values: torch.Tensor) -> torch.Tensor:
         """Return the columns (B, W, ...) of values (B or 1, T, ...)."""
         values = values.expand(len(self.columns), *values.shape[1:])
-        index = self.columns.view(*self.columns.shape, *[1] * (values.dim() - 2))
+        index = self.columns.to(values.device).view(*self.columns.shape, *[1] * (values.dim() - 2))
         return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
     def put(self, taken: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Return values (B, T, D) with the columns that stay from ``taken`` (B, W, D)."""
-        spread = taken.gather(1, self.targets[..., None].expand_as(values))
-        return torch.where(self.stays[..., None], spread, values)
+        """Return values (B, T, D) with the columns that stay from ``taken`` (B, W, D), where this one is."""
+        targets, stays, values = (part.to(taken.device) for part in (self.targets, self.stays, values))
+        spread = taken.gather(1, targets[..., None].expand_as(values))
+        return torch.where(stays[..., None], spread, values)
 
     def widened(self, cached: torch.Tensor) -> torch.Tensor:
         """Return a layer's keys or values (B, H, W, d) with zeros for columns that were left out: (B, H, T, d).
 
         Where a sliding window has cut them to the last of the W columns, those before are zeros too.
         """
-        targets = self.targets - (self.real.shape[1] - cached.shape[2])
+        targets = self.targets.to(cached.device) - (self.real.shape[1] - cached.shape[2])
         index = targets.clamp(min=0)[:, None, :, None].expand(-1, cached.shape[1], -1, cached.shape[3])
-        return cached.gather(2, index) * (self.stays & (targets >= 0))[:, None, :, None]
+        return cached.gather(2, index) * (self.stays.to(cached.device) & (targets >= 0))[:, None, :, None]
 
     def keywords(self, layer: Any, given: Mapping[str, Any], hidden: torch.Tensor) -> dict[str, Any]:
         """Return a layer's keywords for the columns that stay."""

@@ -93,8 +93,11 @@ class MaskableLayer(nn.Module):
 
 @functools.cache
 def maskable(layer_class: type[nn.Module]) -> type[nn.Module]:
-    """Return the maskable subclass of a Llama-like decoder layer class, whose projections have Llama's names."""
-    return type(f"Maskable{layer_class.__name__}", (MaskableLayer, layer_class), {"__module__": __name__})
+    """Return the maskable subclass of a Llama-like decoder layer class, whose projections have Llama's names.
+
+    It has that class's name, by which transformers and accelerate know what a device map must not split.
+    """
+    return type(layer_class.__name__, (MaskableLayer, layer_class), {"__module__": __name__})
 
 
 def install(layers: Iterable[Any]) -> None:
@@ -102,11 +105,20 @@ def install(layers: Iterable[Any]) -> None:
     for layer in layers:
         if not isinstance(layer, MaskableLayer):
             kind: Any = type(layer)
-            layer.__class__ = maskable(kind)
+            _swap(layer, maskable(kind))
 
 
 def uninstall(layers: Iterable[Any]) -> None:
     """Undo ``install``: give the layers their original class."""
     for layer in layers:
         if isinstance(layer, MaskableLayer):
-            layer.__class__ = type(layer).__mro__[2]
+            _swap(layer, type(layer).__mro__[2])
+
+
+def _swap(layer: Any, new: Any) -> None:
+    """Give a layer another class, and the bound forwards that accelerate's hooks keep on it that class's forward."""
+    old = type(layer)
+    layer.__class__ = new
+    for name in ("forward", "_old_forward"):
+        if getattr(vars(layer).get(name), "__func__", None) is old.forward:
+            setattr(layer, name, new.forward.__get__(layer))

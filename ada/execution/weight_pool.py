@@ -75,7 +75,7 @@ class WeightPool:
             self._check(needed - touched)
         except PoolIsFull:
             if best is not None:
-                free.append(best)
+                self._free.setdefault(kind, []).append(best)  # the check may have dropped the list
             raise
         return Buffer(kind, like.new_empty(kind[0])) if best is None else best
 

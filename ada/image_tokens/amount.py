@@ -82,15 +82,16 @@ class ImageTokens:
         if isinstance(value, str) and value.strip() == "auto":
             return AUTO
         front, slash, late = value.partition("/") if isinstance(value, str) else (value, "", "")
-        amounts = [_amount(part) for part in ((front, late) if slash else (front,))]
-        if None in amounts:
+        read = [_amount(part) for part in ((front, late) if slash else (front,))]
+        amounts = [amount for amount in read if amount is not None]
+        if len(amounts) < len(read):
             raise OptionError(f"--image-tokens is {value!r}; expected {EXPECTED}")
         if len(amounts) == 2 and _is_more(amounts[1], amounts[0]):
             raise OptionError(
                 f"--image-tokens is {value!r}, but later layers cannot read more tokens than enter the decoder; "
-                f"expected the larger amount first, as 50%/25%, or one amount, as {front.strip()}"
+                f"expected the larger amount first, as 50%/25%, or one amount, as {amounts[0]}"
             )
-        return cls(*amounts)  # type: ignore[arg-type]
+        return cls(*amounts)
 
     def __str__(self) -> str:
         return "auto" if self.auto else "/".join(str(part) for part in (self.front, self.late) if part is not None)
@@ -107,7 +108,7 @@ def _is_more(late: Amount, front: Amount) -> bool:
     if late.is_all:
         return False
     if late.number is not None and front.number is not None:
-        return late.number > front.number
+        return late.number > front.number and (front.shared or not late.shared)  # shared: of several images together
     return late.number is None and front.number is None and late.share > front.share
 
 

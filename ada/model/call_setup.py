@@ -24,7 +24,10 @@ from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 @dataclass(frozen=True)
 class CallSetup:
-    """Settings of a call, as ``generate`` takes them; call: its clock, None without one."""
+    """Settings of a call, as ``generate`` takes them; call: its clock, None without one.
+
+    in_engine: whether the engine decodes, which alone uses what is known of a prompt.
+    """
 
     budgets: Sequence[Budget | None]
     planner: str | None = None
@@ -36,6 +39,7 @@ class CallSetup:
     reuse: CallReuse | None = None
     call: CallClock | None = None
     on_plan: OnPlan | None = None
+    in_engine: bool = True
 
     @property
     def elapsed(self) -> Elapsed:
@@ -53,7 +57,7 @@ class CallSetup:
             ttft_predictor=self.predictor,
             elapsed=self.elapsed,
         )
-        if self.reuse is not None and reading.late is None:
+        if self.reuse is not None and self.in_engine and reading.late is None:
             self.reuse.find_prompt(reading.batch, model.scheduler is not None)
             reading = reading.knowing(self.reuse.length)
 
@@ -103,7 +107,7 @@ def describe_call(
         describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
         refused, begun, budgets = sum(output.report.prefill_flops.values()), cascade.second, [None]
     reading, batch, execution = begun
-    reading.describe(output, batch, execution.late_tokens)
+    reading.describe(output, batch, execution)
     describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
     if cascade is not None:
         quality = QualityReport(

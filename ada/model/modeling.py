@@ -222,6 +222,7 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
             latency_budget = promise.budget
         limit = answer_limit or kwargs.get("max_new_tokens")
         budgets = planned(budgets_of_rows(latency_budget, rows), ttft_predictor, limit, kwargs.get("min_new_tokens"))
+        by_transformers = reason_against(self, "ada" if promise else engine, kwargs)
         setup = CallSetup(
             budgets,
             planner,
@@ -233,9 +234,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
             reuse,
             None if clock is None else CallClock(clock),
             on_plan,
+            by_transformers is None,
         )
         begun = _, prompts, execution = setup.begin(self, batch)
-        by_transformers = reason_against(self, execution, "ada" if promise else engine, kwargs)
         if by_transformers is not None:
             output = super().generate_from_embeds(prompts, clock, execution=execution, **kwargs)
             cascade = None

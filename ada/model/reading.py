@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ada.budget import Budget
+from ada.execution.call_state import Execution
 from ada.execution.late_tokens import LateTokens
 from ada.frontier.choice import AutoImageTokens, Prompt, prompts_of
 from ada.frontier.share import PrefillShare, PromptTokens
@@ -64,12 +65,13 @@ class Reading:
         first_layer, selector = late_selector(self.late, model, token_position, last_position(batch))
         return LateTokens(first_layer, batch.image_spans, [row.late for row in self.rows], selector)
 
-    def describe(self, output: Any, batch: EmbeddedBatch, late_tokens: Any) -> None:
+    def describe(self, output: Any, batch: EmbeddedBatch, execution: Execution) -> None:
         """Set on a generation's ``output`` what decoding in a joined batch and drawings of what was read need.
 
-        batch: the prompts with their latency tokens, padded on the left; late_tokens: the call's, None without.
+        batch: the prompts with their latency tokens, padded on the left; execution: the call's, which has run.
         """
-        output.late_tokens, output.position_gaps = late_tokens, position_gaps(batch)
+        output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
+        output.masked_layers = execution.masked_layers
         output.kept_indices = kept_indices(batch, [row.all for row in self.rows])
 
 

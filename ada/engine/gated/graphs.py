@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
 
 WARM_UPS = 2  # the first compiles the kernels, the second finds libraries' workspaces in use as they will be
+_RECORDING = threading.Lock()  # one recording at a time in a process: torch allows no more
 
 
 class StepGraphs:
@@ -16,6 +18,9 @@ class StepGraphs:
         self._step, self._device = step, device
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None  # one for all graphs, as they share the pool
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def knows(self, rows: int) -> bool:
         """Return whether ``run`` needs no recording for ``rows``."""
@@ -23,11 +28,12 @@ class StepGraphs:
 
     def record(self, rows: int) -> None:
         """Record the step for ``rows``. It runs a few times first, so nothing may be on in it."""
-        with torch.cuda.device(self._device):  # Triton launches on the current device
+        with _RECORDING, torch.cuda.device(self._device):  # Triton launches on the current device
             self._graphs[rows] = self._recorded(rows)
 
     def _recorded(self, rows: int) -> torch.cuda.CUDAGraph:
-        stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = self._stream
+        assert stream is not None
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
@@ -35,7 +41,7 @@ class StepGraphs:
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile, as an image encoder does.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
             self._step(rows)
         return graph
 

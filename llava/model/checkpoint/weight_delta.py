@@ -24,7 +24,11 @@ from llava.model.checkpoint.checkpoint_tools import (
 from llava.model.checkpoint.folder import CheckpointFolder, local_folder, open_checkpoint
 from llava.model.checkpoint.weights_io import Tensors
 
-ADDED = ("model.mm_projector.", "model.vision_tower.", "model.image_newline", "scheduler.")
+ADDED = (
+    *("model.mm_projector.", "model.vision_tower.", "model.image_newline"),
+    *("transformer.mm_projector.", "transformer.vision_tower.", "transformer.image_newline"),  # on MPT's decoder
+    *("scheduler.", "token_scorer."),
+)
 
 
 def combined(tensors: Tensors, base: Tensors, sign: int) -> Tensors:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ada.execution.late_tokens import JoinedLateTokens
+from ada.execution.column_masks import masked_columns, sliced_mask
+from ada.execution.late_tokens import JoinedLateTokens, Slices
 from ada.execution.mixed_batch import mixed_plan_batch
 from ada.image_tokens.late_selectors import FastV
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -233,3 +234,19 @@ def test_forward_fastv_does_not_look_at_the_answer(plain):
         ids, labels = torch.tensor([[*PROMPT, word]]), torch.tensor([[-100] * len(PROMPT) + [word]])
         found = plain(ids, labels=labels, **settings).logits[:, prompt_end]
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("stays", [[[1, 0, 1], [1, 0, 1]], [[1, 1, 1], [0, 0, 1]]], ids=["even", "ragged"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_what_stays_follows_layers_to_other_devices(plain, stays, kind):
+    """Tokens were chosen on the first device; the meta device stands for the next one."""
+    slices, layer = Slices.of(torch.tensor(stays).bool()), plain.model.layers[0]
+    width = slices.columns.shape[1]
+    there, here = torch.empty(2, 3, 8, device="meta"), torch.empty(2, 3, 8)
+    mask = torch.ones(2, 1, 3, 3, device="meta").to(kind)
+    found = [slices.take(there), slices.put(there[:, :width], here), slices.widened(there[:, None, :width])]
+    found += [sliced_mask(layer, mask, slices, here), masked_columns(layer, mask, slices.stays, here, 3)]
+    found += [masked_columns(layer, None, slices.stays, there, 3)]
+    assert {states.device.type for states in found} == {"meta"}
+    if slices.ragged:
+        assert sliced_mask(layer, None, slices, there).is_meta

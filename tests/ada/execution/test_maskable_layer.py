@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache
 
@@ -160,6 +161,26 @@ def test_the_swap_is_idempotent_reversible_and_keeps_keys(make_decoder) -> None:
     assert list(model.state_dict()) == keys
     uninstall(model.layers)
     assert [type(layer) for layer in model.layers] == classes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("removed", [False, True])
+def test_layer_that_accelerate_has_hooked_before_the_swap_runs_its_plan(make_decoder, removed) -> None:
+    """As a model is that was loaded with a device map, and is made adaptive then."""
+    x, gates = torch.randn(1, 6, 32), random_gates(3)
+    model, plain = make_decoder(), make_decoder()
+    install(plain.layers)
+    for layer in model.layers:
+        add_hook_to_module(layer, ModelHook())
+        if removed:
+            remove_hook_from_module(layer)
+    install(model.layers)
+    for narrow in (True, False):
+        expected = plain(inputs_embeds=x, execution=execution(gates, narrow)).last_hidden_state
+        assert torch.equal(model(inputs_embeds=x, execution=execution(gates, narrow)).last_hidden_state, expected)
+    for one in (model, plain):
+        uninstall(one.layers)
+    assert torch.equal(model(inputs_embeds=x).last_hidden_state, plain(inputs_embeds=x).last_hidden_state)
 
 
 def test_hidden_states_have_an_entry_for_skipped_layers_too(make_decoder) -> None:

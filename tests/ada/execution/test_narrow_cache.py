@@ -12,6 +12,7 @@ import torch
 
 from ada.execution import narrow_cache
 from ada.execution.narrow_cache import NarrowCache
+from ada.execution.weight_pool import PoolIsFull, WeightPool
 from ada.memory.narrow_limit import DefaultLimit
 from ada.scheduling.execution_plan import LayerPlan
 
@@ -145,3 +146,15 @@ def test_limit_of_zero_cuts_nothing(layer, gradients) -> None:
     cache.max_bytes = 1 << 30
     with torch.no_grad():
         assert cache.get(3, layer, HALF, 4) is not None
+
+
+def test_pool_that_refuses_keeps_count_of_the_buffer_that_it_tried() -> None:
+    pool, like = WeightPool(100), torch.empty(0, dtype=torch.int8)
+    held = pool.take((1, 60), 60, like)
+    free = pool.take((1, 20), 45, like)
+    del free
+    with pytest.raises(PoolIsFull):
+        pool.take((1, 45), 45, like)
+    assert pool.bytes == 80
+    pool.clear()
+    assert pool.bytes == held.nbytes == 60

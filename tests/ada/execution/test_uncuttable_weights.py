@@ -10,6 +10,7 @@ from accelerate import cpu_offload
 from accelerate.hooks import attach_execution_device_hook
 from torch import nn
 
+from ada.engine.support import reason_of_model
 from ada.execution.layer_weights import can_cut
 
 PROMPT = torch.tensor([[1, 17, -200, 60, 7]])
@@ -105,3 +106,11 @@ def test_offloaded_weights_are_masked(make_llava, pixels) -> None:
     ours = ask(model, pixels, 0.7)
     assert ours.execution_plan == expected.execution_plan and torch.equal(ours.sequences, expected.sequences)
     assert ours.report.masked_layers > 0 and "offloaded" in ours.report.masking
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "model.norm", "lm_head"])
+def test_engine_refuses_a_model_with_a_part_on_another_device(make_llava, name) -> None:
+    model = make_llava("H")
+    assert reason_of_model(model) is None
+    model.get_submodule(name).to("meta")
+    assert "several devices" in (reason_of_model(model) or "")

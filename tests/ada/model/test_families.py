@@ -11,6 +11,7 @@ import torch
 from fixtures.flop_counting import counted
 from torch import nn
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
 
 from ada.config import AdaLlavaMistralConfig, AdaLlavaQwenConfig
 from ada.model.families import AdaLlavaMistralForCausalLM, AdaLlavaQwenForCausalLM, make_adaptive
@@ -201,3 +202,14 @@ def test_layers_of_a_kind_after_the_prefix_are_refused(make) -> None:
     late = ["full_attention"] * 3 + ["sliding_attention"] * 2
     with pytest.raises(OptionError, match="sliding_attention is layer 3"):
         make("qwen2", layer_types=late, use_sliding_window=True, sliding_window=8)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+def test_device_map_auto_over_two_devices_splits_no_layer(make, family) -> None:
+    """What ``device_map="auto"``, the default on CUDA, asks transformers for."""
+    model = make(family)
+    names = model._no_split_modules
+    memory = get_balanced_memory(model, {0: 10**9, 1: 10**9, "cpu": 10**9}, no_split_module_classes=names)
+    found = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=names)
+    assert len(set(found.values())) == 2
+    assert all(name.count(".") == 2 for name in found if name.startswith("model.layers.")), found

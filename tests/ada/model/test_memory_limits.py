@@ -7,6 +7,8 @@ import threading
 import pytest
 import torch
 
+from llava.serve.engine.transformers_rows import TransformersRows
+
 IMAGE = -200
 SMALL = 60_000  # bytes: less than a plan's layers take, more than one layer's
 BUDGETS = (0.5, 0.6, 0.75, 0.9, 1.0)
@@ -69,6 +71,24 @@ def test_limit_holds_while_threads_answer_under_many_plans(limited, ids, pixels)
         thread.join()
     assert [joint[job] for job in range(len(jobs))] == alone
     assert max(taken) <= SMALL and (model.units.kind == "L" or max(taken) > 0)
+
+
+@pytest.mark.parametrize(("read", "decoded"), [(0, 0), (SMALL, SMALL), (0, 1 << 30), (1 << 30, 0)])
+@torch.no_grad()
+def test_rows_of_transformers_loop_decode_as_one_batch(limited, ids, pixels, ask, close, read, decoded) -> None:
+    """Rows with one plan whose layers are cut, or masked, as they are read and as they decode."""
+    kwargs = {"images": pixels[:1], "latency_budget": 0.7, "planner": "even", "engine": "transformers"}
+    prompts = [ids([1, IMAGE, 7]), ids([1, 17, IMAGE, 60, 7])]
+    expected = [ask(limited(1 << 30), prompt, count=4, **kwargs) for prompt in prompts]
+    rows = TransformersRows(limited(read))
+    settings = {"do_sample": False, "return_dict_in_generate": True, **kwargs}
+    running = [rows.read({"inputs": prompt, **settings})[1] for prompt in prompts]
+    limited(decoded)
+    for step in range(1, 4):
+        logits = rows.step(running, [int(out.sequences[0, step - 1]) for out in expected])
+        close(logits, torch.cat([out.logits[step] for out in expected]))
+        if step == 2:  # one leaves and another comes: the first takes its cache out of the batch
+            rows.remove(rows.read({"inputs": prompts[1], **settings})[1])
 
 
 @pytest.mark.parametrize("limit", [0, SMALL])

@@ -72,6 +72,32 @@ def test_further_turn_under_the_same_plan_reads_what_is_new_alone(model, pixels)
     assert read < 2 * len(history) + 20
 
 
+@pytest.mark.parametrize("heads", [{}, {"key_value_heads": 4, "rank": 1}], ids=str)
+def test_second_look_without_memory_to_cut_layers_answers_as_without(make_llava, pixels, heads):
+    """The first look has kept the plan's heads; the second runs all of a layer's heads under gates."""
+    model, reuse, ids = make_llava("H", **heads), ReuseCache(10**9), [1, 5, IMAGE, 7, 8, 9]
+    ask(model, ids, pixels, 0.7, reuse)
+    model.narrow_cache.max_bytes = 0
+    model.narrow_cache.clear()
+    again, alone = (ask(model, ids, pixels, 0.7, known, output_logits=True) for known in (reuse, None))
+    assert again.report.masked_layers > 0 and again.report.known_tokens[1] > 0
+    torch.testing.assert_close(torch.stack(again.logits), torch.stack(alone.logits), atol=1e-3, rtol=1e-4)
+    assert same(again, alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "known"), [({}, True), ({"num_beams": 2}, False), ({"engine": "transformers"}, False)], ids=str
+)
+def test_budget_counts_on_known_positions_where_the_engine_decodes_alone(model, pixels, monkeypatch, options, known):
+    reuse, ids, counted, grant = ReuseCache(10**9), [1, 5, IMAGE, 7, 8, 9], [], model.grant_reading
+    ask(model, ids, pixels, 0.7, reuse)
+    monkeypatch.setattr(
+        model, "grant_reading", lambda reading, *rest: counted.append(reading.prompts[0].known) or grant(reading, *rest)
+    )
+    ask(model, ids, pixels, 0.7, reuse, **options)
+    assert [length > 0 for length in counted] == [known]
+
+
 def test_operations_are_those_that_run(model, pixels):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

@@ -14,6 +14,7 @@ from llava.errors import CheckpointError
 from llava.model.apply_delta import apply_delta
 from llava.model.apply_delta import main as apply_main
 from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint.weight_delta import combined
 from llava.model.consolidate import consolidate_ckpt
 from llava.model.consolidate import main as consolidate_main
 from llava.model.make_delta import make_delta
@@ -85,6 +86,13 @@ def test_make_delta_of_unrelated_models_raises(tiny_checkpoint, base, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no model.norm.weight"):
         apply_delta(str(other), str(tmp_path / "delta"), str(tiny_checkpoint))
     assert not (tmp_path / "delta").exists()
+
+
+@pytest.mark.parametrize("name", ["token_scorer.net.0.weight", "transformer.mm_projector.0.weight", "scheduler.a"])
+def test_delta_has_what_training_added_as_it_is(name):
+    own, base = {"model.norm.weight": torch.full((2,), 3.0), name: torch.ones(2)}, {"model.norm.weight": torch.ones(2)}
+    found = combined(own, base, -1)
+    assert torch.equal(found[name], own[name]) and found["model.norm.weight"].tolist() == [2, 2]
 
 
 def test_make_delta_uploads_to_a_named_repository(tiny_checkpoint, base, tmp_path, monkeypatch):
