@@ -11,6 +11,19 @@ from ada.latency.ttft_predictor import TTFTPredictor
 from llava.errors import OptionError
 
 
+class OutOfReach(OptionError):
+    """A strict time that even the cheapest plan exceeds. minimum: what that takes, in milliseconds by clause."""
+
+    def __init__(self, budget: TimeBudget, minimum: Mapping[str, float]) -> None:
+        rounded = {name: float(f"{ms:.4g}") for name, ms in minimum.items()}
+        self.minimum = minimum
+        self.shown = f"{rounded['ttft']:g} ms" if [*rounded] == ["ttft"] else str(TimeBudget.of(rounded))
+        super().__init__(
+            f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least "
+            f"{self.shown} here"
+        )
+
+
 def granted_units(
     share: PrefillShare,
     predictor: TTFTPredictor | None,
@@ -24,7 +37,7 @@ def granted_units(
 
     tokens: positions of the prompt, latency token included; num_images: that the vision tower sees; elapsed: what of a
     time budget has passed. Raises OptionError for a time without a calibration, and, where ``strict``, for a budget
-    that even the cheapest plan exceeds.
+    that even the cheapest plan exceeds (OutOfReach for a time).
     """
     if budget is None:
         return share.units.tunable
@@ -34,20 +47,14 @@ def granted_units(
         return share.granted(budget.fraction, tokens)
     predictor = needed_predictor(predictor, budget)
     prompt = workload_of(share, tokens, num_images, share.min_units)
-    if strict:
-        _refuse_unreachable_times(budget, predictor.minimum(budget, prompt, elapsed))
+    if strict and not is_within(minimum := predictor.minimum(budget, prompt, elapsed), budget):
+        raise OutOfReach(budget, minimum)
     return max(share.min_units, predictor.units_within(budget, prompt, elapsed))
 
 
-def _refuse_unreachable_times(budget: TimeBudget, minimum: Mapping[str, float]) -> None:
-    """Raise OptionError, with the minimum of each clause, where the cheapest plan exceeds one."""
-    if all(minimum[name] <= allowed for name, allowed in budget.clauses()):
-        return
-    rounded = {name: float(f"{ms:.4g}") for name, ms in minimum.items()}
-    shown = f"{rounded['ttft']:g} ms" if [*rounded] == ["ttft"] else str(TimeBudget.of(rounded))
-    raise OptionError(
-        f"--latency-budget is {budget} and --strict-latency-budget is set, but this prompt takes at least {shown} here"
-    )
+def is_within(times: Mapping[str, float], budget: TimeBudget) -> bool:
+    """Return whether times in milliseconds, by clause, keep all clauses of a budget."""
+    return all(times[name] <= allowed for name, allowed in budget.clauses())
 
 
 def workload_of(share: PrefillShare, tokens: PromptTokens, num_images: int, num_units: int = 0) -> Workload:

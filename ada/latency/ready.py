@@ -16,12 +16,14 @@ SHORT = 24  # points of an automatic calibration
 
 
 def stored_predictor(model: AdaptiveModel) -> TTFTPredictor | None:
-    """Return the predictor of the profile in the cache folder; None where none fits."""
+    """Return the predictor of the profile in the cache folder, the model warmed up; None where none fits."""
     try:
-        return _read(model, DeviceFingerprint.of(model))
+        stored = _read(model, DeviceFingerprint.of(model))
     except OptionError as missing:
         log.info("%s", missing)
         return None
+    warm_up(model)
+    return stored
 
 
 def ready_predictor(model: AdaptiveModel, automatic: bool = True) -> TTFTPredictor:

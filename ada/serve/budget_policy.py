@@ -15,7 +15,7 @@ from pydantic import Field, StrictFloat
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_token_options import reads_fewer
-from ada.latency.grant import refuse_unreachable
+from ada.latency.grant import OutOfReach, is_within, refuse_unreachable
 from ada.options import budget_of, check_planned
 from ada.protocols import is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
@@ -33,6 +33,7 @@ from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.promise import Promise
 from llava.serve.engine.request import Finished
 from llava.serve.engine.request_queue import Load
+from llava.serve.protocol.errors import RequestFailure
 from llava.serve.worker.metrics import metrics_prefix
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class BudgetPolicy(ServingPolicy):
         self.metrics = BudgetMetrics(registry, loaded.name, metrics_prefix(defaults), self._multiplier)
 
     def _multiplier(self) -> float:
-        return 1.0 if self.adaptive is None else self.adaptive.multiplier
+        return 1.0 if self.adaptive is None else self.adaptive.current()
 
     def check(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Parse a request's budget and image tokens; return them by their fields' names.
@@ -167,10 +168,10 @@ class BudgetPolicy(ServingPolicy):
         """
         requested: Budget | None = fields.get("latency_budget")
         promise = fields.get("max_disagreement")
-        left = requested.less(1000 * load.waited_s) if isinstance(requested, TimeBudget) else requested
+        left = requested.less(1000 * load.elapsed_s) if isinstance(requested, TimeBudget) else requested
         options = {
             "latency_budget": left,
-            "waited_ms": 1000 * load.waited_s,
+            "waited_ms": 1000 * load.elapsed_s,
             "planner": self.defaults.get("planner"),
             "strict_latency_budget": self._strict(fields),
             "ttft_predictor": self.predictor,
@@ -201,6 +202,19 @@ class BudgetPolicy(ServingPolicy):
             return left
         self.metrics.downgrades.inc()
         return replace(left, milliseconds=first_ms, text=None)
+
+    def failure(self, fields: Mapping[str, Any], error: BaseException) -> BaseException:
+        """Return the refusal of a strict time as it was requested: 503 where only the wait has put it out of reach."""
+        requested = fields.get("latency_budget")
+        if not isinstance(error, OutOfReach) or not isinstance(requested, TimeBudget):
+            return error
+        if not is_within(error.minimum, requested):
+            return OutOfReach(requested, error.minimum)
+        message = (
+            f"the promised time does not suffice any more: latency_budget is {requested}, and the wait has left less "
+            f"than the {error.shown} that this prompt takes at the minimum; give it more time, or ask again later"
+        )
+        return RequestFailure(503, "promise_out_of_reach", message, retry_after=1)
 
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return ``latency_budget``, what was requested, allowed, granted and run, and ``image_tokens``."""

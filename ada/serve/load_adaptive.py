@@ -28,3 +28,8 @@ class LoadAdaptiveBudget:
             self.multiplier = self.controller.next(self.multiplier, wait_s, now_s - self._last_s)
             self._last_s = now_s
             return self.multiplier
+
+    def current(self) -> float:
+        """Return the factor of a request that would start now without a wait. It changes nothing."""
+        with self._lock:
+            return self.controller.next(self.multiplier, 0.0, self._clock() - self._last_s)

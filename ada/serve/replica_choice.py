@@ -13,7 +13,7 @@ from ada.latency.plan_times import PlanTimes
 from llava.errors import OptionError
 from llava.serve.protocol.errors import RequestFailure
 
-REFUSED = "promise_not_possible"  # reason of a refusal, for programs
+REFUSED, OUT_OF_REACH = "promise_not_possible", "promise_out_of_reach"  # reasons of refusals, for programs
 QUANTILE, LAST, FORGET_S = 0.95, 50, 30.0  # of the last answers' ways
 
 
@@ -127,13 +127,15 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
 
     offers: each replica's, with the wait there in milliseconds; None where it has said nothing. now: in
     epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which
-    knows when these are due; RequestFailure is raised where none could keep it if it were idle.
+    knows when these are due; RequestFailure is raised where none could keep it if it were idle: 400 where none could
+    have done so at once, 503 where too much of it has passed on the way here.
     """
     given = {number: offer for number, offer in enumerate(offers) if offer is not None}
     promise = None if ask.promise is None else ask.promise.less(1000 * (now - ask.arrived))
     idle = [offer.outcome(ask, promise, 0.0) for offer, _ in given.values()]
     if ask.promise is not None and idle and len(idle) == len(offers) and all(outcome.late_ms for outcome in idle):
-        raise _refusal(ask.promise, min(idle, key=lambda outcome: outcome.late_ms))
+        at_once = [offer.outcome(ask, ask.promise, 0.0) for offer, _ in given.values()]
+        raise _refusal(ask.promise, _earliest(idle), _earliest(at_once), now - ask.arrived)
     found = {number: offer.outcome(ask, promise, wait_ms) for number, (offer, wait_ms) in given.items()}
 
     def rank(number: int) -> tuple[float, float, float]:
@@ -143,7 +145,19 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
     return sorted(found, key=rank)
 
 
-def _refusal(promise: TimeBudget, best: Outcome) -> RequestFailure:
-    possible = TimeBudget.of({name: float(f"{best.times[name]:.3g}") for name, _ in promise.clauses()})
-    message = f"no replica can keep latency_budget {promise}, also when it is idle; {possible} is possible"
-    return RequestFailure(400, REFUSED, message)
+def _earliest(outcomes: Sequence[Outcome]) -> Outcome:
+    return min(outcomes, key=lambda outcome: outcome.late_ms)
+
+
+def _refusal(promise: TimeBudget, now: Outcome, at_once: Outcome, passed_s: float) -> RequestFailure:
+    """Return the refusal of a promise. now, at_once: what an idle replica gives after ``passed_s``, and without."""
+    times = at_once.times if at_once.late_ms else now.times
+    possible = TimeBudget.of({name: float(f"{times[name]:.3g}") for name, _ in promise.clauses()})
+    if at_once.late_ms:
+        message = f"no replica can keep latency_budget {promise}, also when it is idle; {possible} is possible"
+        return RequestFailure(400, REFUSED, message)
+    message = (
+        f"no replica can keep latency_budget {promise} any more: {1000 * passed_s:.0f} ms have passed before one was "
+        f"asked, and {possible} is possible from here; give it more time, or ask again later"
+    )
+    return RequestFailure(503, OUT_OF_REACH, message, retry_after=1)

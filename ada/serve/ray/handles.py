@@ -64,6 +64,8 @@ class HandleBackend:
             except RequestFailure as failure:
                 if failure.reason == LOST and left:
                     continue
+                if failure.status == 504:
+                    await answer.aclose()
                 raise
             if status != 200:
                 raise failure_of_reply(status, Headers(headers), content)

@@ -7,14 +7,13 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from ada.latency.measure import warm_up
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.serve.entrance import Entrance
 from ada.serve.replica_choice import Ask
 from ada.serve.replica_offer import LastPrompts
 from llava.serve.model_worker import check_arguments, open_service, parse_arguments
 from llava.serve.worker.app import ready_state, request_model
-from llava.serve.worker.response_stream import failure_of
+from llava.serve.worker.response_stream import recorded_failure
 
 
 class Replica:
@@ -26,8 +25,6 @@ class Replica:
         self.service = open_service(args)
         options = self.service.loaded.options
         self.predictor: TTFTPredictor | None = options.get("ttft_predictor")
-        if self.predictor is not None:
-            warm_up(self.service.loaded.model)  # type: ignore[arg-type]  # only adaptive models have a predictor
         self.prompts = LastPrompts(options.get("reuse"))
         self.entrance = Entrance()
         self.service.engine.start()
@@ -42,7 +39,7 @@ class Replica:
             waited_s = max(0.0, time.time() - ask.arrived)
             stream = await self.service.accept(body, request_id, time.perf_counter() - waited_s)
         except Exception as error:  # noqa: BLE001 - every refusal is a reply
-            reply = failure_of(error, fields).response(request_id)
+            reply = recorded_failure(error, request_id, fields).response(request_id)
             yield reply.status_code, dict(reply.headers), reply.body
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,10 @@ class ServingPolicy:
         """Return JSON-ready fields for the answer's last chunk."""
         return {}
 
+    def failure(self, fields: Mapping[str, Any], error: BaseException) -> BaseException:
+        """Return what the client gets for an error that has ended its answer, such as a RequestFailure."""
+        return error
+
     def state(self) -> Mapping[str, Any]:
         """Return JSON-ready fields for ``/ready``: what requests may ask of this worker."""
         return {}
@@ -77,6 +82,10 @@ class Policies(ServingPolicy):
     def reply(self, fields: Mapping[str, Any], finished: Finished) -> Mapping[str, Any]:
         """Return the reply fields of all policies. Raises ``ValueError`` where two give the same."""
         return merged([part.reply(fields, finished) for part in self.parts])
+
+    def failure(self, fields: Mapping[str, Any], error: BaseException) -> BaseException:
+        """Return what all policies make of the error, one after the other."""
+        return functools.reduce(lambda found, part: part.failure(fields, found), self.parts, error)
 
     def state(self) -> Mapping[str, Any]:
         """Return the fields of all policies. Raises ``ValueError`` where two give the same."""

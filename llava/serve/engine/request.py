@@ -66,6 +66,7 @@ class EngineRequest:
     request_id: str
     wake: Callable[[], None] = lambda: None
     arrived: float = field(default_factory=time.perf_counter)
+    queued: float | None = None  # since when it is in the queue, after its images were read
     began: float | None = None
     ended: float | None = None
     text: str = ""
@@ -114,6 +115,11 @@ class EngineRequest:
     def queue_s(self) -> float:
         """Seconds from arrival to the engine's start, or to now while the request waits."""
         return (self.began or self.ended or time.perf_counter()) - self.arrived
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds in the queue, to the engine's start, or to now; 0 for a request that was never put there."""
+        return 0.0 if self.queued is None else self.queue_s - (self.queued - self.arrived)
 
     def first_token_s(self, finished: Finished) -> float:
         """Return the seconds from arrival to the first token, the time in the queue included."""

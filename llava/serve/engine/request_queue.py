@@ -24,8 +24,9 @@ class Load:
     """How busy a worker is.
 
     seconds_per_request: moving mean of the time that one request occupies a slot; None before the first has ended.
-    waited_s: seconds that the request whose turn it is has waited. first_token_s: seconds until its first token that
-    leave those that wait enough time to keep their promises at their minimum; infinite where it has no promise itself.
+    waited_s: seconds that the request whose turn it is has been in the queue. first_token_s: seconds until its first
+    token that leave those that wait enough time to keep their promises at their minimum; infinite where it has no
+    promise itself. elapsed_s: seconds since it arrived, the reading of its images included.
     """
 
     waiting: int
@@ -34,6 +35,7 @@ class Load:
     seconds_per_request: float | None
     waited_s: float = 0.0
     first_token_s: float = math.inf
+    elapsed_s: float = 0.0
 
     @property
     def wait_s(self) -> float | None:
@@ -73,6 +75,7 @@ class RequestQueue:
             self._refuse_if_full()
             self._refuse_if_slow(request)
             self._refuse_if_late(request)
+            request.queued = time.perf_counter()
             insort(self._waiting, request, key=lambda request: request.due)
             self._change.notify()
 
@@ -97,7 +100,10 @@ class RequestQueue:
         start = now + self._running_s(now)
         found = schedule([*waiting, job], start)
         if found.kept <= schedule(waiting, start).kept:
-            raise _out_of_reach(request, found.ends[job] - request.arrived, len(waiting))
+            if (end := found.ends[job]) <= job.due:  # it is in time, and another is not: it can be the last one
+                last = replace(job, due=math.inf)
+                end = schedule([*waiting, last], start).ends[last]
+            raise _out_of_reach(request, end - request.arrived, len(waiting))
 
     def _job(self, request: EngineRequest) -> Job:
         promise = request.generation.promise
@@ -237,7 +243,8 @@ class RequestQueue:
             load = self._load()
             if request is None:
                 return load
-            return replace(load, waited_s=request.queue_s, first_token_s=self._first_token_s(request))
+            first_token_s, elapsed_s = self._first_token_s(request), request.queue_s
+            return replace(load, waited_s=request.waited_s, first_token_s=first_token_s, elapsed_s=elapsed_s)
 
     def _first_token_s(self, request: EngineRequest) -> float:
         promise = request.generation.promise

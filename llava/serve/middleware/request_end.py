@@ -35,7 +35,7 @@ class RequestEnd:
     detail: str = ""
 
     def finish(self, reason: str, detail: str) -> None:
-        """Record the end of an answer that the model has given, ``stop`` or ``length``."""
+        """Record the end of an answer that the model has given: ``stop``, ``length``, or a plug-in's reason."""
         if not self._is_set:
             self.finish_reason, self.detail = reason, detail
 
@@ -64,6 +64,11 @@ class RequestEnd:
 def current_end() -> RequestEnd:
     """Return the record of the request that is being handled; one that nobody reads outside of requests."""
     return _current.get() or RequestEnd("", "")
+
+
+def is_recording() -> bool:
+    """Return whether the end of a request is recorded now, for a log among others."""
+    return _current.get() is not None
 
 
 @contextmanager

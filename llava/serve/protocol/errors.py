@@ -51,9 +51,9 @@ class RequestFailure(Exception):
         return failure.model_dump()
 
     def chunk(self, request_id: str | None) -> bytes:
-        """Encode the failure as the last chunk of a stream that has begun."""
+        """Encode the failure, with its status, as the last chunk of a stream that has begun."""
         fields = self.body(request_id)
-        return chunk(fields.pop("text"), **fields)
+        return chunk(fields.pop("text"), **fields, status=self.status)
 
     def response(self, request_id: str | None) -> JSONResponse:
         """Make the HTTP reply to a request that is refused."""
@@ -92,21 +92,24 @@ def failure_of_reply(status: int, headers: Mapping[str, str], content: bytes) ->
     )
 
 
-# HTTP status of failures that arrive inside a stream, by their reason; 500 for all others.
+# HTTP status of failures that arrive inside a stream without one, by their reason; 500 for all others.
 STREAM_STATUSES = {
     "bad_request": 400,
     "timeout": 504,
     "out_of_memory": 503,
     "shutting_down": 503,
     "engine_failed": 503,
+    "promise_out_of_reach": 503,
     "worker_lost": 502,
 }
 
 
 def failure_in_stream(chunk: Mapping[str, Any]) -> RequestFailure:
     """Return the failure that a chunk of an answer reports."""
-    reason = str(chunk.get("reason", "worker_failed"))
-    return RequestFailure(STREAM_STATUSES.get(reason, 500), reason, str(chunk.get("text", "the worker failed")))
+    reason, status = str(chunk.get("reason", "worker_failed")), chunk.get("status")
+    if not (isinstance(status, int) and 400 <= status < 600):
+        status = STREAM_STATUSES.get(reason, 500)
+    return RequestFailure(status, reason, str(chunk.get("text", "the worker failed")))
 
 
 def error_status(status: int) -> int:

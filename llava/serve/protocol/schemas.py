@@ -21,6 +21,7 @@ END = b"\0"
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, Field(max_length=300, pattern=PRINTABLE)]
 MAX_COUNT = 1_000_000_000
+MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
@@ -118,6 +119,11 @@ class GenerationBody(Body):
         default=False,
         description="the answer begins with chunks that say its position in the queue, and what plug-ins decide for it",
     )
+
+
+def is_sampled(temperature: float, top_p: float) -> bool:
+    """Return whether tokens are drawn: temperatures near 0, and a ``top_p`` of 0, are greedy."""
+    return temperature > MAX_GREEDY_TEMPERATURE and top_p > 0
 
 
 class Failure(BaseModel):

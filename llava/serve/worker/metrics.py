@@ -94,7 +94,7 @@ class WorkerMetrics:
             return
         self.prompt.labels(self._model).inc(request.generation.prompt_tokens)
         self.generated.labels(self._model).inc(len(outcome.answer.token_ids))
-        self.queue.observe(request.queue_s)
+        self.queue.observe(request.waited_s)
         if outcome.answer.token_ids:
             self.first_token.observe(request.first_token_s(outcome))
         for token_ms in outcome.answer.token_ms:

@@ -16,12 +16,11 @@ from llava.protocols import ImageSizes
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
-from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody
+from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody, is_sampled
 from llava.serve.worker.known_pixels import KnownPixels
 from llava.serve.worker.request_images import read_images
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
-MAX_GREEDY_TEMPERATURE = 1e-3  # as upstream
 NUM_SEEDS = 2**63
 
 
@@ -89,7 +88,7 @@ def read_sampling(body: GenerationBody, max_new_tokens: int) -> SamplingParams:
         min_tokens=body.min_tokens,
         ignore_eos=body.ignore_eos,
     )
-    if body.temperature > MAX_GREEDY_TEMPERATURE and body.top_p > 0:
+    if is_sampled(body.temperature, body.top_p):
         seed = secrets.randbelow(NUM_SEEDS) if body.seed is None else body.seed
         sampling = replace(sampling, temperature=body.temperature, top_p=body.top_p, seed=seed)
     sampling.check()

@@ -61,16 +61,20 @@ def read_images(
 
 
 def is_large(body: GenerationBody, limits: RequestLimits, known: KnownPixels) -> bool:
-    """Return whether a request's images take long to read, by their headers. One that cannot be read does not."""
+    """Return whether a request's images take long to read, by their headers. One that cannot be read counts 0."""
     texts = body.images or []
     if sum(map(len, texts)) > LARGE_CHARACTERS:
         return True
     texts = [text for text in texts if known.find(key_of(text, len(texts))) is None]
+    return sum(_stated_cost(text, image_limits(limits)) for text in texts) > LARGE_PIXELS
+
+
+def _stated_cost(text: str, limits: ImageLimits) -> int:
+    """Return what an image costs to read; 0 for one that cannot be read."""
     try:
-        costs = [stated_cost(decode_base64(text, image_limits(limits)), image_limits(limits)) for text in texts]
+        return stated_cost(decode_base64(text, limits), limits)
     except ImageError:
-        return False
-    return sum(costs) > LARGE_PIXELS
+        return 0
 
 
 def image_limits(limits: RequestLimits) -> ImageLimits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,10 +17,12 @@ from llava.errors import LlavaError
 from llava.serve.engine.policy import ServingPolicy
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import RequestQueue
-from llava.serve.middleware.request_end import current_end
+from llava.serve.middleware.request_end import current_end, is_recording
 from llava.serve.protocol.errors import RequestFailure, invalid_body
 from llava.serve.protocol.schemas import chunk
 from llava.serve.worker.request_limits import RequestLimits
+
+log = logging.getLogger(__name__)
 
 CLIENT_DISCONNECTED, TIMEOUT, SHUTDOWN = "client_disconnected", "timeout", "shutting_down"  # why one is cancelled
 POSITION_S = 0.5  # how often a client learns of its position in the queue
@@ -67,9 +70,7 @@ class ResponseStream:
                 await self._wait_for_change()
             yield self._last_chunk(policy)
         except Exception as error:  # noqa: BLE001 - every error reaches the client; unexpected ones also the log
-            failure = failure_of(error)
-            current_end().fail(failure, error if failure.reason == "internal" else None)
-            yield failure.chunk(request.request_id)
+            yield recorded_failure(error, request.request_id).chunk(request.request_id)
 
     def _progress(self) -> dict[str, Any]:
         """Return what a client that follows its request learns before the end."""
@@ -108,7 +109,7 @@ class ResponseStream:
     def _last_chunk(self, policy: ServingPolicy) -> bytes:
         request, outcome = self.request, self.request.outcome
         if isinstance(outcome, BaseException):
-            raise outcome
+            raise policy.failure(request.generation.fields, outcome)
         assert outcome is not None
         if outcome.finish_reason == ABORT:
             raise RequestFailure(503, SHUTDOWN, "the worker is shutting down and stopped the answer; please ask again")
@@ -138,6 +139,19 @@ class ResponseStream:
         if self.request.outcome is None and not self.request.cancelled_event.is_set():
             self.request.cancel(CLIENT_DISCONNECTED)
             self._queue.drop(self.request)
+
+
+def recorded_failure(error: BaseException, request_id: str, body: Any = None) -> RequestFailure:
+    """Return ``failure_of`` an error, and record it as the request's end, with the traceback of an unexpected one.
+
+    Where no server records ends, as on Ray, the unexpected one is logged here.
+    """
+    failure = failure_of(error, body)
+    unexpected = error if failure.reason == "internal" else None
+    if unexpected is not None and not is_recording():
+        log.error("request %s: %s", request_id, failure, exc_info=unexpected)
+    current_end().fail(failure, unexpected)
+    return failure
 
 
 def failure_of(error: BaseException, body: Any = None) -> RequestFailure:

@@ -5,6 +5,7 @@ import torch
 from fixtures.known_device import PROFILE, KnownDevice, SteppedClock, expected
 
 from ada.budget import TimeBudget
+from ada.latency import ready
 from ada.latency.device_profile import DeviceFingerprint
 from ada.latency.latency_model import Elapsed, Workload
 from ada.latency.measure import calibrate
@@ -176,6 +177,15 @@ def test_prepare_model_for_answer_files_fixes_the_predictor(
     predictor, workload = added["ttft_predictor"], Workload(9, 2, 0)
     late = predictor.first_token_ms(workload, Elapsed(5, 900))
     assert (late > predictor.first_token_ms(workload)) == follows_the_clock
+
+
+def test_prepare_model_warms_up_a_model_that_is_calibrated(model, monkeypatch, tmp_path) -> None:
+    warmed: list = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ready, "warm_up", warmed.append)
+    assert "ttft_predictor" not in prepare_model(model, {}) and not warmed
+    calibrate(model, 16, timer=KnownDevice(model))[0].save(DeviceFingerprint.of(model).path)
+    assert "ttft_predictor" in prepare_model(model, {}) and warmed == [model]
 
 
 def test_prepare_model_refuses_a_time_budget_for_batches(model) -> None:

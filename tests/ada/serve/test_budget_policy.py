@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 from fixtures.serving import metric_samples
+from prometheus_client import CollectorRegistry
 
-from ada.serve.budget_policy import load_controller_from
+from ada.serve.budget_policy import BudgetPolicy, load_controller_from
+from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
 from llava.errors import OptionError
+from llava.serve.engine.request_queue import Load
 
 
 @pytest.mark.anyio
@@ -48,6 +51,17 @@ async def test_worker_under_load_lowers_budgets_but_not_strict_ones(make_service
     assert len(lowered) >= 2 and all(b["allowed"] == pytest.approx(0.5, abs=1e-3) for b in lowered)
     assert budgets[2]["allowed"] == 0.9 and budgets[2]["granted"] == 0.875 and budgets[2]["load_multiplier"] == 1
     assert metrics["adallava:budget_downgrades_total"] == len(lowered)
+
+
+def test_gauge_of_the_factor_is_1_again_after_a_burst(loaded) -> None:
+    now, registry = [0.0], CollectorRegistry()
+    policy = BudgetPolicy(loaded, {"adaptive_budget": 0.5}, registry)
+    policy.adaptive = LoadAdaptiveBudget(policy.adaptive.controller, clock=lambda: now[0])
+    policy.adaptive.update(Load(50, 1, 1, 1.0))
+    shown = []
+    for now[0] in (0.0, 99.0):
+        shown.append(registry.get_sample_value("adallava:budget_multiplier", {"model_name": loaded.name}))
+    assert shown == [0.5, 1.0]
 
 
 def test_load_controller_from_model_without_budgets_is_a_user_error() -> None:

@@ -90,6 +90,18 @@ def test_load_adaptive_budget_follows_the_load_over_time() -> None:
     assert update(599.0, waiting=2, waited=1.1) == 0.5
 
 
+def test_current_factor_rises_without_requests_and_changes_nothing() -> None:
+    now = [0.0]
+    adaptive = LoadAdaptiveBudget(CONTROLLER, clock=lambda: now[0])
+    adaptive.update(Load(50, 1, 1, 1.0))
+    shown = []
+    for now[0] in (0.0, 2.0, 2.0, 99.0):
+        shown.append(adaptive.current())
+    assert shown == pytest.approx([0.5, 0.6, 0.6, 1.0]) and adaptive.multiplier == 0.5
+    now[0] = 4.0
+    assert adaptive.update(Load(0, 1, 1, 1.0)) == pytest.approx(0.7), "time counts from the last request"
+
+
 def simulate(controller: LoadController | None, rate: float, seconds: float, max_waiting: int, seed: int = 0):
     """One server with Poisson arrivals at ``rate`` a second; a request takes 0.3 s and 0.7 s times its budget.
 

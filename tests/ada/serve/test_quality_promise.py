@@ -7,6 +7,7 @@ import pytest
 
 from ada.quality import table
 from ada.quality.table import Promise, PromiseTable
+from ada.serve.quality_field import promise_of
 
 
 @pytest.fixture
@@ -40,7 +41,9 @@ def test_answer_says_which_stage_gave_it(ask):
         ({"max_disagreement": 0.01}, "promises 0.05"),
         ({"max_disagreement": 2.0}, "expected a share in (0, 1)"),
         ({"max_disagreement": 0.05, "latency_budget": 0.5}, "leave out latency_budget"),
-        ({"max_disagreement": 0.05, "image_tokens": 2}, "leave out latency_budget and image_tokens"),
+        ({"max_disagreement": 0.05, "image_tokens": 2}, "leave out latency_budget, image_tokens and token_selector"),
+        ({"max_disagreement": 0.05, "token_selector": "grid"}, "leave out latency_budget, image_tokens and"),
+        ({"max_disagreement": 0.05, "temperature": 1.0}, "promise for greedy answers"),
     ],
 )
 def test_what_cannot_be_promised_is_refused(ask, fields, complaint):
@@ -48,3 +51,19 @@ def test_what_cannot_be_promised_is_refused(ask, fields, complaint):
         ask(**fields)
     assert complaint in str(error.value)
     assert table.FILE_NAME == "promises.json"
+
+
+@pytest.mark.parametrize(
+    ("fields", "promise"),
+    [
+        ({"temperature": 0.0, "top_p": 1.0}, 0.05),
+        ({"temperature": 1e-3, "top_p": 1.0}, 0.05),
+        ({"temperature": 1.0, "top_p": 0.0}, 0.05),
+        ({"temperature": 1.0, "top_p": 1.0}, None),
+        ({"latency_budget": 0.5}, None),
+        ({"image_tokens": "25%"}, None),
+        ({"token_selector": "grid"}, None),
+    ],
+)
+def test_workers_promise_is_for_greedy_requests_that_choose_nothing_themselves(loaded, fields, promise):
+    assert promise_of(loaded.model, fields, {"max_disagreement": 0.05}) == promise

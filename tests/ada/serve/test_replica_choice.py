@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ada.budget import TimeBudget, read_budget
 from ada.latency.plan_times import PlanTimes
-from ada.serve.replica_choice import REFUSED, Ask, Offer, Turns, WayBack, choose, key_of
+from ada.serve.replica_choice import OUT_OF_REACH, REFUSED, Ask, Offer, Turns, WayBack, choose, key_of
 from llava.serve.protocol.errors import RequestFailure
 
 NOW = 1000.0  # epoch seconds
@@ -96,23 +96,25 @@ def test_chosen_replica_gives_the_best_share_in_time_else_is_least_late(
     passed_ms = 1000 * (NOW + passed_s - NOW)
     left = {name: ms if name == "tpot" else max(1.0, ms - passed_ms) for name, ms in promise.items()}
 
-    def late_ms(offer: Offer, plan: PlanTimes, wait_ms: float) -> float:
+    def late_ms(offer: Offer, plan: PlanTimes, wait_ms: float, left: dict[str, float] = left) -> float:
         first = max(1.0, wait_ms + plan.ttft_ms)
         total = first + (max(1, min(offer.tokens, tokens)) - 1) * plan.token_ms
         return max(0.0, first - left["ttft"], plan.token_ms - left["tpot"], total - left["total"])
 
-    ranks, idle = {}, []
+    ranks, idle, at_once = {}, [], []
     for number, offer in enumerate(given_offers):
         if offer is not None:
             [replica, wait_ms] = offer
             kept = [plan.share for plan in replica.plans if not late_ms(replica, plan, wait_ms)]
             ranks[number] = (0.0, -kept[0]) if kept else (late_ms(replica, replica.plans[-1], wait_ms), 0.0)
             idle.append(any(not late_ms(replica, plan, 0.0) for plan in replica.plans))
+            at_once.append(any(not late_ms(replica, plan, 0.0, promise) for plan in replica.plans))
     silent = [number for number, offer in enumerate(given_offers) if offer is None]
     if not silent and not any(idle):
         with pytest.raises(RequestFailure) as refused:
             choose(ask, given_offers, NOW + passed_s)
-        assert refused.value.reason == REFUSED
+        expected = (503, OUT_OF_REACH, 1) if any(at_once) else (400, REFUSED, None)
+        assert (refused.value.status, refused.value.reason, refused.value.retry_after) == expected
         return
     order = choose(ask, given_offers, NOW + passed_s)
     assert sorted(order) == sorted(ranks)
@@ -127,6 +129,9 @@ def test_refusal_says_what_is_possible() -> None:
     with pytest.raises(RequestFailure) as never:
         choose(asked("ttft=20ms,tpot=5ms"), [(OFFER, 0.0)], NOW)
     assert never.value.status == 400 and "ttft=40ms,tpot=4ms is possible" in str(never.value)
+    with pytest.raises(RequestFailure, match=r"any more: 60 ms have passed .*, and ttft=40ms,tpot=4ms is") as late:
+        choose(asked("ttft=90ms,tpot=4ms"), [(OFFER, 0.0)], NOW + 0.06)
+    assert (late.value.status, late.value.reason, late.value.retry_after) == (503, OUT_OF_REACH, 1)
 
 
 def test_turns_wait_for_what_was_sent() -> None:

@@ -1,6 +1,8 @@
 """Promises of time in a worker: what a budget promises, what load leaves of it, and what is refused."""
 
 import asyncio
+import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from ada.serve.budget_policy import BudgetPolicy
 from ada.serve.time_promise import minimum_s, time_promise
 from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.request_queue import Load
+from llava.serve.worker.app import request_model
 from llava.serve.worker.service import WorkerService
 
 LATER = 9  # tokens after the first
@@ -64,12 +67,35 @@ def test_pace_takes_what_the_cheapest_plan_takes_alone_and_the_full_one_among_ot
 
 def test_grant_takes_no_more_than_load_leaves_and_reports_what_was_asked(policy) -> None:
     fields = fields_of("ttft=4s,total=9s")
-    free = policy.grant(fields, Load(0, 1, 1, None, waited_s=1.0))
+    free = policy.grant(fields, Load(0, 1, 1, None, elapsed_s=1.0))
     assert free["latency_budget"].clauses() == [("ttft", 3000), ("total", 8000)]
-    shared = policy.grant(fields, Load(2, 1, 1, None, waited_s=1.0, first_token_s=0.25))
+    shared = policy.grant(fields, Load(2, 1, 1, None, first_token_s=0.25, elapsed_s=1.0))
     assert shared["latency_budget"].clauses() == [("ttft", 250), ("total", 8000)]
-    strict = policy.grant({**fields, "latency_budget_policy": "strict"}, Load(2, 1, 1, None, 1.0, 0.25))
+    strict = policy.grant({**fields, "latency_budget_policy": "strict"}, Load(2, 1, 1, None, 0.0, 0.25, 1.0))
     assert strict["latency_budget"].clauses() == free["latency_budget"].clauses()
+    assert policy.adaptive.multiplier == 1, "time before the queue is no load"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("budget", "status", "reason", "said"),
+    [
+        ("9s", 503, "promise_out_of_reach", "latency_budget is 9s, and the wait has left less than"),
+        ("ttft=9s,total=9s", 503, "promise_out_of_reach", "less than the ttft="),
+        ("2ms", 400, "bad_request", "--latency-budget is 2ms"),
+    ],
+)
+async def test_strict_time_is_refused_as_it_was_asked_and_as_load_where_only_its_wait_is_too_long(
+    loaded, predictor, client_of, budget, status, reason, said
+) -> None:
+    calibrated = replace(loaded, options={**loaded.options, "ttft_predictor": predictor})
+    service = WorkerService(calibrated, policy=BudgetPolicy(calibrated, {}, CollectorRegistry()))
+    body = {"prompt": "w5", "temperature": 0, "latency_budget": budget, "latency_budget_policy": "strict"}
+    async with client_of(service):
+        stream = await service.accept(request_model()(**body), "one", time.perf_counter() - 10)
+        *_, last = [json.loads(chunk[:-1]) async for chunk in stream.chunks(service.policy)]
+        await service.close(stream)
+    assert (last["status"], last["reason"]) == (status, reason) and said in last["text"]
 
 
 @pytest.mark.anyio

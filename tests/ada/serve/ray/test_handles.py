@@ -115,7 +115,7 @@ async def test_refusals_and_errors_keep_their_status() -> None:
         {"retry-after": "2"},
         json.dumps({"text": "full", "error_code": 1, "reason": "queue_full"}).encode(),
     )
-    backend, _ = backend_of([refusal], [BackPressureError(1, 1)], [HEAD, chunk("broken", 3)], [None])
+    backend, handle = backend_of([refusal], [BackPressureError(1, 1)], [HEAD, chunk("broken", 3)], [None])
     with pytest.raises(RequestFailure) as refused:
         await answer(backend)
     assert (refused.value.status, refused.value.reason, refused.value.retry_after) == (503, "queue_full", 2)
@@ -127,7 +127,7 @@ async def test_refusals_and_errors_keep_their_status() -> None:
     backend.timeout_s = 0.05
     with pytest.raises(RequestFailure) as late:
         await answer(backend)
-    assert late.value.status == 504
+    assert late.value.status == 504 and handle.cancelled == 1, "nobody waits for that answer any more"
 
 
 async def test_routers_refusal_and_faults_of_code_pass_through() -> None:

@@ -62,6 +62,22 @@ async def test_refusal_is_a_workers_reply(replica, make_service, client_of) -> N
         assert headers["content-type"] == "application/json" and nothing == b""
 
 
+@pytest.mark.parametrize("fails", ["accept", "reply"])
+async def test_unexpected_error_is_logged_with_its_traceback(replica, monkeypatch, caplog, fails) -> None:
+    def fail(*_) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(replica.service if fails == "accept" else replica.service.policy, fails, fail)
+    head, content = await answered(replica)
+    said = json.loads(head[2]) if fails == "accept" else parts_of(content)[-1]
+    [logged] = [record for record in caplog.records if record.exc_info]
+    assert said["reason"] == "internal" and said["text"] in logged.getMessage() and "request id:" in logged.getMessage()
+    assert logged.exc_info[0] is KeyError
+    caplog.clear()
+    await answered(replica, temperature=-1)
+    assert not [record for record in caplog.records if record.exc_info], "a refusal is no error"
+
+
 async def test_answer_that_its_client_leaves_is_stopped(replica) -> None:
     answer = replica.generate({**FIELDS, "max_new_tokens": 200}, "id", ask_of({}))
     await anext(answer)

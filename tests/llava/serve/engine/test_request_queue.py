@@ -85,6 +85,18 @@ def test_request_queue_closed_refuses_new_requests_and_returns_those_it_has(queu
     assert queue.take() is request and queue.take() is None, "take does not wait once it is closed"
 
 
+def test_request_queue_load_counts_the_wait_in_the_queue_and_from_arrival(queue) -> None:
+    request = request_of()
+    request.arrived -= 9.0  # its images were read
+    queue.put(request)
+    queue.take()
+    request.begin()
+    request.began += 2.0
+    load = queue.load(request)
+    assert (load.waited_s, load.elapsed_s) == (pytest.approx(2.0, abs=0.5), pytest.approx(11.0, abs=0.5))
+    assert request.queue_s == load.elapsed_s and queue.load().waited_s == request_of().waited_s == 0
+
+
 def test_request_queue_returns_promises_by_due_time_and_lets_no_other_wait_forever() -> None:
     queue = RequestQueue(slots=9, max_waiting=9)
     late, plain, soon = request_of(0, Promise(60.0, 1.0, 0.5)), request_of(1), request_of(2, Promise(3.0, 1.0, 0.5))
@@ -101,7 +113,7 @@ def test_request_queue_refuses_a_promise_that_it_or_another_would_break_and_says
     with pytest.raises(RequestFailure, match="due in 35000 ms, and with 1 waiting it would take 40000 ms") as refused:
         queue.put(request_of(1, Promise(35.0, 20.0, 1.0)))  # after the other
     assert (refused.value.status, refused.value.reason) == (503, "promise_out_of_reach")
-    with pytest.raises(RequestFailure, match="due in 21000 ms"):  # it could be kept, but not the other's any more
+    with pytest.raises(RequestFailure, match="due in 21000 ms, and with 1 waiting it would take 40000 ms"):  # after it
         queue.put(request_of(2, Promise(21.0, 20.0, 1.0)))
     queue.put(request_of(3, Promise(41.0, 20.0, 1.0)))
     queue.put(request_of(4))

@@ -96,6 +96,24 @@ def test_failure_of_reply_without_a_failure_raises(content: bytes) -> None:
         errors.failure_of_reply(500, {}, content)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RequestFailure(503, "promise_out_of_reach", "late"),
+        RequestFailure(503, "timeout", "it waited too long"),
+        RequestFailure(504, "timeout", "it took too long"),
+    ],
+)
+def test_failure_in_stream_keeps_its_status(failure) -> None:
+    assert errors.failure_in_stream(json.loads(failure.chunk("one")[:-1])) == failure
+
+
+@pytest.mark.parametrize("status", [None, 200, 7, "503", [503]])
+@pytest.mark.parametrize(("reason", "expected"), [("promise_out_of_reach", 503), ("timeout", 504), ("other", 500)])
+def test_failure_in_stream_without_a_status_has_that_of_its_reason(status, reason, expected) -> None:
+    assert errors.failure_in_stream({"text": "no", "reason": reason, "status": status}).status == expected
+
+
 def test_no_worker_names_the_served_models() -> None:
     failure = errors.no_worker("other", ["a", "b"])
     assert failure.status == 404 and failure.param == "model" and "there are: a, b" in failure.message

@@ -8,6 +8,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llava.errors import OptionError
+from llava.generation import Answer, SamplingParams
+from llava.model.multimodal.image_pipeline import PreparedImages
+from llava.serve.engine.request import EngineRequest, Finished, GenerationRequest
 from llava.serve.engine.request_queue import Load
 from llava.serve.worker import metrics
 from llava.serve.worker.metrics import WorkerMetrics, metrics_prefix
@@ -46,6 +49,16 @@ def test_kv_cache_usage_is_the_share_of_a_context_in_every_slot(make_service, sl
     monkeypatch.setattr(service.engine, "positions", lambda: 64, raising=False)
     samples = metric_samples(generate_latest(service.registry).decode())
     assert service.loaded.context_length == 256 and samples["adallava:kv_cache_usage_perc"] == 64 / (2 * 256)
+
+
+def test_queue_time_is_without_the_reading_of_images() -> None:
+    metrics = WorkerMetrics(CollectorRegistry(), "tiny", "llava:", lambda: Load(0, 0, 1, None), lambda: 0.0)
+    question = GenerationRequest("w5", PreparedImages(), SamplingParams(), (), {}, 2, "w5")
+    request = EngineRequest(question, "one", arrived=10.0, queued=14.0, began=15.0, ended=16.0)
+    metrics.record_work(request, Finished(Answer("", [], {}), "", "stop", {}))
+    samples = metric_samples(generate_latest(metrics.registry).decode())
+    times = [samples[f"llava:{name}_seconds_sum"] for name in ("request_queue_time", "e2e_request_latency")]
+    assert times == [1, 6]
 
 
 @pytest.mark.anyio

@@ -88,9 +88,10 @@ def test_read_images_stops_where_nobody_waits(loaded):
         ([text_of(Image.new("L", (600, 600)))] * 3, True),
         (["A" * 1_100_000], True),
         (["no image"], False),
+        (["no image", text_of(Image.new("L", (1001, 1000)))], True),
         ([text_of(Image.new("1", (1, 20_000)))], False),
     ],
-    ids=["none", "small", "one large", "many", "bytes", "unreadable", "thin"],
+    ids=["none", "small", "one large", "many", "bytes", "unreadable", "unreadable and large", "thin"],
 )
 def test_is_large_goes_by_the_headers(texts, large):
     assert is_large(body_of(*texts), RequestLimits(), KnownPixels()) is large
