@@ -21,7 +21,7 @@ from llava.model.embedding_rows import copy_new_rows
 from llava.model.families import known_classes
 from llava.model.int8_linear import quantise_int8
 from llava.model.llama_tokenizer import load_tokenizer
-from llava.model.multimodal_encoder.builder import place_tower
+from llava.model.multimodal_encoder.builder import tower_of
 from llava.model.multimodal_encoder.tower_files import IN_CHECKPOINT
 from llava.model.placement import (
     as_stored,
@@ -210,15 +210,16 @@ def _load(task: Loading) -> Any:
 
 def _read(task: Loading, may_miss: Callable[[str], bool] | None = None) -> Any:
     """Read the base's weights into the model that the checkpoint's config describes."""
-    config = task.config
-    if task.base is not task.folder:  # training may have added tokens, which the language model does not have yet
+    config, adapters = task.config, [] if task.base is task.folder else [task.folder, *reversed(task.between)]
+    if adapters:  # training may have added tokens, which the language model does not have yet
         config.vocab_size = read_fields(task.base).get("vocab_size", config.vocab_size)
-    model = read_model(task.model_class, task.base, may_miss, config=config, **task.keywords)
+    with tower_of(config, [one.path for one in adapters]) as rename:
+        model = read_model(task.model_class, task.base, may_miss, config=config, **task.keywords)
+        rename(model)
+    if adapters:  # the config names the base now
+        model.config._name_or_path = str(task.folder.path)
     if getattr(task.keywords.get("quantization_config"), "load_in_4bit", False):
         avoid_packing(model)
-    if task.base is not task.folder:  # which is what the config names now
-        place_tower(model, [one.path for one in (task.folder, *reversed(task.between))])
-        model.config._name_or_path = str(task.folder.path)
     return model
 
 

@@ -25,8 +25,8 @@ from llava.program import run_program
 from llava.serve.chat_session import ChatSession
 from llava.utils import progress_only_on_terminals
 
-BUNDLED_IMAGE = Path(__file__).parents[2] / "playground" / "shapes" / "demo.png"
-BUNDLED_QUESTION = "What word is written in the picture?\nAnswer the question using a single word or phrase."
+BUNDLED_IMAGE = Path(__file__).resolve().parents[2] / "playground" / "smol" / "demo.png"
+BUNDLED_QUESTION = "What colour is the triangle?\nAnswer the question using a single word or phrase."
 COMMANDS = {
     "/image PATH": "ask about another image, in a new conversation",
     "/reset": "forget the conversation, keep the images",
@@ -129,9 +129,14 @@ def report_line(answer: Answer) -> str:
     return f"[{' | '.join(parts)}]"
 
 
+def shown(role: str) -> str:
+    """Return a template's role without ChatML's mark."""
+    return role.removeprefix("<|im_start|>").strip()
+
+
 def ask(session: ChatSession, question: str, debug: bool = False) -> None:
     """Print the answer to a question as it comes, then its report line."""
-    print(f"{session.template.roles[1]}: ", end="", flush=True)
+    print(f"{shown(session.template.roles[1])}: ", end="", flush=True)
     started = False
 
     def show(piece: str) -> None:
@@ -201,11 +206,11 @@ def run_chat(args: argparse.Namespace) -> int:
     session = open_session(args)
     if sys.stdin.isatty():
         print("Ask about the image; /help lists the commands.")
-        chat(session, typed_lines(session.template.roles[0]), args.debug)
+        chat(session, typed_lines(shown(session.template.roles[0])), args.debug)
         return 0
     lines = [line for line in sys.stdin if line.strip()]
-    if not lines and args.image_file == [str(BUNDLED_IMAGE)]:
-        print(f"{session.template.roles[0]}: {BUNDLED_QUESTION.splitlines()[0]}")
+    if not lines and [Path(name).resolve() for name in args.image_file or []] == [BUNDLED_IMAGE]:
+        print(f"{shown(session.template.roles[0])}: {BUNDLED_QUESTION.splitlines()[0]}")
         lines = [BUNDLED_QUESTION]
     return 0 if chat(session, lines, args.debug) else 2
 

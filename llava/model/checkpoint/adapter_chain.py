@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from llava.errors import CheckpointError, LlavaError
-from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
-from llava.model.checkpoint.lora import CONFIG_FILE, trained_on
+from llava.model.checkpoint.folder import PROJECTOR_FILES, CheckpointFolder, CheckpointKind, open_checkpoint
+from llava.model.checkpoint.lora import CONFIG_FILE, OTHERS_FILE, WEIGHT_FILES, trained_on
 from llava.model.checkpoint.model_cache import cached_model
+from llava.model.checkpoint.weights_io import find_weight_files
 
 MAX_ADAPTERS = 8  # on top of one another: more are a circle
 HOW_TO_MAKE_BASE = "base_model_command"  # in config.json: what makes the model that the adapter was trained on
@@ -50,6 +51,24 @@ def adapter_chain(folder: CheckpointFolder, model_base: str | None = None) -> li
             raise CheckpointError(f"{folder.path} is an adapter of more than {MAX_ADAPTERS} adapters, or of itself")
         chain.append(base_of(chain[-1]))
     return chain
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a checkpoint's folder: a model's, a projector's, an adapter's."""
+    others = (folder / name for name in (*PROJECTOR_FILES, *WEIGHT_FILES, OTHERS_FILE))
+    return sorted([*find_weight_files(folder), *(path for path in others if path.is_file())])
+
+
+def folders_of(path: Path, model_base: str | None = None) -> list[Path]:
+    """Return all folders that a checkpoint's answers come from: its own first, then what it was trained on.
+
+    Raises CheckpointError where an adapter's base is not found.
+    """
+    folder = CheckpointFolder.open(path, needs_config=False)
+    if folder.kind is CheckpointKind.LORA:
+        return [one.path for one in adapter_chain(folder, model_base)]
+    of_projector = folder.kind is CheckpointKind.PROJECTOR and model_base is not None
+    return [path, open_checkpoint(str(model_base)).path] if of_projector else [path]
 
 
 def is_complete(path: Path) -> bool:

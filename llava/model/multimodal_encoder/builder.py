@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,26 @@ def build_vision_tower(vision_tower_cfg: TowerSettings, **kwargs: Any) -> CLIPVi
     return kind(name, args=vision_tower_cfg, **kwargs)
 
 
-def place_tower(model: Any, folders: Sequence[Path]) -> None:
-    """Make the tower anew where its name leads from the first of ``folders`` that it leads anywhere from.
+@contextlib.contextmanager
+def tower_of(config: Any, folders: Sequence[Path]) -> Iterator[Callable[[Any], None]]:
+    """Within it, name the tower by the folder that its name means near the first of ``folders`` that it means one near.
 
-    For a model of adapters, which is made in the folder of the model that they were trained on: a relative name is
-    looked for near the adapters first, the last one's folder being the first here.
+    For a model of adapters, which transformers makes with the name of the folder that they were trained on. Yields what
+    gives the model that was made the name that the config had.
     """
-    name = getattr(model.config, "mm_vision_tower", None)
+    name = getattr(config, "mm_vision_tower", None)
     folder = next((folder for folder in folders if name and comes_with(name, folder)), None)
-    if folder is not None and hasattr(model, "get_vision_tower"):
-        model.config._name_or_path = str(folder)
-        model.get_model().vision_tower = build_vision_tower(model.config, delay_load=True)
+    if folder is not None:
+        config.mm_vision_tower = resolve_tower(str(name), folder)
+
+    def rename(model: Any) -> None:
+        if folder is not None and hasattr(model, "get_vision_tower"):
+            model.config.mm_vision_tower = name
+            tower = model.get_vision_tower()
+            tower.vision_tower_name, tower.checkpoint_folder = name, folder
+
+    yield rename
+    config.mm_vision_tower = name
 
 
 def tower_class(model_type: str, name: str = "vision_config") -> type[CLIPVisionTower]:

@@ -30,6 +30,11 @@ def test_fitting_dtype_depends_on_device_and_checkpoint(checkpoint, monkeypatch)
         ("cpu", "bfloat16", torch.float32),
     ):
         assert fitting_dtype(device, {"torch_dtype": saved}, files) == expected
+    monkeypatch.setattr("llava.model.placement.MEDIUM_BYTES", 10)
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("llava.model.placement.multiplies_bfloat16", lambda native=native: native)
+        assert fitting_dtype("cpu", {"dtype": "bfloat16"}, files) == expected
+        assert fitting_dtype("cpu", {"dtype": "float16"}, files) == torch.float32, "its digits would be lost"
     monkeypatch.setattr("llava.model.placement.LARGE_BYTES", 10)
     assert fitting_dtype("cpu", {"dtype": "float16"}, files) == torch.bfloat16
     assert fitting_dtype("cpu", {"dtype": "float32"}, files) == torch.float32
