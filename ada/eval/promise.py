@@ -24,6 +24,7 @@ from ada.eval.questions.question_file import read_question_file
 from ada.eval.questions.question_set import Item, QuestionSet
 from ada.eval.stats.promises import Tried, cheapest, held_in_resplits, promise_table
 from ada.frontier.fingerprint import checkpoint_fingerprint
+from ada.frontier.store import FILE_NAME as FRONTIER_FILE
 from ada.options import prepare_model
 from ada.protocols import is_adaptive
 from ada.quality.cascade import margin
@@ -122,7 +123,7 @@ def measure(args: argparse.Namespace) -> str:
     sets = {"validation": read_question_file(args.question_file, args.image_folder)}
     if args.test_questions is not None:
         sets["test"] = read_question_file(args.test_questions, args.image_folder)
-    source = _source(checkpoint_fingerprint(folder), sets, args)
+    source = _source(checkpoint_fingerprint(folder, FRONTIER_FILE), sets, args)
     check_source(args.out, source)
     answerer = Answerer(folder, args.conv_mode, args.max_new_tokens, args.device)
     prepare_model(model=answerer.model, options={})

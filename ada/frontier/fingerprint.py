@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError
-from llava.model.checkpoint.folder import CONFIG_FILE, PROJECTOR_FILES
-from llava.model.checkpoint.lora import OTHERS_FILE, WEIGHT_FILES
-from llava.model.checkpoint.weights_io import find_weight_files, read_json
+from llava.model.checkpoint.adapter_chain import weight_files
+from llava.model.checkpoint.folder import CONFIG_FILE
+from llava.model.checkpoint.weights_io import read_json
 
 END_BYTES = 4096  # of each tensor, that are read at either end
 CHANGES_NOTHING = ("transformers_version", "_name_or_path")  # fields of config.json
 
 
-def checkpoint_fingerprint(folder: Path) -> str:
-    """Return a sha256, as hexadecimal digits, of config.json and all weight files.
+def checkpoint_fingerprint(folder: Path, *more: str) -> str:
+    """Return a sha256, as hexadecimal digits, of config.json and all weight files, and of ``more`` that are there.
 
     Of a safetensors file the header and both ends of every tensor are hashed, which training changes in any tensor
     that it touches; a pickle is hashed from end to end. Raises CheckpointError for a folder without weights.
@@ -27,19 +27,17 @@ def checkpoint_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     config = {key: value for key, value in read_json(folder / CONFIG_FILE).items() if key not in CHANGES_NOTHING}
     digest.update(json.dumps(config, sort_keys=True).encode())
-    for file in _weight_files(folder):
+    files = weight_files(folder)
+    if not files:
+        raise CheckpointError(f"{folder} has no weights; name a checkpoint's folder")
+    for file in files:
         digest.update(file.name.encode())
         for part in _ends_of_tensors(file) if file.suffix == ".safetensors" else _blocks(file):
             digest.update(part)
+    for path in (folder / name for name in more):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    others = (folder / name for name in (*PROJECTOR_FILES, *WEIGHT_FILES, OTHERS_FILE))
-    files = [*find_weight_files(folder), *(path for path in others if path.is_file())]
-    if not files:
-        raise CheckpointError(f"{folder} has no weights; name a checkpoint's folder")
-    return sorted(files)
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ada.frontier.fingerprint import checkpoint_fingerprint
+from ada.frontier.store import FILE_NAME as FRONTIER_FILE
 from llava.errors import CheckpointError, OptionError
 from llava.files.atomic_write import atomic_write
 
@@ -61,7 +62,7 @@ def save_promises(folder: Path, promises: Sequence[Promise], about: Mapping[str,
     entries = [asdict(one) | {"threshold": _finite(one.threshold)} for one in promises]
     content = {
         "version": VERSION,
-        "checkpoint": checkpoint_fingerprint(folder),
+        "checkpoint": checkpoint_fingerprint(folder, FRONTIER_FILE),
         "about": dict(about),
         "promises": entries,
     }
@@ -94,9 +95,10 @@ def read_promises(folder: Path) -> PromiseTable:
         raise CheckpointError(f"{path} cannot be read as promises ({error}); {measure}") from error
     if version != VERSION:
         raise CheckpointError(f"{path} has version {version!r}, this program reads {VERSION}; {measure}")
-    if checkpoint != checkpoint_fingerprint(folder):
+    if checkpoint != checkpoint_fingerprint(folder, FRONTIER_FILE):
         raise CheckpointError(
-            f"{path} was measured with other weights, or another config.json, than are here; {measure}"
+            f"{path} was measured with other weights, or another config.json or {FRONTIER_FILE}, than are here; "
+            f"{measure}"
         )
     return PromiseTable(tuple(promises), str(path))
 
@@ -108,10 +110,10 @@ def _threshold(value: float | None) -> float:
 def promises_of(config: Any) -> PromiseTable:
     """Return the promises of a loaded model, whose config names its folder; read once. Raises as ``read_promises``."""
     folder = Path(getattr(config, "_name_or_path", None) or "")
-    path = folder / FILE_NAME
-    return _read_once(folder, path.stat().st_mtime_ns if path.is_file() else 0)
+    files = (path for path in (folder / FILE_NAME, folder / FRONTIER_FILE) if path.is_file())
+    return _read_once(folder, tuple(path.stat().st_mtime_ns for path in files))
 
 
 @functools.lru_cache(maxsize=16)
-def _read_once(folder: Path, changed_ns: int) -> PromiseTable:
+def _read_once(folder: Path, changed_ns: tuple[int, ...]) -> PromiseTable:
     return read_promises(folder)

@@ -15,8 +15,9 @@ from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
 from ada.scheduling.planners import PLANNERS
 from ada.scheduling.units import Units
 from llava.errors import OptionError
+from llava.model.checkpoint.adapter_chain import folders_of, weight_files
 from llava.model.checkpoint.folder import local_folder
-from llava.model.checkpoint.weights_io import find_weight_files, read_json
+from llava.model.checkpoint.weights_io import read_json
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class ModelSpec:
     def fingerprint(self) -> str:
         """Hash config, weights and a measured frontier, by which ``auto`` chooses: what other answers come from."""
         digest = hashlib.sha256()
-        files = [self.folder / "config.json", *sorted(find_weight_files(self.folder)), self.folder / FILE_NAME]
-        for file in filter(Path.is_file, files):
+        files = [path for one in folders_of(self.folder) for path in (one / "config.json", *weight_files(one))]
+        for file in filter(Path.is_file, [*files, self.folder / FILE_NAME]):
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)

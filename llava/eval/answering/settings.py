@@ -13,8 +13,8 @@ from typing import Any
 from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, flag
 from llava.generation import SamplingParams
+from llava.model.checkpoint.adapter_chain import folders_of, weight_files
 from llava.model.checkpoint.folder import local_folder
-from llava.model.checkpoint.weights_io import find_weight_files
 from llava.plugins import hooks
 
 MAX_SEED = 1 << 62  # torch takes 64 bits, to which the question's index is added
@@ -113,17 +113,19 @@ def recorded_settings(options: Mapping[str, Any], model_path: str) -> dict[str, 
         for name, value in options.items()
         if name not in UNRECORDED_OPTIONS and value not in (None, False)
     }
-    return {"checkpoint": checkpoint_fingerprint(local_folder(model_path)), **chosen}
+    return {"checkpoint": checkpoint_fingerprint(local_folder(model_path), options.get("model_base")), **chosen}
 
 
-def checkpoint_fingerprint(folder: Path) -> str:
+def checkpoint_fingerprint(folder: Path, model_base: str | None = None) -> str:
     """Hash a checkpoint's config and weights, and plug-ins' files in its folder, into 16 hex digits.
 
-    Of each file only the size and both ends are read, as reading all of it would take minutes.
+    So are those of what it was trained on, where it is an adapter or a projector alone. Of each file only the size and
+    both ends are read, as reading all of it would take minutes.
     """
     digest = hashlib.sha256()
     of_plugins = [folder / name for names in hooks().checkpoint_files() for name in names]
-    for path in (folder / "config.json", *sorted(find_weight_files(folder)), *sorted(of_plugins)):
+    of_model = [path for one in folders_of(folder, model_base) for path in (one / "config.json", *weight_files(one))]
+    for path in (*of_model, *sorted(of_plugins)):
         if path.is_file():
             with path.open("rb") as stream:
                 size = path.stat().st_size

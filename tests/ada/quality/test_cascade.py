@@ -95,6 +95,15 @@ def test_promises_of_other_weights_are_none(folder):
         read_promises(folder)
 
 
+def test_promises_of_another_frontier_are_none(folder):
+    """The cheap plan's image tokens are what the frontier makes of its budget."""
+    save_promises(folder, [PROMISE], {})
+    assert read_promises(folder).promises == (PROMISE,)
+    (folder / "frontier.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"frontier\.json, than are here"):
+        read_promises(folder)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

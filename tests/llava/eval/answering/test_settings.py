@@ -1,5 +1,8 @@
 """Flags of the programs that answer question files, and what an answer file records of them."""
 
+import json
+import shutil
+
 import pytest
 
 from llava.errors import OptionError
@@ -64,3 +67,26 @@ def test_fingerprint_changes_with_either_end_of_a_weight_file(checkpoint):
         assert checkpoint_fingerprint(checkpoint) != before
     path.write_bytes(content)
     assert checkpoint_fingerprint(checkpoint) == before
+
+
+def test_fingerprint_of_an_adapter_is_of_what_it_was_trained_on_too(checkpoint, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    shutil.copy(checkpoint / "config.json", folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
+    for name in ("adapter_model.safetensors", "non_lora_trainables.bin"):
+        (folder / name).write_bytes(b"weights")
+    seen = {checkpoint_fingerprint(folder)}
+    for file in (folder / "adapter_model.safetensors", folder / "non_lora_trainables.bin", checkpoint / "config.json"):
+        file.write_bytes(file.read_bytes() + b" ")
+        seen.add(checkpoint_fingerprint(folder))
+    assert len(seen) == 4
+
+
+def test_fingerprint_of_a_projector_is_of_its_base_too(checkpoint, tmp_path):
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    (tmp_path / "mm_projector.bin").write_bytes(b"weights")
+    alone = checkpoint_fingerprint(tmp_path)
+    assert checkpoint_fingerprint(tmp_path, str(checkpoint)) != alone
+    (tmp_path / "mm_projector.bin").write_bytes(b"others")
+    assert checkpoint_fingerprint(tmp_path) != alone
