@@ -91,7 +91,7 @@ class ImageTokens:
                 f"--image-tokens is {value!r}, but later layers cannot read more tokens than enter the decoder; "
                 f"expected the larger amount first, as 50%/25%, or one amount, as {amounts[0]}"
             )
-        return cls(*amounts)
+        return cls(amounts[0], amounts[1] if len(amounts) == 2 else None)
 
     def __str__(self) -> str:
         return "auto" if self.auto else "/".join(str(part) for part in (self.front, self.late) if part is not None)

@@ -74,16 +74,18 @@ class Asker:
     items: Sequence[Item]
     run: Settings
 
-    def ask(self, times: Sequence[float], deadline_ms: float = NO_DEADLINE_MS, at_once: int = MANY) -> list[Outcome]:
-        """Ask a question at each of the times, in seconds."""
-        items = [self.items[number % len(self.items)] for number in range(len(times))]
+    def ask(
+        self, times: Sequence[float], deadline_ms: float = NO_DEADLINE_MS, at_once: int = MANY, first: int = 0
+    ) -> list[Outcome]:
+        """Ask a question at each of the times, in seconds, from the item of number ``first`` on."""
+        items = [self.items[(first + number) % len(self.items)] for number in range(len(times))]
         fields = self.contestant.fields(deadline_ms)
         bodies = [self.endpoint.body(item, fields, self.run.max_tokens) for item in items]
         return asyncio.run(ask_at_times(self.endpoint, items, bodies, times, at_once))
 
     def alone_ms(self) -> float:
         """Return the median time of an answer, one at a time. Raises OptionError where a question is not answered."""
-        outcomes = [outcome for _ in range(PROBES) for outcome in self.ask([0.0])]
+        outcomes = [outcome for number in range(PROBES) for outcome in self.ask([0.0], first=number)]
         self._check(outcomes)
         return 1000 * statistics.median(one.total_s for one in outcomes)
 

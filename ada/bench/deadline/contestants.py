@@ -61,10 +61,12 @@ def _filled(value: Any, deadline_ms: str) -> Any:
 
 # What is compared where no endpoint is given, on one model: budgets that promise the deadline, with and without a
 # worker that shares its time; fixed budgets; no budget.
-TOTAL = {"latency_budget": f"total={DEADLINE}ms"}
+# Every request reads its prompt anew: those that are asked once a deadline would else find it known, the others not.
+ANEW = {"reuse": False}
+TOTAL = {"latency_budget": f"total={DEADLINE}ms", **ANEW}
 OURS = (
-    Contestant("no budget", {"latency_budget": 1.0, "image_tokens": "all"}),
-    Contestant("budget 0.5", {"latency_budget": 0.5}),
+    Contestant("no budget", {"latency_budget": 1.0, "image_tokens": "all", **ANEW}),
+    Contestant("budget 0.5", {"latency_budget": 0.5, **ANEW}),
     Contestant("total", TOTAL),
     Contestant("total, adaptive worker", TOTAL, ("--adaptive-budget", "0.3")),
 )

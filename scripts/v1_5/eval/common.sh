@@ -21,7 +21,8 @@ case ${PRESET:-} in
         CKPT=${CKPT:-ada/checkpoints/shapes-H}
         if [ -z "${DATA:-}" ]; then
             DATA=playground/data/shapes/eval
-            [ -d "$DATA" ] || python -m playground.shapes.generate --out "$(dirname "$DATA")" --only-benchmarks \
+            # Its last file: what was stopped is made again.
+            [ -f "$DATA/lmms/shapes_questions.yaml" ] || python -m playground.shapes.generate --out "$(dirname "$DATA")" --only-benchmarks \
                 --benchmarks "${QUESTIONS:-60}" --scenes 6000
         fi
         ;;

@@ -4,6 +4,9 @@
 #   PRESET=smol bash scripts/v1_5/finetune.sh              # adapters and the projector; then merged
 #   PRESET=smol bash scripts/v1_5/finetune_ada_heads.sh    # adapters and a scheduler, on the merged model; _layers too
 #
+# With two cores, two processes of one thread take less time than one of two threads:
+# OMP_NUM_THREADS=1 NPROC=2 LAUNCHER=torchrun BATCH=4, half of the samples for each.
+#
 # SMOL= folder of all that is made. SCENES=, TOWER_STEPS=, STEPS=, BATCH= samples a step, SAVE_STEPS=. LORA_R=0 trains in full.
 default NPROC 1
 default LAUNCHER python
@@ -57,8 +60,19 @@ case $RECIPE in
         _rank "${LORA_R:-8}"
         [ "${LORA_R:-8}" = 0 ] || _flags+=(--lora_weight_path "$SMOL/pretrain")
         ;;
+    finetune_token_scorer) # of a model with a scheduler, in full: MODEL=
+        default TOWER ""
+        default PROJECTOR ""
+        default DATA "$_data/short.json"
+        _flags=(--learning_rate 1e-3)
+        ;;
     *)
-        default MODEL "$SMOL/llava"
+        if [ -z "${MODEL:-}" ] && [ "${LORA_R:-4}" != 0 ]; then
+            MODEL=$SMOL/llava # what scripts/merge_lora_weights.py makes of stage 2
+            _step "$MODEL/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \
+                --model-base "$_base" --save-model-path "$MODEL"
+        fi
+        default MODEL "$SMOL/llava-lora" # trained in full, it needs no merging
         default TOWER ""
         default PROJECTOR ""
         default DATA "$_data/short.json"
@@ -67,9 +81,6 @@ case $RECIPE in
         default RANK 1
         _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True --image_token_dropout 0.1)
         _rank "${LORA_R:-4}"
-        # What is trained under budgets is what scripts/merge_lora_weights.py makes of stage 2.
-        _step "$SMOL/llava/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \
-            --model-base "$_base" --save-model-path "$SMOL/llava"
         ;;
 esac
 
@@ -87,5 +98,5 @@ PRESET_FLAGS=(
     "${_flags[@]}"
 )
 python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' 2>/dev/null &&
-    PRESET_FLAGS+=(--use_cpu True --attn_implementation eager)
+    PRESET_FLAGS+=(--use_cpu True --attn_implementation eager --compile_layers True)
 true

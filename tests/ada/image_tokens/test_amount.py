@@ -77,7 +77,9 @@ def test_parse_more_tokens_later_than_enter_is_refused(value):
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "late"), [("50%/50%", 18), ("50%/all", 36), ("25%/36", 36), ("9/50%", 18)])
+@pytest.mark.parametrize(
+    ("value", "late"), [("50%/50%", 18), ("50%/all", 36), ("25%/36", 36), ("9/50%", 18), ("9/18 shared", 18)]
+)
 def test_parse_two_amounts_that_may_differ_by_image_are_read(value, late):
     assert ImageTokens.parse(value).late.of(36) == late
 

@@ -25,5 +25,7 @@ def test_contestant_that_cannot_be_read_is_a_user_error(text) -> None:
 
 def test_contestants_of_a_model_have_budgets_that_can_be_read() -> None:
     for contestant in OURS:
-        assert read_budget(contestant.fields(125.0)["latency_budget"])
+        fields = contestant.fields(125.0)
+        assert read_budget(fields["latency_budget"])
+        assert fields["reuse"] is False, "asked once a deadline or once, a prompt is read as often"
     assert len({contestant.name for contestant in OURS}) == len(OURS)
