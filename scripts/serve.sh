@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serve a model: a controller, one worker, the OpenAI-compatible API and the web demo, until Ctrl-C.
 #
-#   bash scripts/serve.sh                                        # the bundled model
+#   bash scripts/serve.sh                                        # the bundled model; --model shapes: the tiny one
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
 #   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 WEB_PORT=8004 bash scripts/serve.sh
 #
@@ -9,7 +9,8 @@
 set -euo pipefail
 set -m # a group for each server: Ctrl-C is for this script alone, as a server ends at once at its second signal
 cd "$(dirname "$0")/.."
-EXTRAS=serve source scripts/venv.sh
+EXTRAS=serve
+source scripts/bundled_model.sh
 
 host=${HOST:-127.0.0.1}
 controller_port=${CONTROLLER_PORT:-21001} worker_port=${WORKER_PORT:-21002}
@@ -59,7 +60,7 @@ python -m llava.serve.hosting.free_ports --host "$host" "CONTROLLER_PORT=$contro
 
 start controller python -m llava.serve.controller --host "$host" --port "$controller_port"
 start worker python -m llava.serve.model_worker --host "$host" --port "$worker_port" \
-    --controller-address "$controller" "$@"
+    --controller-address "$controller" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 start api python -m llava.serve.openai_api --host "$host" --port "$api_port" --controller-address "$controller"
 start web python -m llava.serve.gradio_web_server --host "$host" --port "$web_port" --controller "$controller"
 

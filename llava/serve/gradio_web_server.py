@@ -59,9 +59,9 @@ UPLOAD_TIMEOUT_S = 120.0
 CALL_BYTES = 4 * MIB  # of a call by the page: a question's text, and where its images are
 MAX_WAITING = 256  # calls that wait for others; more are refused
 EXAMPLES = (
-    ("demo.png", "What word is written in the picture?"),
-    ("example-fig.png", "Describe the picture."),
-    ("example-stars.png", "How many stars are there?"),
+    ("demo.png", "What colour is the triangle?"),
+    ("demo-stars.png", "How many stars are there?"),
+    ("demo-few.png", "Describe the picture."),
 )
 MAX_SESSIONS = 1000  # whose conversations are kept; beyond it the oldest one is forgotten
 
@@ -113,7 +113,7 @@ def get_model_list() -> list[str]:
 
 def example_questions() -> list[Example]:
     """Return the examples to click on: those about the bundled images that are installed."""
-    images = Path(__file__).parents[2] / "playground" / "shapes"
+    images = Path(__file__).parents[2] / "playground" / "smol"
     found = [(images / name, question) for name, question in EXAMPLES]
     return [(str(image), question) for image, question in found if image.is_file()]
 

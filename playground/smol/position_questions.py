@@ -9,7 +9,6 @@ from playground.shapes.scene import Item, Scene
 from playground.smol.asked import ABSENT, Asked, refusal, yes_no
 from playground.smol.things import POSITIONS, absent_name, described, position, single, unique_name
 
-
 _SIDES = {"at the top": "top", "at the bottom": "bottom", "on the left": "left", "on the right": "right"}
 
 

