@@ -49,6 +49,8 @@ def reason_against(model: Any, engine: str, settings: Mapping[str, Any]) -> str 
     if engine == "transformers":
         return ASKED_FOR
     reason = _of_settings(model, settings) or reason_of_model(model)
+    if reason is None and model.narrow_cache is None:
+        reason = "layers are masked"
     if reason is None and model.training and torch.is_grad_enabled():
         reason = "the model is in training"
     if reason is not None and engine == "ada":
