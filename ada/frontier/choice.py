@@ -14,7 +14,7 @@ from ada.image_tokens.amount import ALL_IMAGE_TOKENS, Amount, ImageTokens
 from ada.latency.grant import needed_predictor, workload_of
 from ada.latency.latency_model import NO_TIME_ELAPSED, Elapsed
 from ada.latency.ttft_predictor import TTFTPredictor
-from ada.scheduling.latency_token import token_position
+from ada.scheduling.latency_token import answer_position
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
 SHARES = (1.0, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 1 / 6, 1 / 8)
@@ -56,7 +56,7 @@ class Prompt:
 
 def prompts_of(batch: EmbeddedBatch, has_latency_token: bool) -> list[Prompt]:
     """Return each row's prompt, before any image token is left out: without padding, and without a given answer."""
-    ends = token_position(batch).tolist()  # where the latency token goes, which an answer follows
+    ends = answer_position(batch).tolist()  # where the latency token goes, which an answer follows
     mask, prompts = None if batch.attention_mask is None else batch.attention_mask.cpu(), []
     for row, (end, num_images) in enumerate(zip(ends, batch.images_per_row, strict=True)):
         positions = end if mask is None else int((mask[row, :end] != 0).sum())

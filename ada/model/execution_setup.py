@@ -15,7 +15,7 @@ from ada.execution.maskable_layer import install
 from ada.execution.narrow_cache import NarrowCache
 from ada.memory.narrow_limit import DefaultLimit
 from ada.model.reading import Reading
-from ada.scheduling.latency_token import insert, token_position
+from ada.scheduling.latency_token import answer_position, insert
 from ada.scheduling.plan_maker import PlanMaker
 from ada.scheduling.planners import planner_name, planner_named
 from ada.scheduling.sample_rng import Draws
@@ -67,7 +67,7 @@ class SetsUpExecution:
         train = self.training and torch.is_grad_enabled()
         scheduler, position, token = self.scheduler, None, None
         if scheduler is not None:
-            position = token_position(batch)
+            position = answer_position(batch)
             token = scheduler.encode(self.units.encoding(granted).to(batch.embeds.device, non_blocking=True))
             batch = insert(batch, token.to(batch.embeds), position)
         if train:

@@ -66,9 +66,24 @@ def token_position(sequence: EmbeddedBatch) -> torch.Tensor:
     return torch.where(ignored.any(dim=1), _row_end(ignored), first_real)
 
 
+def answer_position(sequence: EmbeddedBatch) -> torch.Tensor:
+    """Return the column (B,) right before the last answer, where the latency token goes.
+
+    It is ``token_position``, the published rule, but what follows the last answer does not count: by that rule ChatML's
+    line break after an answer would put the token after the answer, too, which would never see it.
+    """
+    if sequence.labels is None:
+        return token_position(sequence)
+    width, mask = sequence.labels.shape[1], sequence.attention_mask
+    real = torch.ones_like(sequence.labels, dtype=torch.bool) if mask is None else mask.bool()
+    end = _row_end(real & (sequence.labels != IGNORE_INDEX))  # the width, where there is no answer
+    real = real & (torch.arange(width, device=end.device) < end[:, None])
+    return token_position(replace(sequence, attention_mask=real.to(torch.long)))
+
+
 def last_position(sequence: EmbeddedBatch) -> torch.Tensor:
     """Return the column (B,) of each prompt's last position, before its last answer: an inserted latency token's."""
-    return (token_position(sequence) - 1).clamp(min=0)
+    return (answer_position(sequence) - 1).clamp(min=0)
 
 
 def insert(sequence: EmbeddedBatch, token: torch.Tensor, column: torch.Tensor) -> EmbeddedBatch:

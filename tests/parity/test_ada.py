@@ -12,7 +12,7 @@ import torch
 
 from ada.model.modeling import AdaLlavaLlamaForCausalLM
 from ada.scheduling.execution_plan import ExecutionPlan
-from ada.scheduling.latency_token import insert, sinusoid, token_position
+from ada.scheduling.latency_token import answer_position, insert, sinusoid, token_position
 from ada.scheduling.sample_rng import Draws
 from ada.train.arguments import AdaArguments
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
@@ -193,6 +193,19 @@ def test_no_ignored_label_puts_the_token_first() -> None:
     labels = torch.tensor([[1, 2, 3]])
     sequence = EmbeddedBatch(torch.zeros(1, 3, 1), None, None, labels)
     assert token_position(sequence).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([-100, -100, 5, 6, -100], 2), ([-100, 5, -100, -100, 6, -100], 4), ([-100] * 4, 4), ([-100, -100, 6], 2)],
+)
+def test_the_token_is_before_the_last_answer_whatever_follows_that(labels, expected) -> None:
+    """ChatML ends an answer's turn with a line break that is no part of it: the reference knows vicuna's rows alone."""
+    row, width = torch.tensor([labels]), len(labels)
+    assert answer_position(EmbeddedBatch(torch.zeros(1, width, 1), None, None, row)).tolist() == [expected]
+    padded = torch.cat([row, torch.full((1, 2), -100)], dim=1)
+    mask = torch.tensor([[1] * width + [0, 0]])
+    assert answer_position(EmbeddedBatch(torch.zeros(1, width + 2, 1), mask, None, padded)).tolist() == [expected]
 
 
 class Replay:
