@@ -135,7 +135,7 @@ def test_page_on_a_phone_folds_examples_and_needs_no_sideways_scrolling(browser,
     page.get_by_role("button", name="Examples").first.click()
     example.click()
     page.wait_for_selector("#question img")
-    assert page.input_value("#question textarea") == "What word is written in the picture?"
+    assert page.input_value("#question textarea") == "What colour is the triangle?"
     page.close()
 
 
