@@ -49,10 +49,10 @@ def build_vision_tower(vision_tower_cfg: TowerSettings, **kwargs: Any) -> CLIPVi
 
 @contextlib.contextmanager
 def tower_of(config: Any, folders: Sequence[Path]) -> Iterator[Callable[[Any], None]]:
-    """Within it, name the tower by the folder that its name means near the first of ``folders`` that it means one near.
+    """Within it, the config names the tower's folder, where that lies near one of ``folders``.
 
-    For a model of adapters, which transformers makes with the name of the folder that they were trained on. Yields what
-    gives the model that was made the name that the config had.
+    For a model of adapters: while transformers makes it, a relative name would mean a folder near the base. Yields a
+    function that gives the model, once it is made, the name that the config had.
     """
     name = getattr(config, "mm_vision_tower", None)
     folder = next((folder for folder in folders if name and comes_with(name, folder)), None)
@@ -65,8 +65,11 @@ def tower_of(config: Any, folders: Sequence[Path]) -> Iterator[Callable[[Any], N
             tower = model.get_vision_tower()
             tower.vision_tower_name, tower.checkpoint_folder = name, folder
 
-    yield rename
-    config.mm_vision_tower = name
+    try:
+        yield rename
+    finally:
+        if folder is not None:
+            config.mm_vision_tower = name
 
 
 def tower_class(model_type: str, name: str = "vision_config") -> type[CLIPVisionTower]:

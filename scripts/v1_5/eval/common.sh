@@ -22,8 +22,8 @@ case ${PRESET:-} in
         if [ -z "${DATA:-}" ]; then
             DATA=playground/data/shapes/eval
             # Its last file: what was stopped is made again.
-            [ -f "$DATA/lmms/shapes_questions.yaml" ] || python -m playground.shapes.generate --out "$(dirname "$DATA")" --only-benchmarks \
-                --benchmarks "${QUESTIONS:-60}" --scenes 6000
+            [ -f "$DATA/lmms/shapes_questions.yaml" ] || python -m playground.shapes.generate \
+                --out "$(dirname "$DATA")" --only-benchmarks --benchmarks "${QUESTIONS:-60}" --scenes 6000
         fi
         ;;
     *)
