@@ -93,10 +93,10 @@ PRESET_FLAGS=(
     --model_max_length 1024
     --version qwen_2 # ChatML, as the language model has it
     --gradient_checkpointing False
-    --dataloader_num_workers 1
     --dataloader_persistent_workers True
+    --attn_implementation sdpa # its batches are short: flash attention, an extra, would not pay
     "${_flags[@]}"
 )
 python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' 2>/dev/null &&
-    PRESET_FLAGS+=(--use_cpu True --attn_implementation eager --compile_layers True)
+    PRESET_FLAGS+=(--use_cpu True --attn_implementation eager --compile_layers True --dataloader_num_workers 1)
 true
