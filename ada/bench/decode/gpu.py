@@ -39,8 +39,11 @@ TOY_SIZES = {
 }
 
 
-def runs_of(kind: str, positions: int, rows: Sequence[int]) -> list[Run]:
-    """Return what is run of a kind: the engine in every setting; of H also transformers, full."""
+def runs_of(kind: str, positions: int, rows: Sequence[int], static: bool = True) -> list[Run]:
+    """Return what is run of a kind: the engine in every setting; of H also transformers, full.
+
+    static: with transformers' static cache, too.
+    """
     runs = []
     for count in rows:
         full = Setting(1.0, positions, count)
@@ -49,7 +52,7 @@ def runs_of(kind: str, positions: int, rows: Sequence[int]) -> list[Run]:
             runs.append(Run(full, ways.TRANSFORMERS))
         if count == 1:
             runs += [Run(Setting(budget, positions, count), NEW_PLAN) for budget in BUDGETS[1:]]
-            runs += [Run(full, ways.STATIC)] if kind == "H" else []
+            runs += [Run(full, ways.STATIC)] if kind == "H" and static else []
     return runs
 
 
@@ -61,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=32, help="decode steps of a run")
     parser.add_argument("--rounds", type=int, default=15, help="maximum of timed rounds of a model")
     parser.add_argument("--seconds", type=float, default=540, help="time for all; two rounds of a model always run")
+    parser.add_argument("--no-static", action="store_true", help="no peer with a static cache: half a minute to compile")
     add_device_flag(parser, default="cuda")
     parser.add_argument("--toy", action="store_true", help="four tiny layers, short prompts and two rounds on a CPU")
 
@@ -80,11 +84,11 @@ def run(args: argparse.Namespace) -> None:
     say(f"{bandwidth / 1e9:.0f} GB a second; making {args.layers} layers")
     make = stack(args.layers, device, torch.bfloat16, TOY_SIZES if args.toy else None)
     settings = [Setting(budget, args.positions, count) for count in args.rows for budget in BUDGETS]
-    subjects = [Subject(STACK, kind, make(kind), settings, args.steps) for kind in ("H", "L")]
-    rounds = [
-        SubjectRounds(subject, ways_of(subject, peers=()), runs_of(subject.kind, args.positions, args.rows))
-        for subject in subjects
-    ]
+    rounds = []
+    for kind in ("H", "L"):
+        subject = Subject(STACK, kind, make(kind), settings, args.steps)
+        runs = runs_of(kind, args.positions, args.rows, not args.no_static)
+        rounds.append(SubjectRounds(subject, ways_of(subject, peers=()), runs))
     run_rounds(rounds, args.rounds, start + args.seconds, say)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     about = {"device": name, "torch": torch.__version__, "layers": args.layers, "toy": args.toy}

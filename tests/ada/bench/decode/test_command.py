@@ -67,6 +67,12 @@ def test_gpu_script_runs_end_to_end_at_toy_size(capsys) -> None:
     assert len(found["goals"]) == 12 and all(goal["measured"] is not None for goal in found["goals"])
 
 
+def test_gpu_script_can_leave_out_what_takes_long_to_compile(capsys) -> None:
+    assert main(["gpu", "--toy", "--no-static"]) == 0
+    found = {one["way"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])["lines"]}
+    assert ways.TRANSFORMERS in found and ways.STATIC not in found
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
