@@ -48,7 +48,7 @@ class Ask(NamedTuple):
 
 
 class WayBack:
-    """How much later than a replica counts its first tokens are there."""
+    """How much later than a replica counts them an answer's first and last tokens are there."""
 
     def __init__(self) -> None:
         self._delays: deque[tuple[float, float]] = deque(maxlen=LAST)  # epoch seconds, seconds

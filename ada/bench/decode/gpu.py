@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=32, help="decode steps of a run")
     parser.add_argument("--rounds", type=int, default=15, help="maximum of timed rounds of a model")
     parser.add_argument("--seconds", type=float, default=540, help="time for all; two rounds of a model always run")
-    parser.add_argument("--no-static", action="store_true", help="no peer with a static cache: half a minute to compile")
+    parser.add_argument("--no-static", action="store_true", help="leave out the peer that compiles for half a minute")
     add_device_flag(parser, default="cuda")
     parser.add_argument("--toy", action="store_true", help="four tiny layers, short prompts and two rounds on a CPU")
 

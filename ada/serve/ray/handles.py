@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from starlette.datastructures import Headers
 
 from ada.serve.replica_choice import Ask, WayBack
+from llava.serve.middleware.request_end import current_end
 from llava.serve.openai_compat.templates import NamedTemplate, Templates, named_template
 from llava.serve.protocol.errors import RequestFailure, failure_in_stream, failure_of_reply, no_worker
 from llava.serve.protocol.framing import parse_chunk
@@ -55,8 +56,8 @@ class HandleBackend:
     async def open(self, body: dict[str, Any], request_id: str) -> OpenAnswer:
         """Ask for an answer. Raises RequestFailure: the router's, the replica's, or where all tries are lost."""
         generate = self._handle(body["model"]).options(stream=True, method_name="generate")
-        way_back, now, left = self._ways_back[body["model"]], time.time(), TRIES
-        ask = Ask.of(body, now - way_back.seconds(now))  # so that a promise covers the way back
+        way_back, left = self._ways_back[body["model"]], TRIES
+        ask = Ask.of(body, current_end().came - way_back.seconds(time.time()))  # covers reading it, and the way back
         while True:
             answer, left = OpenAnswer(generate.remote(body, request_id, ask=ask), ask, way_back), left - 1
             try:
@@ -79,9 +80,10 @@ class HandleBackend:
             chunk = parse_chunk(piece.rstrip(b"\0"))
             if chunk["error_code"] != OK:
                 raise failure_in_stream(chunk)
-            if "usage" in chunk:  # the last one
-                counted_s = chunk["time_to_first_token_ms"] / 1000
-                reply.way_back.observe(first - reply.ask.arrived - counted_s, time.time())
+            if "usage" in chunk:  # the last one, which under load comes later after its count
+                counted = (first, "time_to_first_token_ms"), (time.time(), "total_ms")
+                delay_s = max(came - reply.ask.arrived - chunk[name] / 1000 for came, name in counted)
+                reply.way_back.observe(delay_s, time.time())
             yield chunk
 
     async def close(self) -> None:

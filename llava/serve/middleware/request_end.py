@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ _current: contextvars.ContextVar[RequestEnd | None] = contextvars.ContextVar("re
 class RequestEnd:
     """How one request ended. What is set first stays.
 
-    handler: template of the route, "none" for no route. status: of the reply's head, 0 where none was sent. complete:
-    whether all of the reply was passed on. failed_status: HTTP status of the failure. finish_reason: of an answer that
-    came to its end. error: unexpected, logged with its traceback. detail: for the log.
+    came: when it did, in epoch seconds. handler: template of the route, "none" for no route. status: of the reply's
+    head, 0 where none was sent. complete: whether all of the reply was passed on. failed_status: HTTP status of the
+    failure. finish_reason: of an answer that came to its end. error: unexpected, logged with its traceback. detail:
+    for the log.
     """
 
     method: str
@@ -33,6 +35,7 @@ class RequestEnd:
     finish_reason: str | None = None
     error: BaseException | None = None
     detail: str = ""
+    came: float = field(default_factory=time.time)
 
     def finish(self, reason: str, detail: str) -> None:
         """Record the end of an answer that the model has given: ``stop``, ``length``, or a plug-in's reason."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from llava.serve.middleware.request_end import RequestEnd, recording
 from llava.serve.protocol.errors import RequestFailure
 
 pytest.importorskip("ray.serve", exc_type=ImportError)
@@ -26,9 +27,9 @@ def chunk(text: str, code: int = 0) -> bytes:
     return json.dumps({"text": text, "error_code": code, "reason": "broken"}).encode() + b"\0"
 
 
-def last(text: str, counted_ms: float) -> bytes:
-    """An answer's last chunk, whose replica has counted so long to its first token."""
-    figures = {"usage": {}, "time_to_first_token_ms": counted_ms}
+def last(text: str, counted_ms: float, total_ms: float = 60_000) -> bytes:
+    """An answer's last chunk, whose replica has counted so long to its first token, and to its end."""
+    figures = {"usage": {}, "time_to_first_token_ms": counted_ms, "total_ms": total_ms}
     return json.dumps({"text": text, "error_code": 0, **figures}).encode() + b"\0"
 
 
@@ -88,6 +89,24 @@ async def test_answer_comes_chunk_by_chunk_and_the_next_promise_covers_its_way_b
     asked = time.time()
     assert await answer(backend) == ["c"]
     assert 0.2 <= asked - handle.asks[1].arrived < 0.9
+
+
+async def test_next_promise_covers_an_end_that_comes_later_after_its_count_than_the_beginning() -> None:
+    backend, handle = backend_of([HEAD, chunk("a"), last("ab", 1, total_ms=5)], [HEAD, last("c", counted_ms=1)])
+    async for _ in backend.chunks(await backend.open(BODY, "id")):
+        time.sleep(0.25)
+    asked = time.time()
+    assert await answer(backend) == ["c"]
+    assert 0.2 <= asked - handle.asks[1].arrived < 0.9
+
+
+async def test_promise_counts_from_when_the_request_came_to_the_api() -> None:
+    backend, handle = backend_of([HEAD, last("a", counted_ms=1)])
+    with recording(RequestEnd("POST", "/v1/chat/completions")):
+        came = time.time()
+        time.sleep(0.25)  # its body is read, and its images
+        assert await answer(backend) == ["a"]
+    assert handle.asks[0].arrived == pytest.approx(came, abs=0.1)
 
 
 async def test_replica_that_is_lost_before_its_answer_begins_is_asked_elsewhere() -> None:
