@@ -34,13 +34,13 @@ async def test_generate_stream_chunks_grow_from_the_prompt_to_the_complete_answe
     loaded, make_service, client_of, image_file, image_text
 ):
     async with client_of(make_service()) as client:
-        parts = await client.ask(prompt=PROMPT, images=[image_text], max_new_tokens=6, latency_budget="75%")
+        parts = await client.ask(prompt=PROMPT, images=[image_text], max_new_tokens=60, latency_budget="75%")
     assert len(parts) >= 2 and all(part["error_code"] == OK for part in parts)
     texts = [part["text"] for part in parts]
     assert all(text.startswith(PROMPT) for text in texts)
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert all(set(part) == {"text", "error_code"} for part in parts[:-1]), "figures come with the last only"
-    expected = alone(loaded, PROMPT, [image_file], latency_budget=0.75)
+    expected = alone(loaded, PROMPT, [image_file], 60, latency_budget=0.75)
     assert expected and texts[-1][len(PROMPT) :].strip() == expected
 
 
