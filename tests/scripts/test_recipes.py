@@ -44,6 +44,16 @@ def value_of(flags, name):
     return flags[len(flags) - flags[::-1].index(f"--{name}")]
 
 
+@pytest.mark.parametrize(("has_gpu", "attention"), [(1, "sdpa"), (0, "eager")])
+def test_preset_smol_needs_no_flash_attention_on_a_gpu(tmp_path, has_gpu, attention):
+    asked = tmp_path / "python"  # whether torch sees a GPU
+    asked.write_text(f"#!/bin/sh\nexit {has_gpu}\n")
+    asked.chmod(0o755)
+    _, flags = launched("finetune", PRESET="smol", path=tmp_path)
+    assert value_of(flags, "attn_implementation") == attention
+    assert ("--use_cpu" in flags) == (not has_gpu)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").rglob("*.s[bh]*")), ids=lambda path: path.name)
 def test_shell_syntax(path):
     subprocess.run(["bash", "-n", path], check=True)

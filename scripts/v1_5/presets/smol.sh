@@ -94,7 +94,7 @@ PRESET_FLAGS=(
     --version qwen_2 # ChatML, as the language model has it
     --gradient_checkpointing False
     --dataloader_persistent_workers True
-    --attn_implementation sdpa # its batches are short: flash attention, an extra, would not pay
+    --attn_implementation sdpa # flash attention is an extra
     "${_flags[@]}"
 )
 python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' 2>/dev/null &&
