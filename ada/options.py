@@ -115,10 +115,8 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
 
         # Without a planner nothing chooses among units: all layers are prefix layers, and tokens pay for all.
         make_adaptive(model, num_prefix_layers=None if planner in UNTRAINED else model.config.num_hidden_layers)
-    if is_adaptive(model) and options.get("max_disagreement") is not None:
-        from ada.quality.table import promises_of
-
-        promises_of(model.config).best(options["max_disagreement"])
+    if options.get("max_disagreement") is not None:
+        _check_promise(model, options)
     if is_adaptive(model) and limit is not None:
         model.narrow_cache.max_bytes = limit
     if is_adaptive(model) and wanted:
@@ -135,6 +133,21 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
     memory = reuse_limit_of(options, model.device)
     reuse = {"reuse": ReuseCache(memory)} if memory else {}
     return {**_calibrated(model, options, needed=by_time), **reuse}
+
+
+def _check_promise(model: LlavaModel, options: Mapping[str, Any]) -> None:
+    """Raise OptionError for a promise of quality that the model cannot keep."""
+    from ada.quality.cascade import check_planner
+    from ada.quality.table import promises_of
+
+    if not is_adaptive(model):
+        raise OptionError(
+            f"--max-disagreement is {options['max_disagreement']:g}, and this checkpoint (model_type "
+            f"{model.config.model_type!r}) has no cheaper plans to answer under; leave it out, or open one with a "
+            "scheduler"
+        )
+    check_planner(model.config, options.get("planner"))
+    promises_of(model.config).best(options["max_disagreement"])
 
 
 def _calibrated(model: AdaptiveModel, options: Mapping[str, Any], needed: bool) -> dict[str, Any]:

@@ -116,12 +116,14 @@ def decoding_batch(model: Any, outputs: Sequence[Any], lengths: Sequence[int]) -
 
 @hookimpl
 def row_decoder(model: Any, slots: int) -> Any:
-    """Return the engine's rows where it can decode the model."""
-    from ada.engine.serving import EngineRowDecoder
+    """Return the engine's rows of an adaptive model, or transformers' where the engine cannot decode it."""
+    from ada.engine.serving import AdaptiveTransformersRows, EngineRowDecoder
     from ada.engine.support import reason_of_model
     from ada.protocols import is_adaptive
 
-    return EngineRowDecoder(model, slots) if is_adaptive(model) and reason_of_model(model) is None else None
+    if not is_adaptive(model):
+        return None
+    return EngineRowDecoder(model, slots) if reason_of_model(model) is None else AdaptiveTransformersRows(model)
 
 
 @hookimpl

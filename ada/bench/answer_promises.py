@@ -122,6 +122,7 @@ def summary(outcomes: Sequence[AnswerOutcome]) -> dict[str, Any] | None:
     return {
         "requests": len(outcomes),
         "kept": fmean(one.kept for one in outcomes),
+        "kept_complete": fmean(one.kept and not one.cut for one in outcomes),
         "used": fmean(one.used for one in outcomes),
         "used_by_clauses": {
             ",".join(names): fmean([one.used for one in outcomes if (*one.promised,) == names] or [0.0])

@@ -79,9 +79,9 @@ class EngineRows:
 
     def _pace(self, row: Row, pacer: Pacer) -> None:
         """Let a row go on under a smaller plan where its promises need it."""
-        plans = {other.plan for other in self.rows}
-        # Layers on which rows' plans differ run dense, unless kernels leave out what no row has on.
-        fixed = len(plans) > 1 and self.gated is None
+        # Layers on which rows' plans differ run dense, unless kernels leave out what no row has on: a row that shrinks
+        # alone loses units, and no step is shorter.
+        fixed = len(self.rows) > 1 and self.gated is None
         context = sum(max(other.columns) for other in self.rows)
         step = Workload(context, self.decoder.model.units.tunable, 0, rows=len(self.rows))
         plan = pacer.next_plan(step, fixed)

@@ -72,7 +72,7 @@ class EngineLoop:
         if self.cascade is not None and not self.cascade.accepts(logits):
             rows.remove(rows.rows[-1])
             self.batch, self.execution = self.cascade.begin_again()
-            logits = rows.read(self.batch, self.execution, self.reuse)
+            logits = rows.read(self.batch, self.execution, self.cascade.reuse)
         rows.rows[-1].pacer = self.pacer
         while True:
             scores = settings.processors(chosen, logits)

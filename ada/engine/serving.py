@@ -1,4 +1,4 @@
-"""Decodes the rows of a server's batch in the engine's slots."""
+"""Decodes the rows of a server's batch: in the engine's slots, or by transformers where the engine cannot."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import torch
 
 from ada.engine.engine_rows import EngineRows
 from ada.engine.row import Row
+from llava.serve.engine.transformers_rows import CachedRow, TransformersRows
+
+
+class AdaptiveTransformersRows(TransformersRows):
+    """The shell's rows of an adaptive model."""
+
+    def read(self, keywords: Mapping[str, Any]) -> tuple[Any, CachedRow]:
+        """Read a prompt alone, planned with the tokens that its answer may have."""
+        return super().read({**keywords, **limit_keyword(keywords)})
 
 
 class EngineRowDecoder:
@@ -22,8 +31,8 @@ class EngineRowDecoder:
         """Read a prompt into the next slot."""
         before = len(self.rows.rows)
         try:
-            limit = {"answer_limit": keywords["max_new_tokens"]} if "max_new_tokens" in keywords else {}
-            output = self.model.generate(**{**keywords, "max_new_tokens": 1, **limit}, engine="ada", running=self.rows)
+            settings = {**keywords, "max_new_tokens": 1, **limit_keyword(keywords)}
+            output = self.model.generate(**settings, engine="ada", running=self.rows)
         except BaseException:
             for row in self.rows.rows[before:]:
                 self.rows.remove(row)
@@ -48,3 +57,8 @@ class EngineRowDecoder:
     def clear(self) -> None:
         """Let all rows leave, and their memory."""
         self.rows = EngineRows(self.model, self.num_slots, self.model.get_input_embeddings().weight)
+
+
+def limit_keyword(keywords: Mapping[str, Any]) -> dict[str, int]:
+    """Return the keyword of ``generate`` for the tokens that an answer may have, of which a call reads the first."""
+    return {"answer_limit": keywords["max_new_tokens"]} if "max_new_tokens" in keywords else {}

@@ -143,14 +143,16 @@ class Execution:
         """Of the masked layers, those that the limit of narrow layers' memory kept from being cut."""
         return frozenset(index for index, action in self._actions.items() if action.over_limit)
 
-    def smaller_plan(self, row: int, num_units: int) -> ExecutionPlan | None:
-        """Return a row's plan for fewer tunable units, by the same scores.
+    def smaller_plan(self, row: int, num_units: int, current: ExecutionPlan | None = None) -> ExecutionPlan | None:
+        """Return a row's plan for fewer tunable units, by the same scores. current: what runs, by default as made.
 
-        None where it is not within the one that was made: untrained planners place fewer units elsewhere.
+        None where it is not within that: untrained planners place fewer units elsewhere.
         """
+        if self.plans is None:
+            return None
         granted = torch.full_like(self.granted, num_units)
         plan = plans_of(self.make_gates(self.scores, granted)[row : row + 1], self.units)[0]
-        return plan if self.plans is not None and plan.is_within(self.plans[row]) else None
+        return plan if plan.is_within(current or self.plans[row]) else None
 
     def finish(self, rows: int) -> list[ExecutionPlan]:
         """Return the plans that ran, one per row; of a model without tunable layers, the full plan."""

@@ -10,6 +10,7 @@ from ada.protocols import AdaptiveModel
 from llava.model.sequence_length import context_length
 
 MIN_TOKENS, MAX_TOKENS = 32, 1024
+MAX_TEXT = 256  # positions that may go with an image of many tokens
 MIN_TEXT = 16  # positions that are no image tokens, where a part of an image's tokens is left out
 ROWS = (1, 2, 4, 8)  # of decode steps
 HELD_OUT_EVERY = 4  # workloads 0, 4, 8, ... are not fitted
@@ -52,10 +53,12 @@ class Design:
     @classmethod
     def of(cls, model: AdaptiveModel, min_tokens: int = MIN_TOKENS) -> Design:
         """Return the ranges of a loaded model: up to the end of its context."""
+        image_tokens = image_tokens_of(model)
+        longest = max(MAX_TOKENS, image_tokens + MAX_TEXT)
         return cls(
             min_tokens=min_tokens,
-            max_tokens=min(MAX_TOKENS, context_length(model.config)),
-            image_tokens=image_tokens_of(model),
+            max_tokens=min(longest, context_length(model.config)),
+            image_tokens=image_tokens,
             num_units=model.units.tunable,
             selects=not getattr(model, "merges_image_tokens", False),
             late=getattr(model, "token_scorer", None) is not None,

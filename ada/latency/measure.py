@@ -6,7 +6,7 @@ import datetime
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -163,6 +163,8 @@ def time_workloads(workloads: Sequence[Workload], timer: Timer) -> list[Measured
 def _measured(workload: Workload, runs: Sequence[RunTiming]) -> MeasuredWorkload:
     step_ms, start_ms = (min(of) for of in ([run.inter_token_ms for run in runs], [run.start_ms for run in runs]))
     means = tuple(run.mean_token_ms for run in runs)
+    # Merged, an image has as many tokens as it needs, not as many as the tower makes of it.
+    workload = replace(workload, num_tokens=round(float(np.mean([run.ran.num_tokens for run in runs]))))
     return MeasuredWorkload(workload, tuple(run.prefill for run in runs), step_ms, start_ms, means)
 
 

@@ -54,12 +54,16 @@ def pacer_of(
     clock: TokenClock | None,
     execution: Execution,
     sentence_ends: Collection[int] = frozenset(),
+    first_ms: float = 0.0,
 ) -> Pacer | None:
-    """Return what keeps the promises of a call's answer, and let it see ``clock``'s tokens; None without promises."""
+    """Return what keeps the promises of a call's answer, and let it see ``clock``'s tokens; None without promises.
+
+    first_ms: predicted time to the first token, by which a predictor goes that does not look at the clock.
+    """
     budget = budgets[0] if len(budgets) == 1 else None
     if predictor is None or clock is None or not (isinstance(budget, TimeBudget) and budget.paces):
         return None
-    pacer = Pacer(budget, predictor, clock, execution, sentence_ends)
+    pacer = Pacer(budget, predictor, clock, execution, sentence_ends, first_ms)
     clock.on_token = pacer.saw
     return pacer
 
@@ -69,6 +73,9 @@ class Pacer:
     """One answer's. execution: of the call that read the prompt, which makes its plans.
 
     clock: of the answer, whose ``start`` is when the question was asked; sentence_ends: tokens that end a sentence.
+    first_ms: predicted time to the first token. A predictor that does not follow the clock predicts the tokens' times,
+    too, so that an answer is the same whenever it is given. Without ``next_plan``, as where transformers' loop decodes,
+    ``total``'s end alone is kept.
     """
 
     budget: TimeBudget
@@ -76,7 +83,10 @@ class Pacer:
     clock: TokenClock
     execution: Execution
     sentence_ends: Collection[int] = frozenset()
+    first_ms: float = 0.0
+    _times: list[float] = field(default_factory=list, init=False)  # of the tokens, in ms since the question
     _units: int | None = field(default=None, init=False)  # of the plan that runs, where that is not the prefill's
+    _plan: ExecutionPlan | None = field(default=None, init=False)  # that one
     _step: Workload | None = field(default=None, init=False)  # that runs, or ran last
     _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_OF), init=False)
     _starting: int = field(default=STARTING, init=False)  # steps that are left of these
@@ -107,18 +117,19 @@ class Pacer:
             return self._takes(replace(step, num_units=num_units)) + change_ms(num_units) / HORIZON <= allowed
 
         num_units = next((units for units in range(self.num_units - 1, -1, -1) if fits(units)), 0)
-        plan = None if num_units == self.num_units else self.execution.smaller_plan(0, num_units)
+        plan = None if num_units == self.num_units else self.execution.smaller_plan(0, num_units, self._plan)
         if plan is not None:
-            self._units, self._starting = num_units, STARTING
+            self._plan, self._units, self._starting = plan, num_units, STARTING
             if self.execution.on_plan is not None:
                 self.execution.on_plan([plan])
         return plan
 
     def saw(self, token: int) -> str | None:
         """Take note of a token, which the clock has just stamped; return why the answer is to end with it, or None."""
-        stamps = self.clock.stamps
-        if self._step is not None and len(stamps) > 1:
-            taken, expected = 1000 * (stamps[-1] - stamps[-2]), self.predictor.token_ms(self._step)
+        times = self._times
+        times.append(self._time_of_token())
+        if self._step is not None and len(times) > 1:
+            taken, expected = times[-1] - times[-2], self.predictor.token_ms(self._step)
             self._starting -= 1
             if self._starting < 0:
                 self._ratios.append(taken / expected)
@@ -126,18 +137,20 @@ class Pacer:
         ends_sentence = token in self.sentence_ends
         self._sentences += ends_sentence
         left = self._left_ms()
-        if left is None or self._step is None:
+        if left is None or len(times) < 2:
             return None
-        cheapest_ms = self._takes(replace(self._step, num_units=0))
-        sentence = len(stamps) / self._sentences if self._sentences else MIN_SENTENCE
-        more = min(sentence, max(1, self.budget.later_tokens + 1 - len(stamps)))
+        cheapest_ms = times[-1] - times[-2] if self._step is None else self._takes(replace(self._step, num_units=0))
+        sentence = len(times) / self._sentences if self._sentences else MIN_SENTENCE
+        more = min(sentence, max(1, self.budget.later_tokens + 1 - len(times)))
         return OUT_OF_TIME if left < cheapest_ms or (ends_sentence and left < more * cheapest_ms) else None
 
     def finish(self) -> None:
-        """Teach the predictor, as the answer ends, what its tokens took."""
+        """Teach the predictor, as the answer ends, how long it was and what its tokens took."""
         (measured, expected), self._sum = self._sum, (0.0, 0.0)
+        if self._times:
+            self.predictor.observe_length(len(self._times))
         if expected:
-            self.predictor.observe_tokens(measured / expected, len(self.clock.stamps))
+            self.predictor.observe_tokens(measured / expected)
 
     @property
     def _pace(self) -> float:
@@ -149,19 +162,30 @@ class Pacer:
     def _takes(self, step: Workload) -> float:
         return self._pace * self.predictor.token_ms(step)
 
+    def _time_of_token(self) -> float:
+        """When the last token was there; the predicted time, under the plan that ran, without a clock."""
+        if self.predictor.follows_clock:
+            return 1000 * (self.clock.stamps[-1] - self.clock.start)
+        if self._times and self._step is not None:
+            return self._times[-1] + self._takes(self._step)
+        return self._times[-1] if self._times else self.first_ms
+
+    def _now_ms(self) -> float:
+        if self.predictor.follows_clock:
+            return 1000 * (time.perf_counter() - self.clock.start)
+        return self._times[-1]
+
     def _left_ms(self) -> float | None:
         """What ``total`` leaves from now on."""
         total = self.budget.total_ms
-        if total is None:
-            return None
-        return total - min(WAY_MS, WAY_SHARE * total) - 1000 * (time.perf_counter() - self.clock.start)
+        return None if total is None else total - min(WAY_MS, WAY_SHARE * total) - self._now_ms()
 
     def _allowed_ms(self) -> float:
         """What the next token may take."""
-        stamps, allowed = self.clock.stamps, []
-        done = len(stamps) - 1
+        allowed = []
+        done = len(self._times) - 1
         if self.budget.token_ms is not None:
-            spent = 1000 * (time.perf_counter() - stamps[0])
+            spent = self._now_ms() - self._times[0]
             ahead = max(HORIZON, self.budget.later_tokens - done)
             allowed.append((self.budget.token_ms * (done + ahead) - spent) / ahead)
         left = self._left_ms()

@@ -58,6 +58,8 @@ class Correction:
 class TTFTPredictor:
     """Predicts times to first token from a device's profile, corrected by what calls take. Thread-safe."""
 
+    follows_clock = True  # a call's own: what it has taken so far
+
     def __init__(self, profile: Profile, units: Units) -> None:
         self.profile, self.units = profile, units
         self._lock = threading.Lock()
@@ -187,16 +189,22 @@ class TTFTPredictor:
             if is_remainder_significant(expected):
                 self._rest.observe(rest_ratio(expected, measured))
 
-    def observe_tokens(self, ratio: float, count: int) -> None:
-        """Learn from an answer of ``count`` tokens: its mean inter-token latency over the expected."""
+    def observe_length(self, count: int) -> None:
+        """Learn from an answer how many tokens it had."""
         with self._lock:
             self._lengths.append(count)
+
+    def observe_tokens(self, ratio: float) -> None:
+        """Learn from an answer its mean inter-token latency over the expected."""
+        with self._lock:
             self._token.observe(ratio)
             self._slow_token.observe(ratio)
 
 
 class FixedTTFTPredictor(TTFTPredictor):
     """Predicts by the calibration as it is: neither a call's own clock nor earlier calls change what is granted."""
+
+    follows_clock = False
 
     def first_token_ms(self, workload: Workload, elapsed: Elapsed = NO_TIME_ELAPSED) -> float:
         """Return the predicted p95 of the time to first token; ``elapsed`` is not counted."""
@@ -205,7 +213,10 @@ class FixedTTFTPredictor(TTFTPredictor):
     def observe(self, expected: PrefillTiming, measured: PrefillTiming) -> None:
         """Learn nothing from the answer."""
 
-    def observe_tokens(self, ratio: float, count: int) -> None:
+    def observe_length(self, count: int) -> None:
+        """Learn nothing from the answer."""
+
+    def observe_tokens(self, ratio: float) -> None:
         """Learn nothing from the answer."""
 
 

@@ -41,6 +41,19 @@ class CallSetup:
     on_plan: OnPlan | None = None
     in_engine: bool = True
 
+    def for_full_model(self) -> CallSetup:
+        """Return the setup of the full model's answer to the same prompt, on what is known of it by then."""
+        reuse = None if self.reuse is None else self.reuse.of_second_reading()
+        return replace(self, budgets=[None], image_tokens="all", reuse=reuse)
+
+    def first_token_ms(self, begun: Begun) -> float:
+        """Return the predicted time to the first token of one row; 0.0 without a prediction."""
+        if self.predictor is None or len(self.budgets) > 1:
+            return 0.0
+        reading, _, execution = begun
+        asked = workload_of(reading.share, reading.prompts[0], reading.num_images[0], int(execution.granted[0]))
+        return self.predictor.first_token_ms(asked)
+
     @property
     def elapsed(self) -> Elapsed:
         """What of a time budget has passed."""
@@ -56,6 +69,7 @@ class CallSetup:
             self.planner,
             ttft_predictor=self.predictor,
             elapsed=self.elapsed,
+            known_images=0 if self.reuse is None else self.reuse.known_crops,
         )
         if self.reuse is not None and self.in_engine and reading.late is None:
             self.reuse.find_prompt(reading.batch, model.scheduler is not None)
@@ -102,13 +116,15 @@ def describe_call(
     """
     refused = 0
     budgets = setup.budgets
+    reuse = setup.reuse
     if cascade is not None and cascade.second is not None:
         reading, batch, execution = begun
-        describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
+        describe(output, model, budgets, execution, batch, setup.predictor, reading, reuse=reuse, **about)
         refused, begun, budgets = sum(output.report.prefill_flops.values()), cascade.second, [None]
+        reuse = cascade.reuse
     reading, batch, execution = begun
     reading.describe(output, batch, execution)
-    describe(output, model, budgets, execution, batch, setup.predictor, reading, **about)
+    describe(output, model, budgets, execution, batch, setup.predictor, reading, reuse=reuse, **about)
     if cascade is not None:
         quality = QualityReport(
             cascade.promise.disagreement, cascade.stage, cascade.margin, cascade.promise.threshold, refused

@@ -59,7 +59,7 @@ class GrantsUnits:
         elapsed: Elapsed = NO_TIME_ELAPSED,
     ) -> torch.Tensor:
         """Return tunable units (rows,), int64 on the CPU, of prompts as they are read, under a budget a row."""
-        rows = zip(budgets, reading.prompts, reading.batch.images_per_row, strict=True)
+        rows = zip(budgets, reading.prompts, reading.num_images, strict=True)
         units = [
             granted_units(reading.share, ttft_predictor, budget, tokens, images, strict, elapsed)
             for budget, tokens, images in rows

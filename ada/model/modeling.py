@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -218,7 +217,9 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
         rows = len(batch.embeds)
         promise = None
         if max_disagreement is not None:
-            promise = promised(self.config, max_disagreement, rows, latency_budget, image_tokens, kwargs)
+            chosen: dict[str, Any] = {"latency_budget": latency_budget, "image_tokens": image_tokens}
+            chosen |= {"token_selector": token_selector, "granted_units": granted_units}
+            promise = promised(self.config, max_disagreement, rows, chosen, planner, kwargs)
             latency_budget = promise.budget
         limit = answer_limit or kwargs.get("max_new_tokens")
         budgets = planned(budgets_of_rows(latency_budget, rows), ttft_predictor, limit, kwargs.get("min_new_tokens"))
@@ -237,17 +238,17 @@ class AdaLlavaCausalLM(SetsUpExecution, GrantsUnits, ReadsFewerTokens, DecodesIn
             by_transformers is None,
         )
         begun = _, prompts, execution = setup.begin(self, batch)
+        pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends, setup.first_token_ms(begun))
         if by_transformers is not None:
             output = super().generate_from_embeds(prompts, clock, execution=execution, **kwargs)
             cascade = None
         else:
-            pacer = pacer_of(budgets, ttft_predictor, clock, execution, sentence_ends)
-            full = replace(setup, budgets=[None], image_tokens="all")
-            cascade = None if promise is None else Cascade(promise, lambda: full.begin(self, batch))
+            full = setup.for_full_model()
+            cascade = None if promise is None else Cascade(promise, lambda: full.begin(self, batch), full.reuse)
             loop = EngineLoop(prompts, execution, kwargs.get("streamer"), running, pacer, reuse, cascade)
             output = self._generate_in_engine(loop, clock, kwargs)
         if not isinstance(output, torch.Tensor):
-            about = {"by_transformers": by_transformers, "elapsed": setup.elapsed, "reuse": reuse}
+            about = {"by_transformers": by_transformers, "elapsed": setup.elapsed}
             describe_call(output, self, setup, begun, cascade, about)
         if cascade is None:
             setup.learn(begun)

@@ -40,14 +40,16 @@ class Reading:
     """What of a batch's prompts is read.
 
     batch: the prompts, without the image tokens that do not enter the decoder; rows: how many there are and stay.
-    prompts: positions of each row's prompt, latency token included, without padding and a given answer. share: counts
-    what of a prefill they take. late: the selector of the tokens that later layers read, None where they read all that
+    prompts: positions of each row's prompt, latency token included, without padding and a given answer. num_images:
+    that the vision tower runs on for each row, crops counted: not those whose features were known. share: counts what
+    of a prefill they take. late: the selector of the tokens that later layers read, None where they read all that
     enter.
     """
 
     batch: EmbeddedBatch
     rows: Sequence[RowTokens]
     prompts: Sequence[PromptTokens]
+    num_images: Sequence[int]
     share: PrefillShare
     late: str | None = None
 
@@ -103,13 +105,17 @@ class ReadsFewerTokens:
         padding_side: str = "left",
         ttft_predictor: TTFTPredictor | None = None,
         elapsed: Elapsed = NO_TIME_ELAPSED,
+        known_images: int = 0,
     ) -> Reading:
         """Return what of ``batch`` is read; the arguments are as ``generate`` takes them.
 
-        Rows are padded on ``padding_side``. Raises OptionError for amounts or selectors that the model cannot follow.
+        Rows are padded on ``padding_side``. known_images: of one row, whose features were known. Raises OptionError for
+        amounts or selectors that the model cannot follow.
         """
         names = SelectorNames.of(token_selector, self)
         prompts = prompts_of(batch, self.scheduler is not None)
+        if known_images and len(prompts) == 1:
+            prompts = [replace(prompts[0], num_images=max(0, prompts[0].num_images - known_images))]
         amounts = self._amounts(batch, image_tokens, budgets)
         given, share = self.decided_amounts(prompts, amounts, budgets, token_selector, planner, ttft_predictor, elapsed)
         rows = row_tokens(batch, for_selectors(given, names))
@@ -120,7 +126,7 @@ class ReadsFewerTokens:
             PromptTokens.with_images(prompt.others, sum(row.all), sum(row.front), sum(row.late))
             for prompt, row in zip(prompts, rows, strict=True)
         ]
-        return Reading(batch, rows, counts, share, late)
+        return Reading(batch, rows, counts, [prompt.num_images for prompt in prompts], share, late)
 
     def decided_amounts(
         self,

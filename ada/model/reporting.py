@@ -77,7 +77,7 @@ def report(
     switches = plan.num_switches * len(plan.layers)
     prefill, decode = cost.flops(model, plan.with_dense(masked))
     share = budget.fraction if isinstance(budget, LatencyBudget) else None
-    ran = workload_of(reading.share, tokens, cost.num_images, granted)
+    ran = workload_of(reading.share, tokens, reading.num_images[row], granted)
     times = _times(predictor, ran, elapsed, reading.share.min_units)
     clauses: tuple[ClauseReport, ...] = ()
     if isinstance(budget, TimeBudget) and predictor is not None:

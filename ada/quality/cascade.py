@@ -14,6 +14,8 @@ import torch
 from ada.execution.call_state import Execution
 from ada.model.reading import Reading
 from ada.quality.table import Promise, promises_of
+from ada.reuse.call_reuse import CallReuse
+from ada.scheduling.planners import planner_name
 from llava.errors import OptionError
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
@@ -27,24 +29,35 @@ def promised(
     config: Any,
     max_disagreement: float,
     rows: int,
-    latency_budget: object,
-    image_tokens: object,
+    chosen: Mapping[str, Any],
+    planner: str | None,
     keywords: Mapping[str, Any],
 ) -> Promise:
     """Return the promise of a model that a call asks for. Raises OptionError for what goes with none.
 
-    rows, latency_budget, image_tokens, keywords: of the call.
+    rows, planner, keywords: of the call; chosen: budget, image tokens and what else it may set of a plan, by name.
     """
-    if latency_budget is not None or image_tokens is not None:
+    if any(value is not None for value in chosen.values()):
         raise OptionError(
             f"--max-disagreement is {max_disagreement:g}, which chooses budget and image tokens itself; leave out "
-            "--latency-budget and --image-tokens"
+            f"{', '.join('--' + name.replace('_', '-') for name, value in chosen.items() if value is not None)}"
         )
+    check_planner(config, planner)
     if rows > 1:
         raise OptionError(f"--max-disagreement is for one question at a time, and the batch has {rows}")
     if keywords.get("do_sample") or (keywords.get("num_beams") or 1) > 1:
         raise OptionError("--max-disagreement is a promise for greedy answers; leave the temperature at 0")
     return promises_of(config).best(max_disagreement)
+
+
+def check_planner(config: Any, planner: str | None) -> None:
+    """Raise OptionError for a planner that is not the checkpoint's: its plans are not those that were measured."""
+    measured = planner_name(config, None)
+    if planner_name(config, planner) != measured:
+        raise OptionError(
+            f"--planner is {planner!r}, and promises of quality (--max-disagreement) were measured with {measured!r}; "
+            "leave one of them out"
+        )
 
 
 def margin(logits: torch.Tensor) -> float:
@@ -55,7 +68,8 @@ def margin(logits: torch.Tensor) -> float:
 
 @dataclass
 class Cascade:
-    """One call's. promise: says when the cheap answer stands; begin_full: makes the full model's reading of the prompt.
+    """One call's. promise: says when the cheap answer stands; begin_full: makes the full model's reading of the prompt,
+    and reuse is what that one knows of it.
 
     stage: which answered, and margin: the cheap answer's, once its first token is known. second: the full model's
     reading, where that answered.
@@ -63,6 +77,7 @@ class Cascade:
 
     promise: Promise
     begin_full: Callable[[], Begun]
+    reuse: CallReuse | None = None
     stage: str | None = field(default=None, init=False)
     margin: float | None = field(default=None, init=False)
     second: Begun | None = field(default=None, init=False)

@@ -27,6 +27,12 @@ class CallReuse:
     known: KnownPrompt | None = field(default=None, init=False)
     same_plan: bool = field(default=False, init=False)
 
+    def of_second_reading(self) -> CallReuse:
+        """Return the use of another reading of the same prompt, whose images' features this one has."""
+        second = CallReuse(self.cache)
+        second.known_crops = self.known_crops
+        return second
+
     @property
     def length(self) -> int:
         """Positions of the prompt's beginning that was known."""

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, StrictFloat
 
 from ada.protocols import is_adaptive
+from ada.quality.cascade import check_planner
 from ada.quality.disagreement import read_disagreement
 from ada.quality.table import promises_of
 from ada.serve.image_token_fields import NAMES
@@ -48,6 +49,7 @@ def promise_of(model: LlavaModel, fields: Mapping[str, Any], defaults: Mapping[s
             "max_disagreement was given, which is a promise for greedy answers, and tokens are drawn at this "
             "temperature; give temperature 0, or leave out max_disagreement"
         )
+    check_planner(model.config, defaults.get("planner"))
     promise = read_disagreement(given)
     promises_of(model.config).best(promise)
     return promise

@@ -36,9 +36,13 @@ class Bench:
         self.common = [*(["--model-path", args.model_path] if args.model_path else []), *shlex.split(args.worker_flags)]
 
     def bodies(self, requests: list[LoadRequest], servers: Servers) -> list[dict[str, Any]]:
-        """Return the JSON bodies of ``requests``, with the prompts of this worker's model."""
+        """Return the JSON bodies of ``requests``, with the prompts of this worker's model.
+
+        Each is read anew: what was asked before, alone or of another worker, would else be found.
+        """
         template = _template(servers)
-        return [request.body(servers.model, template, self.args.max_new_tokens) for request in requests]
+        made = [request.body(servers.model, template, self.args.max_new_tokens) for request in requests]
+        return [{**body, "reuse": False} for body in made]
 
     def closed_loop(self) -> dict[str, Any]:
         """Run the same requests at workers that batch, that answer one by one, and that run a thread for each."""

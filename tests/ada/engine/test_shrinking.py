@@ -6,12 +6,17 @@ import itertools
 
 import pytest
 import torch
+from fixtures.known_device import PROFILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
+from ada.budget import TimeBudget
 from ada.engine.engine_rows import EngineRows
 from ada.execution.maskable_layer import channel_gates
+from ada.latency.pacer import pacer_of
+from ada.latency.ttft_predictor import TTFTPredictor
+from llava.token_clock import TokenClock
 
 IMAGE = -200
 
@@ -106,3 +111,45 @@ def test_plans_of_fewer_units_are_within(model, pixels):
     plans = [execution.smaller_plan(0, units) for units in range(model.units.tunable, -1, -1)]
     assert all(smaller.is_within(larger) for larger, smaller in itertools.pairwise(plans))
     assert not plans[0].is_within(plans[-1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("planner", ["even", "last", "random", "learned"])
+def test_plan_that_shrinks_twice_stays_within_what_runs(model, pixels, planner):
+    """Untrained planners place fewer units elsewhere: within the prefill's plan, and not within what runs by then."""
+    predictor = TTFTPredictor(PROFILE, model.units)
+    batch = model.embed(torch.tensor([[1, 5, IMAGE, 7]]), images=pixels[:1])
+    batch, execution = model.begin(batch, torch.tensor([model.units.tunable]), planner)
+    engine = EngineRows(model, 1, model.get_input_embeddings().weight)
+    token = engine.read(batch, execution).argmax(dim=-1)
+    clock = TokenClock()
+    row = engine.rows[0]
+    row.pacer = pacer_of([TimeBudget(token_ms=1e-9, later_tokens=20)], predictor, clock, execution)
+    seen = [row.plan]
+    for units in range(model.units.tunable - 1, -1, -1):
+        current = seen[-1]
+        plan = execution.smaller_plan(0, units, current)
+        assert plan is None or plan.is_within(current)
+        if plan is not None:
+            engine.shrink(row, plan)
+            seen.append(plan)
+    assert len(seen) > 1
+    clock.tick(token.device, token)
+    engine.step(token)  # the pacer, which would shrink further, finds nothing within
+
+
+@torch.no_grad()
+def test_rows_on_a_cpu_shrink_only_alone(model, pixels):
+    engine, execution, _, logits = read(model, pixels, model.units.tunable, rows=2)
+    batch, other = model.begin(model.embed(torch.tensor([[1, 8, 9]])), torch.tensor([model.units.tunable]))
+    engine.read(batch, other)
+    first, token = engine.rows[0], logits[0].argmax()[None]
+    clock = TokenClock()
+    hurried = TimeBudget(token_ms=1e-9, later_tokens=20)
+    first.pacer = pacer_of([hurried], TTFTPredictor(PROFILE, model.units), clock, execution)
+    clock.tick(token.device, token)
+    engine.step(torch.cat([token, token]))
+    assert first.plan == execution.finish(1)[0], "all layers that differ would run dense"
+    engine.remove(engine.rows[1])
+    engine.step(token)
+    assert first.plan != execution.finish(1)[0]

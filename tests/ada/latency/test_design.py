@@ -2,6 +2,7 @@
 
 import pytest
 
+from ada.latency import design
 from ada.latency.design import HELD_OUT_EVERY, Design, image_tokens_read
 
 
@@ -33,6 +34,15 @@ def test_workloads_reach_the_longest_prompt_of_a_context_of_1024(model, monkeypa
     text, images = ([one.num_tokens for one in workloads if one.num_images == count] for count in (0, 1))
     assert min(text) == 64 and 1020 <= max(text) <= 1024
     assert min(images) >= 64 and 1000 < max(images) <= 1024
+
+
+@pytest.mark.parametrize("image_tokens", [1024, 2880])
+def test_images_of_many_tokens_are_calibrated_too(model, monkeypatch, image_tokens) -> None:
+    monkeypatch.setattr(model.config, "max_position_embeddings", 4096)
+    monkeypatch.setattr(design, "image_tokens_of", lambda model: image_tokens)
+    workloads = Design.of(model).draw(200)
+    complete = [one for one in workloads if one.num_images and not one.num_selected]
+    assert complete and all(image_tokens + 32 <= one.num_tokens <= image_tokens + 256 for one in complete)
 
 
 SIZES_7B = Design(32, 1024, 576, 64, late=True)

@@ -86,3 +86,15 @@ def test_calibrate_of_a_model_with_one_tunable_layer_is_exact(model, monkeypatch
     monkeypatch.setattr(model, "units", Units("L", layers, prefix, 4, 1))
     profile, _ = calibrate(model, 24, timer=KnownDevice(model))
     assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)
+
+
+def test_merged_image_tokens_are_fitted_as_they_were_read(model) -> None:
+    """Published -prumerge models: an image takes as many positions as it needs."""
+    known = KnownDevice(model)
+
+    def timer(workload):
+        read = dataclasses.replace(workload, num_tokens=workload.num_tokens - 3 * workload.num_images)
+        return known(read)
+
+    profile, _ = calibrate(model, 64, timer=timer)
+    assert profile.spread == pytest.approx(1) and all(errors["p95"] < 1e-6 for errors in profile.errors.values())

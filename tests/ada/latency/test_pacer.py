@@ -29,14 +29,15 @@ class Device:
         for reader in ("ada.latency.pacer", "llava.token_clock"):
             monkeypatch.setattr(f"{reader}.time", SimpleNamespace(perf_counter=lambda: self.now))
 
-    def answer(self, budget, tokens, predictor=None, sentence=10, units=H7B.tunable, first_ms=300.0):
+    def answer(self, budget, tokens, predictor=None, sentence=10, units=H7B.tunable, first_ms=300.0, paced=True):
         """Decode an answer; return its clock, the units of each step, and why it ended before its last token."""
         predictor = predictor or TTFTPredictor(PROFILE, H7B)
         execution = SimpleNamespace(
-            granted=[units], smaller_plan=lambda row, count: f"plan of {count}", on_plan=self.shown.extend
+            granted=[units], smaller_plan=lambda row, count, current: f"plan of {count}", on_plan=self.shown.extend
         )
         clock = TokenClock()
-        pacer = pacer_of(planned([budget], predictor, tokens, tokens), predictor, clock, execution, {PERIOD})
+        budgets = planned([budget], predictor, tokens, tokens)
+        pacer = pacer_of(budgets, predictor, clock, execution, {PERIOD}, first_ms)
         assert isinstance(pacer, Pacer)
         self.now += first_ms / 1000
         clock.tick(SimpleNamespace(type="cpu"), 1)
@@ -45,7 +46,8 @@ class Device:
             if clock.ended_by:
                 break
             step = Workload(600 + token, units, 0)
-            pacer.next_plan(step)
+            if paced:
+                pacer.next_plan(step)
             ran.append(pacer.num_units)
             self.now += self.pace(token) * KNOWN.inter_token_ms(replace(step, num_units=ran[-1]), H7B) / 1000
             clock.tick(SimpleNamespace(type="cpu"), PERIOD if token % sentence == sentence - 1 else 2)
@@ -144,3 +146,31 @@ def test_time_of_tokens_limits_their_own_plan_and_not_the_prefill():
     assert predictor.token_units(budget, prompt) == 20
     both = replace(budget, total_ms=predictor.first_token_ms(prompt) + 1e4)
     assert predictor.units_within(both, prompt) == H7B.tunable
+
+
+def test_short_answers_teach_their_length(monkeypatch):
+    """Their steps say nothing of the pace, but yes and no are planned as such."""
+    device, predictor = Device(monkeypatch, lambda token: 1.8), TTFTPredictor(PROFILE, H7B)
+    for _ in range(50):
+        device.answer(TimeBudget(total_ms=1e5), 2, predictor)
+    assert predictor.planned_tokens(500) == 2 and predictor.token_factor == pytest.approx(1.03)
+
+
+@pytest.mark.parametrize("budget", [TimeBudget(token_ms=0.7 * token_ms(64)), TimeBudget(total_ms=700.0)], ids=str)
+def test_answers_without_the_clock_are_the_same_on_a_slow_device(monkeypatch, budget):
+    predictor = TTFTPredictor(PROFILE, H7B)
+
+    def answered(pace, predictor):
+        clock, ran, ended = Device(monkeypatch, lambda token: pace).answer(budget, 60, predictor)
+        return len(clock.stamps), ran, ended
+
+    assert answered(0.5, predictor.fixed()) == answered(5.0, predictor.fixed())
+    assert answered(0.5, predictor) != answered(5.0, predictor), "by the clock they are not"
+
+
+def test_total_ends_an_answer_whose_plan_is_fixed(monkeypatch):
+    """As where transformers' loop decodes."""
+    device, budget = Device(monkeypatch, lambda token: 3.0), TimeBudget(total_ms=1500.0)
+    clock, ran, ended = device.answer(budget, 500, paced=False)
+    assert ended == OUT_OF_TIME and 2 < len(ran) < 499 and set(ran) == {H7B.tunable}
+    assert 1200 < 1000 * (clock.stamps[-1] - clock.start) <= 1500

@@ -5,10 +5,12 @@ import torch
 from fixtures.known_device import PROFILE, KnownDevice, SteppedClock, expected
 
 from ada.budget import TimeBudget
+from ada.engine.serving import AdaptiveTransformersRows, EngineRowDecoder
 from ada.latency import ready
 from ada.latency.device_profile import DeviceFingerprint
 from ada.latency.latency_model import Elapsed, Workload
 from ada.latency.measure import calibrate
+from ada.latency.pacer import OUT_OF_TIME
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.options import prepare_model
 from ada.overlay import describe_generation
@@ -197,3 +199,29 @@ def test_describe_generation_reports_measured_times(model, generate) -> None:
     metadata = describe_generation(model, generate("9s"), {**TIMING, "time_to_first_token_ms": 12.5})
     assert (metadata["measured_ms"], metadata["requested_ms"], metadata["granted"]) == (12.5, 9000, 1)
     assert "predicted" in metadata["summary"] and metadata["summary"].endswith("measured 12.5 ms")
+
+
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
+def test_answer_ends_with_its_total_whichever_loop_decodes(generate, engine) -> None:
+    clock = TokenClock()
+    out = generate("total=0.001ms", clock=clock, engine=engine, max_new_tokens=40, min_new_tokens=40, pad_token_id=0)
+    assert clock.ended_by == OUT_OF_TIME and len(out.sequences[0]) == 2
+    assert (out.report.by_transformers is None) == (engine == "auto")
+
+
+def test_rows_of_transformers_loop_are_planned_with_all_of_their_tokens(model, predictor) -> None:
+    settings = {"inputs": PROMPT, "do_sample": False, "return_dict_in_generate": True, "pad_token_id": 0}
+    settings |= {"latency_budget": "total=10s", "ttft_predictor": predictor, "clock": TokenClock()}
+    planned = {}
+    for rows in (EngineRowDecoder(model, 1), AdaptiveTransformersRows(model)):
+        engine = {"engine": "transformers"} if isinstance(rows, AdaptiveTransformersRows) else {}
+        output, row = rows.read({**settings, "max_new_tokens": 20, **engine})
+        planned[type(rows)] = output.report.clauses[0].predicted_ms
+        rows.remove(row)
+    assert planned[AdaptiveTransformersRows] == pytest.approx(planned[EngineRowDecoder], rel=0.2)
+    assert planned[AdaptiveTransformersRows] > 19 * model_token_ms(model, predictor)
+
+
+def model_token_ms(model, predictor) -> float:
+    """The time of a token on the known device, with all units."""
+    return predictor.token_ms(Workload(WIDTH, model.units.tunable, 0))

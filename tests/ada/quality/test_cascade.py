@@ -9,9 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ada.options import prepare_model
 from ada.quality.disagreement import read_disagreement
 from ada.quality.table import FILE_NAME, Promise, promises_of, read_promises, save_promises
+from ada.reuse.cache import ReuseCache
 from llava.errors import CheckpointError, OptionError
+from llava.model import LlavaLlamaForCausalLM
 from llava.model.builder import load_pretrained_model
 
 IMAGE = -200
@@ -108,7 +111,10 @@ def test_promises_of_another_frontier_are_none(folder):
     ("options", "complaint"),
     [
         ({"latency_budget": 0.5}, "leave out --latency-budget"),
-        ({"image_tokens": "2"}, "leave out --latency-budget and --image-tokens"),
+        ({"latency_budget": 0.5, "image_tokens": "2"}, "leave out --latency-budget, --image-tokens$"),
+        ({"token_selector": "salient"}, "leave out --token-selector"),
+        ({"granted_units": torch.tensor([2])}, "leave out --granted-units"),
+        ({"planner": "random"}, "--planner is 'random', and promises .* measured with 'learned'"),
         ({"do_sample": True}, "promise for greedy answers"),
         ({"engine": "ada", "num_beams": 2}, "promise for greedy answers"),
     ],
@@ -130,3 +136,37 @@ def test_shares_are_read(value, share):
 def test_other_shares_are_refused(value):
     with pytest.raises(OptionError, match=r"--max-disagreement is .*; expected a share in \(0, 1\) such as 2%"):
         read_disagreement(value)
+
+
+def test_checkpoints_own_planner_by_name_goes_with_a_promise(folder, pixels):
+    out = ask(with_threshold(folder, 0.0), pixels, max_disagreement=0.02, planner="learned")
+    assert out.report.quality.stage == "cheap"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_refused_try_is_counted_by_what_it_found_known(folder, pixels, times):
+    """The full model's reading, which finds more known, is counted apart."""
+    model, reuse = with_threshold(folder, math.inf), ReuseCache(10**9)
+    cheap = model.generate(
+        torch.tensor([(1, 5, IMAGE, 7)]), images=pixels[:1], latency_budget=0.6, reuse=ReuseCache(10**9), **GREEDY
+    )
+    for _ in range(times):
+        out = ask(model, pixels, max_disagreement=0.02, reuse=reuse)
+    refused = out.report.quality.refused_flops
+    alone = sum(cheap.report.prefill_flops.values())
+    assert refused == alone if times == 1 else 0 < refused < alone
+    full = ask(model, pixels, image_tokens="all")
+    assert out.sequences.tolist() == full.sequences.tolist()
+    assert 0 < sum(out.report.prefill_flops.values()) < sum(full.report.prefill_flops.values())
+
+
+def test_promise_on_a_model_without_cheaper_plans_is_refused(make_checkpoint):
+    plain = opened(make_checkpoint(LlavaLlamaForCausalLM))
+    with pytest.raises(OptionError, match=r"--max-disagreement is 0\.02, and this checkpoint .* has no cheaper plans"):
+        prepare_model(plain, {"max_disagreement": 0.02})
+
+
+def test_programs_refuse_a_promise_under_another_planner_as_they_start(folder):
+    model = with_threshold(folder, 0.0)
+    with pytest.raises(OptionError, match="--planner is 'even'"):
+        prepare_model(model, {"max_disagreement": 0.02, "planner": "even"})

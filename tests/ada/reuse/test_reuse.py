@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fixtures.known_device import PROFILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ada.latency.ttft_predictor import TTFTPredictor
 from ada.reuse.cache import ReuseCache
 
 IMAGE = -200
@@ -83,6 +85,15 @@ def test_second_look_without_memory_to_cut_layers_answers_as_without(make_llava,
     assert again.report.masked_layers > 0 and again.report.known_tokens[1] > 0
     torch.testing.assert_close(torch.stack(again.logits), torch.stack(alone.logits), atol=1e-3, rtol=1e-4)
     assert same(again, alone)
+
+
+def test_time_of_images_whose_features_are_known_is_not_counted(model, pixels, monkeypatch):
+    reuse, ids, asked = ReuseCache(10**9), [1, 5, IMAGE, 7, 8, 9], []
+    predictor = TTFTPredictor(PROFILE, model.units)
+    monkeypatch.setattr(predictor, "units_within", lambda budget, workload, elapsed: asked.append(workload) or 1)
+    for prompt in (ids, [1, 6, IMAGE, 7]):
+        ask(model, prompt, pixels, "1000s", reuse, ttft_predictor=predictor)
+    assert [workload.num_images for workload in asked] == [1, 1, 0, 0], "as the call begins, and as the plan is made"
 
 
 @pytest.mark.parametrize(
