@@ -6,8 +6,9 @@ import argparse
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from llava.errors import OptionError
 
@@ -35,7 +36,7 @@ class LatencyBudget:
         if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
             raise OptionError(f"--latency-budget is {value!r}; expected {_RANGE}")
         if not isinstance(value, str):
-            return cls(float(value))  # NumPy's numbers too
+            return cls(_as_written(value))
         text = value.strip()
         if _TIME.match(text):
             raise OptionError(f"--latency-budget is {value!r}, a time; expected {_RANGE}")
@@ -149,7 +150,7 @@ def _read_clauses(named: Mapping[str, object], given: object, text: str | None) 
 def _milliseconds(value: object, given: object) -> float:
     """Read a time: a text with its unit, or a number of milliseconds."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        milliseconds = float(value)
+        milliseconds = _as_written(value)
     else:
         found = _TIME.match(value.strip()) if isinstance(value, str) else None
         try:
@@ -159,6 +160,26 @@ def _milliseconds(value: object, given: object) -> float:
     if not (math.isfinite(milliseconds) and milliseconds > 0):
         raise OptionError(f"--latency-budget is {given!r}; expected times above 0 such as 850ms or 1.2s")
     return milliseconds
+
+
+def _as_written(value: Any) -> float:
+    """Return a number, NumPy's too, as Python's; of a narrow type the decimal that was meant: 0.7, not 0.699999988."""
+    return _decimal(float(value), value.dtype.type) if hasattr(value, "dtype") else float(value)
+
+
+def _decimal(value: float, rounded: Callable[[float], Any]) -> float:
+    """Return the shortest decimal that ``rounded`` makes ``value``: a budget just below it grants a unit fewer."""
+    shorter = (float(f"{value:.{digits}g}") for digits in range(1, 17))
+    return next((number for number in shorter if float(rounded(number)) == value), value)
+
+
+def _values(budgets: Any) -> Any:
+    """Return a tensor's or an array's budgets, or NumPy's number, as Python's numbers, as ``_as_written`` does."""
+    rounded: Any = getattr(budgets, "new_tensor", None) or getattr(getattr(budgets, "dtype", None), "type", float)
+    values = budgets.tolist()
+    if isinstance(values, list):
+        return [_decimal(one, rounded) if isinstance(one, float) else one for one in values]
+    return _decimal(values, rounded) if isinstance(values, float) else values
 
 
 def budget_flag(text: str) -> Budget:
@@ -175,8 +196,8 @@ def budgets_of_rows(budgets: object, rows: int) -> Sequence[Budget | None]:
 
     A list, a tensor or an array holds one per row. Raises OptionError where their number is another.
     """
-    if hasattr(budgets, "tolist"):  # a tensor or an array
-        budgets = budgets.tolist()
+    if hasattr(budgets, "tolist"):  # a tensor, an array or NumPy's number
+        budgets = _values(budgets)
     one = isinstance(budgets, str | Mapping) or not isinstance(budgets, Iterable)
     each = [budgets] * rows if one else list(budgets)  # type: ignore[call-overload]
     if len(each) != rows:

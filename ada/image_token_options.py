@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
-from ada.image_tokens.selector_names import LATE_SELECTORS, SelectorNames, check_selector_name
+from ada.image_tokens.selector_names import LATE_SELECTORS, SHRINK, SelectorNames, check_selector_name
 from ada.image_tokens.selectors import SELECTORS
 from llava.errors import OptionError
 
@@ -53,9 +53,16 @@ def add_image_token_flags(
 
 
 def image_tokens_of(options: Mapping[str, Any]) -> ImageTokens | None:
-    """Return the options' ``image_tokens``, None where they name none. Raises OptionError for what is no amount."""
+    """Return the options' ``image_tokens``, None where they name none, so that the model decides.
+
+    With the token selector shrink they name all: a budget is shared out too late for it. Raises OptionError for what is
+    no amount.
+    """
     value = options.get("image_tokens")
-    return None if value is None else ImageTokens.parse(value)
+    if value is None:
+        front = str(options.get("token_selector")).partition("/")[0]
+        return ALL_IMAGE_TOKENS if front.strip() == SHRINK else None
+    return ImageTokens.parse(value)
 
 
 def reads_fewer(options: Mapping[str, Any]) -> bool:
@@ -73,14 +80,17 @@ def check_selector(model: Any, options: Mapping[str, Any]) -> None:
 
     What depends on an image, ``generate`` checks.
     """
-    from ada.image_tokens.encoding import ENCODERS, check_before_budget  # seconds, of which servers' clients are spared
+    # These take seconds, of which servers' clients are spared.
+    from ada.image_tokens.encoding import ENCODERS, check_before_budget, cuts_front
     from ada.image_tokens.late_selectors import late_selector
+    from ada.image_tokens.selection import for_selectors
 
     names = SelectorNames.of(options.get("token_selector"), model)
     late_selector(names.late, model, torch.zeros(1, dtype=torch.long))
     amount = image_tokens_of(options)
-    if not names.late_alone:
-        check_before_budget(names.front, [ALL_IMAGE_TOKENS if amount is None else amount])
+    used = for_selectors([ALL_IMAGE_TOKENS if amount is None else amount], names)
+    if not names.late_alone or cuts_front(used[0]):
+        check_before_budget(names.front, used)
         if names.front in ENCODERS and model.get_vision_tower() is not None:
             ENCODERS[names.front](model, names.front, [], [])
     if model.merges_image_tokens and reads_fewer(options):

@@ -39,7 +39,7 @@ class AdaptiveModel(LlavaModel, Protocol):
     def get_model(self) -> Any:
         """Return the decoder with vision tower and projector."""
 
-    def default_amount(self, budget: Budget | None) -> ImageTokens:
+    def default_amount(self, budget: Budget | None, token_selector: str | None = None) -> ImageTokens:
         """Return what of an image is read where nothing says so."""
 
     def decided_amounts(

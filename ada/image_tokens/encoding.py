@@ -107,14 +107,15 @@ class EncodesImages(MergesImageTokens, LlavaCausalLM):
         if self.merges_image_tokens:
             return MergedAsTrained(self, names.front, mergings, [None] * len(mergings))
         kind = ENCODERS.get(names.front, ImageEncoder)
-        if names.late_alone or (kind is ReadsClassAttention and not _any_left_out(self, amounts)):
+        enters_all = names.late_alone and not any(cuts_front(amount) for amount in amounts)
+        if enters_all or (kind is ReadsClassAttention and not _any_left_out(self, amounts)):
             kind = ImageEncoder
         if kind is not ImageEncoder:
             check_before_budget(names.front, amounts)
         limits: list[int | None] = [None] * len(mergings)
         full = [tokens_in(merging.layout(self._tower().num_patches_per_side)) for merging in mergings]
         for amount, own in zip(amounts, owned, strict=True):
-            if not (amount.front.is_all or amount.auto):
+            if cuts_front(amount):
                 for number, count in zip(own, amount.front.of_each([full[n] for n in own]), strict=True):
                     limits[number] = count
         return kind(self, names.front, mergings, limits)
@@ -166,6 +167,11 @@ def check_before_budget(selector: str, amounts: Sequence[ImageTokens]) -> None:
             f"--image-tokens is 'auto' with the token selector {selector!r}, which acts before the budget is "
             "shared out; give a number of tokens or a percentage, or choose salient, divprune or grid"
         )
+
+
+def cuts_front(amount: ImageTokens) -> bool:
+    """Return whether an amount, which is not what a budget decides, leaves out tokens before the decoder."""
+    return not (amount.auto or amount.front.is_all)
 
 
 def _leaves_tokens_out(model: Any) -> bool:

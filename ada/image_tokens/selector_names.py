@@ -9,6 +9,8 @@ from ada.image_tokens.selectors import DEFAULT_SELECTOR, SELECTORS
 from llava.errors import OptionError
 
 LATE_SELECTORS = ("fastv", "learned")
+SHRINK = "shrink"
+"""The selector that needs a number before a budget is shared out; without one it leaves images as they are."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class SelectorNames:
         if len(names) == 2:
             return cls(names[0], names[1])
         return cls(names[0], late) if names[0] in SELECTORS else cls(front, names[0], late_alone=True)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether an amount for the front makes images smaller before they are encoded."""
+        return self.front == SHRINK and not self.late_alone
 
 
 def check_selector_name(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ Indices = Sequence[Sequence[int]]
 def kept_cells(model: Any, output: Any) -> dict[str, Any]:
     """Return JSON-ready fields about an answer to one prompt of which image tokens were left out; empty for others.
 
-    ``grid``: lines and columns of each image's patches, None for an image that is no square of patches. ``kept_cells``:
+    ``grid``: lines and columns of each image's patches, None for an image of several crops, whose tokens are in another
+    order even where their number is a square, and for one with more tokens than patches. ``kept_cells``:
     the (line, column) of the tokens that entered the decoder; ``late_cells``: of those that its later layers have read.
     ``fit``: how an image becomes the square that the vision tower sees: "pad", "crop" or "stretch".
     """
@@ -24,7 +24,7 @@ def kept_cells(model: Any, output: Any) -> dict[str, Any]:
     if tokens.late == tokens.all or tokens.merged_from is not None or not kept:
         return {}
     late = late_indices(output.late_tokens, kept)
-    sides = [_side(count) for count in tokens.all]
+    sides = [_side(model, count) for count in tokens.all]
     return {
         "grid": [None if side is None else [side, side] for side in sides],
         "kept_cells": _cells(kept, sides),
@@ -44,13 +44,13 @@ def late_indices(late_tokens: LateTokens | None, kept: Indices) -> Indices:
     ]
 
 
-def _side(tokens: int) -> int | None:
-    side = math.isqrt(tokens)
+def _side(model: Any, tokens: int) -> int | None:
+    side: int = model.get_vision_tower().num_patches_per_side
     return side if side * side == tokens else None
 
 
 def _cells(indices: Indices, sides: Sequence[int | None]) -> list[list[list[int]]]:
-    """Return lines and columns of tokens; none of an image that is no square, nor of what was added to one."""
+    """Return lines and columns of tokens; none of an image without a side, nor of what was added to one."""
     return [
         [] if side is None else [list(divmod(index, side)) for index in own if index < side * side]
         for own, side in zip(indices, sides, strict=True)

@@ -116,7 +116,7 @@ class ReadsFewerTokens:
         prompts = prompts_of(batch, self.scheduler is not None)
         if known_images and len(prompts) == 1:
             prompts = [replace(prompts[0], num_images=max(0, prompts[0].num_images - known_images))]
-        amounts = self._amounts(batch, image_tokens, budgets)
+        amounts = self._amounts(batch, image_tokens, token_selector, budgets)
         given, share = self.decided_amounts(prompts, amounts, budgets, token_selector, planner, ttft_predictor, elapsed)
         rows = row_tokens(batch, for_selectors(given, names))
         batch = with_selected_tokens(batch, rows, names.front, padding_side)
@@ -152,10 +152,14 @@ class ReadsFewerTokens:
             ]
         return given, share
 
-    def default_amount(self, budget: Budget | None) -> ImageTokens:
-        """Return what of an image is read where nothing says so: ``auto`` under a budget, where trained for it."""
+    def default_amount(self, budget: Budget | None, token_selector: str | None = None) -> ImageTokens:
+        """Return what of an image is read where nothing says so: ``auto`` under a budget, where trained for it.
+
+        token_selector: as ``generate`` takes it; with shrink all is read, as a budget is shared out too late for it.
+        """
         trained = getattr(self.config, "image_token_dropout", None) is not None
-        return AUTO if trained and budget is not None else ALL_IMAGE_TOKENS
+        decides = trained and budget is not None and not SelectorNames.of(token_selector, self).shrinks
+        return AUTO if decides else ALL_IMAGE_TOKENS
 
     def _min_units(self, planner: str | None, amounts: Sequence[ImageTokens]) -> int:
         """Tunable units that always run: all, where nothing plans them and image tokens pay for a budget instead."""
@@ -166,12 +170,13 @@ class ReadsFewerTokens:
         self,
         batch: EmbeddedBatch,
         image_tokens: ImageTokensLike | Sequence[ImageTokensLike] | None,
+        token_selector: str | None,
         budgets: Sequence[Budget | None],
     ) -> Sequence[ImageTokens]:
         """The rows' amounts, or their defaults."""
         if image_tokens is None:
             known = batch.image_spans is not None
-            return [self.default_amount(budget) if known else ALL_IMAGE_TOKENS for budget in budgets]
+            return [self.default_amount(budget, token_selector) if known else ALL_IMAGE_TOKENS for budget in budgets]
         amounts = image_tokens_of_rows(image_tokens, len(batch.embeds))
         check_columns_known(batch, amounts)
         return amounts

@@ -30,8 +30,8 @@ def reachable(model: AdaptiveModel, options: Mapping[str, Any], predictor: TTFTP
     prompt = Prompt(TEXT_TOKENS + (model.scheduler is not None), (tokens,) if tokens else (), int(tokens > 0))
 
     def reach(budget: LatencyBudget | None) -> tuple[float, float | None]:
-        amount = image_tokens_of(options) or model.default_amount(budget)
         selector, planner = options.get("token_selector"), options.get("planner")
+        amount = image_tokens_of(options) or model.default_amount(budget, selector)
         [amount], share = model.decided_amounts([prompt], [amount], [budget], selector, planner, predictor)
         read = PromptTokens.under(amount, prompt.others, prompt.images)
         granted = granted_units(share, predictor, budget, read, prompt.num_images)

@@ -141,18 +141,10 @@ def _base_folders(folder: CheckpointFolder, model_base: str | None) -> list[Chec
     )
 
 
-# One loader for each kind of checkpoint.
-
-
-def _load_language_model(task: Loading) -> Any:
-    """Load a plain language model, of transformers' own class."""
-    return _read(task)
-
-
 def _load_full(task: Loading) -> Any:
     """Load a LLaVA of which the folder holds all weights."""
     model = _read(task)
-    _add_image_tokens(model, task.tokenizer)
+    _add_image_tokens(model, task.tokenizer, may_shrink=False)
     return model
 
 
@@ -169,7 +161,7 @@ def _load_lora(task: Loading) -> Any:
 
     The vision tower is read only if it was trained: the adapter's config would otherwise make adapters in it, too, as
     its projections have the same names as the decoder's. Raises OptionError where weights that cannot be changed have
-    several adapters.
+    several adapters, and CheckpointError where there is no projector.
     """
     adapters = [*task.between, task.folder]
     if len(adapters) > 1 and "quantization_config" in task.keywords:
@@ -178,7 +170,17 @@ def _load_lora(task: Loading) -> Any:
             "or merge it with scripts/merge_lora_weights.py first"
         )
     in_full = {key for adapter in adapters for key in trained_in_full(adapter.path)}
-    model: Any = _read(task, lambda key: key in in_full or in_projector_file(key))
+    from_file = any(adapter.projector_file for adapter in adapters)
+
+    def may_miss(key: str) -> bool:
+        if in_projector_file(key) and not from_file and key not in in_full:
+            raise CheckpointError(
+                f"{key} is neither in {task.base.path} nor in {task.folder.path}; copy the mm_projector.bin that its "
+                "training started from (--pretrain_mm_mlp_adapter) into the latter"
+            )
+        return key in in_full or in_projector_file(key)
+
+    model: Any = _read(task, may_miss)
     _add_image_tokens(model, task.tokenizer)
     for adapter in adapters:
         model = _with_adapter(model, task, adapter)
@@ -203,9 +205,8 @@ _LOADERS: dict[CheckpointKind, Callable[[Loading], Any]] = {
 
 
 def _load(task: Loading) -> Any:
-    """Load the model with the loader of its kind."""
-    plain = task.model_class is AutoModelForCausalLM
-    return _load_language_model(task) if plain else _LOADERS[task.folder.kind](task)
+    """Load the model with the loader of its kind; a plain language model is of transformers' own class."""
+    return _read(task) if task.model_class is AutoModelForCausalLM else _LOADERS[task.folder.kind](task)
 
 
 def _read(task: Loading, may_miss: Callable[[str], bool] | None = None) -> Any:
@@ -236,17 +237,16 @@ def _fill_from_projector_file(model: PreTrainedModel, folder: CheckpointFolder) 
         copy_new_rows(model.get_input_embeddings().weight.data, 2, path)
 
 
-def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+def _add_image_tokens(model: PreTrainedModel, tokenizer: Tokenizer, may_shrink: bool = True) -> None:
     """Add the tokens around and inside an image that some checkpoints use; embeddings grow where they must."""
-    wanted = []
-    if getattr(model.config, "mm_use_im_patch_token", True):
-        wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
+    wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if getattr(model.config, "mm_use_im_patch_token", True) else []
     if getattr(model.config, "mm_use_im_start_end", False):
         wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
-    if wanted:
-        tokenizer.add_tokens(wanted, special_tokens=True)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.add_tokens(wanted, special_tokens=True)
+    rows, size = model.get_input_embeddings().num_embeddings, len(tokenizer)
+    # A base's table shrinks as in training: Qwen2's is longer than its tokenizer, and new tokens are to be its last.
+    if size > rows or (size < rows and wanted and may_shrink):
+        model.resize_token_embeddings(size, mean_resizing=False)
 
 
 def _load_tower(model: PreTrainedModel, *folders: CheckpointFolder) -> ImageProcessor | None:

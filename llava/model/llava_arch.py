@@ -67,14 +67,16 @@ class LlavaMetaModel:
         """Add, or complete, what training needs; ``model_args``: ``llava.train.arguments.ModelArguments``.
 
         The tower is read, the config gets its settings, and the projector is made where there is none, then filled
-        from ``pretrain_mm_mlp_adapter`` where that is given.
+        from ``pretrain_mm_mlp_adapter`` where that is given. Raises CheckpointError for a tower or a type of projector
+        that an existing projector does not fit.
         """
         config = self.config
+        projector_type = self._fitting_projector_type(getattr(model_args, "mm_projector_type", None))
         config.mm_vision_tower = model_args.vision_tower
         config.mm_vision_select_layer = model_args.mm_vision_select_layer
         config.mm_vision_select_feature = model_args.mm_vision_select_feature
         config.mm_patch_merge_type = model_args.mm_patch_merge_type
-        config.mm_projector_type = getattr(model_args, "mm_projector_type", "linear")
+        config.mm_projector_type = projector_type
         config.use_mm_proj = True
         tower = self.get_vision_tower()
         if tower is None or tower.vision_tower_name != model_args.vision_tower:
@@ -82,13 +84,31 @@ class LlavaMetaModel:
         tower.select_layer = config.mm_vision_select_layer
         tower.select_feature = config.mm_vision_select_feature
         tower.load_model()
-        config.mm_hidden_size = tower.hidden_size
         if getattr(self, "mm_projector", None) is None:
+            config.mm_hidden_size = tower.hidden_size
             self._make_projector()
+        elif tower.hidden_size != config.mm_hidden_size:
+            raise CheckpointError(
+                f"the features of {model_args.vision_tower} have width {tower.hidden_size}, and the model's projector "
+                f"takes {config.mm_hidden_size}; leave --vision_tower out, or train a projector for it on the language "
+                "model alone"
+            )
         self._make_newline()  # a LLaVA that was trained with "flat" has a projector, and no newline
         self.mm_projector.requires_grad_(True)
         if model_args.pretrain_mm_mlp_adapter:
             self.load_projector(Path(model_args.pretrain_mm_mlp_adapter))
+
+    def _fitting_projector_type(self, asked: str | None) -> str:
+        """Return the type that the config is to name. Raises CheckpointError where the projector is of another."""
+        if getattr(self, "mm_projector", None) is None:
+            return asked or "linear"
+        own: str = getattr(self.config, "mm_projector_type", None) or "linear"
+        if asked not in (None, own):
+            raise CheckpointError(
+                f"--mm_projector_type is {asked!r}, and the projector that the model has is of type {own!r}; give "
+                "that, or leave --vision_tower and --mm_projector_type out to keep the model's settings"
+            )
+        return own
 
     def load_projector(self, path: Path) -> None:
         """Fill the projector (and ``image_newline``) from a projector-only file, ``mm_projector.{bin,safetensors}``.

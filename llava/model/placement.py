@@ -39,7 +39,8 @@ def fitting_dtype(device: str, fields: Mapping[str, Any], weight_files: Sequence
     saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
     kind = device.partition(":")[0]
     if kind == "cuda":
-        return torch.bfloat16 if saved == "bfloat16" and torch.cuda.is_bf16_supported() else torch.float16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # a V100 or T4 takes it, but slowly
+        return torch.bfloat16 if saved == "bfloat16" and native else torch.float16
     if kind == "mps":
         return torch.float16
     stored = sum(file.stat().st_size for file in weight_files)

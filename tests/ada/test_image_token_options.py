@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ada import overlay
-from ada.image_tokens.amount import AUTO, ImageTokens
+from ada.budget import LatencyBudget
+from ada.image_tokens.amount import ALL_IMAGE_TOKENS, AUTO, ImageTokens
 from ada.image_tokens.selectors import SELECTORS
 from ada.protocols import is_adaptive
 from llava.errors import OptionError
@@ -160,6 +161,64 @@ def test_auto_with_a_selector_that_acts_before_the_budget_is_refused(make_llava,
     options = {"image_tokens": "auto", "token_selector": selector, "latency_budget": 0.7}
     with pytest.raises(OptionError, match=f"'auto' with the token selector '{re.escape(selector)}'"):
         overlay.prepare_model(model=make_llava("H"), options=options)
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({}, {"token_selector": "shrink"}),
+        ({}, {"token_selector": "shrink/fastv"}),
+        ({"token_selector": "shrink"}, {}),
+        ({"token_selector": "shrink"}, {"token_selector": "shrink"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("budget", ["0.3", "0.7"])
+def test_shrink_under_a_budget_alone_reads_all_that_a_checkpoint_trained_for_auto_has(
+    make_llava, pixels, config, options, budget
+) -> None:
+    """Whoever names no amount gets the answer to ``all``, and is not refused once the images are encoded."""
+    model = make_llava("H", image_token_dropout=0.25, **config)
+    given = {**options, "latency_budget": budget}
+    found, everything = (
+        model.generate(PROMPT, images=pixels, **GREEDY, **options_of(model, **given, image_tokens=amount))
+        for amount in (None, "all")
+    )
+    assert found.report.image_tokens.to_json() == {"all": 4, "kept": 4, "late": 4}
+    assert found.sequences.tolist() == everything.sequences.tolist()
+    fewer = model.generate(PROMPT, images=pixels, **GREEDY, **options_of(model, **given, image_tokens=1))
+    assert fewer.report.image_tokens.front == (1,)
+
+
+@pytest.mark.parametrize(
+    ("config", "selector", "expected"),
+    [
+        ("salient", None, AUTO),
+        ("salient", "shrink", ALL_IMAGE_TOKENS),
+        ("salient", "shrink/fastv", ALL_IMAGE_TOKENS),
+        ("shrink", None, ALL_IMAGE_TOKENS),
+        ("shrink", "salient", AUTO),
+        ("shrink", "fastv", AUTO),  # it chooses among all that enter
+        ("prumerge", None, AUTO),  # which finds its number in the image
+    ],
+)
+def test_default_amount_leaves_to_a_budget_what_is_chosen_after_it_is_shared_out(
+    make_llava, config, selector, expected
+) -> None:
+    model = make_llava("H", image_token_dropout=0.25, token_selector=config)
+    assert model.default_amount(LatencyBudget(0.5), selector) == expected
+    assert model.default_amount(None, selector) == ALL_IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(("amount", "refused"), [("50%/25%", True), ("25%", False), ("all/25%", False), (None, False)])
+def test_late_selector_alone_is_checked_with_the_models_own_where_both_cut(make_checkpoint, amount, refused) -> None:
+    folder = make_checkpoint(siglip=True, token_selector="cls", num_hidden_layers=4)
+    options = {"model_path": str(folder), "device": "cpu", "image_tokens": amount, "token_selector": "fastv"}
+    if not refused:
+        assert is_adaptive(open_model(options).model)
+        return
+    with pytest.raises(OptionError, match=r"class token of a CLIP tower.* is a SigLipVisionTower"):
+        open_model(options)
 
 
 def test_checkpoint_of_merged_tokens_refuses_to_leave_some_out(make_llava) -> None:

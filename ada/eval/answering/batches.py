@@ -15,6 +15,7 @@ from ada.overlay import describe_row
 from llava.eval.answering import batched_generation as batches
 from llava.generation import SamplingParams
 from llava.model.loaded_model import open_model
+from llava.protocols import Images
 from llava.token_clock import TokenClock
 
 
@@ -30,9 +31,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchImages:
-    """The images of a batch in the order of its questions: ``pixels``, one tensor an image, and (width, height)."""
+    """The images of a batch in the order of its questions: ``pixels`` as ``generate`` takes them, (width, height)."""
 
-    pixels: Sequence[torch.Tensor] | None
+    pixels: Images | None
     sizes: Sequence[tuple[int, int]] | None
 
 

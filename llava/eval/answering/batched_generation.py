@@ -18,7 +18,7 @@ from llava.generation import SamplingParams, stop_text, with_image_tags
 from llava.mm_utils import KeywordsStoppingCriteria, tokenizer_image_token
 from llava.model.multimodal.image_pipeline import ImagePipeline
 from llava.model.sequence_length import answer_limit, check_prompt_length, context_length, prompt_length
-from llava.protocols import ImageProcessor, LlavaModel, Tokenizer
+from llava.protocols import ImageProcessor, Images, LlavaModel, Tokenizer
 from llava.token_clock import TokenClock
 
 Ids = Sequence[int]
@@ -111,8 +111,8 @@ class Answerer:
             limits.append(answer_limit(prompt_length(ids, own, self.model), self.context_length, wanted, title))
         return limits
 
-    def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> list[torch.Tensor] | None:
-        """Return the vision tower's input, one tensor an image; None without images.
+    def pixels(self, images: Sequence[Image.Image], prompts: Sequence[Ids]) -> Images | None:
+        """Return the vision tower's input as ``ImagePipeline.batch`` makes it; None without images.
 
         prompts: token ids of the batch's prompts, whose image tags stand for the images, in their order.
         """
@@ -120,12 +120,15 @@ class Answerer:
             return None
         tags = [sum(token == IMAGE_TOKEN_INDEX for token in prompt) for prompt in prompts]
         pixels = ImagePipeline(self.image_processor, self.model.config).batch(images, tags)
-        return [image.to(self.model.device, self.model.dtype) for image in pixels]
+        device, dtype = self.model.device, self.model.dtype
+        if isinstance(pixels, torch.Tensor):  # not taken apart: an image of a list ends with a newline, as if of crops
+            return pixels.to(device, dtype)
+        return [image.to(device, dtype) for image in pixels]
 
     def answer(
         self,
         prompts: Sequence[Ids],
-        pixels: Sequence[torch.Tensor] | None,
+        pixels: Images | None,
         sizes: Sequence[tuple[int, int]] | None,
         sampling: SamplingParams,
         keywords: Mapping[str, Any],

@@ -44,12 +44,20 @@ def with_old_names(fields: dict[str, Any]) -> dict[str, Any]:
     rope = fields.get("rope_parameters") or {}
     added: dict[str, Any] = {}
     if "rope_theta" in rope:
-        scaled = rope.get("rope_type", "default") != "default"
         added["rope_theta"] = rope["rope_theta"]
-        added["rope_scaling"] = {"type": rope["rope_type"], **rope} if scaled else None
+        added["rope_scaling"] = _old_rope_scaling(rope)
     if fields.get("dtype") is not None:
         added["torch_dtype"] = fields["dtype"]
     return {**fields, **added}
+
+
+def _old_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return ``rope_parameters`` as older releases read them; None where nothing is scaled."""
+    kind, factor = rope.get("rope_type", "default"), rope.get("factor")
+    plain = kind in ("linear", "dynamic") and rope.keys() <= {"rope_type", "type", "rope_theta", "factor"}
+    if plain and isinstance(factor, int | float):
+        return {"type": kind, "factor": float(factor)}  # upstream's transformers refuses a third field, and a factor 2
+    return None if kind == "default" else {"type": kind, **rope}
 
 
 class LlavaCausalLM(LlavaMetaForCausalLM, PreTrainedModel):  # type: ignore[misc]

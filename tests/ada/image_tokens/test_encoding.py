@@ -60,6 +60,22 @@ def test_forward_reads_the_tokens_that_generate_reads(patched, pixels_of, select
     torch.testing.assert_close(output.logits[0], logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("own", ["cls", "shrink", "prumerge"])
+@pytest.mark.parametrize("amount", ["50%/25%", "9/4", "25%", "all/25%", "all"])
+@torch.no_grad()
+def test_late_selector_alone_is_joined_by_the_models_own_where_both_cut(make_patched, pixels_of, own, amount):
+    """As if both had been named; an amount for later layers alone leaves all that enter, as with any other."""
+    model, ids = make_patched(token_selector=own, image_aspect_ratio="pad"), torch.tensor([[1, TAG, 5, TAG]])
+    settings = {"images": pixels_of(2), "return_dict_in_generate": True, "output_logits": True, **GREEDY}
+    both, late = (f"{own}/fastv", amount) if amount[0] in "59" else ("salient/fastv", amount)
+    if amount == "25%":
+        late = "all/25%"
+    found = model.generate(ids, image_tokens=amount, token_selector="fastv", **settings)
+    expected = model.generate(ids, image_tokens=late, token_selector=both, **settings)
+    assert found.report.image_tokens == expected.report.image_tokens
+    torch.testing.assert_close(torch.cat(found.logits), torch.cat(expected.logits), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("selector", ["cls", "shrink"])
 def test_training_rows_that_lose_their_ends_lose_the_ends_of_images(make_patched, pixels_of, selector):
     model = make_patched(tokenizer_model_max_length=20)

@@ -65,6 +65,18 @@ def test_kept_indices_without_gaps_are_all(make_llava, pixels) -> None:
     assert kept_indices(batch, [[4]]) == [[[0, 1, 2, 3]]]
 
 
+def test_kept_cells_of_four_crops_are_not_those_of_a_square(make_llava, pixels) -> None:
+    """Four crops of 2 x 2 patches: 16 tokens, of which the first four are those of the small full image."""
+    model = make_llava("H", image_aspect_ratio="anyres", image_grid_pinpoints=[[28, 84], [84, 28]])
+    given = {"images": [pixels, pixels[0]], "image_sizes": [(80, 20), (28, 28)]}
+    output = model.generate(torch.tensor([[1, TAG, 5, TAG]]), **given, image_tokens="50%", **GREEDY)
+    metadata = overlay.describe_generation(model=model, output=output, timing={"time_to_first_token_ms": 1.0})
+    found = metadata["image_tokens"]
+    assert output.report.image_tokens.all == (16, 4) and output.report.image_tokens.front == (8, 2)
+    assert found["grid"] == [None, [SIDE, SIDE]]
+    assert found["kept_cells"][0] == [] and len(found["kept_cells"][1]) == 2
+
+
 @pytest.mark.parametrize(("aspect", "fit"), [("pad", "pad"), (None, "crop"), ("square", "crop")])
 def test_kept_cells_say_how_the_image_becomes_a_square(make_llava, pixels, monkeypatch, aspect, fit) -> None:
     model = make_llava("H")

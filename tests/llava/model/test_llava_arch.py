@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fixtures.tiny_models import tower_config
 from safetensors.torch import save_file
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from llava.errors import CheckpointError
 from llava.model import LlavaLlamaForCausalLM
@@ -76,6 +78,30 @@ def test_initialize_vision_modules_changes_an_existing_tower(model):
     model.model.initialize_vision_modules(arguments(mm_vision_select_layer=-1, mm_vision_select_feature="cls_patch"))
     tower = model.get_vision_tower()
     assert (tower.select_layer, tower.select_feature) == (-1, "cls_patch")
+
+
+@pytest.mark.parametrize("asked", ["linear", "mlp3x_gelu"])
+def test_initialize_vision_modules_refuses_another_type_than_the_projectors(model, asked):
+    with pytest.raises(
+        CheckpointError, match=f"--mm_projector_type is '{asked}', and .* of type 'mlp2x_gelu'; give that"
+    ):
+        model.model.initialize_vision_modules(arguments(mm_projector_type=asked))
+    assert model.config.mm_projector_type == "mlp2x_gelu"
+    given = arguments()
+    del given.mm_projector_type  # as a script's arguments may lack it
+    model.model.initialize_vision_modules(given)
+    assert model.config.mm_projector_type == "mlp2x_gelu"
+
+
+def test_initialize_vision_modules_refuses_a_tower_that_the_projector_does_not_fit(model, tmp_path):
+    wide = tower_config().to_dict() | {"hidden_size": 32}
+    CLIPVisionModel(CLIPVisionConfig(**wide)).save_pretrained(tmp_path)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16).save_pretrained(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"have width 32, and the model's projector takes 24; leave --vision_tower"
+    ):
+        model.model.initialize_vision_modules(arguments(vision_tower=str(tmp_path)))
+    assert model.config.mm_hidden_size == 24
 
 
 @pytest.mark.parametrize("prefix", ["model.", "", "base_model.model.model."])

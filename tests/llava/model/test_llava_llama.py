@@ -1,5 +1,6 @@
 """The whole model, against transformers' own LLaVA and against itself."""
 
+import copy
 import json
 import pickle
 
@@ -195,17 +196,40 @@ def test_config_is_readable_by_old_and_new_releases(tiny_checkpoint):
     assert pickle.loads(pickle.dumps(config)).to_dict() == config.to_dict()
 
 
-def test_config_keeps_an_old_scaled_rope():
-    old = {"rope_theta": 7000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    config = LlavaConfig(**old)
-    written = config.to_dict()
-    assert (written["rope_theta"], written["rope_scaling"]["type"], written["rope_scaling"]["factor"]) == (
-        7000.0,
-        "linear",
-        2.0,
-    )
+def of_rope(rope):
+    """The settings of a rotary embedding, by their names of now alone."""
+    return {key: value for key, value in rope.items() if key != "type"}
+
+
+@pytest.mark.parametrize("kind", ["linear", "dynamic"])
+@pytest.mark.parametrize("factor", [2, 2.0, 2.5])
+@pytest.mark.parametrize("old", [True, False])
+def test_config_keeps_a_scaled_rope_as_older_releases_read_it(kind, factor, old):
+    """transformers 4.37 checks that there are two fields, and that the factor is a float above 1."""
+    named = {"rope_scaling": {"type": kind, "factor": factor}, "rope_theta": 7000.0}
+    of_now = {"rope_parameters": {"rope_type": kind, "factor": factor, "rope_theta": 7000.0}}
+    config = LlavaConfig(**(named if old else of_now))
+    written = json.loads(config.to_json_string())
+    assert written["rope_scaling"] == {"type": kind, "factor": factor} and written["rope_theta"] == 7000.0
+    assert isinstance(written["rope_scaling"]["factor"], float)
+    again = LlavaConfig.from_dict(copy.deepcopy(written))
+    assert of_rope(again.rope_parameters) == of_rope(config.rope_parameters)
+    assert of_rope(again.rope_parameters) == {"rope_type": kind, "factor": factor, "rope_theta": 7000.0}
+    assert json.loads(again.to_json_string())["rope_scaling"] == written["rope_scaling"]
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 7000.0},
+        {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 7000.0},
+    ],
+    ids=str,
+)
+def test_config_keeps_every_field_of_a_rope_that_is_more_than_a_factor(rope):
+    config = LlavaConfig(rope_parameters=dict(rope))
     again = LlavaConfig.from_dict(json.loads(config.to_json_string()))
-    assert again.rope_parameters == config.rope_parameters
+    assert of_rope(again.rope_parameters) == of_rope(config.rope_parameters) == rope
 
 
 def test_forward_takes_upstreams_arguments_by_position(model, pixels):

@@ -1,6 +1,7 @@
 """Where a model goes, and in which dtype."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,8 +20,29 @@ def test_usable_device_without_gpu_is_the_cpu(monkeypatch, caplog):
     assert "cuda is not available" in caplog.text
 
 
-def test_fitting_dtype_depends_on_device_and_checkpoint(checkpoint, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """``gpu_of(major)``: torch sees a GPU of this compute capability, which takes bfloat16 tensors, as all do."""
+
+    def make(major):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
+        monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+
+    return make
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, torch.float16), (8, torch.bfloat16), (9, torch.bfloat16)])
+def test_fitting_dtype_is_bfloat16_only_where_a_gpu_multiplies_it(gpu_of, major, expected):
+    """A V100 and a T4 (7.0 and 7.5) emulate it."""
+    gpu_of(major)
+    assert fitting_dtype("cuda", {"torch_dtype": "bfloat16"}, []) == expected
+    assert fitting_dtype("cuda", {"torch_dtype": "float16"}, []) == torch.float16
+
+
+def test_fitting_dtype_depends_on_device_and_checkpoint(checkpoint, monkeypatch, gpu_of):
+    gpu_of(8)
     files = [checkpoint / "model.safetensors"]
     for device, saved, expected in (
         ("cuda", "float16", torch.float16),

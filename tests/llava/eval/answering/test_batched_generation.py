@@ -1,6 +1,7 @@
 """Answers in batches and alone, at the end of the context too; questions that are too long are named."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from PIL import Image
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import ImageError, OptionError
-from llava.eval import model_vqa, model_vqa_science
+from llava.eval import model_vqa, model_vqa_science, run_llava
 from llava.eval.answering.batched_generation import Answerer
 from llava.eval.answering.runner import load_answerer
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import tokenizer_image_token
+from llava.model.language_model.llava_decoder import LlavaCausalLM
 from llava.model.loaded_model import open_model
 from tests.fixtures.hub_llavas import write_hub_llava
 
@@ -48,6 +50,28 @@ def test_answers_of_a_batch_end_each_at_its_own_end_of_the_context(answerer, len
     for prompt, text in zip(prompts, found.texts, strict=True):
         alone = answer(answerer.model, answerer.tokenizer, answerer.image_processor, prompt, [IMAGE], sampling=sampling)
         assert alone.text == text
+
+
+@pytest.mark.parametrize("merge_type", ["flat", "spatial", "spatial_unpad"])
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+def test_image_takes_the_positions_that_run_llava_gives_it(make_checkpoint, tmp_path, monkeypatch, merge_type, aspect):
+    folder, embedded = str(make_checkpoint(mm_patch_merge_type=merge_type, image_aspect_ratio=aspect)), []
+    original = LlavaCausalLM.generate_from_embeds
+
+    def seen(self, batch, *given, **keywords):
+        embedded.append(batch.embeds)
+        return original(self, batch, *given, **keywords)
+
+    monkeypatch.setattr(LlavaCausalLM, "generate_from_embeds", seen)
+    image = Image.effect_noise((30, 20), 90).convert("RGB")
+    image.save(tmp_path / "image.png")
+    flags = {"model_path": folder, "image_file": str(tmp_path / "image.png"), "query": "w5 w9", "conv_mode": "plain"}
+    alone = run_llava.eval_model(SimpleNamespace(**flags, device="cpu", max_new_tokens=4))
+    answerer = load_answerer(folder, device="cpu", conv_mode="plain")
+    ids = [answerer.ids(answerer.prompt("w5 w9", 1))]
+    found = answerer.answer(ids, answerer.pixels([image], ids), [image.size], SamplingParams(max_new_tokens=4), {})
+    assert embedded[0].shape[1] == len(ids[0]) + 3, "an image of one crop has 4 positions"
+    assert torch.equal(*embedded) and found.texts == [alone.text]
 
 
 def test_answer_limits_count_each_prompts_own_images(answerer):
