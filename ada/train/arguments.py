@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ada.budget import LatencyBudget
@@ -12,6 +12,18 @@ from ada.image_tokens.selectors import DEFAULT_SELECTOR, SELECTORS, selector_nam
 from ada.scheduling.units import Units
 from ada.train.recipe import Recipe
 from llava.errors import OptionError
+
+# Flags that need a model with a scheduler.
+BUDGET_FLAGS = (
+    "num_prefix_layers",
+    "scheduler_rank",
+    "latency_budget",
+    "planner",
+    "scheduler_input",
+    "scheduler_lr",
+    "scheduler_temperature",
+    "budget_sampling",
+)
 
 
 @dataclass
@@ -133,11 +145,13 @@ class AdaArguments:
         """Make a config AdaLLaVA's, in place, where ``--scheduler_type`` is given or where it already is.
 
         What the model learns of image tokens is kept in any LLaVA's: ``image_token_dropout``, ``token_selector``.
+        Raises OptionError for flags of budgets without a scheduler.
         """
         if self.image_token_dropout is not None:
             config.image_token_dropout = self.image_token_dropout
             config.token_selector = self.token_selector or DEFAULT_SELECTOR
         if self.scheduler_type is None and config.model_type not in ADAPTIVE_TYPES:
+            self._check_without_scheduler()
             return
         if config.model_type not in ADAPTIVE_TYPES:
             if config.model_type not in ADAPTIVE:
@@ -153,6 +167,19 @@ class AdaArguments:
             value = getattr(self, name)
             if value is not None:
                 setattr(config, name, value)
+
+    def _check_without_scheduler(self) -> None:
+        """Raise OptionError for flags that would have no effect on a model without a scheduler."""
+        if self.token_scorer_layer is not None:
+            return  # refused with another reason
+        names = [*BUDGET_FLAGS, *(["distillation_weight"] if self.image_token_dropout is None else [])]
+        defaults = {one.name: one.default for one in fields(self)}
+        given = [name for name in names if getattr(self, name) != defaults[name]]
+        if given:
+            raise OptionError(
+                f"--{given[0]} is {getattr(self, given[0])!r}, but the model has no scheduler; give --scheduler_type H "
+                f"(or L), or leave {', '.join(f'--{name}' for name in given)} out"
+            )
 
     def budget_range(self, units: Units) -> tuple[float, float]:
         """Read ``--latency_budget LOW:HIGH`` as fractions, by default from the prefix's share to 1.

@@ -205,6 +205,16 @@ def check_unsupported(args: TrainingArguments) -> None:
             raise OptionError(f"--{name} is {getattr(value, 'value', value)}: {reason}; leave the flag out")
 
 
+def check_devices(args: TrainingArguments) -> None:
+    """Raise ``OptionError`` where one process sees several GPUs, over which transformers would split its batches."""
+    if args.n_gpu > 1:
+        raise OptionError(
+            f"this is one process, and it sees {args.n_gpu} GPUs; expected one. Start a process for each GPU (torchrun "
+            "--nproc-per-node gpu llava/train/train.py ..., in the recipes LAUNCHER=torchrun), or let it see one: "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
 def check_logs(report_to: Sequence[str]) -> None:
     """Raise ``OptionError`` where ``--report_to`` names a logger that is not known, or not installed."""
     for name in report_to:

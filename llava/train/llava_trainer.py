@@ -17,7 +17,7 @@ from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.lora import is_adapter
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.protocols import Tokenizer
-from llava.train.data.samplers import ModalityGroupedSampler
+from llava.train.data.samplers import EpochCallback, ModalityGroupedSampler
 from llava.train.data.upstream_order import (
     LengthGroupedSampler,
     get_length_grouped_indices,
@@ -79,6 +79,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         self.labels = LabelWatch(getattr(self.args, "model_max_length", None))
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
+        self.add_callback(EpochCallback())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -175,7 +176,8 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
-            remove_old(self._get_output_dir(trial=None), limit, self.state.best_model_checkpoint)
+            folder = Path(self._get_output_dir(trial=None), f"checkpoint-{self.state.global_step}")
+            remove_old(folder, limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save a checkpoint's weights: in stage 1 the projector alone.

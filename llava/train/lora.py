@@ -11,6 +11,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
 
 from llava.errors import CheckpointError, OptionError
 from llava.files.atomic_write import atomic_folder
+from llava.model.checkpoint.folder import CheckpointFolder
 from llava.model.checkpoint.lora import (
     CONFIG_FILE,
     OTHERS_FILE,
@@ -23,7 +24,7 @@ from llava.model.checkpoint.lora import (
 from llava.model.checkpoint.weights_io import CheckpointWeights, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
-from llava.train.runtime.saving import gathered_state
+from llava.train.runtime.saving import PROJECTOR_KEYS, caching, gathered_state
 from llava.train.runtime.weight_states import find_all_linear_names
 
 ADAPTER = "default"  # peft's name for the one adapter
@@ -106,15 +107,38 @@ def adapter_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dic
 
 
 def others_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Select from the model's tensors those that were trained in full."""
-    trained = [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
-    return {
-        PREFIX + name.removeprefix(PREFIX): state[name].detach().cpu() for name in trained if ".base_layer." not in name
-    }
+    """Select from the model's tensors those that were trained in full, and a frozen projector that its base lacks.
+
+    peft saves the embedding tables with the adapter where tokens were added.
+    """
+    others, frozen = {}, {}
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or ".base_layer." in name:
+            continue
+        if parameter.requires_grad:
+            others[name.removeprefix(PREFIX)] = state[name].detach().cpu()
+        elif any(key in name for key in PROJECTOR_KEYS):
+            frozen[name.removeprefix(PREFIX)] = state[name].detach().cpu()
+    held = _held_by_base(model, frozen)
+    others |= {name: tensor for name, tensor in frozen.items() if name not in held}
+    return {PREFIX + name: tensor for name, tensor in others.items()}
+
+
+def _held_by_base(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> set[str]:
+    """Return the names of ``tensors`` that the model which the adapter was started on holds with the same values."""
+    folder = getattr(model.config, "_name_or_path", None)
+    if not tensors or not folder:
+        return set()
+    try:
+        weights = CheckpointFolder.open(Path(folder)).weights()
+    except CheckpointError:  # moved since the run began, or a name on the hub
+        return set()
+    stored = weights.read(tensors.keys() & set(weights))
+    return {name for name, found in stored.items() if torch.equal(found.to(tensors[name].dtype), tensors[name])}
 
 
 def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Save the adapter, what was trained in full, and ``config.json``.
+    """Save the adapter, what it needs in addition to its base, and ``config.json``.
 
     state: the model's tensors where the caller has them; else they are gathered, which every process must do.
     """
@@ -127,7 +151,7 @@ def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] |
     model = trainer.model
     config = model.peft_config[ADAPTER]
     config.base_model_name_or_path = getattr(model.config, "_name_or_path", None)
-    with atomic_folder(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part, caching(model.config):
         config.save_pretrained(part)
         model.config.save_pretrained(part)
         _remove_quantization(part / "config.json")

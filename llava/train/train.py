@@ -22,6 +22,7 @@ from llava.train.arguments import (
     DataArguments,
     ModelArguments,
     TrainingArguments,
+    check_devices,
     check_logs,
     check_unsupported,
     translate_flags,
@@ -68,6 +69,8 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     model_args.attn_implementation = model_args.attn_implementation or attn_implementation
     check_logs(training_args.report_to)
     check_unsupported(training_args)
+    if not data_args.check_data_only:
+        check_devices(training_args)
     if model_args.version not in conv_templates:
         log.warning("--version is %r, which names no template; vicuna_v1 is used, as upstream", model_args.version)
     init_distributed(training_args)

@@ -5,6 +5,7 @@ source "$(dirname "$0")/recipe.sh"
 
 default DEEPSPEED scripts/zero3.json
 default MODEL liuhaotian/llava-v1.5-7b
+default TOWER ""
 mix665k
 default OUT "checkpoints/ada-llava-$SCHEDULER-v1.5-7b"
 

@@ -1,6 +1,7 @@
 # Sourced: `launch FLAGS...` runs llava/train/train_mem.py, in as many processes as these variables say.
 #
-#   LAUNCHER=deepspeed|torchrun|python   what starts the processes (default: deepspeed); python starts one
+#   LAUNCHER=deepspeed|torchrun|python   what starts the processes (default: deepspeed); python starts one, and needs an
+#                     empty DEEPSPEED=
 #   NPROC=n           processes on a machine (default: one for each GPU)
 #   HOSTFILE=file     several machines: lines `host slots=8`. deepspeed is started once, and reaches the others by ssh;
 #                     torchrun is started on every machine of the file, and finds its line there
@@ -14,7 +15,7 @@ launch() {
         deepspeed) command=(deepspeed ${HOSTFILE:+--hostfile "$HOSTFILE"} ${NPROC:+--num_gpus "$NPROC"}
             ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} ${MASTER_PORT:+--master_port "$MASTER_PORT"}) ;;
         torchrun) torchrun_command ;;
-        python) python_command ;;
+        python) python_command "$@" ;;
         *) stop "LAUNCHER is '$LAUNCHER'; expected deepspeed, torchrun or python" ;;
     esac
     command+=(llava/train/train_mem.py "$@")
@@ -47,8 +48,10 @@ torchrun_command() { # fills `command`
     fi
 }
 
-python_command() { # fills `command`
+python_command() { # FLAGS...: fills `command`
     [ "${NPROC:-1}" = 1 ] || stop "LAUNCHER is python, which starts one process, and NPROC is $NPROC"
+    [[ " $* " != *" --deepspeed"* ]] || stop "LAUNCHER is python, and --deepspeed is given, which needs a launcher's" \
+        "variables; set DEEPSPEED= to nothing, or LAUNCHER=torchrun NPROC=1"
     command=(python)
 }
 

@@ -5,13 +5,14 @@
 #   MODEL=       checkpoint to start from              DATA=    training file (LLaVA's conversation JSON)
 #   IMAGES=      its image folder                      OUT=     folder for the result
 #   TOWER=       vision tower, a folder or a hub name  PROJECTOR=  mm_projector.bin of stage 1
-#   PROJECTOR_TYPE=  mlp2x_gelu, linear, ...
+#   PROJECTOR_TYPE=  mlp2x_gelu, linear, ...; without TOWER, the checkpoint's
 #   DEEPSPEED=   its config; empty: none               REPORT_TO=  tensorboard, wandb or none
 #   PRESET=      another setting: a file of presets/, by its name. PRESET=shapes is the bundled model on a CPU
-#   SCHEDULER=   H or L: adds a scheduler of this kind, and trains under random budgets. PREFIX= layers that always run,
-#                RANK= heads a unit, BUDGETS= low:high
+#   SCHEDULER=   H or L: adds a scheduler of this kind, and trains under random budgets. PREFIX= layers that always run
+#                (default: half), RANK= heads a unit (8), BUDGETS= low:high
 #
-# and LAUNCHER, NPROC, HOSTFILE, ... as launch.sh says. An empty TOWER or PROJECTOR leaves the checkpoint's own.
+# and LAUNCHER, NPROC, HOSTFILE, ... as launch.sh says. An empty TOWER leaves the checkpoint's own, with its layer and its
+# projector; recipes that start from a LLaVA have it empty.
 # Stopped and started again with the same OUT, a run resumes from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -33,7 +34,6 @@ if [ -n "${PRESET:-}" ]; then
 fi
 
 COMMON=(
-    --mm_vision_select_layer -2
     --mm_use_im_start_end False
     --mm_use_im_patch_token False
     --bf16 True
@@ -70,25 +70,24 @@ scheduler_flags() { # fills SCHEDULER_FLAGS
         H | L) ;;
         *) stop "SCHEDULER is '$SCHEDULER'; expected H (attention heads and neurons), L (layers), or nothing for none" ;;
     esac
-    default PREFIX 16
-    default RANK 8
     default BUDGETS 0.5:1.0
     SCHEDULER_FLAGS=(
         --scheduler_type "$SCHEDULER"
-        --num_prefix_layers "$PREFIX"
-        --scheduler_rank "$RANK"
+        ${PREFIX:+--num_prefix_layers "$PREFIX"}
+        ${RANK:+--scheduler_rank "$RANK"}
         --latency_budget "$BUDGETS"
     )
 }
 
 recipe() {
     default TOWER openai/clip-vit-large-patch14-336
-    default PROJECTOR_TYPE mlp2x_gelu
+    [ -z "$TOWER" ] || default PROJECTOR_TYPE mlp2x_gelu
     default PROJECTOR ""
     default REPORT_TO tensorboard
     scheduler_flags
     launch ${DEEPSPEED:+--deepspeed "$DEEPSPEED"} --model_name_or_path "$MODEL" --data_path "$DATA" \
-        --image_folder "$IMAGES" ${TOWER:+--vision_tower "$TOWER"} --mm_projector_type "$PROJECTOR_TYPE" \
+        --image_folder "$IMAGES" ${TOWER:+--vision_tower "$TOWER" --mm_vision_select_layer -2} \
+        ${PROJECTOR_TYPE:+--mm_projector_type "$PROJECTOR_TYPE"} \
         ${PROJECTOR:+--pretrain_mm_mlp_adapter "$PROJECTOR"} --output_dir "$OUT" --report_to "$REPORT_TO" \
         "${COMMON[@]}" ${SCHEDULER_FLAGS[@]+"${SCHEDULER_FLAGS[@]}"} "$@" \
         ${PRESET_FLAGS[@]+"${PRESET_FLAGS[@]}"} ${COMMAND_LINE[@]+"${COMMAND_LINE[@]}"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ada.train.arguments import AdaArguments
+from llava.model import LlavaConfig
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.train import parse_arguments
 
@@ -106,7 +107,7 @@ def test_a_recipes_flags_parse(recipe, preset):
         ("finetune_lora", {"learning_rate": "2e-4", "mm_projector_lr": "2e-5", "lora_r": "128", "lora_alpha": "256"}),
         ("finetune_task", {"learning_rate": "2e-5", "model_name_or_path": "liuhaotian/llava-v1.5-7b"}),
         ("finetune_task_lora", {"learning_rate": "2e-4", "lora_r": "128", "per_device_train_batch_size": "16"}),
-        ("finetune_ada_heads", {"learning_rate": "1e-5", "num_prefix_layers": "16", "scheduler_rank": "8"}),
+        ("finetune_ada_heads", {"learning_rate": "1e-5", "latency_budget": "0.5:1.0"}),
         ("finetune_ada_layers", {"per_device_train_batch_size": "8", "gradient_accumulation_steps": "2"}),
         ("finetune_token_scorer", {"max_steps": "60", "per_device_train_batch_size": "4", "learning_rate": "2e-4"}),
     ],
@@ -117,6 +118,26 @@ def test_published_settings(recipe, expected):
     for name, value in {**always, **expected}.items():
         assert value_of(flags, name) == value, name
     assert ("--pretrain_mm_mlp_adapter" in flags) == (recipe in ("finetune", "finetune_lora"))
+    from_llava = {"--vision_tower", "--mm_vision_select_layer", "--mm_projector_type"}.isdisjoint(flags)
+    assert from_llava == (recipe not in ("pretrain", "finetune", "finetune_lora")), "a LLaVA has its own"
+
+
+def test_published_grid_is_the_default_for_a_model_of_7b():
+    """16 layers that always run, and units of 8 heads; other models get half of their layers."""
+    for layers, prefix, given in ((32, 16, {}), (40, 20, {}), (40, 16, {"PREFIX": "16"})):
+        _, flags = launched("finetune_ada_heads", DEEPSPEED="", **given)
+        config = LlavaConfig(num_hidden_layers=layers)
+        parse_arguments([*flags, "--use_cpu", "True", "--report_to", "none"])[AdaArguments].apply(config)
+        assert (config.num_prefix_layers, config.scheduler_rank) == (prefix, 8)
+
+
+def test_a_tower_that_is_given_comes_with_its_layer_and_a_type_of_projector():
+    for recipe in ("finetune", "finetune_task"):
+        _, flags = launched(recipe, TOWER="clip")
+        found = [value_of(flags, name) for name in ("vision_tower", "mm_vision_select_layer", "mm_projector_type")]
+        assert found == ["clip", "-2", "mlp2x_gelu"]
+    _, flags = launched("finetune_task", PROJECTOR_TYPE="linear")
+    assert value_of(flags, "mm_projector_type") == "linear" and "--vision_tower" not in flags
 
 
 @pytest.mark.parametrize("recipe", FIRST)
@@ -165,11 +186,11 @@ def test_first_llava_on_llama_2():
 
 @pytest.mark.parametrize("recipe", ["finetune", "finetune_lora", "finetune_task", "finetune_task_lora"])
 def test_scheduler_can_be_added_to_any_recipe_of_stage_2(recipe):
-    settings = {"SCHEDULER": "L", "PREFIX": "12", "BUDGETS": "0.3:1.0"}
+    settings = {"SCHEDULER": "L", "PREFIX": "12", "RANK": "4", "BUDGETS": "0.3:1.0"}
     plain, adaptive = launched(recipe)[1], launched(recipe, **settings)[1]
     assert value_of(adaptive, "output_dir") == value_of(plain, "output_dir") + "-ada-L", "two results, two folders"
     assert value_of(adaptive, "scheduler_type") == "L" and value_of(adaptive, "num_prefix_layers") == "12"
-    assert value_of(adaptive, "scheduler_rank") == "8" and value_of(adaptive, "latency_budget") == "0.3:1.0"
+    assert value_of(adaptive, "scheduler_rank") == "4" and value_of(adaptive, "latency_budget") == "0.3:1.0"
 
 
 @pytest.mark.parametrize("script", ["scripts/pretrain.sh", "scripts/v1_5/pretrain.sh"])
@@ -227,7 +248,7 @@ def test_one_machine():
     assert launched("finetune", LAUNCHER="torchrun", NPROC="2", MASTER_PORT="3000")[0] == shlex.split(
         "torchrun --nproc-per-node 2 --master-port 3000"
     )
-    assert launched("finetune", LAUNCHER="python")[0] == ["python"]
+    assert launched("finetune", LAUNCHER="python", DEEPSPEED="")[0] == ["python"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -266,6 +287,10 @@ def test_many_machines(tmp_path):
         ({"LAUNCHER": "torchrun", "HOSTFILE": "README.md"}, "is not in README.md; name its line, from 0, in NODE_RANK"),
         ({"LAUNCHER": "torchrun", "NNODES": "2"}, "NNODES is 2; it needs NODE_RANK and MASTER_ADDR"),
         ({"LAUNCHER": "python", "NPROC": "2"}, "LAUNCHER is python, which starts one process, and NPROC is 2"),
+        (
+            {"LAUNCHER": "python"},
+            "LAUNCHER is python, and --deepspeed is given, which needs a launcher's variables; set",
+        ),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )

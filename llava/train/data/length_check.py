@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from llava.conversation import Conversation
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
 from llava.files.image_modes import orientation_of
 from llava.model.checkpoint.weights_io import listed
 from llava.protocols import Tokenizer
@@ -57,7 +57,15 @@ class LengthCheck:
         self._estimate = TokenEstimate(self.tokenizer, self.template)
 
     def add(self, record: Record, name: str, image_folder: str | None) -> None:
-        """Count one record. Raises ``DataError`` where the template cannot express it."""
+        """Count one record.
+
+        Raises ``DataError`` where the template cannot express it, and ``OptionError`` for an image without a tower.
+        """
+        if "image" in record and not self.tags.is_multimodal:
+            raise OptionError(
+                f"record {name} has an image, and the model no vision tower: its config.json names none, and "
+                "--vision_tower is not given; name one"
+            )
         self.checked += 1
         images = self._images(record, image_folder)
         texts = [message["value"] for message in record["conversations"]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerState
 
 
 def grouped_by_length(lengths: Sequence[int], batch: int, generator: torch.Generator | None = None) -> list[int]:
@@ -61,3 +63,17 @@ class ModalityGroupedSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which seeds the order; the trainer calls this, so that a resumed run has the same order."""
         self.epoch = epoch
+
+
+class EpochCallback(TrainerCallback):  # type: ignore[misc]
+    """Sets the epoch of the samples' order before the trainer skips the batches that a resumed run has done.
+
+    In several processes the loader that skips them wraps the sampler once more than ``set_epoch`` reaches: every
+    resumed epoch would have the order of the first.
+    """
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Set it on the loader as it was prepared, ``train_dataloader``."""
+        loader: Any = kwargs.get("train_dataloader")
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(int(state.epoch or 0))  # a fraction where the run was stopped within the epoch

@@ -30,18 +30,24 @@ def _step(folder: Path) -> int:
     return int(folder.name.partition("-")[2])
 
 
-def remove_old(output_dir: str | Path, limit: int | None, best: str | None = None) -> None:
-    """Remove the oldest checkpoints of a run, so that ``limit`` are left: the newest among them, and the ``best``.
+def remove_old(saved: Path, limit: int | None, best: str | None = None) -> None:
+    """Remove the oldest checkpoints of a run, so that ``limit`` are left: ``saved`` among them, and the ``best``.
 
-    limit: the flag ``--save_total_limit``; None or 0 removes nothing.
+    Those that a resumed run has passed over, of a later step than it has reached or killed while they were written, go
+    first. saved: the folder just written. limit: the flag ``--save_total_limit``; None or 0 removes nothing.
     """
-    folders = numbered_checkpoints(output_dir)
+    folders = numbered_checkpoints(saved.parent)
     if not limit or limit < 0:
         return
-    kept = {*folders[-1:], *(folder for folder in folders if best is not None and folder == Path(best))}
-    old = [folder for folder in folders if folder not in kept]
+    kept = {saved, *(folder for folder in folders if best is not None and folder == Path(best))}
+    old = sorted((folder for folder in folders if folder not in kept), key=lambda one: _is_usable(one, saved))
     for folder in old[: max(0, len(folders) - max(limit, len(kept)))]:
         shutil.rmtree(folder)
+
+
+def _is_usable(folder: Path, saved: Path) -> bool:
+    """Return whether a checkpoint is of an earlier step than ``saved``, and was written to its end."""
+    return _step(folder) < _step(saved) and (folder / STATE_FILE).is_file()
 
 
 def deepspeed_writers(folder: Path) -> int:

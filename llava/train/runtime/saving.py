@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -30,6 +33,16 @@ def gathered_state(trainer: Trainer) -> dict[str, torch.Tensor]:
     return state
 
 
+@contextmanager
+def caching(config: Any) -> Iterator[None]:
+    """Let a config have ``use_cache``, which training turns off, while it is saved for whoever answers with it."""
+    before, config.use_cache = config.use_cache, True
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
 def save_projector(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Save ``config.json`` and ``mm_projector.bin``.
 
@@ -40,7 +53,7 @@ def save_projector(trainer: Trainer, folder: str, state: dict[str, torch.Tensor]
     if not trainer.args.should_save:
         return
     config = trainer.model.config
-    with atomic_folder(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part, caching(config):
         config.save_pretrained(part)
         torch.save(projector_state(state, getattr(config, "mm_use_im_start_end", False)), part / PROJECTOR_FILE)
 
@@ -53,14 +66,12 @@ def save_model(trainer: Trainer, folder: str) -> None:
     model, half = trainer.model, trainer.args.bf16
     if half:
         state = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in state.items()}
-    caching, model.config.use_cache = model.config.use_cache, True
-    with atomic_folder(Path(folder)) as part:
+    with atomic_folder(Path(folder)) as part, caching(model.config):
         model.save_pretrained(part, state_dict=state)
         if half:
             _set_dtype(part / "config.json", "bfloat16")
         if trainer.processing_class is not None:  # a script's trainer may have none
             trainer.processing_class.save_pretrained(part)
-    model.config.use_cache = caching
 
 
 def _set_dtype(path: Path, dtype: str) -> None:

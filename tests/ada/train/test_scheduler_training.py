@@ -137,6 +137,26 @@ def test_without_a_scheduler_nothing_is_added(trained, tmp_path, base):
     assert not bands(history(out)[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_prefix_layers", 2),
+        ("scheduler_rank", 2),
+        ("latency_budget", "0.5:1.0"),
+        ("planner", "even"),
+        ("scheduler_input", "budget"),
+        ("scheduler_lr", 0.1),
+        ("scheduler_temperature", "1:0.5"),
+        ("budget_sampling", "sandwich"),
+        ("distillation_weight", 0.5),
+    ],
+)
+def test_flags_of_budgets_without_a_scheduler_are_refused(trained, base, tmp_path, name, value):
+    with pytest.raises(OptionError, match=rf"--{name} is .*, but the model has no scheduler; give --scheduler_type H"):
+        trained(tmp_path / "out", model_name_or_path=base, **{name: value})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("budget", ["0.9:0.6", "0.3", "fast", "0.5:", "0:1", "0.5:1.5"])
 def test_budget_ranges_that_are_none(trained, base, tmp_path, budget):
     with pytest.raises(OptionError, match="budget"):

@@ -239,6 +239,14 @@ def test_flag_that_would_do_harm_or_nothing_is_refused_before_anything_is_read(t
     assert not (tmp_path / "out").exists()
 
 
+def test_one_process_that_sees_several_gpus_is_refused_before_anything_is_read(flags_of, monkeypatch, tmp_path):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda args: 2))
+    with pytest.raises(OptionError, match=r"one process, and it sees 2 GPUs; .*CUDA_VISIBLE_DEVICES=0"):
+        train(flags=flags_of(tmp_path / "out", data="nowhere.json"))
+    train(flags=flags_of(tmp_path / "out", check_data_only=True))  # which needs no GPU
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("version", "warned"), [("v1", False), ("v0", False), ("plain", False), ("qwen1.5", True)])
 def test_version_without_a_template_is_a_warning(flags_of, caplog, tmp_path, version, warned):
     with caplog.at_level("WARNING", logger="llava.train"):

@@ -107,6 +107,16 @@ def test_every_pass_has_its_order(trainer):
     assert passes[0] == passes[2] != passes[1]
 
 
+def test_the_epoch_reaches_the_sampler_before_the_trainer_begins_it(trainer):
+    runner = trainer(group_by_modality_length=True)
+    loader = runner.get_train_dataloader()
+    runner.callback_handler.train_dataloader = loader
+    for epoch in (2.5, 3.0):  # resumed within the third, then the next
+        runner.state.epoch = epoch
+        runner.callback_handler.on_epoch_begin(runner.args, runner.state, runner.control)
+        assert loader.batch_sampler.sampler.epoch == int(epoch)
+
+
 @pytest.mark.parametrize("kind", [{"tune_mm_mlp_adapter": True}, {"lora_enable": True}], ids=["projector", "adapter"])
 def test_processes_that_save_nothing_gather_nothing(trainer, monkeypatch, tmp_path, kind):
     """A gathering that the first process does not take part in would never end."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import runpy
+import shutil
 import sys
 
 import peft
@@ -65,6 +66,7 @@ def test_what_is_left(adapter, tiny_checkpoint):
         others = torch.load(folder / "non_lora_trainables.bin", weights_only=True)
         parts = [f"mm_projector.{index}.{kind}" for index in (0, 2) for kind in ("weight", "bias")]
         assert set(others) == {f"base_model.model.model.{part}" for part in parts}
+        assert json.loads((folder / "config.json").read_text())["use_cache"] is True
     before = load_file(tiny_checkpoint / "model.safetensors")
     assert not torch.equal(others["base_model.model.model.mm_projector.0.bias"], before["model.mm_projector.0.bias"])
     assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 4
@@ -163,6 +165,69 @@ def test_an_adapter_of_a_language_model_brings_its_projector(trained, plain_base
     one, other = (torch.load(folder / "non_lora_trainables.bin", weights_only=True) for folder in (first, again))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     assert any("mm_projector" in key for key in one)
+
+
+@pytest.fixture
+def language_model(plain_base, tiny_checkpoint, tmp_path):
+    """The flags of a language model with a projector of stage 1; and that projector's tensors."""
+    held = load_file(tiny_checkpoint / "model.safetensors")
+    projector = {key: value + 1 for key, value in held.items() if "mm_projector" in key}
+    torch.save(projector, tmp_path / "mm_projector.bin")
+    flags = {"model_name_or_path": plain_base, "vision_tower": tiny_checkpoint / "tower"}
+    flags |= {"mm_projector_type": "mlp2x_gelu", "pretrain_mm_mlp_adapter": tmp_path / "mm_projector.bin"}
+    return flags, projector
+
+
+def test_a_frozen_projector_that_the_base_lacks_is_saved_with_the_adapter(
+    trained, plain_base, language_model, tmp_path
+):
+    flags, projector = language_model
+    frozen = {**LORA, "freeze_mm_mlp_adapter": True, "max_steps": 1}
+    out = trained(tmp_path / "out", **frozen, **flags)
+    model, _ = opened(out, plain_base)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in projector.items())
+
+
+def test_a_frozen_projector_is_saved_only_where_it_is_not_the_bases(trained, language_model, tmp_path):
+    frozen = {**LORA, "freeze_mm_mlp_adapter": True, "max_steps": 1}
+    for name, given in (("own", {}), ("other", {"pretrain_mm_mlp_adapter": tmp_path / "mm_projector.bin"})):
+        out = trained(tmp_path / name, **frozen, **given)
+        others = torch.load(out / "non_lora_trainables.bin", weights_only=True)
+        expected = {f"base_model.model.{key}": value for key, value in language_model[1].items()} if given else {}
+        assert others.keys() == expected.keys()
+        assert all(torch.equal(others[key], expected[key]) for key in expected)
+
+
+def test_an_adapter_whose_projector_is_nowhere_is_refused_until_it_gets_its_file(
+    trained, plain_base, language_model, tmp_path
+):
+    """As runs with a frozen projector used to leave it."""
+    flags, projector = language_model
+    out = trained(tmp_path / "out", **LORA, **flags, learning_rate=0.0, max_steps=1)
+    torch.save({}, out / "non_lora_trainables.bin")
+    with pytest.raises(CheckpointError, match=r"mm_projector\.\S+ is neither in .*; copy the mm_projector\.bin"):
+        opened(out, plain_base)
+    shutil.copy(tmp_path / "mm_projector.bin", out)
+    model, _ = opened(out, plain_base)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in projector.items())
+
+
+@pytest.mark.parametrize("rows", [60, 64])
+def test_rows_of_added_tokens_are_saved_with_the_adapter(trained, make_checkpoint, tmp_path, rows):
+    """Each the mean of the tokenizer's 60, as training starts them; a table may be longer than that."""
+    base = make_checkpoint(vocab_size=rows)
+    flags = {**LORA, "model_name_or_path": base, "mm_use_im_start_end": True, "save_strategy": "steps", "save_steps": 1}
+    out = trained(tmp_path / "out", **flags, max_steps=1)
+    trained(out, **flags, max_steps=2)  # which reads what it has saved
+    torch.manual_seed(rows)
+    model, _ = opened(out, base)
+    before = load_file(base / "model.safetensors")
+    for name, table in (
+        ("model.embed_tokens", model.get_input_embeddings()),
+        ("lm_head", model.get_output_embeddings()),
+    ):
+        expected = before[f"{name}.weight"][:60]
+        torch.testing.assert_close(table.weight, torch.cat([expected, expected.mean(0).expand(2, -1)]))
 
 
 def test_an_adapter_without_its_base(adapter, adaptive_adapter, plain_base, tmp_path):

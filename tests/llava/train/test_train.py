@@ -117,6 +117,7 @@ def test_stage_one_leaves_the_projector(trained, stage_one, plain_base, tmp_path
     for folder in (out, out / "checkpoint-1", out / "checkpoint-2"):
         assert torch.load(folder / "mm_projector.bin", weights_only=True).keys() == PROJECTOR
         assert not list(folder.glob("*.safetensors"))
+        assert json.loads((folder / "config.json").read_text())["use_cache"] is True
     first = torch.load(out / "checkpoint-1" / "mm_projector.bin", weights_only=True)
     last = torch.load(out / "mm_projector.bin", weights_only=True)
     assert all(not torch.equal(first[key], last[key]) for key in PROJECTOR)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from llava.conversation import conv_templates
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
 from llava.files.images import load_image
 from llava.train.data.length_check import ImageTags, LengthCheck
 from llava.train.data.preprocessing import preprocess
@@ -109,6 +109,14 @@ def test_add_reads_an_images_size_from_its_file_where_it_matters(uncut, tmp_path
     check = LengthCheck(uncut, V1, 100, ImageTags(True), positions, needs_sizes=True)
     check.add(record(2, 3, "a.png"), "0", str(tmp_path))
     assert seen == [aspect] and len(check.cut) == 1
+
+
+def test_training_on_images_without_a_vision_tower_is_refused_before_the_model_is_read(trained, plain_base, tmp_path):
+    with pytest.raises(
+        OptionError, match=r"record 1 \(id 'r1'\) has an image, .* --vision_tower is not given; name one"
+    ):
+        trained(tmp_path / "out", model_name_or_path=plain_base)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

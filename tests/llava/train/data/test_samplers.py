@@ -1,12 +1,22 @@
 """The order of samples: each once, alike ones together, and the same again in a resumed run."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
+import pytest
 import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
 
-from llava.train.data.samplers import ModalityGroupedSampler, grouped_by_length, grouped_by_modality
+from llava.train.data.samplers import (
+    EpochCallback,
+    ModalityGroupedSampler,
+    grouped_by_length,
+    grouped_by_modality,
+)
 
 batches = st.integers(1, 7)
 seeds = st.integers(0, 1000)
@@ -65,3 +75,25 @@ def test_orders_differ_by_epoch_and_come_again():
     assert first != second
     assert first != list(ModalityGroupedSampler(4, lengths, seed=4))
     assert all(len({lengths[i] > 0 for i in piece}) == 1 for piece in pieces(first, 4))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_run_resumed_within_an_epoch_gets_the_rest_of_its_order(processes, epoch):
+    """Of the second of several processes, in the loaders that accelerate makes for it."""
+    lengths = [(-1) ** n * (n + 1) for n in range(40)]
+
+    def sampler():
+        return ModalityGroupedSampler(2 * processes, lengths, seed=3)
+
+    batches = BatchSampler(sampler(), 2, drop_last=False)
+    if processes > 1:
+        batches = BatchSamplerShard(batches, num_processes=processes, process_index=1)
+    loader = DataLoaderShard(range(40), batch_sampler=batches)
+    EpochCallback().on_epoch_begin(None, SimpleNamespace(epoch=epoch + 0.3), None, train_dataloader=loader)
+    resumed = skip_first_batches(loader, 3)
+    resumed.set_epoch(epoch)  # as the trainer does, which does not reach the sampler in several processes
+    expected = sampler()
+    expected.set_epoch(epoch)
+    mine = pieces(list(expected), 2)[processes - 1 :: processes]
+    assert [batch.tolist() for batch in resumed] == mine[3:]

@@ -165,8 +165,23 @@ def test_removal_of_old_checkpoints_leaves_copies_alone(tmp_path, limit, best, l
     copies = ["checkpoint-best", "checkpoint-1.tmp", "checkpoint-2-keep", "checkpoint-007"]
     for name in [*copies, *(f"checkpoint-{step}" for step in (1, 2, 3, 10))]:
         (tmp_path / name).mkdir()
-    remove_old(tmp_path, limit, best and str(tmp_path / f"checkpoint-{best}"))
+        (tmp_path / name / "trainer_state.json").touch()
+    remove_old(tmp_path / "checkpoint-10", limit, best and str(tmp_path / f"checkpoint-{best}"))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*copies, *(f"checkpoint-{s}" for s in left)])
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(1, [6]), (2, [4, 6]), (3, [2, 4, 6]), (4, [2, 4, 6, 8]), (None, [2, 3, 4, 6, 8])]
+)
+def test_removal_keeps_what_was_just_saved_and_takes_unusable_checkpoints_first(args, tmp_path, limit, left):
+    """A run that was killed while it saved its steps 3 and 8, and resumed from step 4 with other ``--save_steps``."""
+    for step in (2, 3, 4, 6, 8):
+        write(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-8" / "optimizer.pt").unlink()
+    remove_old(tmp_path / "checkpoint-6", limit)
+    assert [int(path.name.partition("-")[2]) for path in numbered_checkpoints(tmp_path)] == left
+    assert last_checkpoint(args(deepspeed=None)) == str(tmp_path / "checkpoint-6")
 
 
 def test_as_many_processes_as_before(args, tmp_path):
