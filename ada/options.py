@@ -93,12 +93,13 @@ def budget_of(options: Mapping[str, Any]) -> Budget | None:
     return None if budget is None else read_budget(budget)
 
 
-def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_model(model: LlavaModel, options: Mapping[str, Any], reads_frontier: bool = True) -> dict[str, Any]:
     """Check the flags against the model; make a plain LLaVA adaptive for an untrained planner, or for image tokens.
 
-    Returns options to add: ``ttft_predictor``, where this device is calibrated for the model, and ``reuse``, where the
-    program keeps what it computes of prompts. Where the budget is a time and the device is not calibrated, it is
-    now. Raises OptionError for flags that the model cannot follow.
+    reads_frontier: whether a frontier of other weights is refused; the program that measures one reads none. Returns
+    options to add: ``ttft_predictor``, where this device is calibrated for the model, and ``reuse``, where the program
+    keeps what it computes of prompts. Where the budget is a time and the device is not calibrated, it is now. Raises
+    OptionError for flags that the model cannot follow.
     """
     budget, planner = budget_of(options), options.get("planner")
     by_time = isinstance(budget, TimeBudget)
@@ -122,9 +123,10 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any]) -> dict[str, An
     if is_adaptive(model) and wanted:
         check_planned(model, options)
         check_selector(model, options)
-        from ada.frontier.store import frontier_of
+        if reads_frontier:
+            from ada.frontier.store import frontier_of
 
-        frontier_of(model.config)  # a table of other weights is refused as a program starts, not by its first question
+            frontier_of(model.config)  # a table of other weights is refused as a program starts, not by a question
         if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
             images = options.get("image_file", [None])
             check_auto(image_tokens_of(options), budget, len(images or []))

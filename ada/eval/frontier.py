@@ -43,6 +43,7 @@ from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.planners import planner_named
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import OptionError
+from llava.eval.answering.questions import IMAGES
 from llava.files.atomic_write import atomic_write
 from llava.flags import add_dataclass_flags, from_flags
 from llava.model.checkpoint.folder import local_folder
@@ -100,7 +101,7 @@ def measure(args: argparse.Namespace) -> str:
     check_source(settings.out / "answers", source)
     answerer = Answerer(folder, settings.conv_mode, settings.max_new_tokens, settings.device, settings.narrow_cache_gb)
     named = {"planner": settings.planner, "narrow_cache_gb": settings.narrow_cache_gb}
-    prepare_model(model=answerer.model, options=named)
+    prepare_model(model=answerer.model, options=named, reads_frontier=False)  # one of other weights is written anew
     if not is_adaptive(answerer.model):
         raise OptionError(
             "--units are shares of what a plan may run, and this checkpoint (model_type "
@@ -165,6 +166,7 @@ def _source(checkpoint: str, questions: QuestionSet, settings: FrontierSettings)
     return {
         "checkpoint": checkpoint,
         "questions": questions.fingerprint,
+        IMAGES: questions.images,
         "--planner": settings.planner,
         "--token-selector": settings.token_selector,
         "--conv-mode": settings.conv_mode,

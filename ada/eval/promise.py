@@ -31,6 +31,7 @@ from ada.quality.cascade import margin
 from ada.quality.disagreement import read_disagreement
 from ada.quality.table import Promise, save_promises
 from llava.errors import OptionError
+from llava.eval.answering.questions import IMAGES
 from llava.files.atomic_write import atomic_write
 from llava.model.checkpoint.folder import local_folder
 from llava.program import run_program
@@ -137,7 +138,12 @@ def measure(args: argparse.Namespace) -> str:
         for name, of in given.items()
     }
     promises = [one for one in (cheapest(tries["validation"], share) for share in wanted) if one is not None]
-    path = save_promises(folder, promises, {"question_file": args.question_file.name, "budgets": list(args.budgets)})
+    about = {
+        "question_file": args.question_file.name,
+        "budgets": list(args.budgets),
+        "max_new_tokens": args.max_new_tokens,  # up to which the answers are compared
+    }
+    path = save_promises(folder, promises, about)
     table = _report(promises, wanted, tries)
     atomic_write(args.out / "promises.md", table)
     return f"{table}\nwrote {path}\n"
@@ -146,6 +152,8 @@ def measure(args: argparse.Namespace) -> str:
 def _answered(asking: TryAnswerer, name: str, questions: QuestionSet, args: argparse.Namespace) -> list[GivenTry]:
     items = questions.items[: args.limit]
     file = AnswerFile(args.out / f"{name}.jsonl", GivenTry)
+    if not file.holds(range(len(items))):
+        file.reopen()  # it may be complete up to a lower --limit
     for number, item in enumerate(tqdm(items, desc=name)):
         if not file.holds([number]):
             file.append([asking(number, item)])
@@ -155,6 +163,7 @@ def _answered(asking: TryAnswerer, name: str, questions: QuestionSet, args: argp
 def _source(checkpoint: str, sets: dict[str, QuestionSet], args: argparse.Namespace) -> dict[str, Any]:
     """Return what the answers depend on."""
     named = {f"{name} questions": of.fingerprint for name, of in sets.items()}
+    named |= {f"{name} {IMAGES}": of.images for name, of in sets.items()}
     return {
         "checkpoint": checkpoint,
         **named,

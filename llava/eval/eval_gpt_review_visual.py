@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         tasks = review_tasks(args.question, args.context, args.answer_list, args.rule)
-        review(tasks, args.output, lambda: Judge(args.model, args.max_tokens, NUM_SECONDS_TO_SLEEP))
+        review(tasks, args.output, args.model, lambda: Judge(args.model, args.max_tokens, NUM_SECONDS_TO_SLEEP))
 
     return run_program(work)
 

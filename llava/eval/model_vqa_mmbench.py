@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -31,6 +32,24 @@ __all__ = [
 all_options = list(OPTIONS)
 
 LETTER_PROMPTS = {"en": LETTER_PROMPT, "cn": "请直接回答选项字母。"}
+
+
+@dataclass(frozen=True)
+class TableImage:
+    """Opens an image that a cell of the table holds, in base64; ``name`` names it in messages."""
+
+    text: str
+    name: str
+
+    def __call__(self, *, turn_by_exif: bool = False) -> Image.Image:
+        """Return the image in RGB. Raises ``ImageError`` for a text that is none."""
+        encoded = decode_base64(self.text, name=self.name)
+        return open_image(encoded, turn_by_exif=turn_by_exif, name=self.name).image
+
+    @property
+    def identity(self) -> str:
+        """A hash of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def read_questions(
@@ -64,14 +83,10 @@ def _rounds(row: Row, rounds: int, request: str, where: str) -> Iterator[Questio
             int(row["index"] or 0),
             prompt,
             prompt + request,
-            functools.partial(_open_image, row["image"] or "", f"{where}: the image"),
+            TableImage(row["image"] or "", f"{where}: the image"),
             before={"round_id": shift},
             after={"options": rotated, "option_char": [*letters[shift:], *letters[:shift]]},
         )
-
-
-def _open_image(text: str, name: str, *, turn_by_exif: bool = False) -> Image.Image:
-    return open_image(decode_base64(text, name=name), turn_by_exif=turn_by_exif, name=name).image
 
 
 def eval_model(args: object) -> None:

@@ -38,15 +38,26 @@ class RecordFile:
     def append(self, records: Sequence[Record]) -> None:
         """Add a batch; what is on the disk then survives a kill.
 
-        Raises ``OptionError`` where another process is writing the file, or has since it was read: perhaps one that a
-        killed script has left running.
+        Raises ``OptionError`` for a complete file, and where another process is writing the file, or has since it was
+        read: perhaps one that a killed script has left running.
         """
+        if self.complete:
+            raise OptionError(
+                f"{self.path} is complete, and there is more to add to it; remove it, or name another file"
+            )
         if self._stream is None:
             self.part.parent.mkdir(parents=True, exist_ok=True)
             self._stream = _locked(self.part, self._kept, self.path)
         self._stream.write(lines_of(records).encode("utf-8"))
         self._stream.flush()
         self.records += records
+
+    def reopen(self) -> None:
+        """Give a complete file the name of an unfinished one again, so that more can be added."""
+        if self.complete:
+            self._kept = _complete_lines(_read(self.path, "the file"))
+            self.path.replace(self.part)
+            self.complete = False
 
     def finish(self, records: Iterable[Record]) -> None:
         """Give the file its final name, with these records in this order; a complete file stays as it is."""

@@ -18,6 +18,7 @@ from ada.eval.questions.question_set import QuestionSet
 from ada.eval.settings import SweepSettings
 from ada.eval.stats.results import Part
 from ada.latency.device_profile import DeviceFingerprint
+from llava.eval.answering.questions import IMAGES
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def answer_all(
     model = answerer.model
     for name, source in sources.items():
         note_source(folder / name, source)
-    names = {run: run.file_name(model.units) for run in runs}
+    names = {run: run.file_name(model.units, model.default_amount(run.budget)) for run in runs}
     parts: dict[Run, dict[str, Part]] = {run: {} for run in runs}
     for questions in sets:
         paths = {run: folder / questions.name / name for run, name in names.items()}
@@ -106,6 +107,7 @@ def _source(checkpoint: str, questions: QuestionSet, settings: SweepSettings) ->
     return {
         "checkpoint": checkpoint,
         "questions": questions.fingerprint,
+        IMAGES: questions.images,
         "--conv-mode": settings.conv_mode,
         "--batch-size": settings.batch_size,
         "--max-new-tokens": settings.max_new_tokens,
@@ -116,8 +118,7 @@ def _source(checkpoint: str, questions: QuestionSet, settings: SweepSettings) ->
 def _claim_times(folder: Path, source: dict[str, Any], device: DeviceFingerprint, settings: SweepSettings) -> None:
     """Note that the times in ``folder`` are this device's; raise ``OptionError`` where they are another's."""
     here = {name: value for name, value in asdict(device).items() if name != "model"}
-    if settings.narrow_cache_gb is not None:
-        here["--narrow-cache-gb"] = settings.narrow_cache_gb
+    here["--narrow-cache-gb"] = settings.narrow_cache_gb  # also None: a note with another limit differs
     source = {**source, **here, "--timed-questions": settings.timed_questions, "tokens": TOKENS}
     check_source(folder, source)
     note_source(folder, source)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from llava.errors import OptionError
+from llava.eval.answering.questions import IMAGES
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import RecordFile
 
@@ -69,6 +70,10 @@ class AnswerFile(Generic[Given]):
         """Return whether every one of these questions is answered."""
         return all(number in self.answers for number in numbers)
 
+    def reopen(self) -> None:
+        """Let answers be added to a complete file."""
+        self.file.reopen()
+
     def append(self, answers: Sequence[Given]) -> None:
         """Add a batch of answers, which then survive a kill of the process."""
         self.file.append([asdict(answer) for answer in answers])
@@ -87,7 +92,9 @@ def check_source(folder: Path, source: dict[str, Any]) -> None:
     if not note.exists():
         return
     before = json.loads(note.read_text(encoding="utf-8"))
-    if changed := [key for key in source if before.get(key) != source[key]]:
+    # A note of an earlier release says nothing of images.
+    compared = [key for key in source if key in before or not key.endswith(IMAGES)]
+    if changed := [key for key in compared if before.get(key) != source[key]]:
         raise OptionError(
             f"{folder} holds answers with another {', '.join(changed)}; remove it, or choose another --out"
         )

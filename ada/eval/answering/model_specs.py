@@ -105,12 +105,16 @@ class Run:
         """The budget as file names and tables have it: 1, 0.85."""
         return f"{self.budget.fraction:g}"
 
-    def file_name(self, units: Units) -> str:
+    def file_name(self, units: Units, amount: ImageTokens = ALL_IMAGE_TOKENS) -> str:
         """Name the file of its answers.
 
-        Granted all tunable units, or none of them, every planner makes the same plan; such runs share their answers.
+        amount: of image tokens, as the model answers by default. Granted all tunable units, or none of them, every
+        planner makes the same plan; such runs share their answers. Not where the amount is ``auto``: leaving out image
+        tokens pays for units where the budget alone grants none.
         """
-        free = self.tokens != AS_THE_MODEL or 0 < units.granted(self.budget.fraction) < units.tunable
+        granted = units.granted(self.budget.fraction)
+        same_plan = granted == units.tunable or (granted == 0 and not amount.auto)
+        free = self.tokens != AS_THE_MODEL or not same_plan
         planner, tokens = self.planner if free else "any", f"-{self.tokens.slug}" if str(self.tokens) else ""
         return f"{planner}-{self.budget_text}{tokens}.jsonl"
 

@@ -23,7 +23,7 @@ from llava.eval.eval_pope import PREFIX, SUFFIX, pope_scores, yes_or_no
 from llava.eval.eval_science_qa import LETTERS, choices_of, get_pred_idx, parse_answer, read_problems, science_scores
 from llava.eval.scoring.matching import by_id
 from llava.eval.scoring.pope_labels import labels_of
-from llava.eval.scoring.submissions import mme_lines, mme_question, seed_scores, seed_upload
+from llava.eval.scoring.submissions import mme_lines, mme_question, seed_scores
 from llava.files.fields import required_field
 from llava.files.jsonl import Record, read_json, read_records
 
@@ -109,7 +109,7 @@ def _chooses(letter: str, record: Record) -> bool:
 
 
 def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en") -> QuestionSet:
-    """Read MMBench: multiple choice, each question asked once; a kind is a category."""
+    """Read MMBench: multiple choice, each row asked once; a kind is a category."""
     file = folder / f"{table}.tsv"
     rows = read_table(file, "MMBench's")
     truths = true_letters(rows)
@@ -120,7 +120,9 @@ def mmbench(folder: Path, table: str = "mmbench_dev_20230712", lang: str = "en")
     ]
 
     def score(records: Sequence[Record]) -> Figures:
-        return {"accuracy, %": mmbench_scores(rows, records)["accuracy"]}
+        scores = mmbench_scores(rows, records)
+        circular = scores["circular_accuracy"]
+        return {"accuracy, %": scores["accuracy"]} | ({} if circular is None else {"circular accuracy, %": circular})
 
     title = "MMBench" if lang == "en" else "MMBench-CN"
     return QuestionSet(folder.name, title, items, score)
@@ -141,7 +143,7 @@ def seed_bench(folder: Path) -> QuestionSet:
         own = questions[str(question.question_id)]
         answer = own["answer"]
         kind = names[own["question_type_id"]]
-        return Item(question, kind, answer, lambda r: seed_upload([r], [own])[0]["prediction"] == answer)
+        return Item(question, kind, answer, partial(_reads, str, answer))
 
     def score(records: Sequence[Record]) -> Figures:
         return {"accuracy, %": seed_scores(records, annotation)["total"]}

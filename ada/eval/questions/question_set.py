@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llava.eval.answering.questions import Question
+from llava.eval.answering.questions import Question, images_fingerprint
 from llava.files.jsonl import Record
 
 Figures = dict[str, float | None]
@@ -57,12 +57,17 @@ class QuestionSet:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that is asked, and of the truths."""
+        """Hash of everything that is asked, images aside, and of the truths."""
         digest = hashlib.sha256()
         for item in self.items:
             seen = [item.question.fields, item.question.text, item.kind, item.truth]
             digest.update(json.dumps(seen, sort_keys=True, default=str).encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def images(self) -> str:
+        """Hash of the images that are asked about, by name, size and both ends of their files."""
+        return images_fingerprint(item.question for item in self.items)
 
 
 def asked_by(program: ModuleType, question_file: Path, *image_folders: Path, **options: Any) -> list[Question]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,14 +16,47 @@ from llava.errors import DataError
 from llava.files.fields import shown
 from llava.mm_utils import load_image
 
+END_BYTES = 4096  # of an image's file, that say at either end which one it is
+IMAGES = "images"  # what the hash of all images is called where a run's settings are recorded
 LETTER_PROMPT = "Answer with the option's letter from the given choices directly."
 
 
 class OpenImage(Protocol):
-    """A function that opens a question's image."""
+    """A function that opens a question's image, and says which image that is."""
+
+    @property
+    def identity(self) -> str:
+        """A hash that differs where images do."""
 
     def __call__(self, *, turn_by_exif: bool = False) -> Image.Image:
         """Return the image in RGB, as it is stored, or turned upright as its EXIF orientation says."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Opens the image in a file."""
+
+    path: Path
+
+    def __call__(self, *, turn_by_exif: bool = False) -> Image.Image:
+        """Return the image in RGB. Raises ``ImageError`` for a file that is none."""
+        return load_image(str(self.path), turn_by_exif=turn_by_exif)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the file's name and size, and of both of its ends: reading all of many files would take minutes.
+
+        Raises ``DataError`` for a file that cannot be read.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                size = self.path.stat().st_size
+                ends = stream.read(END_BYTES)
+                stream.seek(max(0, size - END_BYTES))
+                ends += stream.read(END_BYTES)
+        except OSError as error:
+            raise DataError(f"the image {self.path} cannot be read: {error.strerror}") from error
+        return hashlib.sha256(f"{self.path.name} {size} ".encode(errors="surrogateescape") + ends).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -49,6 +82,18 @@ class Question:
         return {"question_id": self.question_id, **self.before, "prompt": self.prompt}
 
 
+def images_fingerprint(questions: Iterable[Question]) -> str:
+    """Hash which images the questions are about, in their order, into 16 hex digits; "" where none has one."""
+    digest = hashlib.sha256()
+    known: dict[OpenImage | None, str] = {None: "none"}
+    openers = [question.open_image for question in questions]
+    for open_image in openers:
+        if open_image is not None and open_image not in known:  # many questions are about one image
+            known[open_image] = open_image.identity
+        digest.update(known[open_image].encode())
+    return digest.hexdigest()[:16] if len(known) > 1 else ""
+
+
 def split_list(lst: Sequence[Any], n: int) -> list[Sequence[Any]]:
     """Split a list into up to ``n`` parts of equal length, in order; the last part may be shorter."""
     size = max(1, math.ceil(len(lst) / n))
@@ -61,8 +106,8 @@ def get_chunk(lst: Sequence[Any], n: int, k: int) -> Sequence[Any]:
     return parts[k] if k < len(parts) else []
 
 
-def image_opener(folder: Path, name: str, where: str = "") -> OpenImage:
-    """Return a function that opens the image ``name`` of a folder; ``where`` names the question in messages.
+def image_opener(folder: Path, name: str, where: str = "") -> ImageFile:
+    """Return what opens the image ``name`` of a folder; ``where`` names the question in messages.
 
     Raises ``DataError`` where there is no such file.
     """
@@ -76,7 +121,7 @@ def image_opener(folder: Path, name: str, where: str = "") -> OpenImage:
         there = False
     if not there:
         raise DataError(f"{about}there is no image {shown(name)} in --image-folder {folder}")
-    return functools.partial(load_image, str(path))
+    return ImageFile(path)
 
 
 def question_text(text: str, has_image: bool, where: str) -> str:

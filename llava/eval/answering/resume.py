@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llava.errors import OptionError
-from llava.eval.answering.questions import Question
+from llava.eval.answering.questions import IMAGES, Question
 from llava.files.jsonl import Record, RecordFile
 
 REMEDY = "remove it, or choose another --answers-file"
@@ -51,6 +51,7 @@ def _check_settings(path: str, record: Record, settings: Mapping[str, Any]) -> N
     recorded = metadata.get("settings") if isinstance(metadata, dict) else None
     if not isinstance(recorded, dict):
         raise OptionError(f"{path} holds answers that do not say which settings they were made with; {REMEDY}")
-    if recorded != settings:
-        changed = sorted(name for name in {*recorded, *settings} if recorded.get(name) != settings.get(name))
+    expected = {name: value for name, value in settings.items() if name != IMAGES or IMAGES in recorded}
+    if recorded != expected:  # a record of an earlier release does not say which images were asked about
+        changed = sorted(name for name in {*recorded, *expected} if recorded.get(name) != expected.get(name))
         raise OptionError(f"{path} holds answers with another {', '.join(changed)}; {REMEDY}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from llava.errors import DataError
 from llava.eval.answering.batched_generation import Answerer, BatchAnswers, groups_by_length
-from llava.eval.answering.questions import Question, get_chunk
+from llava.eval.answering.questions import IMAGES, Question, get_chunk, images_fingerprint
 from llava.eval.answering.resume import existing_answers
 from llava.eval.answering.settings import RunSettings, recorded_settings
 from llava.eval.answering.text_only import TextOnlyModel
@@ -48,6 +48,8 @@ def answer_questions(questions: Sequence[Question], settings: RunSettings, optio
     settings.check()
     model_path = chosen_model(settings.model_path)
     recorded = recorded_settings(options, model_path)
+    if images := images_fingerprint(questions):  # of all chunks' questions: the same in each of their files
+        recorded[IMAGES] = images
     indices = get_chunk(range(len(questions)), settings.num_chunks, settings.chunk_idx)
     file = RecordFile(settings.answers_file)
     answered = existing_answers(file, {index: questions[index] for index in indices}, recorded)

@@ -1,4 +1,4 @@
-"""Scores MMBench with known answers: questions right in the first round, and in every round of their options.
+"""Scores MMBench with known answers: questions right as they were first asked, and in every rotation of their options.
 
 python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file FILE
 """
@@ -14,10 +14,14 @@ from typing import Any
 
 from llava.errors import DataError
 from llava.eval.eval_mmbench.table import OPTIONS, Row, options_of, read_table
-from llava.eval.scoring.matching import by_id, check_same, percent_by, text_of
+from llava.eval.scoring.matching import by_id, check_same, mean, percent_by, text_of
 from llava.files.fields import id_field, list_of, required_field, shown
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
+
+ROTATED = 1_000_000
+"""From this index on, a row of MMBench's table is the question of another one with its options rotated: 1000241 and
+2000241 are 241."""
 
 
 def chosen(record: Record) -> str | None:
@@ -47,8 +51,9 @@ def true_letters(rows: Sequence[Row]) -> dict[str, str]:
 def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Any]:
     """Return ``questions`` (their number), and ``accuracy``, ``circular_accuracy`` and ``by_category`` in percent.
 
-    ``accuracy`` and ``by_category`` are of first rounds; ``circular_accuracy`` counts the questions that are right in
-    all rounds, and is None where there is one round. Raises ``DataError`` for answers that are not to these questions.
+    ``accuracy`` and ``by_category`` are of first rounds, and of rows that are no rotation of another one.
+    ``circular_accuracy``, the benchmark's published metric, counts the questions that are right in all rounds and all
+    rows; it is None where each is asked once. Raises ``DataError`` for answers that are not to these questions.
     """
     truths, asked = true_letters(rows), by_id(rows, "index", "the annotation file")
     keys = [str(id_field(r, "question_id", f"the result file, answer {n}")) for n, r in enumerate(records, 1)]
@@ -61,17 +66,22 @@ def mmbench_scores(rows: Sequence[Row], records: Sequence[Record]) -> dict[str, 
         rounds[key][turn] = chosen(record) == truths[key]
     several = any(len(turns) > 1 for turns in rounds.values())
     hits: defaultdict[str, list[bool]] = defaultdict(list)
+    of_question: defaultdict[int, list[bool]] = defaultdict(list)
     for key, turns in rounds.items():
         expected = len(options_of(asked[key])) if several else 1
         if sorted(turns) != list(range(expected)):
             raise DataError(
                 f"question {key} has answers in the rounds {sorted(turns)}; expected all from 0 to {expected - 1}"
             )
-        hits[asked[key].get("category") or "none"].append(turns[0])
+        of_question[int(key) % ROTATED] += turns.values()
+        if int(key) < ROTATED:
+            hits[asked[key].get("category") or "none"].append(turns[0])
+    first, circular = [hit for own in hits.values() for hit in own], [all(own) for own in of_question.values()]
+    asked_again = several or len(circular) < len(rounds)
     return {
-        "questions": len(rounds),
-        "accuracy": 100 * sum(turns[0] for turns in rounds.values()) / len(rounds),
-        "circular_accuracy": 100 * sum(all(t.values()) for t in rounds.values()) / len(rounds) if several else None,
+        "questions": len(circular),
+        "accuracy": 100 * mean(first, f"questions with an index below {ROTATED:,}"),
+        "circular_accuracy": 100 * mean(circular, "questions") if asked_again else None,
         "by_category": percent_by(hits),
     }
 

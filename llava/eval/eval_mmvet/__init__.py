@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
-from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
+from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge, check_judged, judged_by
 from llava.eval.scoring.matching import by_id, check_same, mean
 from llava.files.fields import list_of, required_field, typed
 from llava.files.jsonl import Record, RecordFile, read_json
@@ -65,7 +65,8 @@ def mmvet_scores(questions: Mapping[str, Any], grades: Sequence[Record]) -> dict
 def grade(question_file: Path, result_file: Path, output: Path, model: str = DEFAULT_MODEL) -> dict[str, Any]:
     """Let the judge ``model`` grade the answers that ``output`` has no grade for; return the scores.
 
-    Raises ``DataError`` for files that do not match, ``OptionError`` for an output of other answers.
+    Raises ``DataError`` for files that do not match, ``OptionError`` for an output of other answers, of another judge,
+    or of other prompts.
     """
     questions: Record = typed(read_json(question_file, "--questions"), dict, f"--questions {question_file}")
     results: Record = typed(read_json(result_file, "--results"), dict, f"--results {result_file}")
@@ -77,6 +78,9 @@ def grade(question_file: Path, result_file: Path, output: Path, model: str = DEF
     graded = by_id(file.records, "question_id", str(output))
     if any(results.get(key) != grade.get("prediction") for key, grade in graded.items()):
         raise OptionError(f"{output} holds grades of other answers; remove it, or choose another --output")
+    how = {key: judged_by(model, SYSTEM, prompt) for key, prompt in prompts.items()}
+    for key, record in graded.items():
+        check_judged(record, how[key], output)
     waiting = [key for key in questions if key not in graded]
     if waiting and file.complete:
         raise OptionError(f"{output} lacks the grades of {len(waiting)} answers; remove it, or choose another --output")
@@ -85,7 +89,7 @@ def grade(question_file: Path, result_file: Path, output: Path, model: str = DEF
     for key in tqdm(waiting, desc=output.stem, unit=" grades"):
         if judge is not None:
             _, mark = judge.mark(SYSTEM, prompts[key], read_mark)
-            file.append([{"question_id": key, "prediction": results[key], "mark": mark}])
+            file.append([{"question_id": key, "prediction": results[key], "mark": mark, **how[key]}])
     file.finish(file.records)
     return mmvet_scores(questions, file.records)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
@@ -87,6 +89,28 @@ class Judge:
                 return reply, marks
             last = repr(reply[:100])
         raise DataError(f"{self.model} gives no marks in {MAX_UNREADABLE} replies, the last is {last}")
+
+
+def judged_by(model: str, system: str, content: str) -> dict[str, str]:
+    """Return the fields by which a record says how it was judged: the judge's name, and a hash of its prompt."""
+    digest = hashlib.sha256(f"{system}\n{content}".encode()).hexdigest()
+    return {"judge": model, "prompt_hash": digest[:16]}
+
+
+def check_judged(record: Mapping[str, Any], expected: Mapping[str, str], path: Path) -> None:
+    """Raise ``OptionError`` where a record of the file ``path`` was judged otherwise than ``expected`` says.
+
+    A record of an earlier release does not say how it was judged, and is taken.
+    """
+    remedy = "remove it, or choose another --output"
+    if record.get("judge", expected["judge"]) != expected["judge"]:
+        raise OptionError(
+            f"{path} holds marks of the judge {shown(record['judge'])}, --model is {expected['judge']!r}; {remedy}"
+        )
+    if record.get("prompt_hash", expected["prompt_hash"]) != expected["prompt_hash"]:
+        raise OptionError(
+            f"{path} holds marks that were given by other prompts, so by another rule, or of other texts; {remedy}"
+        )
 
 
 def _text_of(reply: object, where: str) -> str:

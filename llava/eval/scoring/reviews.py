@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.errors import DataError, OptionError
-from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge
+from llava.eval.scoring.llm_judge import DEFAULT_MODEL, Judge, check_judged, judged_by
 from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.files.fields import id_field, list_of, required_field, shown, typed
 from llava.files.jsonl import Record, RecordFile, read_json, read_records
@@ -116,26 +116,31 @@ def review_tasks(questions: Path, answers: Sequence[Path], rule: Path, kind: Kin
     return tasks
 
 
-def review(tasks: Sequence[ReviewTask], output: Path, judge: Callable[[], Judge]) -> None:
-    """Let a judge review the tasks that ``output`` has no review of; it is made where there are some.
+def review(tasks: Sequence[ReviewTask], output: Path, model: str, judge: Callable[[], Judge]) -> None:
+    """Let a judge, whose name is ``model``, review the tasks that ``output`` has no review of.
 
-    Raises ``OptionError`` for an output of other answers.
+    It is made where there are some. Raises ``OptionError`` for an output of other answers, of another judge, or of
+    other prompts.
     """
     file = RecordFile(output)
     mismatched = [r for r, task in zip(file.records, tasks, strict=False) if _fields(r) != task.fields]
     if mismatched or len(file.records) > len(tasks) or (file.complete and len(file.records) < len(tasks)):
         raise OptionError(f"{output} holds reviews of other answers; remove it, or choose another --output")
+    for record, task in zip(file.records, tasks, strict=False):
+        check_judged(record, judged_by(model, SYSTEM, task.prompt), output)
     waiting = tasks[len(file.records) :]
     asked = judge() if waiting else None
     for task in tqdm(waiting, desc=output.stem, unit=" reviews"):
         if asked is not None:
             reply, marks = asked.mark(SYSTEM, task.prompt, read_marks)
-            file.append([{**task.fields, "content": reply, "tuple": marks}])
+            how = judged_by(model, SYSTEM, task.prompt)
+            file.append([{**task.fields, "content": reply, "tuple": marks, **how}])
     file.finish(file.records)
 
 
 def _fields(review: Record) -> Record:
-    return {name: value for name, value in review.items() if name not in ("content", "tuple")}
+    given = ("content", "tuple", "judge", "prompt_hash")
+    return {name: value for name, value in review.items() if name not in given}
 
 
 def make_parser(

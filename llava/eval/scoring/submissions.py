@@ -23,6 +23,7 @@ MMBENCH_LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-catego
 MMBENCH_PREDICTION = 6  # the prediction's column
 RESULTS = "the result file"
 LETTERS = ("A", "B", "C", "D")  # of SEED-Bench's choices
+ANNOTATION = "the annotation file"
 
 
 def gqa_predictions(answers: Sequence[Record]) -> list[dict[str, Any]]:
@@ -68,50 +69,70 @@ def mmvet_results(answers: Sequence[Record]) -> dict[str, str]:
 
 
 def seed_upload(answers: Sequence[Record], questions: Sequence[Record]) -> list[dict[str, Any]]:
-    """Convert answers for SEED-Bench's server: ``question_id`` and the letter, in the answers' order."""
+    """Convert answers for SEED-Bench's server: ``question_id`` as the questions have it, in their order, and the text.
+
+    Raises ``DataError`` where answers and questions do not have the same ids.
+    """
     given = by_id(answers, "question_id", RESULTS)
-    check_same(given, by_id(questions, "question_id", "the questions"), RESULTS)
-    return [{"question_id": record["question_id"], "prediction": _letter(record)} for record in given.values()]
+    asked = by_id(questions, "question_id", "the questions")
+    check_same(given, asked, RESULTS)
+    return [
+        {"question_id": own["question_id"], "prediction": text_of(given[key], RESULTS)} for key, own in asked.items()
+    ]
 
 
 def seed_scores(answers: Sequence[Record], annotation: object) -> dict[str, Any]:
     """Score SEED-Bench in percent: ``total``, ``by_data`` (image, video) and ``by_type`` of question.
 
-    annotation: SEED-Bench.json, with ``questions`` and ``question_type`` (name -> number).
+    annotation: SEED-Bench.json, with ``questions`` and ``question_type`` (name -> number). As upstream, an answer is
+    right that is the letter alone. Raises ``DataError`` where answers and questions do not have the same ids.
     """
-    where = "the annotation file"
-    listed = required_field(annotation, "questions", list, where)
-    questions = by_id(listed, "question_id", where)
-    names = {}
-    for name, number in required_field(annotation, "question_type", dict, where).items():
-        names[typed(number, int, f"{where}: the number of {name!r}")] = name
-    predicted = {str(row["question_id"]): row["prediction"] for row in seed_upload(answers, listed)}
+    check_same(by_id(answers, "question_id", RESULTS), _seed_questions(annotation), RESULTS)
+    hits = _seed_hits(answers, annotation)
+    by_type = defaultdict(list)
+    for _, name, hit in hits:
+        by_type[name].append(bool(hit))
+    return {
+        "questions": len(hits),
+        "total": 100 * sum(bool(hit) for _, _, hit in hits) / len(hits),
+        "by_data": seed_scores_by_data(answers, annotation),
+        "by_type": {name: 100 * sum(own) / len(own) for name, own in by_type.items()},
+    }
+
+
+def seed_scores_by_data(answers: Sequence[Record], annotation: object) -> dict[str, float]:
+    """Return SEED-Bench's accuracy in percent by type of data, for those of which all questions are answered."""
+    by_data = defaultdict(list)
+    for data, _, hit in _seed_hits(answers, annotation):
+        by_data[data].append(hit)
+    return {data: 100 * sum(map(bool, own)) / len(own) for data, own in by_data.items() if None not in own}
+
+
+def _seed_questions(annotation: object) -> dict[str, Record]:
+    questions = by_id(required_field(annotation, "questions", list, ANNOTATION), "question_id", ANNOTATION)
     if not questions:
-        raise DataError("the annotation file holds no questions")
-    hits: dict[str, bool] = {}
-    by_data, by_type = defaultdict(list), defaultdict(list)
+        raise DataError(f"{ANNOTATION} holds no questions")
+    return questions
+
+
+def _seed_hits(answers: Sequence[Record], annotation: object) -> list[tuple[str, str, bool | None]]:
+    """Return each question's type of data, its type, and whether its answer is right; None where it has none."""
+    questions = _seed_questions(annotation)
+    given = by_id(answers, "question_id", RESULTS)
+    names = {}
+    for name, number in required_field(annotation, "question_type", dict, ANNOTATION).items():
+        names[typed(number, int, f"{ANNOTATION}: the number of {name!r}")] = name
+    hits = []
     for key, question in questions.items():
-        about = f"{where}, question {key}"
+        about = f"{ANNOTATION}, question {key}"
         number = required_field(question, "question_type_id", int, about)
         if number not in names:
             raise DataError(f"{about}: 'question_type_id' is {number}; 'question_type' has {shown(sorted(names))}")
         if (truth := required_field(question, "answer", str, about)) not in LETTERS:
             raise DataError(f"{about}: 'answer' is {shown(truth)}; expected A, B, C or D")
-        hits[key] = predicted[key] == truth
-        by_data[required_field(question, "data_type", str, about)].append(hits[key])
-        by_type[names[number]].append(hits[key])
-    return {
-        "questions": len(hits),
-        "total": 100 * sum(hits.values()) / len(hits),
-        "by_data": {name: 100 * sum(own) / len(own) for name, own in by_data.items()},
-        "by_type": {name: 100 * sum(own) / len(own) for name, own in by_type.items()},
-    }
-
-
-def _letter(record: Record) -> str:
-    """Return an answer's letter, alone or before a mark; the text of an answer that names none."""
-    text = text_of(record, RESULTS).strip()
-    return text[0] if text[:1] in LETTERS and text[1:2] in ("", ".", ")", " ", ":") else text
+        hit = text_of(given[key], RESULTS) == truth if key in given else None
+        hits.append((required_field(question, "data_type", str, about), names[number], hit))
+    return hits
 
 
 def mmbench_table(rows: Sequence[Row], answers: Sequence[Record]) -> list[list[Any]]:

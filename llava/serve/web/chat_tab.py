@@ -20,6 +20,7 @@ from llava.serve.web.components import (
     Settings,
     Updates,
     add_examples,
+    answer_number,
     ask_question,
     changes,
     question_again,
@@ -56,6 +57,7 @@ class ChatTab:
     def layout(self, examples: Sequence[Example]) -> None:
         """Make the components: the conversation on the left, panels and settings on the right."""
         self.chat = gr.State(None)  # a WebChat, once the page was opened
+        self.number = answer_number()
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 self.shown = gr.Chatbot(
@@ -126,12 +128,11 @@ class ChatTab:
     def wire(self) -> None:
         """Connect the components with the event handlers."""
         # Without the chat, which is changed in place: no late piece of an answer brings a cleared one back.
-        inputs = [self.chat, *self.sampling.values(), *self.settings.inputs]
-        asked = self.box.submit(
-            self.ask, [self.box, self.chat, self.model], [self.chat, self.box, *self.view_outputs], **PRIVATE
-        )
-        again = self.retry.click(self.ask_again, [self.chat], self.view_outputs, **PRIVATE)
-        option = self.shown.option_select(self.choose, [self.chat], [self.box, *self.view_outputs], **PRIVATE)
+        inputs = [self.chat, self.number, *self.sampling.values(), *self.settings.inputs]
+        due = [*self.view_outputs, self.number]
+        asked = self.box.submit(self.ask, [self.box, self.chat, self.model], [self.chat, self.box, *due], **PRIVATE)
+        again = self.retry.click(self.ask_again, [self.chat], due, **PRIVATE)
+        option = self.shown.option_select(self.choose, [self.chat], [self.box, *due], **PRIVATE)
         self.answers = [event.then(self.answer, inputs, self.outputs, **STREAMED) for event in (asked, again, option)]
         self.stop.click(self.stop_answer, [self.chat], self.outputs, **PRIVATE)
         forgotten = self.clear.click(self.forget, [self.chat], self.outputs, **PRIVATE)
@@ -145,8 +146,12 @@ class ChatTab:
         written.then(None, [self.file], None, js=browser_code.DOWNLOAD, **PRIVATE)
 
     def ask(self, asked: Mapping[str, Any], chat: WebChat | None, model: str | None) -> tuple[Any, ...]:
-        """Append the question to the conversation; the question field is emptied where that succeeds."""
+        """Append the question to the conversation; the question field is emptied where that succeeds.
+
+        The last value is the number that ``answer`` takes, None where nothing is to be answered.
+        """
         box: Any = gr.skip()
+        number: int | None = None
         chat = chat or WebChat()
         try:
             if model == chat.model and chat.turns:
@@ -155,43 +160,50 @@ class ChatTab:
                 new = self.page.new_chat(model)
                 ask_question(new, asked)
                 chat.become(new)
-            chat.hint, box = "", gr.MultimodalTextbox(value=None)
+            chat.hint, box, number = "", gr.MultimodalTextbox(value=None), chat.answers
         except LlavaError as error:
             chat.hint = str(error)
         self.page.kept.keep(chat)
-        return chat, box, *self.view(chat)
+        return chat, box, *self.view(chat), number
 
-    def answer(self, chat: WebChat | None, *values: Any) -> Iterator[Updates]:
-        """Stream the answer of a question that waits for it; show once more what there is where none does."""
-        yield from changes(self._answer(chat, iter(values)))
+    def answer(self, chat: WebChat | None, number: int | None, *values: Any) -> Iterator[Updates]:
+        """Stream the answer of a question that waits for it.
 
-    def _answer(self, chat: WebChat | None, values: Iterator[Any]) -> Iterator[Updates]:
-        if chat is not None and chat.is_pending:
-            sampling, fields = take_values(self.sampling, values), self.settings.fields(values)
-            number, notes, panels = chat.answers + 1, None, self.settings.show_chat(chat)
-            for _ in self.page.replies(chat, chat.request(sampling, fields)):
-                if chat.live is not None and chat.live.notes != notes:
-                    notes, panels = chat.live.notes, self.settings.show_chat(chat)
-                yield [*self.view(chat), gr.update(visible=False), *panels]
-            self.page.kept.keep(chat)
-            if chat.answers != number:  # it was stopped, cleared or asked again, which has shown what there is
-                yield unchanged(self.outputs)
-                return
-        yield self.everything(chat)
+        number: the chat's ``answers`` as that was asked; where these have changed since, another event shows what there
+        is, and answers what was asked then.
+        """
+        yield from changes(self._answer(chat, number, iter(values)))
+
+    def _answer(self, chat: WebChat | None, number: int | None, values: Iterator[Any]) -> Iterator[Updates]:
+        if chat is None or number != chat.answers or not chat.is_pending:
+            yield unchanged(self.outputs)
+            return
+        sampling, fields = take_values(self.sampling, values), self.settings.fields(values)
+        answering, notes, panels = chat.answers + 1, None, self.settings.show_chat(chat)
+        for _ in self.page.replies(chat, chat.request(sampling, fields)):
+            if chat.live is not None and chat.live.notes != notes:
+                notes, panels = chat.live.notes, self.settings.show_chat(chat)
+            yield [*self.view(chat), gr.update(visible=False), *panels]
+        self.page.kept.keep(chat)
+        if chat.answers == answering:
+            yield self.everything(chat)
+        else:  # it was stopped, cleared or asked again, which has shown what there is
+            yield unchanged(self.outputs)
 
     def ask_again(self, chat: WebChat | None) -> Updates:
-        """Remove the last answer, so that it can be given again."""
-        if chat is not None:
-            chat.ask_again()
-            chat.hint = ""
-        return self.view(chat)
+        """Remove the last answer, so that it can be given again; the last value is the number that ``answer`` takes."""
+        if chat is None:
+            return [*self.view(chat), None]
+        chat.ask_again()
+        chat.hint = ""
+        return [*self.view(chat), chat.answers]
 
     def choose(self, chat: WebChat | None, chosen: gr.SelectData) -> Updates:
         """Try a question again that got no answer, or take it back to its field, to be changed."""
         if chat is None or not chat.turns:
-            return [gr.skip(), *self.view(chat)]
+            return [gr.skip(), *self.view(chat), None]
         if chosen.value == CHANGE:
-            return [question_again(chat.take_back()), *self.view(chat)]
+            return [question_again(chat.take_back()), *self.view(chat), None]
         return [gr.skip(), *self.ask_again(chat)]
 
     def stop_answer(self, chat: WebChat | None) -> Updates:

@@ -18,6 +18,7 @@ from llava.serve.web.components import (
     Settings,
     Updates,
     add_examples,
+    answer_number,
     ask_question,
     changes,
     question_box,
@@ -37,13 +38,14 @@ START = "<p>Ask one question: it is answered under budget A, then under budget B
 class Comparison:
     """One question to both sides. running: what is being answered, whose answer does not always count.
 
-    hint: why nothing could be asked.
+    hint: why nothing could be asked. number: counts a page's comparisons, from 1.
     """
 
     chats: list[WebChat] = field(default_factory=list)
     running: WebChat | None = None
     hint: str = ""
     is_stopped: bool = False
+    number: int = 0
 
     def stop(self) -> None:
         """Let no more answers come."""
@@ -98,7 +100,7 @@ class CompareTab:
 
     def __init__(self, page: Page, model: gr.Dropdown, examples: Sequence[Example]) -> None:
         self.page = page
-        self.comparison = gr.State(None)
+        self.comparison, self.number = gr.State(None), answer_number()
         with gr.Row():
             self.sides = [Side(page, name) for name in SIDES]
         self.box = question_box("One question for both", "One question, asked under both budgets…", "compare-question")
@@ -129,12 +131,13 @@ class CompareTab:
 
     def wire(self, model: gr.Dropdown) -> None:
         """Connect the components with the event handlers."""
-        inputs = [self.comparison, *self.sampling.values()]
+        inputs = [self.comparison, self.number, *self.sampling.values()]
         for side in self.sides:
             inputs += side.settings.inputs
         for asking in (self.box.submit, self.again.click):
             inputs_of_question = [self.box, model, self.comparison]
-            asked = asking(self.ask, inputs_of_question, [self.comparison, *self.outputs], **PRIVATE)
+            shown = [self.comparison, *self.outputs, self.number]
+            asked = asking(self.ask, inputs_of_question, shown, **PRIVATE)
             asked.then(self.answer, inputs, self.outputs, **STREAMED)
         self.stop.click(self.stop_answers, [self.comparison], self.outputs, **PRIVATE)
 
@@ -163,10 +166,14 @@ class CompareTab:
         return ""
 
     def ask(self, asked: Mapping[str, Any], model: str | None, before: Comparison | None) -> tuple[Any, ...]:
-        """Put the question to both sides, to be answered in place of the one before."""
+        """Put the question to both sides, to be answered instead of the one before.
+
+        The last value is the comparison's number, which ``answer`` takes.
+        """
+        comparison = Comparison(number=1)
         if before is not None:
             before.stop()
-        comparison = Comparison()
+            comparison.number = before.number + 1
         try:
             chats = [self.page.new_chat(model) for _ in self.sides]
             for chat in chats:
@@ -174,13 +181,16 @@ class CompareTab:
             comparison.chats = chats
         except LlavaError as error:
             comparison.hint = str(error)
-        return comparison, *self.view(comparison)
+        return comparison, *self.view(comparison), comparison.number
 
-    def answer(self, comparison: Comparison | None, *values: Any) -> Iterator[Updates]:
-        """Stream answer A, then answer B."""
-        yield from changes(self._answer(comparison or Comparison(), iter(values)))
+    def answer(self, comparison: Comparison | None, number: int | None, *values: Any) -> Iterator[Updates]:
+        """Stream answer A, then answer B; nothing where ``number`` is of an earlier comparison."""
+        yield from changes(self._answer(comparison or Comparison(), number, iter(values)))
 
-    def _answer(self, comparison: Comparison, values: Iterator[Any]) -> Iterator[Updates]:
+    def _answer(self, comparison: Comparison, number: int | None, values: Iterator[Any]) -> Iterator[Updates]:
+        if number != comparison.number:
+            yield unchanged(self.outputs)
+            return
         sampling = take_values(self.sampling, values)
         fields = [side.settings.fields(values) for side in self.sides]
         for chat, own in zip(comparison.chats, fields, strict=False):

@@ -26,9 +26,11 @@ NO_MODELS = (
 )
 NO_MODEL_CHOSEN = f"no model is being served; start a worker, and choose {RELOAD}"
 FILE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"]  # the endings of ``REQUEST_FORMATS``
-STREAMED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Of events that give an answer: the demo has no API, and says itself how an answer goes on."""
-PRIVATE: dict[str, Any] = {**STREAMED, "queue": False}
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+STREAMED: dict[str, Any] = {**_QUIET, "trigger_mode": "multiple"}
+"""Of events that give an answer: the demo has no API, and says itself how an answer goes on. Several at a time: the
+page would otherwise leave out the answer to what is asked while an answer is due."""
+PRIVATE: dict[str, Any] = {**_QUIET, "queue": False}
 """Of all other events: a reply for each request. Gradio closes the queue's stream as an event ends, and what is asked
 just then through the queue is answered only when another event opens the stream again."""
 Updates = list[Any]
@@ -87,6 +89,8 @@ class Page:
         yield {}
         if chat.answers != number:
             return
+        part: dict[str, Any] = {}
+        why = "the answer ended without its last part; please ask again"
         with closing(self.client.answer(body)) as chunks:
             try:
                 for part in chunks:
@@ -94,10 +98,13 @@ class Page:
                         return
                     chat.take(part, body["prompt"])
                     yield part
-                why = "the answer ended without its last part; please ask again"
             except LlavaError as error:
-                why = str(error)
-        if chat.answers == number and chat.live is not None:
+                part, why = {}, str(error)
+        if chat.answers != number or chat.live is None:
+            return
+        if chat.mode is None and part and chat.turns[-1].answer:  # upstream's workers do not mark a last part
+            chat.take({**part, "finish_reason": "stop"}, body["prompt"])
+        else:
             chat.fail(why)
 
 
@@ -186,6 +193,15 @@ def question_box(label: str, placeholder: str, elem_id: str, autofocus: bool = F
 def ask_question(chat: WebChat, asked: Mapping[str, Any]) -> None:
     """Append the value of a question field to a chat. Raises ``LlavaError``; then nothing has changed."""
     chat.ask(asked.get("text") or "", list(asked.get("files") or []))
+
+
+def answer_number() -> gr.Number:
+    """Make what hands the number of the answer that is due from the event that asks to the one that answers.
+
+    The page sends it with the settings of the moment: an event that has waited in Gradio's queue does not answer a
+    later question with the settings of an earlier one.
+    """
+    return gr.Number(precision=0, visible="hidden")
 
 
 def status_line(elem_id: str) -> gr.HTML:

@@ -39,7 +39,7 @@ class DemoPage:
             with gr.Tab("Compare"):
                 self.compare = CompareTab(page, self.model, examples)
         self.opened, self.chat_id = gr.JSON(visible="hidden"), gr.Textbox(visible="hidden")
-        looked = again.click(self.look, None, [self.model, self.notice], **PRIVATE)
+        looked = again.click(self.look, [self.model], [self.model, self.notice], **PRIVATE)
         learned = [answered.then for answered in self.chat.answers]  # workers predict times by those of each answer
         for changed in (looked.then, self.model.input, *learned):
             changed(self.fit, [self.model], self.controls, **PRIVATE)
@@ -66,7 +66,7 @@ class DemoPage:
         state = self.page.worker_state(model)
         return [update for settings in self.settings for update in settings.fit(state)]
 
-    def look(self, request: gr.Request, refresh: bool = True, wanted: str | None = None) -> tuple[Any, str]:
+    def look(self, wanted: str | None, request: gr.Request, refresh: bool = True) -> tuple[Any, str]:
         """Return the models to choose from, the wanted one chosen, or the address's; and a notice."""
         found, notice = self.page.models(refresh)
         wanted = wanted or dict(request.query_params).get("model")
@@ -77,7 +77,7 @@ class DemoPage:
         """Return what a page shows that is opened: a new conversation, that of its tab, or that of a link."""
         opened = opened or {}
         chat = self.conversation(opened)
-        model, notice = self.look(request, self.page.reload_models, chat.model)
+        model, notice = self.look(chat.model, request, self.page.reload_models)
         folds = [gr.Accordion(open=not opened.get("narrow"))] * (len(self.outputs) - 4 - len(self.chat.outputs))
         return [model, notice, chat.id, chat, *self.chat.everything(chat), *folds]
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from llava.serve.web.chat_view import times
 from llava.serve.web.conversation_state import Turn, WebChat
 from llava.serve.web.markup import literal, shown_text
-from llava.serve.web.uploaded_image import MAX_SIDE, jpeg_url
+from llava.serve.web.uploaded_image import jpeg_url
 
+SHOWN_SIDE = 800  # pixels of an image in the page
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem }
 :root { color-scheme: light dark }
@@ -30,7 +31,7 @@ def transcript(chat: WebChat) -> str:
 
 def _article(turn: Turn) -> str:
     images = "".join(
-        f"<p><img src='{jpeg_url(image.png, MAX_SIDE)}' alt='image {number}'></p>"
+        f"<p><img src='{jpeg_url(image.png, SHOWN_SIDE)}' alt='image {number}'></p>"
         for number, image in enumerate(turn.images, start=1)
     )
     reports = (value for value in turn.reply.values() if isinstance(value, Mapping))  # the plug-ins'

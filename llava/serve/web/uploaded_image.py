@@ -14,7 +14,7 @@ from PIL import Image
 from llava.errors import ImageError
 from llava.files.images import MIB, REQUEST_FORMATS, ImageLimits, open_image
 
-MAX_SIDE = 800  # pixels; vision towers read smaller ones
+MAX_SIDES = (1344, 672)  # pixels, the longer and the shorter; a request with as many images as it may have is taken
 SHOWN_SIDE = 320  # pixels of an image in the conversation
 LIMITS = ImageLimits(max_bytes=20 * MIB, max_pixels=50_000_000, formats=REQUEST_FORMATS, still=True)
 
@@ -39,7 +39,7 @@ class UploadedImage:
         if not Path(path).is_file():
             raise ImageError(f"{name} has not arrived, or was deleted meanwhile; send it again")
         image = open_image(Path(path).read_bytes(), LIMITS, turn_by_exif=True, name=name).image
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail(MAX_SIDES if image.width > image.height else MAX_SIDES[::-1], Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return cls(buffer.getvalue(), path)

@@ -14,9 +14,10 @@ from ada.eval.answering.grid import GridAnswerer
 from ada.eval.frontier import Grid, main, measure, parse_arguments
 from ada.frontier.choice import AutoImageTokens
 from ada.frontier.share import PrefillShare
-from ada.frontier.store import FILE_NAME, read_frontier
+from ada.frontier.store import FILE_NAME, read_frontier, save_frontier
+from ada.frontier.table import Point
 from ada.image_tokens.amount import ImageTokens
-from llava.errors import LlavaError, OptionError
+from llava.errors import CheckpointError, LlavaError, OptionError
 from llava.generation import SamplingParams, answer, conversation_for, stop_text, with_image_tags
 
 pytestmark = pytest.mark.integration  # they open checkpoints' folders
@@ -159,6 +160,18 @@ def test_auto_goes_by_the_measured_frontier(flags, checkpoint, one_by_one) -> No
     model = one_by_one(checkpoint).model
     auto = AutoImageTokens.of(model.config, PrefillShare.of(model.config, model.units))
     assert auto.frontier.source == str(checkpoint / FILE_NAME)
+
+
+@pytest.mark.parametrize("planner", [[], ["--planner", "even"]])
+def test_frontier_of_other_weights_is_measured_again(flags, checkpoint, planner) -> None:
+    """Whatever refuses it says that this program is to measure it again."""
+    save_frontier(checkpoint, [Point(1, 1, 1, 0.5)], {})
+    fields = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**fields, "rope_theta": 20_000.0}))
+    with pytest.raises(CheckpointError, match="measure again"):
+        read_frontier(checkpoint)
+    measure(parse_arguments(flags("--image-tokens", "all", "--units", "1", *planner)))
+    assert [point.setting for point in read_frontier(checkpoint).points] == [(1, 1, 1)]
 
 
 @pytest.mark.parametrize(

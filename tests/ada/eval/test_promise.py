@@ -107,6 +107,19 @@ def test_program_writes_promises_and_resumes(world, capsys, monkeypatch):
     assert [one.disagreement for one in read_promises(folder).promises] == [0.2]
 
 
+def test_higher_limit_asks_what_is_left(world, monkeypatch):
+    folder, root = world
+    asked = []
+    original = promise.TryAnswerer.__call__
+    monkeypatch.setattr(promise.TryAnswerer, "__call__", lambda *given: (asked.append(given[1]), original(*given))[1])
+    for limit in ("3", "5", "4"):
+        assert promise.main(flags(folder, root, "--limit", limit, "--disagreement", "90%")) == 0
+    assert asked == [0, 1, 2] * 2 + [3, 4] * 2, "of validation, then of test questions"
+    answers = [json.loads(line) for line in (root / "out" / "validation.jsonl").read_text().splitlines()]
+    assert [one["number"] for one in answers] == [0, 1, 2, 3, 4] and not list((root / "out").glob("*.part"))
+    assert json.loads((folder / "promises.json").read_text())["about"]["max_new_tokens"] == 3
+
+
 def test_other_settings_need_another_folder(world, capsys):
     folder, root = world
     assert promise.main(flags(folder, root, "--limit", "3", "--disagreement", "90%")) == 0

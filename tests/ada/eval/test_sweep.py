@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 
 import pytest
+from PIL import Image
 
 from ada.eval.answering.batches import Answerer
 from ada.eval.compare import compare
 from ada.eval.questions.exact_match import is_right
 from ada.eval.report.figures import frontier
 from ada.eval.sweep import main, parse_arguments, sweep
+from ada.frontier.store import save_frontier
+from ada.frontier.table import Point
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import LlavaError, OptionError
 
@@ -183,6 +187,19 @@ def test_sweep_shares_answers_of_planners_without_a_choice(flags, checkpoint_h, 
     assert asked == {("learned", 1.0), ("learned", 0.3), ("learned", 0.7), ("even", 0.7), ("random", 0.7)}
 
 
+def test_sweep_of_a_model_that_answers_with_auto_asks_every_planner(flags, make_adaptive, calls):
+    """At a budget that grants no units beyond the prefix, ``auto`` buys some by leaving out image tokens."""
+    trained = make_adaptive("H", image_token_dropout=0.25)
+    points = [Point(tokens, tokens, units, 0.9 if units == 1 else 0.0) for tokens in (1, 0.25) for units in (1, 1 / 3)]
+    save_frontier(trained, points, {})
+    options = flags(f"tiny={trained}", more=["--budgets", "1", "0.37", "--planners", "learned", "last"])
+    sweep(options)
+    asked = {(planner, budget) for planner, budget, _ in calls}
+    assert asked == {("learned", 1.0), ("learned", 0.37), ("last", 0.37)}
+    learned, last = ([a["plan"] for a in answers(options, "tiny", f"{name}-0.37")] for name in ("learned", "last"))
+    assert learned != last, "the planners have a choice"
+
+
 def test_sweep_of_image_tokens_has_a_line_for_each_amount_and_selector(flags, checkpoint_h, calls):
     tokens = ["--image-tokens", "all,50%", "50%/25%", "--token-selectors", "salient", "grid"]
     options = flags(f"tiny={checkpoint_h}", more=["--budgets", "1,0.7", "--planners", "learned", *tokens])
@@ -246,6 +263,34 @@ def test_sweep_refuses_answers_with_other_settings(flags, checkpoint_h, change, 
     sweep(flags(f"tiny={checkpoint_h}", more=more))
     with pytest.raises(LlavaError, match=f"another {named}; remove it, or choose another --out"):
         sweep(flags(f"tiny={checkpoint_h}", more=[*more, *change]))
+
+
+def test_sweep_refuses_answers_about_other_images(flags, quiz, checkpoint_h, tmp_path):
+    """Of the same names; a folder that an earlier release has written does not say which images were asked about."""
+    more = ["--budgets", "1", "--planners", "learned"]
+    options = flags(f"tiny={checkpoint_h}", more=more)
+    table = sweep(options)
+    moved = shutil.copytree(quiz / "images", tmp_path / "moved")
+    assert sweep(flags(f"tiny={checkpoint_h}", more=[*more, "--image-folder", str(moved)])) == table
+    Image.new("RGB", (16, 16), "red").save(moved / "7.png")
+    changed = flags(f"tiny={checkpoint_h}", more=[*more, "--image-folder", str(moved)])
+    with pytest.raises(LlavaError, match="answers with another images; remove it, or choose another --out"):
+        sweep(changed)
+    note = options.out / "answers" / "tiny" / "questions" / "source.json"
+    old = json.loads(note.read_text())
+    del old["images"]
+    note.write_text(json.dumps(old))
+    assert sweep(changed) == table
+
+
+def test_sweep_refuses_times_under_another_limit_of_narrow_layers(flags, checkpoint_h):
+    more = ["--budgets", "0.7", "--planners", "learned", "--timed-questions", "1"]
+    limit = ["--narrow-cache-gb", "1"]
+    for first, then in ((limit, []), ([], limit)):
+        out = f"out{len(first)}"
+        sweep(flags(f"tiny={checkpoint_h}", more=[*more, *first], out=out))
+        with pytest.raises(LlavaError, match="another --narrow-cache-gb"):
+            sweep(flags(f"tiny={checkpoint_h}", more=[*more, *then], out=out))
 
 
 def test_sweep_refuses_answers_of_another_checkpoint(flags, checkpoint_h, make_adaptive):

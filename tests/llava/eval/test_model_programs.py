@@ -7,6 +7,7 @@ import importlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -143,6 +144,29 @@ def qbench(tmp_path):
     (tmp_path / "dev.json").write_text(json.dumps(records))
     files = ["--questions-file", str(tmp_path / "dev.json"), "--answers-file", str(tmp_path / "a.jsonl")]
     return [*files, "--image-folder", str(tmp_path), "--max_new_tokens", "4", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("program", ["model_vqa", "model_vqa_mmbench"])
+def test_answers_about_other_images_are_not_taken_over(tiny_checkpoint, flags, tmp_path, capsys, program):
+    """The same questions, asked again with images of other content under the same names."""
+
+    def ask(seed: int, *more: str) -> int:
+        folder = tmp_path / f"images {seed}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)).save(folder / "0.png")
+        data = base64.b64encode((folder / "0.png").read_bytes()).decode()
+        table = ["index\tquestion\tA\tB\tC\tD\timage", *(f"{n}\tw5\tw6\tw7\t\t\t{data}" for n in range(2))]
+        lines = lines_of({"question_id": n, "image": "0.png", "text": "w5"} for n in range(2))
+        (tmp_path / "q.jsonl").write_text(lines if program == "model_vqa" else "\n".join(table))
+        where = ["--image-folder", str(folder), "--model-path", str(tiny_checkpoint)]
+        return importlib.import_module(f"llava.eval.{program}").main([*flags, *where, *more])
+
+    assert ask(1) == ask(1) == 0
+    (recorded,) = {row["metadata"]["settings"]["images"] for row in rows(tmp_path)}
+    assert ask(2) == 2 and "a.jsonl holds answers with another images" in capsys.readouterr().err
+    chunk = ["--num-chunks", "2", "--answers-file", str(tmp_path / "chunk.jsonl")]
+    assert ask(1, *chunk) == 0
+    assert [row["metadata"]["settings"]["images"] for row in rows(tmp_path, "chunk.jsonl")] == [recorded]
 
 
 def test_qbench_records_keep_their_fields_and_get_a_response(tiny_checkpoint, qbench, tmp_path):

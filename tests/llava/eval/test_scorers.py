@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import convert_seed_for_submission
 import openpyxl
 import pytest
 from hypothesis import given, settings
@@ -195,6 +196,30 @@ def test_mmbench_by_hand():
         eval_mmbench.mmbench_scores([row(1, None)], first[:1])
 
 
+def test_mmbench_table_that_holds_rotations_counts_a_question_where_all_of_its_rows_are_right():
+    """As in MMBench's files: row 1000241 asks 241 again, with its options, and so its answer, rotated by one."""
+    truths = {"241": "ABCD", "7": "BA", "9": "C"}  # the answer's letter in each rotation of a question
+    rows, right = [], []
+    for index, letters in truths.items():
+        for turn, letter in enumerate(letters):
+            key = 1_000_000 * turn + int(index)
+            rows.append(row(key, letter, C="z", D="w", category="colour" if index == "241" else "shape"))
+            right.append({"question_id": key, "round_id": 0, "text": letter, "option_char": list("ABCD")})
+    perfect = eval_mmbench.mmbench_scores(rows, right)
+    assert (perfect["questions"], perfect["accuracy"], perfect["circular_accuracy"]) == (3, 100, 100)
+    assert perfect["by_category"] == {"colour": 100, "shape": 100}
+    slip = [{**one, "text": "D"} if one["question_id"] == 2_000_241 else one for one in right]
+    scores = eval_mmbench.mmbench_scores(rows, slip)
+    assert (scores["accuracy"], scores["circular_accuracy"]) == (100, pytest.approx(200 / 3))
+    first = [{**one, "text": "D"} if one["question_id"] == 241 else one for one in right]
+    scores = eval_mmbench.mmbench_scores(rows, first)
+    assert scores["accuracy"] == scores["circular_accuracy"] == pytest.approx(200 / 3)
+    assert scores["by_category"] == {"colour": 0, "shape": 100}
+    again = [one for one in zip(rows, right, strict=True) if one[1]["question_id"] > 1_000_000]
+    with pytest.raises(DataError, match="no questions with an index below 1,000,000"):
+        eval_mmbench.mmbench_scores(*map(list, zip(*again, strict=True)))
+
+
 @pytest.mark.parametrize("letter", ["a", " A", "E", "x"])
 def test_truth_that_names_no_option_is_refused(letter):
     records = [{"question_id": 1, "round_id": 0, "text": "A", "option_char": ["A", "B"]}]
@@ -258,9 +283,49 @@ def test_vizwiz_mmvet_and_seed():
             {"question_id": "3", "question_type_id": 2, "data_type": "video", "answer": "C"},
         ],
     }
-    scores = submissions.seed_scores(answers(**{"1": "A", "2": "Apple", "3": "C. walk"}), annotation)
+    scores = submissions.seed_scores(answers(**{"1": "A", "2": "Apple", "3": "C"}), annotation)
     assert scores["total"] == pytest.approx(200 / 3)
     assert scores["by_data"] == {"image": 50, "video": 100} and scores["by_type"] == {"Scene": 50, "Action": 100}
+    spoken = submissions.seed_scores(answers(**{"1": "A.", "2": "(B)", "3": "C. walk"}), annotation)
+    assert spoken["total"] == 0, "as upstream, only the letter alone is right"
+
+
+def seed_bench(tmp_path, given):
+    """Run the converter; return its exit code and its submission, None where there is none."""
+    questions = [
+        {"question_id": 7, "question_type_id": 1, "data_type": "image", "answer": "A"},
+        {"question_id": 5, "question_type_id": 1, "data_type": "image", "answer": "B"},
+        {"question_id": "v_1", "question_type_id": 2, "data_type": "video", "answer": "C"},
+    ]
+    annotation = {"question_type": {"Scene": 1, "Action": 2}, "questions": questions}
+    (tmp_path / "bench.json").write_text(json.dumps(annotation))
+    (tmp_path / "answers.jsonl").write_text(lines_of(given))
+    files = {"annotation-file": "bench.json", "result-file": "answers.jsonl", "result-upload-file": "upload.jsonl"}
+    flags = [part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))]
+    upload = tmp_path / "upload.jsonl"
+    code = convert_seed_for_submission.main(flags)
+    return code, [json.loads(line) for line in upload.read_text().splitlines()] if upload.exists() else None
+
+
+def test_seed_submission_has_the_annotations_ids_in_its_order(tmp_path, capsys):
+    """An answer file's order is that of the question file, and a tool may have written its ids as texts."""
+    code, upload = seed_bench(tmp_path, answers(**{"v_1": "C", "5": "A", "7": "A"}))
+    printed = capsys.readouterr().out.splitlines()
+    assert code == 0 and printed[:3] == ["Total accuracy: 66.67%", "image: 50.00%", "video: 100.00%"]
+    assert upload == [
+        {"question_id": 7, "prediction": "A"},
+        {"question_id": 5, "prediction": "A"},
+        {"question_id": "v_1", "prediction": "C"},
+    ]
+
+
+def test_seed_images_alone_are_scored_and_not_submitted(tmp_path, capsys):
+    code, upload = seed_bench(tmp_path, answers(**{"5": "A", "7": "A"}))
+    printed = capsys.readouterr()
+    assert (code, upload, printed.out) == (2, None, "image: 50.00%\n")
+    assert "lacks 1 of 3 answers: v_1" in printed.err
+    seed_bench(tmp_path, answers(**{"5": "A"}))
+    assert capsys.readouterr().out == "", "a part of the images has no score"
 
 
 def test_mmbench_submission(root, tmp_path):

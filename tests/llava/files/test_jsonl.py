@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.errors import DataError
+from llava.errors import DataError, OptionError
 from llava.files.jsonl import RecordFile, lines_of, parse_json, read_json, read_records, read_text
 
 
@@ -59,3 +59,17 @@ def test_lines_are_read_as_they_were_written(tmp_path):
     rows = [{"text": "a\u2028b\n\r\u0085", "n": 1}, {"text": ""}]
     (tmp_path / "a.jsonl").write_bytes(lines_of(rows).encode())
     assert read_records(tmp_path / "a.jsonl", "--file") == rows
+
+
+def test_complete_file_takes_more_only_once_it_is_opened_again(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines_of([{"n": 0}]))
+    file = RecordFile(path)
+    with pytest.raises(OptionError, match=r"a\.jsonl is complete, and there is more to add to it; remove it"):
+        file.append([{"n": 1}])
+    assert path.read_text() == lines_of([{"n": 0}]) and not file.part.exists()
+    file.reopen()
+    assert not path.exists() and RecordFile(path).records == [{"n": 0}], "what was there survives a kill"
+    file.append([{"n": 1}])
+    file.finish(file.records)
+    assert path.read_text() == lines_of([{"n": 0}, {"n": 1}]) and not file.part.exists()

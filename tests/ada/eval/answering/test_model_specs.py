@@ -10,6 +10,7 @@ import pytest
 from ada.budget import LatencyBudget
 from ada.eval.answering.model_specs import ModelSpec, Run, parse_model_specs, run_by_path, runs_of
 from ada.frontier.store import save_frontier
+from ada.image_tokens.amount import AUTO
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 
@@ -47,6 +48,13 @@ def test_runs_share_a_file_where_no_planner_has_a_choice():
     units = Units("H", num_layers=4, num_prefix_layers=2, num_switches=2, rank=1)
     names = [Run("m", planner, budget).file_name(units) for planner in ("learned", "even") for budget in BUDGETS]
     assert names == ["any-1.jsonl", "any-0.5.jsonl"] * 2, "of 4 tunable units all, or none"
+
+
+def test_runs_share_no_file_where_image_tokens_pay_for_units():
+    """A budget at the prefix grants no units, and ``auto`` buys some by leaving out image tokens."""
+    units = Units("H", num_layers=4, num_prefix_layers=2, num_switches=2, rank=1)
+    names = [Run("m", planner, budget).file_name(units, AUTO) for planner in ("learned", "even") for budget in BUDGETS]
+    assert names == ["any-1.jsonl", "learned-0.5.jsonl", "any-1.jsonl", "even-0.5.jsonl"]
 
 
 def test_run_by_path_is_the_first_run_of_each_file():

@@ -34,6 +34,23 @@ def test_answers_are_given_to_questions_of_the_same_fields(tmp_path):
     assert found(path, ROWS) == {1: ROWS[0], 2: ROWS[1], 0: ROWS[2]}
 
 
+def test_answers_about_other_images_are_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines_of({**row, "metadata": {"settings": {**SETTINGS, "images": "1"}}} for row in ROWS))
+    assert len(existing_answers(RecordFile(path), QUESTIONS, {**SETTINGS, "images": "1"})) == 3
+    for settings in (SETTINGS, {**SETTINGS, "images": "2"}):
+        with pytest.raises(OptionError, match="holds answers with another images; remove it"):
+            existing_answers(RecordFile(path), QUESTIONS, settings)
+
+
+def test_answers_of_earlier_releases_say_nothing_of_images_and_are_taken(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines_of(ROWS))
+    assert len(existing_answers(RecordFile(path), QUESTIONS, {**SETTINGS, "images": "1"})) == 3
+    with pytest.raises(OptionError, match="holds answers with another seed; remove it"):
+        existing_answers(RecordFile(path), QUESTIONS, {**SETTINGS, "images": "1", "seed": 2})
+
+
 @pytest.mark.parametrize("metadata", [None, {}, {"settings": None}, {"settings": ["seed"]}, ["settings"], "settings"])
 def test_answers_without_settings_are_refused(tmp_path, metadata):
     with pytest.raises(OptionError, match="do not say which settings"):

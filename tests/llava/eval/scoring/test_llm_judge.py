@@ -8,6 +8,7 @@ import pytest
 
 from llava.eval import eval_gpt_review_bench, eval_mmvet, summarize_gpt_review
 from llava.eval.scoring import llm_judge
+from llava.eval.scoring.reviews import RULES
 from llava.files.jsonl import lines_of
 
 
@@ -64,6 +65,36 @@ def test_stopped_review_resumes(judge, bench, tmp_path, capsys):
     assert eval_gpt_review_bench.main(bench) == 0 and not judge.asked, "all is judged"
 
 
+@pytest.mark.parametrize("done", [1, 3])
+def test_reviews_of_another_judge_or_rule_are_refused(judge, bench, tmp_path, capsys, done):
+    judge.replies = ["8 4"] if done == 3 else ["8 4", 401]
+    assert eval_gpt_review_bench.main(bench) == (0 if done == 3 else 2)
+    judge.replies, judge.asked[:] = ["5 5"], []
+    assert eval_gpt_review_bench.main([*bench, "--model", "other"]) == 2
+    assert "reviews.jsonl holds marks of the judge 'gpt-4-0314', --model is 'other'" in capsys.readouterr().err
+    rules = json.loads(RULES.read_text())
+    changed = {kind: {**rule, "prompt": "Judge kindly."} for kind, rule in rules.items()}
+    (tmp_path / "rule.json").write_text(json.dumps(changed))
+    assert eval_gpt_review_bench.main([*bench, "--rule", str(tmp_path / "rule.json")]) == 2
+    assert "given by other prompts, so by another rule" in capsys.readouterr().err
+    (tmp_path / "context.jsonl").write_text((tmp_path / "context.jsonl").read_text().replace("scene", "field"))
+    assert eval_gpt_review_bench.main(bench) == 2 and not judge.asked
+
+
+def test_reviews_of_earlier_releases_are_taken(judge, bench, tmp_path):
+    """They do not say who gave them, and by which prompt."""
+    judge.replies = ["8 4"]
+    assert eval_gpt_review_bench.main(bench) == 0
+    reviews = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
+    old = [{name: value for name, value in one.items() if name not in ("judge", "prompt_hash")} for one in reviews]
+    (tmp_path / "reviews.jsonl").rename(tmp_path / "reviews.jsonl.part")
+    (tmp_path / "reviews.jsonl.part").write_text(lines_of(old[:2]))
+    judge.asked.clear()
+    assert eval_gpt_review_bench.main([*bench, "--model", "other"]) == 0 and len(judge.asked) == 1
+    again = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
+    assert again[:2] == old[:2] and again[2] == {**reviews[2], "judge": "other"}
+
+
 def test_answers_of_another_set_are_not_judged(judge, bench, tmp_path, capsys):
     (tmp_path / "answers.jsonl").write_text(lines_of([{"question_id": 0, "text": "x"}]))
     assert eval_gpt_review_bench.main(bench) == 2
@@ -109,6 +140,15 @@ def test_mmvet(judge, tmp_path, capsys):
     assert len(judge.asked) == 3 and "a <AND> b" in judge.asked[0][2]["messages"][1]["content"]
     (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b", "v1_1": "other"}))
     assert eval_mmvet.main(flags) == 2 and "grades of other answers" in capsys.readouterr().err
+    (tmp_path / "r.json").write_text(json.dumps({"v1_0": "b", "v1_1": "c"}))
+    assert eval_mmvet.main([*flags, "--model", "other"]) == 2
+    assert "holds marks of the judge 'gpt-4-0314', --model is 'other'" in capsys.readouterr().err
+    questions["v1_1"]["answer"] = "d"
+    (tmp_path / "q.json").write_text(json.dumps(questions))
+    assert eval_mmvet.main(flags) == 2 and "given by other prompts" in capsys.readouterr().err
+    old = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
+    (tmp_path / "g.jsonl").write_text(lines_of({name: one[name] for name in list(one)[:3]} for one in old))
+    assert eval_mmvet.main([*flags, "--model", "other"]) == 0, "grades of earlier releases do not say who gave them"
 
 
 REPLIES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -42,7 +43,8 @@ def test_review_has_upstreams_prompt_and_record(judge, flags, tmp_path):
     assert eval_gpt_review.main([*flags, "--max-tokens", "99"]) == 0
     record = {"id": 1, "question_id": 0, "answer1_id": "a0", "answer2_id": "b0", "category": "math",
               "content": "8 6\nbetter", "tuple": [8.0, 6.0]}  # fmt: skip
-    assert reviews(tmp_path)[0] == record
+    prompt_hash = reviews(tmp_path)[0]["prompt_hash"]
+    assert reviews(tmp_path)[0] == {**record, "judge": "gpt-4", "prompt_hash": prompt_hash}
     assert [row["category"] for row in reviews(tmp_path)] == ["math", "writing", "conv"]
     bodies = [body for _, _, body in judge.asked]
     assert (bodies[0]["model"], bodies[0]["max_tokens"], bodies[0]["temperature"]) == ("gpt-4", 99, 0.2)
@@ -52,6 +54,7 @@ def test_review_has_upstreams_prompt_and_record(judge, flags, tmp_path):
         "[Question]\nwhat 0?\n\n[Solver 1]\none 0\n\n[End of Solver 1]\n\n[Solver 2]\ntwo 0\n\n[End of Solver 2]\n\n"
         "[System]\nJudge.\n\n"
     )
+    assert prompt_hash == hashlib.sha256(f"{system}\n{user}".encode()).hexdigest()[:16]
     assert bodies[1]["messages"][1]["content"].endswith("[System]\nCompare.\n\n"), "a category without a rule"
 
 

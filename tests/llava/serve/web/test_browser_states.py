@@ -8,6 +8,7 @@ from llava.errors import LlavaError
 
 pytestmark = pytest.mark.browser
 ENABLED = "() => [...document.querySelectorAll('.buttons button')].filter((one) => !one.disabled).map((one) => one.id)"
+ANSWERS = re.compile("/queue/join")  # how the page asks for an answer
 ANSWERED = {"regenerate", "clear", "upvote", "downvote", "flag", "share", "download"}
 
 
@@ -95,6 +96,52 @@ def test_answer_that_is_stopped_keeps_its_text(opened, page) -> None:
     opened.click("#regenerate")
     shows(opened, "sunny")
     hides(opened, "You stopped this answer.")
+
+
+def test_question_asked_while_an_answer_is_due_is_answered(opened, page) -> None:
+    """With the settings that it was asked with; the answer before is stopped."""
+    page.client.goes_on.clear()
+    ask(opened, "the first question")
+    shows(opened, "sun")
+    opened.locator("input[type=number]:visible").first.fill("0.25")
+    opened.keyboard.press("Tab")
+    with opened.expect_response(ANSWERS):
+        ask(opened, "the second question")
+    shows(opened, "You stopped this answer.")
+    opened.locator("#status").get_by_text("First token after 50 ms; writing").wait_for()
+    page.client.goes_on.set()
+    shows(opened, "sunny")
+    can(opened, ANSWERED)
+    assert [body["strength"] for body in page.client.requests] == [1, 0.25]
+    assert "the second question" in page.client.requests[1]["prompt"]
+
+
+def test_question_asked_of_both_sides_while_answers_are_due_is_answered(opened, page) -> None:
+    page.client.goes_on.clear()
+    opened.get_by_role("tab", name="Compare").click()
+    for question in ("the first question", "the second question"):
+        opened.fill("#compare-question textarea", question)
+        with opened.expect_response(ANSWERS):
+            opened.locator("#compare-question textarea").press("Enter")
+    page.client.goes_on.set()
+    opened.wait_for_selector("#differences table")
+    assert [body["strength"] for body in page.client.requests if "second" in body["prompt"]] == [1, 1, 0.5, 0.5]
+    assert sum("first" in body["prompt"] for body in page.client.requests) <= 1
+
+
+def test_models_that_are_looked_for_again_leave_choice_and_conversation(opened, page) -> None:
+    page.client.models = lambda refresh: ["a", "m"]
+    ask(opened, "the first question")
+    shows(opened, "sunny")
+    with opened.expect_response(lambda reply: "/run/" in reply.url or "/call/" in reply.url):
+        opened.click("#reload-models")
+    opened.locator("#model input").click()
+    opened.get_by_role("option", name="a", exact=True).wait_for()
+    opened.keyboard.press("Escape")
+    assert opened.input_value("#model input") == "m"
+    ask(opened, "the second question")
+    shows(opened, "the second question")
+    assert "the first question" in opened.inner_text("#conversation")
 
 
 def test_conversation_that_is_cleared_while_it_is_answered_stays_cleared(opened, page) -> None:

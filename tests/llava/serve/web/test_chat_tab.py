@@ -8,7 +8,7 @@ import pytest
 from llava.errors import LlavaError
 from llava.serve.web.chat_tab import THANKS, ChatTab
 from llava.serve.web.chat_view import CHANGE, RETRY
-from llava.serve.web.conversation_state import STOPPED
+from llava.serve.web.conversation_state import STOPPED, WebChat
 
 SAMPLING = (0.0, 1.0, 7)  # temperature, top_p, max_new_tokens
 BUTTONS = ("stop", "retry", "clear", "upvote", "downvote", "flag", "share", "download")
@@ -26,7 +26,7 @@ def ask(tab, question="What is this?", chat=None, model="m", files=()):
 
 def answered(tab, chat, strength=1.0):
     """All updates of an answer."""
-    return list(tab.answer(chat, *SAMPLING, strength))
+    return list(tab.answer(chat, chat.answers, *SAMPLING, strength))
 
 
 def enabled(tab, chat) -> set[str]:
@@ -73,6 +73,41 @@ def test_ask_that_is_not_possible_says_why_and_changes_nothing(tab, question, mo
     assert message not in status(tab, chat)
 
 
+def test_answer_of_an_upstream_worker_is_complete(tab, page, monkeypatch) -> None:
+    """It names no template, and none of its chunks says that it is the last one."""
+
+    def answer(body):
+        page.client.requests.append(body)
+        for text in page.client.text:
+            yield {"text": f"{body['prompt']} {text}", "error_code": 0}
+        if page.client.failure is not None:
+            raise page.client.failure
+
+    monkeypatch.setattr(page.client, "worker_state", lambda model: {"conv_mode": None})
+    monkeypatch.setattr(page.client, "answer", answer)
+    page.client.text = ["sun", "sunny"]
+    chat = ask(tab)
+    answered(tab, chat)
+    assert (chat.turns[-1].answer, chat.turns[-1].failure) == ("sunny", None)
+    assert said(tab, chat) == ["What is this?", "sunny"] and [one.answer for one in chat.answered] == ["sunny"]
+    assert "upvote" in enabled(tab, chat)
+    page.client.failure = LlavaError("the worker was lost")
+    ask(tab, "And?", chat)
+    answered(tab, chat)
+    assert (chat.turns[-1].answer, chat.turns[-1].failure) == ("sunny", "the worker was lost")
+    page.client.text, page.client.failure = [], None
+    ask(tab, "And now?", chat)
+    answered(tab, chat)
+    assert "ended without its last part" in chat.turns[-1].failure
+
+
+def test_answer_without_its_last_part_is_not_complete(tab, page, monkeypatch) -> None:
+    monkeypatch.setattr(page.client, "answer", lambda body: (part for part in [{"text": f"{body['prompt']} sun"}]))
+    chat = ask(tab)
+    answered(tab, chat)
+    assert chat.turns[-1].answer == "sun" and "ended without its last part" in chat.turns[-1].failure
+
+
 def test_answer_streams_text_and_shows_panels_live_and_at_the_end(tab, page) -> None:
     page.client.waits = {"queue_position": 2}
     chat = ask(tab)
@@ -101,7 +136,7 @@ def test_answers_last_update_has_all_values(tab) -> None:
 def test_status_says_position_then_time_to_the_first_token(tab, page) -> None:
     page.client.waits = {"queue_position": 2}
     chat, lines = ask(tab), []
-    for _ in tab.answer(chat, *SAMPLING, 1.0):
+    for _ in tab.answer(chat, chat.answers, *SAMPLING, 1.0):
         lines.append(status(tab, chat))
     assert lines[0].startswith("<p>Sent <span class='clock'")
     assert lines[1].startswith("<p>Number 2 in the queue <span class='clock'")
@@ -125,7 +160,7 @@ def test_buttons_can_be_clicked_where_they_have_something_to_do(tab, page) -> No
     assert enabled(tab, None) == set()
     chat = ask(tab)
     assert enabled(tab, chat) == {"stop", "clear"}
-    updates = tab.answer(chat, *SAMPLING, 1.0)
+    updates = tab.answer(chat, chat.answers, *SAMPLING, 1.0)
     next(updates), next(updates)
     assert enabled(tab, chat) == {"stop", "clear"}
     list(updates)
@@ -203,7 +238,8 @@ def test_errors_and_answers_are_shown_literally(tab, page) -> None:
 
 
 def test_answer_without_a_question_changes_nothing(tab) -> None:
-    assert list(tab.answer(None, *SAMPLING, 1.0))[-1][0] == []
+    updates = [*tab.answer(None, None, *SAMPLING, 1.0), *tab.answer(WebChat("m"), 0, *SAMPLING, 1.0)]
+    assert {str(value) for update in updates for value in update} == {str(gr.skip())}
 
 
 def test_forget_empties_conversation_and_panels(tab, page) -> None:
@@ -219,7 +255,7 @@ def test_answer_that_is_not_wanted_any_more_ends(tab, page, end, fails) -> None:
     if fails:
         page.client.failure = LlavaError("the worker was lost")
     chat = ask(tab)
-    updates = tab.answer(chat, *SAMPLING, 1.0)
+    updates = tab.answer(chat, chat.answers, *SAMPLING, 1.0)
     next(updates), next(updates)
     assert chat.turns[-1].answer == "sun"
     if end == "stop":
@@ -237,11 +273,28 @@ def test_answer_that_is_not_wanted_any_more_ends(tab, page, end, fails) -> None:
     tab.stop_answer(None)
 
 
+def test_answer_that_was_due_to_an_earlier_question_is_not_given_to_a_later_one(tab, page) -> None:
+    """Its event may wait in Gradio's queue, with the settings of the earlier question."""
+    chat, *_, first = tab.ask({"text": "the first question", "files": []}, None, "m")
+    *_, second = tab.ask({"text": "the second question", "files": []}, chat, "m")
+    *_, refused = tab.ask({"text": " ", "files": []}, chat, "m")
+    assert first is not None and second is not None and refused is None
+    for number, strength in ((first, 0.1), (refused, 0.2), (second, 0.3), (second, 0.4)):
+        list(tab.answer(chat, number, *SAMPLING, strength))
+    assert [body["strength"] for body in page.client.requests] == [0.3]
+    assert [turn.answer for turn in chat.turns] == ["sunny"]
+    *_, again = tab.ask_again(chat)
+    list(tab.answer(chat, second, *SAMPLING, 0.5))
+    list(tab.answer(chat, again, *SAMPLING, 0.6))
+    assert [body["strength"] for body in page.client.requests] == [0.3, 0.6]
+
+
 def test_stopped_question_can_be_tried_again(tab) -> None:
     chat = ask(tab)
+    number = chat.answers
     tab.stop_answer(chat)
     assert said(tab, chat)[-1] == "<div class='failure'>You stopped this answer.</div>"
-    answered(tab, chat)
+    list(tab.answer(chat, number, *SAMPLING, 1.0))
     assert chat.turns[-1].answer is None, "the answer that was due does not begin"
     tab.choose(chat, SimpleNamespace(value=RETRY))
     answered(tab, chat)

@@ -31,7 +31,7 @@ def view(tab, comparison) -> dict:
 def test_ask_answers_one_side_after_the_other_each_once_without_being_timed(tab, page) -> None:
     comparison, *_ = tab.ask(ASKED, "m", None)
     assert view(tab, comparison)["can"] == [True, False]
-    lines = [view(tab, comparison)["status"] for _ in tab.answer(comparison, *SAMPLING, 0.25, 0.75)]
+    lines = [view(tab, comparison)["status"] for _ in tab.answer(comparison, comparison.number, *SAMPLING, 0.25, 0.75)]
     asked = [(body["strength"], body["max_new_tokens"]) for body in page.client.requests]
     assert asked == [(0.25, 1), (0.25, 7), (0.75, 1), (0.75, 7)]
     assert all(body["strength_kept"] for body in page.client.requests), "what makes two answers comparable"
@@ -46,7 +46,7 @@ def test_ask_answers_one_side_after_the_other_each_once_without_being_timed(tab,
 def test_side_that_fails_says_why_and_the_other_one_is_asked(tab, page) -> None:
     page.client.refusal = LlavaError("the worker was lost")
     comparison, *_ = tab.ask(ASKED, "m", None)
-    list(tab.answer(comparison, *SAMPLING, 1.0, 1.0))
+    list(tab.answer(comparison, comparison.number, *SAMPLING, 1.0, 1.0))
     shown = view(tab, comparison)
     assert all("The worker was lost." in said[-1] for said in shown["answers"])
     assert shown["shown"] == "" and shown["can"] == [False, True]
@@ -54,7 +54,7 @@ def test_side_that_fails_says_why_and_the_other_one_is_asked(tab, page) -> None:
 
 def test_ask_without_a_model_says_why(tab, page) -> None:
     comparison, *_ = tab.ask(ASKED, None, None)
-    list(tab.answer(comparison, *SAMPLING, 1.0, 1.0))
+    list(tab.answer(comparison, comparison.number, *SAMPLING, 1.0, 1.0))
     shown = view(tab, comparison)
     assert "no model is being served" in shown["status"] and shown["shown"] == START
     assert page.client.requests == []
@@ -63,7 +63,7 @@ def test_ask_without_a_model_says_why(tab, page) -> None:
 @pytest.mark.parametrize("updates_before", [1, 3, 6])
 def test_stop_asks_nothing_more(tab, page, updates_before) -> None:
     comparison, *_ = tab.ask(ASKED, "m", None)
-    updates = tab.answer(comparison, *SAMPLING, 1.0, 1.0)
+    updates = tab.answer(comparison, comparison.number, *SAMPLING, 1.0, 1.0)
     for _ in range(updates_before):
         next(updates)
     asked = len(page.client.requests)
@@ -76,11 +76,22 @@ def test_stop_asks_nothing_more(tab, page, updates_before) -> None:
 
 def test_question_stops_the_one_before(tab, page) -> None:
     first, *_ = tab.ask(ASKED, "m", None)
-    updates = tab.answer(first, *SAMPLING, 1.0, 1.0)
+    updates = tab.answer(first, first.number, *SAMPLING, 1.0, 1.0)
     for _ in range(3):
         next(updates)
     second, *_ = tab.ask({"text": "And this?", "files": []}, "m", first)
     *_, last = updates
     assert set(map(str, last)) == {str(gr.skip())}, "what is shown is the second one's"
-    list(tab.answer(second, *SAMPLING, 1.0, 1.0))
+    list(tab.answer(second, second.number, *SAMPLING, 1.0, 1.0))
     assert view(tab, second)["answers"] == [["sunny"], ["sunny"]]
+
+
+def test_answers_that_were_due_to_an_earlier_question_are_not_given_to_a_later_one(tab, page) -> None:
+    """Their event may wait in Gradio's queue, with the settings of the earlier question."""
+    before, *_, first = tab.ask(ASKED, "m", None)
+    comparison, *_, second = tab.ask({"text": "And this?", "files": []}, "m", before)
+    list(tab.answer(comparison, first, *SAMPLING, 0.1, 0.2))
+    assert page.client.requests == []
+    list(tab.answer(comparison, second, *SAMPLING, 0.3, 0.4))
+    assert [body["strength"] for body in page.client.requests] == [0.3, 0.3, 0.4, 0.4]
+    assert view(tab, comparison)["answers"] == [["sunny"], ["sunny"]]

@@ -2,14 +2,17 @@
 
 import base64
 import io
+import math
+import os
 
 import pytest
 from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ImageError
+from llava.serve.middleware.body_limits import BodyLimits
 from llava.serve.web.conversation_state import MAX_IMAGES, STOPPED, WebChat
-from llava.serve.web.uploaded_image import MAX_SIDE, UploadedImage
+from llava.serve.web.uploaded_image import MAX_SIDES, UploadedImage
 from llava.serve.worker.request_limits import RequestLimits
 
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 7}
@@ -54,12 +57,32 @@ def test_web_chat_without_a_template_uses_the_one_of_the_models_name() -> None:
     assert "[INST]" in chat.request(SAMPLING, {})["prompt"]
 
 
-def test_web_chat_large_image_is_sent_smaller(tmp_path) -> None:
-    path = tmp_path / "wide.png"
-    Image.new("RGB", (3000, 300), "red").save(path)
+@pytest.mark.parametrize(
+    ("size", "sent"),
+    [
+        ((3000, 300), (1344, 134)),
+        ((300, 3000), (134, 1344)),
+        ((2688, 1344), (1344, 672)),
+        ((2000, 1500), (896, 672)),
+        ((1500, 2000), (672, 896)),
+        ((2000, 2000), (672, 672)),
+        ((1008, 336), (1008, 336)),
+    ],
+)
+def test_web_chat_large_image_is_sent_at_1344_by_672(tmp_path, size, sent) -> None:
+    """So that the models that read an image in parts, in grids up to 1008 or 1344 pixels long, see its details."""
+    path = tmp_path / "large.png"
+    Image.new("RGB", size, "red").save(path)
     chat = WebChat("m")
     chat.ask("?", [str(path)])
-    assert opened(chat.turns[0].images[0]).size == (MAX_SIDE, MAX_SIDE // 10)
+    assert opened(chat.turns[0].images[0]).size == sent
+
+
+def test_web_chat_request_of_as_many_images_as_workers_take_is_taken() -> None:
+    """Also where these are noise, which a PNG file cannot make smaller."""
+    noise = io.BytesIO()
+    Image.frombytes("RGB", MAX_SIDES, os.urandom(3 * math.prod(MAX_SIDES))).save(noise, "PNG")
+    assert MAX_IMAGES * len(base64.b64encode(noise.getvalue())) < BodyLimits().max_bytes
 
 
 def test_web_chat_photo_of_a_phone_is_sent_upright(tmp_path) -> None:

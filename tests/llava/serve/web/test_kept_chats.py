@@ -1,15 +1,20 @@
 """Conversations kept in memory for pages that are loaded anew, and stored for their links."""
 
+import base64
+import io
 import json
 import os
+import re
 
 import pytest
+from PIL import Image
 
 from llava.errors import LlavaError
-from llava.serve.web.conversation_state import LOADED_ANEW, WebChat
+from llava.serve.web.conversation_state import LOADED_ANEW, Turn, WebChat
 from llava.serve.web.kept_chats import KeptChats, size_of
 from llava.serve.web.shared_chats import SharedChats
 from llava.serve.web.transcript import transcript
+from llava.serve.web.uploaded_image import UploadedImage
 
 
 @pytest.fixture
@@ -102,6 +107,13 @@ def test_stored_conversation_is_plain_json(chat, tmp_path) -> None:
     chat_id = SharedChats(tmp_path).add(chat)
     fields = json.loads((tmp_path / f"{chat_id}.json").read_text())
     assert (fields["model"], fields["turns"][0]["answer"]) == ("m", "A test.")
+
+
+def test_transcript_shows_images_at_up_to_800_pixels(tmp_path) -> None:
+    Image.new("RGB", (1344, 672), "red").save(tmp_path / "wide.png")
+    chat = WebChat("m", turns=[Turn("What?", (UploadedImage.read(str(tmp_path / "wide.png"), 1),), "A test.")])
+    (jpeg,) = re.findall("src='data:image/jpeg;base64,([^']+)'", transcript(chat))
+    assert Image.open(io.BytesIO(base64.b64decode(jpeg))).size == (800, 400)
 
 
 def test_transcript_is_one_page_that_fetches_nothing(chat) -> None:

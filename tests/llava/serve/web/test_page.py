@@ -66,6 +66,13 @@ def test_page_opens_empty_with_the_first_model(demo) -> None:
     assert shown["id"] == shown["chat"].id
 
 
+def test_models_that_are_looked_for_again_leave_the_choice_as_it_is(demo, page) -> None:
+    page.client.models = lambda refresh: ["a", "b"]
+    of_address = SimpleNamespace(query_params={"model": "a"})
+    chosen = [demo.look(wanted, of_address)[0].value for wanted in ("b", None, "stopped")]
+    assert chosen == ["b", "a", "a"]
+
+
 def test_page_that_is_loaded_anew_goes_on_with_its_conversation(demo, page, chat) -> None:
     page.kept.keep(chat)
     shown = opened(demo, kept=chat.id)
