@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ada.execution.layer_weights import LayerWeights, Projection
+from ada.execution.layer_weights import LayerWeights, Projection, cut
 from ada.execution.linear import MIN_POSITIONS
 from ada.execution.narrow_cache import NarrowCache
-from ada.scheduling.execution_plan import LayerPlan
+from ada.scheduling.execution_plan import ExecutionPlan, LayerPlan
 
 Rope = tuple[torch.Tensor, torch.Tensor]
 """Cosines and signed sines (N, 1, d) of the positions of N rows."""
@@ -99,6 +99,10 @@ class Decoder:
     def narrow(self, index: int, plan: LayerPlan) -> LayerWeights | None:
         """Return the weights that a plan keeps of a layer; None where the cache has no memory for them."""
         return self.cache.get(index, self.layers[index].module, plan, self.kv_heads)
+
+    def cut(self, plan: ExecutionPlan, index: int) -> LayerWeights:
+        """Cut what a prompt's plan keeps of a layer, for one use: memory that it frees is what the next layer takes."""
+        return cut(self.dense(index), plan.layers[index], self.kv_heads, take=None)
 
     def run(
         self,

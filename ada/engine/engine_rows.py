@@ -10,7 +10,6 @@ from transformers import DynamicCache
 
 from ada.engine.batch_prefill import adopt
 from ada.engine.decoder import Decoder
-from ada.engine.gated.gather import PromptWeights
 from ada.engine.gated.usable import gated_step
 from ada.engine.kv_slots import KVSlots, kv_dtype
 from ada.engine.prefill import prefill
@@ -24,6 +23,7 @@ from ada.latency.pacer import Pacer
 from ada.reuse.call_reuse import CallReuse
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.model.sequence_length import context_length
 
 
 class EngineRows:
@@ -31,8 +31,9 @@ class EngineRows:
 
     def __init__(self, model: Any, slots: int, like: torch.Tensor) -> None:
         self.decoder = Decoder(model, model.narrow_cache)
-        kept = torch.empty(0, dtype=kv_dtype(like.dtype, like.device), device=like.device)
-        self.slots = KVSlots(len(self.decoder.layers), slots, self.decoder.kv_heads, self.decoder.head_dim, kept)
+        kept, sizes = torch.empty(0, dtype=kv_dtype(like.dtype, like.device), device=like.device), self.decoder
+        longest = context_length(model.config)
+        self.slots = KVSlots(len(sizes.layers), slots, sizes.kv_heads, sizes.head_dim, kept, longest)
         self.table = RotaryTable(model.model.rotary_emb, like)
         self.rows: list[Row] = []
         # Joining moves weights, and the kernels' graphs know where they are: join first, and see whether they stay.
@@ -50,8 +51,8 @@ class EngineRows:
         slot = len(self.rows)
         mask = batch.attention_mask
         if len(batch.embeds) == 1 and (mask is None or bool(mask.all())):
-            gather = None if self.gated is None else PromptWeights(self.decoder.model)
-            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, gather, reuse)
+            once = None if self.gated is None else self.decoder.cut
+            row, logits = prefill(self.decoder, self.slots, slot, self.table, batch, execution, once, reuse)
             self.rows.append(row)
             return logits
         batch, cache = _with_positions(batch), DynamicCache()

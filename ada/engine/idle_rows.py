@@ -25,7 +25,7 @@ class IdleRows:
     @contextmanager
     def of(self, model: Any, count: int, like: torch.Tensor) -> Iterator[EngineRows]:
         """Yield empty rows for ``count`` sequences of ``model``; like: a tensor of its dtype, on its device."""
-        rows = self._take(count, like) or EngineRows(model, count, like)
+        rows = self._take(count, like) or _made(model, count, like)
         try:
             yield rows
         finally:
@@ -40,3 +40,10 @@ class IdleRows:
         if rows is None or not rows.fits(count, like):
             return None
         return rows
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _made(model: Any, count: int, like: torch.Tensor) -> EngineRows:
+    """New rows, which calls may use in inference mode or not, whichever comes first."""
+    return EngineRows(model, count, like)

@@ -19,25 +19,31 @@ def kv_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 STEP = 256  # columns that capacity is a multiple of
+GROWTH = 1.5  # while it grows, the old memory and the new are both there
 
 
 class KVSlots:
     """Keys and values of each layer, (slots, heads, capacity, d).
 
     The i-th head that a row keeps of a layer stands at index i there, so that a narrow row's heads are the first ones,
-    whatever its plan. Its columns are the first ones, too, without padding.
+    whatever its plan. Its columns are the first ones, too, without padding. longest: columns that a sequence may have.
     """
 
-    def __init__(self, num_layers: int, slots: int, heads: int, head_dim: int, like: torch.Tensor) -> None:
-        self.heads, self.head_dim, self.slots, self.capacity = heads, head_dim, slots, 0
+    def __init__(
+        self, num_layers: int, slots: int, heads: int, head_dim: int, like: torch.Tensor, longest: int = 2**31
+    ) -> None:
+        self.heads, self.head_dim, self.slots, self.longest, self.capacity = heads, head_dim, slots, longest, 0
         self._memory = like.new_zeros(num_layers, 2, slots, heads, 0, head_dim)
         self.layers = self._pairs()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def reach(self, columns: int) -> None:
-        """Hold at least so many columns; what is there stays."""
+        """Hold at least so many columns; what is there stays. Later calls may write, in inference mode or not."""
         if columns <= self.capacity:
             return
-        capacity = max(2 * self.capacity, STEP * -(-columns // STEP))
+        wanted = max(columns, min(int(GROWTH * self.capacity), self.longest))
+        capacity = STEP * -(-wanted // STEP)
         old = self._memory
         # Zeros: a masked column must be finite.
         self._memory = old.new_zeros(*old.shape[:4], capacity, self.head_dim)

@@ -20,7 +20,7 @@ from ada.reuse.prompt_states import KnownPrompt, PromptStates
 from ada.scheduling.execution_plan import ExecutionPlan
 from llava.model.multimodal.embedded_batch import EmbeddedBatch
 
-Gather = Callable[[ExecutionPlan, int], LayerWeights]
+Cut = Callable[[ExecutionPlan, int], LayerWeights]
 """A prompt's plan and a layer's index -> the weights of what the plan keeps of the layer, for one use."""
 
 
@@ -31,19 +31,20 @@ def prefill(
     table: RotaryTable,
     batch: EmbeddedBatch,
     execution: Execution,
-    gather: Gather | None = None,
+    cut: Cut | None = None,
     reuse: CallReuse | None = None,
 ) -> tuple[Row, torch.Tensor]:
     """Read a prompt of one row, without padding; return its row and the logits (1, vocabulary) of its next token.
 
-    gather: makes the weights of narrow layers for this prompt alone, where a step does not need them. reuse: knows what
+    cut: makes the weights of narrow layers for this prompt alone, where a step does not need them. reuse: knows what
     was computed of the prompt's beginning before, and keeps what is computed now.
     """
     hidden, positions = batch.embeds[0], positions_of(batch)
-    position = int(positions[-1]) + 1
+    # On a GPU reading a position would wait for the images' features.
+    position = batch.width if batch.position_ids is None else int(positions[-1]) + 1
     slots.reach(batch.width + 1)
     known = None if reuse is None else reuse.known
-    run = _PromptRun(decoder, slots, slot, execution, table.at(positions, position), gather, known)
+    run = _PromptRun(decoder, slots, slot, execution, table.at(positions, position), cut, known)
     hidden = hidden[run.start :]
     for index in range(len(decoder.layers)):
         hidden = run.layer(index, hidden)
@@ -74,11 +75,11 @@ class _PromptRun:
         slot: int,
         execution: Execution,
         rope: Rope,
-        gather: Gather | None,
+        cut: Cut | None,
         known: KnownPrompt | None,
     ) -> None:
         self.decoder, self.slots, self.slot, self.execution, self.rope = decoder, slots, slot, execution, rope
-        self.gather, self.known = gather, known
+        self.cut, self.known = cut, known
         self.start = 0 if known is None else known.length
         self.states: torch.Tensor | None = None
         self.held: list[tuple[int, ...]] = []
@@ -122,9 +123,9 @@ class _PromptRun:
         if index < execution.units.num_prefix_layers:
             return RUN_DENSE
         plan = execution.finish(1)[0]
-        if self.gather is None or plan.is_full(index) or plan.layers[index].is_empty:
+        if self.cut is None or plan.is_full(index) or plan.layers[index].is_empty:
             return execution.action_of(self.decoder.layers[index].module)
-        return LayerAction(narrow=self.gather(plan, index))
+        return LayerAction(narrow=self.cut(plan, index))
 
     def _read(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """Leave out what this layer and those after it do not read."""

@@ -54,6 +54,8 @@ class EngineRowDecoder:
         """Return how many columns the rows have filled, each in the layer that has read most of its image tokens."""
         return sum(max(row.columns) for row in tuple(self.rows.rows))
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def clear(self) -> None:
         """Let all rows leave, and their memory."""
         self.rows = EngineRows(self.model, self.num_slots, self.model.get_input_embeddings().weight)

@@ -60,7 +60,7 @@ class GatedStep:
         self.prepare(len(rows))
         self._plan.upload()
         self._tokens[: len(rows)].copy_(tokens, non_blocking=True)
-        self._graphs.run(self._padded(len(rows)))
+        self._graphs.run(self._padded(len(rows)), self._run)
         for row in rows:
             row.advance()
         return self._logits[: len(rows)].clone()  # the next step writes there
@@ -70,7 +70,7 @@ class GatedStep:
         """Record the graph that ``rows`` need, where there is none: some hundred milliseconds, once."""
         if not self._graphs.knows(self._padded(rows)):
             self._plan.pause()
-            self._graphs.record(self._padded(rows))
+            self._graphs.record(self._padded(rows), self._run)
 
     def forget(self, slot: int) -> None:
         """Read the row in a slot anew in the next step, as its plan has changed."""
@@ -110,7 +110,7 @@ class GatedStep:
             )
             for index, (layer, pair) in enumerate(zip(self._decoder.layers, self._bound, strict=True))
         ]
-        self._graphs = StepGraphs(self._run, self._device)
+        self._graphs = StepGraphs(self._device)
 
     def _padded(self, rows: int) -> int:
         """Return the number of rows that run for ``rows``; the slots of the others have no plan, so they do nothing."""

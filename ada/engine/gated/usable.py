@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +17,8 @@ from ada.execution.layer_weights import projections
 if TYPE_CHECKING:
     from ada.engine.gated.gated_step import GatedStep
     from ada.engine.gated.slots import KeyValueSlots
+
+log = logging.getLogger(__name__)
 
 MIN_CAPABILITY = (8, 0)  # the first GPUs that multiply bfloat16
 
@@ -39,11 +44,24 @@ def reason_against_device(device: torch.device) -> str | None:
     if device.type == "cuda":
         found = torch.cuda.get_device_capability(device)
         if found >= MIN_CAPABILITY:
-            return None
+            return _reason_against_compiling()
         return f"the GPU's compute capability is {found[0]}.{found[1]}; the kernels need 8.0"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
         return None
     return f"the kernels need a CUDA device, not {device.type}"
+
+
+@functools.cache
+def _reason_against_compiling() -> str | None:
+    """Try what Triton compiles first, its driver: it needs a C compiler and Python's headers, which torch does not."""
+    from triton.runtime import driver
+
+    try:
+        driver.active  # noqa: B018
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        log.warning("Triton cannot compile, so decoding takes a launch an operation: %s", error)
+        return f"Triton cannot compile: {error}"
+    return None
 
 
 def reason_against_decoder(model: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,6 +87,8 @@ class _Batch:
         batch = decoding_batch(model, [row.output for row in rows], lengths)
         self.heads, self.forward_kwargs = batch.heads, batch.forward_kwargs
         self.cache = join_rows(caches, batch.heads, model.config.num_key_value_heads)
+        for row in rows:  # which would keep what was copied
+            row.cache = replace(row.cache, layers=())
         self.lengths = torch.tensor(lengths, device=model.device)
         self.gaps = torch.tensor(batch.position_gaps or [0] * len(lengths), device=model.device)
         self.steps = 0

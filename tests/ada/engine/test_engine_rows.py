@@ -9,6 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ada.engine.engine_rows import EngineRows
+from ada.engine.kv_slots import KVSlots
+from ada.engine.prefill import prefill
 from ada.engine.serving import EngineRowDecoder
 
 IMAGE = -200
@@ -116,3 +119,46 @@ def test_positions_of_image_tokens_that_were_left_out_are_not_counted(model, pix
         held.append(decoder.positions())
     image_tokens = model.get_vision_tower().num_patches
     assert held[0] - held[1] == image_tokens - 2
+
+
+@pytest.mark.parametrize("row", [1, 2, 5])
+@torch.no_grad()
+def test_prompt_whose_layers_are_cut_for_it_alone_reads_as_from_the_cache(model, pixels, row) -> None:
+    """As on a GPU, where no narrow layer is kept."""
+    ids = keywords_of(row, pixels)["inputs"]
+    batch = model.embed(ids, images=pixels[:1] if IMAGE in ids else None)
+    found = []
+    for alone in (False, True):
+        engine = EngineRows(model, 1, model.get_input_embeddings().weight)
+        prompt, execution = model.begin(batch, torch.tensor([model.units.tunable // 2]))
+        once = engine.decoder.cut if alone else None
+        _, logits = prefill(engine.decoder, engine.slots, 0, engine.table, prompt, execution, once)
+        found.append(logits)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("first", ["made", "grown"])
+def test_slots_made_or_grown_in_inference_mode_serve_calls_outside_of_it(first) -> None:
+    """On a GPU a model's rows stay between calls, and programs call in inference mode or not."""
+    like = torch.zeros(0)
+    slots = KVSlots(2, 2, 2, 4, like)
+    if first == "grown":
+        slots.reach(3)
+    with torch.inference_mode():
+        slots.reach(300)
+    with torch.no_grad():
+        slots.write_prompt(0, 0, torch.ones(2, 2, 4), torch.ones(2, 2, 4))
+        slots.move(0, 1)
+    assert slots.layers[0][0][1, :, :2].eq(1).all() and not slots.layers[0][0].is_inference()
+
+
+@given(steps=st.lists(st.integers(1, 3000), min_size=1, max_size=8), longest=st.integers(1, 3000))
+def test_slots_grow_by_half_and_no_further_than_a_sequence_may_be(steps, longest) -> None:
+    slots, limit = KVSlots(1, 1, 1, 1, torch.zeros(0), longest), -(-longest // 256) * 256
+    for columns in steps:
+        before = slots.capacity
+        slots.reach(columns)
+        assert slots.capacity >= columns and slots.capacity % 256 == 0
+        if slots.capacity != before:
+            assert slots.capacity <= max(1.5 * before + 255, columns + 255)
+            assert slots.capacity <= max(limit, columns + 255)

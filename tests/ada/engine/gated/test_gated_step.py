@@ -42,7 +42,7 @@ def test_all_checks_pass_under_the_interpreter(root: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(CASES) + 12} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
+    assert f"{len(CASES) + 13} passed, 1 skipped" in done.stdout, done.stdout[-2000:]
 
 
 @pytest.fixture(params=[*["cpu"][: int(INTERPRETED)], pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -91,6 +91,10 @@ def test_rows_go_on_where_slots_and_positions_grow(device, tiling) -> None:
 
 def test_rows_in_other_slots_than_the_first_are_refused(device, tiling) -> None:
     gated_checks.check_order(device, tiling)
+
+
+def test_step_is_freed_with_its_last_use(device) -> None:
+    gated_checks.check_step_is_freed(device)
 
 
 def test_slots_that_hold_all_heads_are_read_by_the_plan(device, tiling) -> None:

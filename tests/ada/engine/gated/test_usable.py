@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
 import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -18,10 +21,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture
-def _triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton looks installed, whether it is or not."""
+def _triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Triton looks installed, whether it is or not, and finds a GPU and a compiler."""
     monkeypatch.setattr(usable.importlib.util, "find_spec", lambda name: name)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", ModuleType("triton"))
+    monkeypatch.setitem(sys.modules, "triton.runtime", SimpleNamespace(driver=SimpleNamespace(active=1)))
+    usable._reason_against_compiling.cache_clear()
+    yield
+    usable._reason_against_compiling.cache_clear()
 
 
 def test_missing_triton_is_the_reason(monkeypatch) -> None:
@@ -45,6 +53,23 @@ def test_old_gpu_is_a_reason(monkeypatch, capability, reason) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     found = reason_against_device(CUDA)
     assert found is None if reason is None else found.endswith(reason)
+
+
+@pytest.mark.usefixtures("_triton")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Failed to find C compiler"), subprocess.CalledProcessError(1, "gcc"), OSError("no cuda.h")]
+)
+def test_machine_without_a_compiler_is_a_reason(monkeypatch, error, caplog) -> None:
+    class Driver:
+        @property
+        def active(self):
+            raise error
+
+    monkeypatch.setitem(sys.modules, "triton.runtime", SimpleNamespace(driver=Driver()))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for _ in range(2):
+        assert reason_against_device(CUDA) == f"Triton cannot compile: {error}"
+    assert len(caplog.records) == 1, "one warning a process"
 
 
 @pytest.mark.parametrize("shapes", [{}, {"kv_heads": 2}, {"bias": True}, {"family": "qwen2"}])
@@ -100,7 +125,7 @@ def test_cpu_gets_the_torch_step_even_where_the_interpreter_runs(monkeypatch) ->
     assert gated_step(model, Slots.make(model, 2)) is None
 
 
-@pytest.mark.parametrize("module", ["usable", "gather", "device_plan", "row_counts", "tiling", "shapes"])
+@pytest.mark.parametrize("module", ["usable", "device_plan", "row_counts", "tiling", "shapes"])
 def test_module_without_kernels_needs_no_triton(monkeypatch, module) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)  # importing it raises ImportError
     spec = importlib.util.find_spec(f"ada.engine.gated.{module}")

@@ -1,5 +1,7 @@
 """Rows that decode with the model's own forward: what they hold."""
 
+import weakref
+
 import torch
 
 from llava.serve.engine.transformers_rows import TransformersRows
@@ -19,6 +21,15 @@ def test_positions_are_those_of_the_rows_caches(loaded) -> None:
     assert rows.positions() == lengths[1] + 4
     rows.clear()
     assert rows.positions() == 0
+
+
+def test_rows_in_a_batch_hold_no_other_cache(loaded) -> None:
+    rows = TransformersRows(loaded.model)
+    read = [rows.read(keywords_of(length))[1] for length in (3, 7)]
+    before = [weakref.ref(states) for row in read for pair in row.cache.layers for states in pair]
+    assert before
+    rows.step(read, [5, 6])
+    assert not any(of() is not None for of in before), "the batch has copied them"
 
 
 def keywords_of(length: int) -> dict:
