@@ -54,7 +54,7 @@ def reason_against_device(device: torch.device) -> str | None:
 @functools.cache
 def _reason_against_compiling() -> str | None:
     """Try what Triton compiles first, its driver: it needs a C compiler and Python's headers, which torch does not."""
-    from triton.runtime import driver
+    from triton.runtime import driver  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     try:
         driver.active  # noqa: B018
