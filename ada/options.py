@@ -123,13 +123,13 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any], reads_frontier:
     if is_adaptive(model) and wanted:
         check_planned(model, options)
         check_selector(model, options)
-        if reads_frontier:
-            from ada.frontier.store import frontier_of
-
-            frontier_of(model.config)  # a table of other weights is refused as a program starts, not by a question
         if "adaptive_budget" not in options:  # a worker's requests bring budgets and images
             images = options.get("image_file", [None])
             check_auto(image_tokens_of(options), budget, len(images or []))
+    if is_adaptive(model) and reads_frontier and (wanted or "adaptive_budget" in options):  # a worker's /ready reads it
+        from ada.frontier.store import frontier_of
+
+        frontier_of(model.config)  # a table of other weights is refused as a program starts, not by a question
     if not is_adaptive(model):
         return {}
     memory = reuse_limit_of(options, model.device)

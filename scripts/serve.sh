@@ -5,7 +5,8 @@
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
 #   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 WEB_PORT=8004 bash scripts/serve.sh
 #
-# A port of 0 is a free one. Each server logs to a file in LOG_DIR, by default a new temporary folder.
+# A port of 0 is a free one. HOST is the address to listen at, by default 127.0.0.1; with 0.0.0.0, every network, the
+# worker's port is a number. Each server logs to a file in LOG_DIR, by default a new temporary folder.
 set -euo pipefail
 set -m # a group for each server: Ctrl-C is for this script alone, as a server ends at once at its second signal
 cd "$(dirname "$0")/.."
@@ -15,6 +16,19 @@ source scripts/bundled_model.sh
 host=${HOST:-127.0.0.1}
 controller_port=${CONTROLLER_PORT:-21001} worker_port=${WORKER_PORT:-21002}
 api_port=${API_PORT:-21003} web_port=${WEB_PORT:-7860}
+case $host in # these listen at every network, and are no address to ask: the servers find each other on this machine
+    0.0.0.0) loopback=127.0.0.1 ;;
+    :: | "[::]") loopback="[::1]" ;;
+    *) loopback= ;;
+esac
+WORKER_FLAGS=()
+if [ -n "$loopback" ]; then
+    if [ "$worker_port" = 0 ]; then
+        echo "HOST is $host and WORKER_PORT is 0; with this HOST give WORKER_PORT a number, such as 21002" >&2
+        exit 2
+    fi
+    WORKER_FLAGS=(--worker-address "http://$loopback:$worker_port")
+fi
 logs=${LOG_DIR:-$(mktemp -d -t llava-serve.XXXXXX)}
 mkdir -p "$logs"
 pids=()
@@ -59,8 +73,9 @@ python -m llava.serve.hosting.free_ports --host "$host" "CONTROLLER_PORT=$contro
     "API_PORT=$api_port" "WEB_PORT=$web_port" || exit 1
 
 start controller python -m llava.serve.controller --host "$host" --port "$controller_port"
+[ -z "$loopback" ] || controller=http://$loopback:${controller##*:}
 start worker python -m llava.serve.model_worker --host "$host" --port "$worker_port" \
-    --controller-address "$controller" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+    ${WORKER_FLAGS[@]+"${WORKER_FLAGS[@]}"} --controller-address "$controller" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 start api python -m llava.serve.openai_api --host "$host" --port "$api_port" --controller-address "$controller"
 start web python -m llava.serve.gradio_web_server --host "$host" --port "$web_port" --controller "$controller"
 

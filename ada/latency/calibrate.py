@@ -36,6 +36,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-base", help="base model, where --model-path holds only a projector or an adapter")
     parser.add_argument("--planner", help="untrained planner (even, last, random) for a checkpoint without a scheduler")
     parser.add_argument("--device", help="device to measure: cpu, cuda or mps; by default the best one available")
+    parser.add_argument("--load-8bit", action="store_true", help="measure with weights in 8 bits, for programs with it")
+    parser.add_argument(
+        "--load-4bit", action="store_true", help="measure with weights in 4 bits, for programs with it (extra: quant)"
+    )
     parser.add_argument(
         "--points",
         type=int,

@@ -14,16 +14,17 @@ from pydantic import Field, StrictFloat
 
 from ada.budget import Budget, LatencyBudget, TimeBudget, read_budget
 from ada.frontier.share import PrefillShare, PromptTokens
-from ada.image_token_options import reads_fewer
+from ada.image_token_options import image_tokens_of, reads_fewer
 from ada.latency.grant import OutOfReach, is_within, refuse_unreachable
 from ada.options import budget_of, check_planned
-from ada.protocols import is_adaptive
+from ada.protocols import AdaptiveModel, is_adaptive
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve import image_token_fields, quality_field
 from ada.serve.budget_metrics import BudgetMetrics
 from ada.serve.budget_reply import budget_report
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
+from ada.serve.reachable import reachable
 from ada.serve.time_promise import time_promise
 from llava.errors import OptionError
 from llava.flags import add_dataclass_flags, from_flags
@@ -72,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load_controller_from(options: Mapping[str, Any], model: LlavaModel) -> LoadController | None:
     """Return the load controller that the flags ask for, or None where they ask for none.
 
-    Its minimum is raised to the minimum that the model can reach. Raises ``OptionError``.
+    Its minimum is raised to the minimum that the model can reach: of an image and a short question, where image tokens
+    may be left out. Raises ``OptionError``.
     """
     if options.get("adaptive_budget") is None:
         return None
@@ -82,15 +84,23 @@ def load_controller_from(options: Mapping[str, Any], model: LlavaModel) -> LoadC
             "--adaptive-budget needs a model that takes latency budgets; give a checkpoint with a scheduler, or "
             "--planner even|last|random"
         )
-    reachable = model.units.fraction(0)
-    if controller.min_scale < reachable:
+    minimum = model.units.fraction(0)
+    if not _reads_all(model, options):
+        minimum, _ = reachable(model, options, None)["budgets"][0]
+    if controller.min_scale < minimum:
         log.warning(
             "--adaptive-budget is %g, below this model's minimum of %.3g, which is used instead",
             controller.min_scale,
-            reachable,
+            minimum,
         )
-        controller = replace(controller, min_scale=reachable)
+        controller = replace(controller, min_scale=minimum)
     return controller
+
+
+def _reads_all(model: AdaptiveModel, options: Mapping[str, Any]) -> bool:
+    """Whether all image tokens are read for certain; what fewer of them reach depends on the prompt."""
+    trained = getattr(model.config, "image_token_dropout", None) is not None
+    return not (reads_fewer(options) or (trained and image_tokens_of(options) is None))
 
 
 class BudgetPolicy(ServingPolicy):
@@ -140,15 +150,10 @@ class BudgetPolicy(ServingPolicy):
         }
         if requested is not None:
             check_planned(self.model, {**checked, "planner": self.defaults.get("planner")})
-        if isinstance(requested, LatencyBudget) and self._strict(fields) and self._reads_all(checked):
+        if isinstance(requested, LatencyBudget) and self._strict(fields) and _reads_all(self.model, checked):
             share = PrefillShare.of(self.model.config, self.model.units)
             refuse_unreachable(share, requested, PromptTokens.all_of(1))
         return checked
-
-    def _reads_all(self, checked: Mapping[str, Any]) -> bool:
-        """Whether a request reads all image tokens for certain; what fewer of them reach, ``generate`` knows."""
-        trained = getattr(self.model.config, "image_token_dropout", None) is not None
-        return not (reads_fewer(checked) or (trained and checked["image_tokens"] is None))
 
     def _strict(self, fields: Mapping[str, Any]) -> bool:
         return fields.get("latency_budget_policy") == STRICT or bool(self.defaults.get("strict_latency_budget"))
@@ -185,11 +190,16 @@ class BudgetPolicy(ServingPolicy):
         if fields.get("latency_budget_policy") == STRICT:
             return options
         if isinstance(left, TimeBudget):
-            return {**options, "latency_budget": self._shared(left, load)}
+            shared = self._shared(left, load)
+            # What load takes is not the client's, and is no reason to refuse what is in time for it.
+            strict = options["strict_latency_budget"] and shared is left
+            return {**options, "latency_budget": shared, "strict_latency_budget": strict}
         if multiplier >= 1:
             return options
         fraction = 1.0 if left is None else left.fraction
         allowed = self.adaptive.controller.granted(fraction, multiplier)
+        if options["strict_latency_budget"]:  # load is no reason to refuse a prompt without tokens to leave out
+            allowed = max(allowed, min(fraction, self.model.units.fraction(0)))
         if allowed < fraction:
             self.metrics.downgrades.inc()
             return {**options, "latency_budget": LatencyBudget(allowed), "load_multiplier": multiplier}

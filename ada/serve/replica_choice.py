@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ada.budget import TimeBudget, read_budget
@@ -76,12 +76,14 @@ class Outcome(NamedTuple):
 class Offer:
     """What a replica could give to a prompt as its last ones were.
 
-    plans: from all units down to none. tokens: that an answer is planned with. turn_ms: from one request's turn to the
-    next one's; image_ms: of encoding an image; prompt_ms: of a prompt in the prefix layers. images: keys of those whose
-    features are known; prompts: (characters, key) of those read last.
+    plans: from all units down to none. shortest: these for the shortest prompt where nothing else runs. tokens: that an
+    answer is planned with. turn_ms: from one request's turn to the next one's; image_ms: of encoding an image;
+    prompt_ms: of a prompt in the prefix layers. images: keys of those whose features are known; prompts: (characters,
+    key) of those read last.
     """
 
     plans: Sequence[PlanTimes]
+    shortest: Sequence[PlanTimes]
     tokens: int
     turn_ms: float
     image_ms: float
@@ -106,6 +108,10 @@ class Offer:
                 break
         return outcome
 
+    def at_best(self, ask: Ask, promise: TimeBudget | None) -> Outcome:
+        """Predict what a request gets on the idle replica if its prompt is as short as can be."""
+        return replace(self, plans=self.shortest, images=frozenset()).outcome(ask, promise, 0.0)
+
 
 class Turns:
     """When each replica's next turn comes, by what was sent there: its last report does not know of that yet."""
@@ -127,14 +133,14 @@ def choose(ask: Ask, offers: Sequence[tuple[Offer, float] | None], now: float) -
 
     offers: each replica's, with the wait there in milliseconds; None where it has said nothing. now: in
     epoch seconds. Whether a promise is kept after the requests that wait is for the replica to say, which
-    knows when these are due; RequestFailure is raised where none could keep it if it were idle: 400 where none could
-    have done so at once, 503 where too much of it has passed on the way here.
+    knows when these are due; RequestFailure is raised where none could keep it for the shortest prompt if it were idle:
+    400 where none could have done so at once, 503 where too much of it has passed on the way here.
     """
     given = {number: offer for number, offer in enumerate(offers) if offer is not None}
     promise = None if ask.promise is None else ask.promise.less(1000 * (now - ask.arrived))
-    idle = [offer.outcome(ask, promise, 0.0) for offer, _ in given.values()]
+    idle = [offer.at_best(ask, promise) for offer, _ in given.values()]
     if ask.promise is not None and idle and len(idle) == len(offers) and all(outcome.late_ms for outcome in idle):
-        at_once = [offer.outcome(ask, ask.promise, 0.0) for offer, _ in given.values()]
+        at_once = [offer.at_best(ask, ask.promise) for offer, _ in given.values()]
         raise _refusal(ask.promise, _earliest(idle), _earliest(at_once), now - ask.arrived)
     found = {number: offer.outcome(ask, promise, wait_ms) for number, (offer, wait_ms) in given.items()}
 
@@ -150,14 +156,17 @@ def _earliest(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _refusal(promise: TimeBudget, now: Outcome, at_once: Outcome, passed_s: float) -> RequestFailure:
-    """Return the refusal of a promise. now, at_once: what an idle replica gives after ``passed_s``, and without."""
+    """Return the refusal of a promise. now, at_once: an idle replica's best after ``passed_s``, and without."""
     times = at_once.times if at_once.late_ms else now.times
     possible = TimeBudget.of({name: float(f"{times[name]:.3g}") for name, _ in promise.clauses()})
     if at_once.late_ms:
-        message = f"no replica can keep latency_budget {promise}, also when it is idle; {possible} is possible"
+        message = (
+            f"no replica can keep latency_budget {promise}, also when it is idle and the prompt is short: {possible} "
+            "is the minimum; give it more time, or ask for a share such as 0.5"
+        )
         return RequestFailure(400, REFUSED, message)
     message = (
         f"no replica can keep latency_budget {promise} any more: {1000 * passed_s:.0f} ms have passed before one was "
-        f"asked, and {possible} is possible from here; give it more time, or ask again later"
+        f"asked, and {possible} is the minimum from here; give it more time, or ask again later"
     )
     return RequestFailure(503, OUT_OF_REACH, message, retry_after=1)

@@ -16,6 +16,7 @@ from llava.serve.engine.request_queue import Load
 
 LAST = 32  # requests that are remembered
 EXPECTED = Workload(128, 0, 1)  # before any prompt has come
+SHORTEST = Workload(1, 0, 0)
 NO_LIMIT = 10**6  # tokens
 
 
@@ -33,7 +34,7 @@ class LastPrompts:
 
     def add(self, request: GenerationRequest, ask: Ask) -> None:
         """Take note of a request that was accepted."""
-        prompt = Workload(request.prompt_tokens, 0, len(ask.images))
+        prompt = Workload(request.prompt_tokens, 0, request.fields["num_crops"])
         self._prompts.append((prompt, len(ask.prompt), key_of(*ask.images, ask.prompt)))
         self._images.add(ask.images, request.images.pixels)
 
@@ -53,6 +54,7 @@ def offer_of(predictor: TTFTPredictor, prompt: Workload, load: Load) -> Offer:
     known = predictor.expected(replace(prompt, known_tokens=prompt.num_tokens - 1))
     return Offer(
         plans,
+        plan_times(predictor, SHORTEST, 1, 0),
         tokens,
         turn_ms=pace * reading.ttft_ms + plans[0].token_ms,
         image_ms=pace * (image.to_plan_ms - reading.to_plan_ms),

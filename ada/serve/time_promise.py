@@ -24,7 +24,8 @@ def time_promise(
 ) -> Promise | None:
     """Return the promise of a request; None where its budget is a share.
 
-    fields: as ``BudgetPolicy.check`` has parsed them; prompt_tokens: positions of the prompt with all image tokens.
+    fields: as ``BudgetPolicy.check`` has parsed them, and ``num_crops``; prompt_tokens: positions of the prompt with
+    all image tokens.
     """
     budget = fields.get("latency_budget")
     if not isinstance(budget, TimeBudget):
@@ -35,7 +36,7 @@ def time_promise(
     if token_ms is not None:
         tokens = prompt_tokens + (model.scheduler is not None)
         later_tokens = predictor.planned_tokens(max_new_tokens) - 1
-        cheapest = Workload(tokens, _min_units(model, fields), fields["num_images"])
+        cheapest = Workload(tokens, _min_units(model, fields), fields["num_crops"])
         pace = Pace(token_ms / 1000, lambda rows: token_s(predictor, cheapest, later_tokens, rows))
     return Promise.of(first_s, work_s, ttft_s, total_s, pace)
 
@@ -65,8 +66,11 @@ def minimum_s(
     later_tokens = predictor.planned_tokens(max_new_tokens) - 1
     both = TimeBudget(milliseconds=1.0, total_ms=1.0, later_tokens=later_tokens)  # the clauses to predict
     tokens = prompt_tokens + (model.scheduler is not None)
-    workload = Workload(tokens, _min_units(model, fields), fields["num_images"])
-    times = [predictor.minimum(both, one) for one in _amounts(model, fields).workloads(workload)]
+    amounts, crops = _amounts(model, fields), fields["num_crops"]
+    filled = tokens // amounts.image_tokens if crops else 0  # some crops have fewer tokens: without those of padding
+    workload = Workload(tokens, _min_units(model, fields), min(crops, filled))
+    chosen = [replace(one, num_images=crops) for one in amounts.workloads(workload)]
+    times = [predictor.minimum(both, one) for one in chosen]
     cheapest = min(times, key=lambda ms: ms["total"])
     return cheapest["ttft"] / 1000, cheapest["total"] / 1000
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from fixtures.manifests import FOLDERS, Container, containers, manifests, ray_templates
 
+from ada.latency import calibrate
 from llava.serve import controller, openai_api
 from llava.serve.hosting.options import GRACE_S
 from llava.serve.middleware import api_keys, registration_token
@@ -93,6 +94,38 @@ def test_container_is_the_containerfiles_and_has_no_rights(container) -> None:
     assert "memory" in container.spec["resources"]["limits"]
     [home] = re.findall(r"\bHOME=(\S+)", text)
     assert [mount["mountPath"] for mount in container.spec["volumeMounts"]] == [home], "what may be written to"
+
+
+def calibrated_pods() -> list[Any]:
+    """The Pod specs of workers by name, with the container that answers, and the threads that its programs use."""
+    found = [
+        pytest.param(container.pod, container.spec, id=container.labels["app.kubernetes.io/name"])
+        for container in containers([*PLAIN, *GATEWAY])
+        if container.module == "llava.serve.model_worker"
+    ]
+    _, group = ray_templates(RAY[0])
+    return [*found, pytest.param(group["spec"], group["spec"]["containers"][0], id="ray")]
+
+
+@pytest.mark.parametrize(("pod", "worker"), calibrated_pods())
+def test_pod_calibrates_where_its_worker_finds_it_with_as_many_threads(pod, worker) -> None:
+    [calibrates] = pod["initContainers"]
+    container = Container(calibrates, pod, {})
+    assert container.module == "ada.calibrate" and calibrate.parse_arguments(container.flags).model_path is None
+    shared = ("image", "resources", "securityContext", "volumeMounts")
+    assert [calibrates[name] for name in shared] == [worker[name] for name in shared]
+
+    def threads(spec: dict[str, Any]) -> str | None:
+        """What OMP_NUM_THREADS is in a container."""
+        source = {entry["name"]: entry for entry in spec.get("env", ())}.get("OMP_NUM_THREADS")
+        if source is None:
+            return None
+        assert source["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
+        return str(spec["resources"]["requests"]["cpu"])
+
+    [application] = yaml.safe_load(RAY[0]["spec"]["serveConfigV2"])["applications"]
+    of_a_replica = str(application["args"]["num_cpus"])  # Ray sets it where it is not set
+    assert threads(calibrates) == (threads(worker) or of_a_replica)
 
 
 @each_container
@@ -263,3 +296,6 @@ def test_example_of_the_page_serves_another_model(kustomize, tmp_path) -> None:
     assert parsed(worker).model_path in {mount["mountPath"] for mount in worker.spec["volumeMounts"]}
     assert {m["name"] for m in worker.spec["volumeMounts"]} == {v["name"] for v in worker.pod["volumes"]}
     assert worker.spec["image"].startswith("registry.example.org/") and worker.spec["resources"]["limits"]
+    [calibrates] = worker.pod["initContainers"]
+    assert calibrate.parse_arguments(calibrates["args"][2:]).model_path == parsed(worker).model_path
+    assert all(calibrates[name] == worker.spec[name] for name in ("image", "resources", "volumeMounts"))

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fixtures.marks import slow_except
 from fixtures.ports import reserved_ports
+from fixtures.servers import wait_until
 
 from llava.serve.hosting import free_ports
 
@@ -34,14 +35,17 @@ def environment(root, tmp_path) -> dict[str, str]:
 
 
 class ServeScript:
-    """A running scripts/serve.sh on free ports. ``output``: what it printed until all servers had started."""
+    """A running scripts/serve.sh, on free ports where ``environment`` names none.
+
+    ``output``: what it printed until all servers had started.
+    """
 
     def __init__(self, root: Path, environment: dict[str, str], logs: Path, *flags: object) -> None:
         ports = {f"{name}_PORT": "0" for name in ("CONTROLLER", "WORKER", "API", "WEB")}
         self.process = subprocess.Popen(
             ["bash", "scripts/serve.sh", *map(str, flags)],
             cwd=root,
-            env={**environment, **ports, "LOG_DIR": str(logs)},
+            env={**ports, **environment, "LOG_DIR": str(logs)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -110,6 +114,37 @@ def test_serve_script_starts_all_servers_and_a_signal_stops_them(root, environme
     assert reply["usage"]["completion_tokens"] <= 3, reply
     serve.send(sign)
     assert not any(answers(address[name]) for name in ("controller", "worker", "OpenAI API"))
+
+
+def test_serve_script_at_every_network_has_its_worker_on_this_machine(
+    root, environment, tmp_path, adaptive_checkpoint
+) -> None:
+    with reserved_ports(1) as [port]:
+        given = {**environment, "HOST": "0.0.0.0", "WORKER_PORT": str(port)}
+        flags = ["--model-path", adaptive_checkpoint, "--model-name", "tiny"]
+        script = ServeScript(root, given, tmp_path / "logs", *flags)
+        try:
+            assert script.output[-1] == LAST_LINE, script.output
+            controller = script.addresses()["controller"]
+            assert controller.startswith("http://127.0.0.1:")
+
+            def worker_of(model: str) -> str:
+                reply = httpx.post(f"{controller}/get_worker_address", json={"model": model}, trust_env=False)
+                return reply.json()["address"]
+
+            wait_until(lambda: worker_of("tiny") == f"http://127.0.0.1:{port}", "the worker registers")
+        finally:
+            script.kill()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_serve_script_at_every_network_with_any_worker_port_is_refused(root, environment, tmp_path, host) -> None:
+    given = {**environment, "HOST": host, "WORKER_PORT": "0", "LOG_DIR": str(tmp_path / "logs")}
+    ran = subprocess.run(
+        ["bash", "scripts/serve.sh"], cwd=root, env=given, capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert ran.returncode == 2 and f"HOST is {host} and WORKER_PORT is 0" in ran.stderr, ran.stderr
+    assert not (tmp_path / "logs").exists(), "nothing was started"
 
 
 def test_serve_script_at_ctrl_c_answers_what_was_accepted(serve) -> None:

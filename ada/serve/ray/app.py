@@ -79,7 +79,7 @@ def _deployment(
     return serve.deployment(replica).options(
         name=name,
         max_ongoing_requests=slots + queue,
-        max_queued_requests=queue,
+        max_queued_requests=max(1, queue),  # Ray takes no 0
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
         health_check_period_s=HEALTH_PERIOD_S,
         autoscaling_config=AutoscalingConfig(

@@ -27,7 +27,8 @@ class ServingPolicy:
     def promise(self, fields: Mapping[str, Any], prompt_tokens: int, max_new_tokens: int) -> Promise | None:
         """Return the time that a request is promised, where it is; ``prompt_tokens``: with all image tokens.
 
-        It is refused at once, or as it leaves the queue, where its time does not suffice.
+        It is refused at once, or as it leaves the queue, where its time does not suffice. ``fields`` also has
+        ``num_crops``: how many images the vision tower sees, crops counted.
         """
         return None
 

@@ -7,7 +7,7 @@ keeps all promises where any order does (Jackson, 1955), so whether it does says
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 UNPROMISED_DUE_S = 5.0  # after its arrival a request without a promise is due in the queue's order: none waits forever
@@ -85,3 +85,17 @@ def schedule(jobs: Iterable[Job], start: float) -> Schedule:
         if job.promised:
             kept, spare_s = kept + 1, min(spare_s, job.due - at)
     return Schedule(kept, ends, spare_s)
+
+
+def turn(jobs: Sequence[Job], now: float, running_s: float) -> int:
+    """Return the position of the job to work on next, of ``jobs`` in the order of their due times.
+
+    It is the first one, which one without a promise gives up, until it is due, where fewer promises would be kept after
+    it: it may have come after they were made. running_s: of work that the engine has left, in seconds.
+    """
+    first, start = jobs[0], now + running_s
+    promised = [job for job in jobs if job.promised]
+    if first.promised or first.due <= now or not promised:
+        return 0
+    kept = schedule(promised, start).kept
+    return jobs.index(promised[0]) if schedule(promised, start + first.work_s).kept < kept else 0

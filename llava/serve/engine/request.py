@@ -20,9 +20,10 @@ class GenerationRequest:
     """A checked request.
 
     prompt: what the model reads. images: as pixels, one for each image tag of the prompt. stop: texts that end the
-    answer. fields: the body's other fields by name, those of plug-ins included, and ``num_images``. prompt_tokens:
-    positions of the prompt in the sequence, all image tokens included: those that a plug-in leaves out keep theirs.
-    echo: the prompt as the client sent it, with which every chunk begins. promise: of time, where there is one.
+    answer. fields: the body's other fields by name, those of plug-ins included, ``num_images`` and
+    ``num_crops``, which the vision tower sees. prompt_tokens: positions of the prompt in the sequence, all image tokens
+    included: those that a plug-in leaves out keep theirs. echo: the prompt as the client sent it, with which every
+    chunk begins. promise: of time, where there is one.
     """
 
     prompt: str

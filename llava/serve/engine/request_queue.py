@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from llava.serve.engine.promise import Job, schedule
+from llava.serve.engine.promise import Job, schedule, turn
 from llava.serve.engine.request import ABORT, EngineRequest, Finished, Outcome
 from llava.serve.protocol.errors import RequestFailure
 
@@ -149,10 +149,11 @@ class RequestQueue:
 
     def _next(self) -> EngineRequest | None:
         while self._waiting:
-            request = self._waiting.pop(0)
+            now = time.perf_counter()
+            request = self._waiting.pop(turn([*map(self._job, self._waiting)], now, self._running_s(now)))
             promise = request.generation.promise
             if promise is not None and promise.is_due:
-                late_s = time.perf_counter() + promise.work_s - request.due
+                late_s = now + promise.work_s - request.due
                 if late_s > 0:
                     request.end(_out_of_reach(request, promise.due_s + late_s, len(self._waiting)))
                     continue

@@ -17,6 +17,7 @@ from llava.serve.protocol.http_client import BodyOnce
 from llava.serve.protocol.schemas import OK, WORKER_UNREACHABLE
 
 SHORT_TIMEOUT_S = 10.0  # for requests that no model is needed for
+MAX_DEPTH = 4  # controllers that are workers of one another
 
 
 @dataclass
@@ -104,9 +105,27 @@ class ControllerClient:
             raise no_worker(model, await self.models())
         try:
             reply = await self.client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)
+            for _ in range(MAX_DEPTH):
+                if not (worker := await self._worker_below(worker, reply, model)):
+                    break
+                reply = await self.client.get(f"{worker}/ready", timeout=SHORT_TIMEOUT_S)
         except httpx.HTTPError as error:
             raise template_unknown(model, f"its worker at {worker} does not answer ({type(error).__name__})") from error
         return template_of_reply(reply, model)
+
+    async def _worker_below(self, address: str, reply: httpx.Response, model: str) -> str | None:
+        """Return the model's worker where a controller answers at ``address``, by its ``/ready``; None for a worker."""
+        try:
+            state = parse_chunk(reply.content)
+            if "models" not in state or "conv_mode" in state:
+                return None
+            found = await self.client.post(
+                f"{address}/get_worker_address", json={"model": model}, timeout=SHORT_TIMEOUT_S
+            )
+            worker = parse_chunk(found.content).get("address")
+        except ValueError:
+            return None
+        return worker if isinstance(worker, str) else None
 
     def _no_controller(self, why: str) -> RequestFailure:
         message = f"what answers at {self.address} is no controller: {why}; check --controller-address"

@@ -18,7 +18,7 @@ from llava.serve.engine.request import GenerationRequest
 from llava.serve.protocol.errors import RequestFailure
 from llava.serve.protocol.schemas import OTHER_TEMPLATE, GenerationBody, is_sampled
 from llava.serve.worker.known_pixels import KnownPixels
-from llava.serve.worker.request_images import read_images
+from llava.serve.worker.request_images import count_crops, read_images
 from llava.serve.worker.request_limits import MAX_STOP_CHARACTERS, MAX_STOPS, RequestLimits
 
 NUM_SEEDS = 2**63
@@ -50,6 +50,7 @@ def parse_request(
     fields = {**body.model_dump(exclude={"prompt", "images"}), "num_images": len(body.images or ())}
     fields.update(policy.check(fields))
     images = read_images(body, loaded, limits, is_late, known)
+    fields["num_crops"] = count_crops(images)
     prompt = body.prompt.replace(DEFAULT_IMAGE_TOKEN, image_tag(loaded.model))
     prompt_tokens = count_tokens(prompt, images.sizes, loaded)
     check_prompt_tokens(prompt_tokens, loaded, limits)

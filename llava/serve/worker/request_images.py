@@ -60,6 +60,14 @@ def read_images(
     return PreparedImages.of([image.pixels for image in read], [image.size for image in read], notes)
 
 
+def count_crops(images: PreparedImages) -> int:
+    """Return how many images the vision tower sees, crops counted."""
+    if images.pixels is None:
+        return 0
+    parts = images.pixels if isinstance(images.pixels, list) else [images.pixels]
+    return sum(part.shape[:-3].numel() for part in parts)  # (..., 3, S, S)
+
+
 def is_large(body: GenerationBody, limits: RequestLimits, known: KnownPixels) -> bool:
     """Return whether a request's images take long to read, by their headers. One that cannot be read counts 0."""
     texts = body.images or []

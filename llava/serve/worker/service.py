@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -58,6 +60,8 @@ class WorkerService:
         names = self.loaded.name, self.metrics_prefix
         self.metrics = WorkerMetrics(self.registry, *names, self.queue.load, self.kv_usage)
         self.engine = self.make_engine(self.loaded, self.queue, self.policy)
+        self._change = threading.Lock()
+        self._entrants, self._draining = 0, False  # entrants: requests that are accepted now
 
     def kv_usage(self) -> float:
         """Return the share of the KV cache that requests have filled: of a context's length in every slot."""
@@ -73,7 +77,8 @@ class WorkerService:
         """Return why no request should be sent here; None where one may be."""
         if (failure := self.failure()) is not None:
             return failure
-        return "it is shutting down" if self.queue.closed else self.lifecycle.not_ready_reason
+        stops = self._draining or self.queue.closed
+        return "it is shutting down" if stops else self.lifecycle.not_ready_reason
 
     def failure(self) -> str | None:
         """Return why the process is to be restarted; None where it works."""
@@ -87,15 +92,30 @@ class WorkerService:
         arrived: when it came, by ``time.perf_counter``; by default now.
         """
         arrived = time.perf_counter() if arrived is None else arrived  # reading its images counts
-        if (reason := self.not_ready_reason()) is not None:
-            raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
-        self.queue.refuse_if_full()  # before any work is done for it
-        generation = await self._parse(body)
-        stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
-        stream.request.arrived = arrived
-        self.queue.put(stream.request)
+        with self._entering():
+            self.queue.refuse_if_full()  # before any work is done for it
+            generation = await self._parse(body)
+            stream = ResponseStream(generation, request_id, self.queue, self.limits, self.stream_interval)
+            stream.request.arrived = arrived
+            self.queue.put(stream.request)
         self.on_change()
         return stream
+
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
+        """Keep the queue open on a request's way into it. Raises RequestFailure where none may be sent here."""
+        with self._change:
+            if (reason := self.not_ready_reason()) is not None:
+                raise RequestFailure(503, "not_ready", f"this worker takes no requests: {reason}", retry_after=1)
+            self._entrants += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._entrants -= 1
+                is_last = self._draining and not self._entrants
+            if is_last:
+                self.queue.close()
 
     async def _parse(self, body: GenerationBody) -> GenerationRequest:
         """Check a request outside the event loop; one with images in the pool that bounds their number and time."""
@@ -110,12 +130,17 @@ class WorkerService:
         self.on_change()
 
     def drain(self) -> None:
-        """Accept nothing more; requests that were accepted are answered."""
-        self.queue.close()
+        """Accept nothing more; requests that came before are answered, those whose images are being read included."""
+        with self._change:
+            self._draining = True
+            waits = self._entrants > 0 and self.failure() is None
+        if not waits:  # else the last one of them closes it
+            self.queue.close()
         self.on_change()
 
     def abandon(self) -> None:
-        """Stop the requests that still run or wait; their clients get a failure."""
+        """Stop the requests that still run or wait, and take no more; their clients get a failure."""
+        self.queue.close()
         for request in self.queue.requests():
             request.cancel(SHUTDOWN)
             if self.queue.drop(request):

@@ -1,13 +1,18 @@
 """The programs that calibrate: ``python -m ada.calibrate``, and any other when it first meets a time budget."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 
-from ada.latency import ready
+import pytest
+from fixtures.known_device import PROFILE
+
+from ada.latency import calibrate, ready
 from ada.latency.calibrate import main as calibrate_main
 from ada.latency.device_profile import DeviceFingerprint
+from llava.model.loaded_model import open_model
 
 
 def ask(root, checkpoint, image_file, cache, *flags):
@@ -40,3 +45,20 @@ def test_calibrate_program_prints_plots_and_stores(model, adaptive_checkpoint, m
     assert plot.stat().st_size > 5000 and DeviceFingerprint.of(model).path.exists()
     assert ready.stored_predictor(model).profile.date
     assert calibrate_main([*flags, "--points", "3"]) == 2
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_program_with_8_bit_weights_finds_the_calibration_that_was_made_with_them(
+    adaptive_checkpoint, monkeypatch, tmp_path, calibrated
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        calibrate,
+        "calibrate",
+        lambda model, *_, **__: (dataclasses.replace(PROFILE, surroundings=DeviceFingerprint.of(model)), []),
+    )
+    path = str(adaptive_checkpoint)
+    assert calibrate_main(["--model-path", path, "--device", "cpu", *(["--load-8bit"] if calibrated else [])]) == 0
+    for load_8bit in (False, True):
+        loaded = open_model({"model_path": path, "device": "cpu", "load_8bit": load_8bit})
+        assert ("ttft_predictor" in loaded.options) == (load_8bit == calibrated)

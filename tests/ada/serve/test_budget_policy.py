@@ -7,11 +7,15 @@ import pytest
 from fixtures.serving import metric_samples
 from prometheus_client import CollectorRegistry
 
+from ada.budget import LatencyBudget
 from ada.serve.budget_policy import BudgetPolicy, load_controller_from
 from ada.serve.load_adaptive import LoadAdaptiveBudget
 from ada.serve.load_controller import LoadController
+from ada.serve.reachable import TEXT_TOKENS
 from llava.errors import OptionError
+from llava.model.loaded_model import LoadedModel, open_model
 from llava.serve.engine.request_queue import Load
+from llava.serve.worker.service import WorkerService
 
 
 @pytest.mark.anyio
@@ -62,6 +66,36 @@ def test_gauge_of_the_factor_is_1_again_after_a_burst(loaded) -> None:
     for now[0] in (0.0, 99.0):
         shown.append(registry.get_sample_value("adallava:budget_multiplier", {"model_name": loaded.name}))
     assert shown == [0.5, 1.0]
+
+
+@pytest.fixture
+def tokens_pay(tiny_checkpoint) -> tuple[LoadedModel, BudgetPolicy]:
+    """A checkpoint without a scheduler, and its policy: budgets are paid for by image tokens alone."""
+    flags = {"image_tokens": "auto", "adaptive_budget": 0.3}
+    loaded = open_model({"model_path": str(tiny_checkpoint), "model_name": "tiny", "device": "cpu", **flags})
+    return loaded, BudgetPolicy(loaded, flags, CollectorRegistry())
+
+
+@pytest.mark.anyio
+async def test_load_lowers_budgets_to_what_leaving_out_image_tokens_reaches(tokens_pay, client_of, image_text) -> None:
+    """The minimum is compared with a real answer, to a prompt as long as the one that is taken for typical."""
+    loaded, policy = tokens_pay
+    async with client_of(WorkerService(loaded, policy=policy)) as client:
+        prompt = "<image>" + " w5" * (TEXT_TOKENS - 1)
+        last = (await client.ask(prompt=prompt, images=[image_text], max_new_tokens=1, latency_budget=0.0001))[-1]
+    minimum = policy.adaptive.controller.min_scale
+    assert minimum == pytest.approx(last["latency_budget"]["prefill_share"], abs=0.02) and minimum < 0.97
+    lowered = policy.grant(policy.check({"num_images": 1}), Load(50, 1, 1, 1.0))
+    assert lowered["latency_budget"] == LatencyBudget(minimum)
+
+
+def test_load_does_not_lower_what_is_strict_below_what_every_prompt_reaches(tokens_pay, loaded) -> None:
+    _, policy = tokens_pay
+    policy.defaults = {**policy.defaults, "strict_latency_budget": True}
+    options = policy.grant(policy.check({"num_images": 0}), Load(50, 1, 1, 1.0))
+    assert options["latency_budget"] is None and options["strict_latency_budget"], "a text cannot be read in part"
+    with_scheduler = BudgetPolicy(loaded, {"adaptive_budget": 0.3, "strict_latency_budget": True}, CollectorRegistry())
+    assert with_scheduler.grant({}, Load(50, 1, 1, 1.0))["latency_budget"] == LatencyBudget(0.5)
 
 
 def test_load_controller_from_model_without_budgets_is_a_user_error() -> None:

@@ -1,15 +1,21 @@
 """What a worker says of budgets before an answer is finished: what they reach, and the plan as it is made."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from fixtures.known_device import PROFILE
 
+from ada.frontier.defaults import UNTRAINED
+from ada.frontier.store import save_frontier
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.scheduling.execution_plan import ExecutionPlan
 from ada.serve.plan_watch import PlanWatch
 from ada.serve.reachable import STEPS, TEXT_TOKENS
+from llava.errors import CheckpointError
+from llava.model.loaded_model import open_model
 
 
 @pytest.fixture
@@ -74,6 +80,21 @@ def test_times_are_those_of_the_devices_calibration(loaded, predictor) -> None:
     cheapest, full = [Workload(positions, units, 1) for units in (0, loaded.model.units.tunable)]
     for (_, ms), workload in ((budgets[0], cheapest), (budgets[-1], full)):
         assert ms == pytest.approx(predictor.first_token_ms(workload), abs=0.06)
+
+
+def test_worker_next_to_a_frontier_of_other_weights_is_refused_as_it_starts(adaptive_checkpoint, tmp_path) -> None:
+    """Else its /ready, which reads the frontier, would fail, and with it every chat through the API."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(adaptive_checkpoint, folder)
+    save_frontier(folder, UNTRAINED.points, {})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "of": "other weights"}))
+    flags = {"model_path": str(folder), "device": "cpu", "adaptive_budget": None}  # as a worker that is given none
+    with pytest.raises(CheckpointError, match="measured with other weights"):
+        open_model(flags)
+    assert open_model({"model_path": str(folder), "device": "cpu"}).model is not None, "a program that reads none"
+    save_frontier(folder, UNTRAINED.points, {})
+    assert len(PlanWatch(open_model(flags), flags).state()["latency_budget"]["budgets"]) == STEPS + 1
 
 
 def test_model_without_budgets_says_nothing_about_them(loaded) -> None:

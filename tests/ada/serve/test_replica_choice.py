@@ -16,7 +16,7 @@ from llava.serve.protocol.errors import RequestFailure
 
 NOW = 1000.0  # epoch seconds
 PLANS = (PlanTimes(1.0, 100, 10), PlanTimes(0.5, 60, 6), PlanTimes(0.25, 40, 4))
-OFFER = Offer(PLANS, tokens=11, turn_ms=100, image_ms=30, prompt_ms=20)
+OFFER = Offer(PLANS, PLANS, tokens=11, turn_ms=100, image_ms=30, prompt_ms=20)
 IMAGE = key_of("an image")
 
 
@@ -70,11 +70,13 @@ def test_replica_that_read_the_chats_beginning_is_preferred_among_equals_but_pro
 
 
 times = st.integers(1, 400).map(float)
+plans = st.lists(st.tuples(times, times), min_size=1, max_size=4).map(
+    lambda found: [PlanTimes(1 - number / 4, *pair) for number, pair in enumerate(sorted(found, reverse=True))]
+)
 offers = st.builds(
     Offer,
-    st.lists(st.tuples(times, times), min_size=1, max_size=4).map(
-        lambda found: [PlanTimes(1 - number / 4, *pair) for number, pair in enumerate(sorted(found, reverse=True))]
-    ),
+    plans,
+    plans,
     st.integers(1, 20),
     times,
     st.just(0.0),
@@ -107,8 +109,8 @@ def test_chosen_replica_gives_the_best_share_in_time_else_is_least_late(
             [replica, wait_ms] = offer
             kept = [plan.share for plan in replica.plans if not late_ms(replica, plan, wait_ms)]
             ranks[number] = (0.0, -kept[0]) if kept else (late_ms(replica, replica.plans[-1], wait_ms), 0.0)
-            idle.append(any(not late_ms(replica, plan, 0.0) for plan in replica.plans))
-            at_once.append(any(not late_ms(replica, plan, 0.0, promise) for plan in replica.plans))
+            idle.append(any(not late_ms(replica, plan, 0.0) for plan in replica.shortest))
+            at_once.append(any(not late_ms(replica, plan, 0.0, promise) for plan in replica.shortest))
     silent = [number for number, offer in enumerate(given_offers) if offer is None]
     if not silent and not any(idle):
         with pytest.raises(RequestFailure) as refused:
@@ -128,10 +130,22 @@ def test_refusal_says_what_is_possible() -> None:
     assert choose(asked("ttft=90ms"), [(OFFER, 80.0), (OFFER, 60.0)], NOW) == [1, 0], "a replica may say no itself"
     with pytest.raises(RequestFailure) as never:
         choose(asked("ttft=20ms,tpot=5ms"), [(OFFER, 0.0)], NOW)
-    assert never.value.status == 400 and "ttft=40ms,tpot=4ms is possible" in str(never.value)
-    with pytest.raises(RequestFailure, match=r"any more: 60 ms have passed .*, and ttft=40ms,tpot=4ms is") as late:
+    assert never.value.status == 400 and "ttft=40ms,tpot=4ms is the minimum" in str(never.value)
+    with pytest.raises(RequestFailure, match=r"any more: 60 ms .*, and ttft=40ms,tpot=4ms is the minimum") as late:
         choose(asked("ttft=90ms,tpot=4ms"), [(OFFER, 0.0)], NOW + 0.06)
     assert (late.value.status, late.value.reason, late.value.retry_after) == (503, OUT_OF_REACH, 1)
+
+
+def test_promise_that_a_short_prompt_keeps_is_for_the_replica_to_refuse() -> None:
+    """What the last prompts took, or the load, is no reason to refuse for good: other requests are shorter."""
+    short = (PlanTimes(1.0, 10, 2), PlanTimes(0.25, 5, 1))
+    offer = replace(OFFER, shortest=short, images=frozenset({IMAGE}))
+    for promise in ("ttft=5ms", "tpot=1ms", "total=15ms", "ttft=39ms,tpot=3ms"):
+        assert choose(asked(promise, (IMAGE,)), [(offer, 900.0)], NOW) == [0]
+    for promise in ("ttft=4ms", "tpot=0.9ms", "total=14ms"):
+        with pytest.raises(RequestFailure) as refused:
+            choose(asked(promise, (IMAGE,)), [(offer, 0.0)], NOW)
+        assert (refused.value.status, refused.value.reason) == (400, REFUSED)
 
 
 def test_turns_wait_for_what_was_sent() -> None:

@@ -10,6 +10,7 @@ from fixtures.known_device import PROFILE
 from prometheus_client import CollectorRegistry
 
 from ada.budget import read_budget
+from ada.image_tokens.amount import ImageTokens
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.serve.budget_policy import BudgetPolicy
@@ -34,7 +35,7 @@ def policy(loaded, predictor) -> BudgetPolicy:
 
 
 def fields_of(budget: str, **others) -> dict:
-    return {"latency_budget": read_budget(budget), "num_images": 0, "image_tokens": None, **others}
+    return {"latency_budget": read_budget(budget), "num_crops": 0, "image_tokens": None, **others}
 
 
 def test_promise_takes_what_the_cheapest_plan_is_predicted_to(loaded, predictor) -> None:
@@ -46,6 +47,20 @@ def test_promise_takes_what_the_cheapest_plan_is_predicted_to(loaded, predictor)
     assert work_s == pytest.approx(first_s + LATER * slower * step_ms / 1000)
     promise = time_promise(loaded.model, predictor, fields_of("ttft=2s"), 40, LATER + 1)
     assert promise.due_s - promise.work_s == pytest.approx(2 - first_s)
+
+
+def test_promise_counts_the_time_of_every_crop(loaded, predictor) -> None:
+    first_s, _ = minimum_s(loaded.model, predictor, fields_of("1s", num_images=1, num_crops=5), 40, 1)
+    assert first_s == pytest.approx(predictor.first_token_ms(Workload(41, 0, 5)) / 1000)
+    assert first_s > predictor.first_token_ms(Workload(41, 0, 1)) / 1000
+
+
+@pytest.mark.parametrize("tokens", ["25%", "1"])
+def test_prompt_with_fewer_tokens_than_its_crops_have_takes_the_time_of_some(loaded, predictor, tokens) -> None:
+    """A checkpoint may leave out the padding of crops."""
+    fields = fields_of("1s", num_crops=20, image_tokens=ImageTokens.parse(tokens))
+    first_s, _ = minimum_s(loaded.model, predictor, fields, 40, 1)
+    assert first_s > predictor.first_token_ms(Workload(1, 0, 20)) / 1000
 
 
 def test_share_promises_nothing(loaded, predictor) -> None:
@@ -74,6 +89,16 @@ def test_grant_takes_no_more_than_load_leaves_and_reports_what_was_asked(policy)
     strict = policy.grant({**fields, "latency_budget_policy": "strict"}, Load(2, 1, 1, None, 0.0, 0.25, 1.0))
     assert strict["latency_budget"].clauses() == free["latency_budget"].clauses()
     assert policy.adaptive.multiplier == 1, "time before the queue is no load"
+
+
+def test_what_load_takes_of_a_strict_time_is_no_reason_to_refuse_it(policy) -> None:
+    policy.defaults = {**policy.defaults, "strict_latency_budget": True}
+    fields = fields_of("ttft=4s,total=9s")
+    free = policy.grant(fields, Load(0, 1, 1, None, elapsed_s=1.0))
+    shared = policy.grant(fields, Load(2, 1, 1, None, first_token_s=0.25, elapsed_s=1.0))
+    assert free["strict_latency_budget"] is True and shared["strict_latency_budget"] is False
+    asked = policy.grant({**fields, "latency_budget_policy": "strict"}, Load(2, 1, 1, None, first_token_s=0.25))
+    assert asked["strict_latency_budget"] is True
 
 
 @pytest.mark.anyio

@@ -16,9 +16,10 @@ from ada.budget import read_budget
 from ada.latency.latency_model import Workload
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.serve.ray.replica import Replica
-from ada.serve.replica_choice import Ask
+from ada.serve.replica_choice import REFUSED, Ask, choose
 from ada.serve.replica_offer import offer_of
 from llava.serve.engine.request_queue import Load
+from llava.serve.protocol.errors import RequestFailure
 
 pytestmark = pytest.mark.anyio
 FIELDS = {"model": "tiny", "prompt": "w5 w6", "images": [], "temperature": 0, "max_new_tokens": 6}
@@ -129,6 +130,21 @@ def test_offer_predicts_every_plan_as_the_predictor_does(replica) -> None:
         assert plan.ttft_ms == pytest.approx(predictor.first_token_ms(replace(prompt, num_units=count)))
     assert all(busy.token_ms >= one.token_ms for busy, one in zip(shared.plans, alone.plans, strict=True))
     assert alone.turn_ms > alone.image_ms > 0 and alone.prompt_ms > 0
+
+
+def test_promises_are_refused_by_a_prompt_of_one_token_alone_whatever_was_read_before(replica) -> None:
+    units = replica.service.loaded.model.units
+    predictor = TTFTPredictor(PROFILE, units)
+    busy = offer_of(predictor, Workload(5000, 0, 8), Load(4, 8, 1, None))
+    one_token = Workload(1, 0, 0)
+    first_ms, later_ms = predictor.first_token_ms(one_token), predictor.later_ms(one_token)
+    assert first_ms < busy.plans[-1].ttft_ms and later_ms < busy.plans[-1].token_ms
+    kept = Ask.of({**FIELDS, "latency_budget": f"ttft={first_ms + 0.01}ms,tpot={later_ms + 0.01}ms"}, 0.0)
+    assert choose(kept, [(busy, 0.0)], 0.0) == [0]
+    for broken in (f"ttft={first_ms - 0.01}ms", f"tpot={later_ms - 0.01}ms"):
+        with pytest.raises(RequestFailure) as refused:
+            choose(Ask.of({**FIELDS, "latency_budget": broken}, 0.0), [(busy, 0.0)], 0.0)
+        assert refused.value.reason == REFUSED
 
 
 async def test_promise_counts_from_when_the_api_was_asked(replica, monkeypatch) -> None:

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.serve.engine.promise import Job, Promise, schedule
+from llava.serve.engine.promise import Job, Promise, schedule, turn
 
 seconds = st.integers(0, 12).map(float)
 jobs = st.lists(st.builds(Job, due=seconds, work_s=st.integers(1, 4).map(float), promised=st.booleans()), max_size=5)
@@ -44,6 +44,17 @@ def test_schedule_says_when_each_job_ends(jobs, start) -> None:
     for job in sorted(jobs, key=lambda job: job.due):
         assert found.ends[job] == at + job.work_s
         at = found.ends[job] if not job.promised or found.ends[job] <= job.due else at
+
+
+@given(jobs.filter(bool), seconds, st.integers(0, 3).map(float))
+def test_turn_is_the_firsts_unless_promises_would_be_broken_for_one_that_is_not_yet_due(jobs, now, running_s) -> None:
+    jobs = sorted(jobs, key=lambda job: job.due)
+    first, promised = jobs[0], [job for job in jobs if job.promised]
+    number, start = turn(jobs, now, running_s), now + running_s
+    if first.promised or first.due <= now or not promised:
+        assert number == 0
+    elif can_keep_all(promised, start):
+        assert jobs[number] is (first if can_keep_all(promised, start + first.work_s) else promised[0])
 
 
 def test_promise_of_a_first_token_leaves_time_for_the_tokens_after_it() -> None:

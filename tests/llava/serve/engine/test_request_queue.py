@@ -162,6 +162,34 @@ def test_request_queue_ends_a_request_that_has_become_late_and_returns_the_next(
     assert "it would take 31000 ms at the minimum" in str(late.outcome)
 
 
+@pytest.mark.parametrize(
+    ("due_s", "waited_s", "order"),
+    [
+        (6.0, 0.0, ["promised", "plain"]),  # 4 s of the other, and 3 s of its work
+        (8.0, 0.0, ["plain", "promised"]),
+        (6.0, UNPROMISED_DUE_S, ["plain"]),  # it has waited long enough
+    ],
+)
+def test_request_queue_keeps_an_accepted_promise_before_a_later_request_without_one(due_s, waited_s, order) -> None:
+    queue = RequestQueue(slots=1, max_waiting=9)
+    measured = request_of()
+    queue.put(measured)
+    queue.take()
+    measured.begin()
+    measured.began -= 4.0
+    queue.done(measured, finished())
+    promised, plain = request_of(1, Promise(due_s, 3.0, 1.0)), request_of(2)
+    queue.put(promised)
+    plain.arrived -= waited_s
+    queue.put(plain)
+    names, taken = {promised: "promised", plain: "plain"}, []
+    while (request := queue.take_now()) is not None:
+        taken.append(names[request])
+        promised.arrived -= 4.0  # as if it had been answered
+        queue.done(request, finished())
+    assert taken == order and isinstance(promised.outcome, Finished) == ("promised" in order)
+
+
 def test_request_queue_load_leaves_those_that_wait_their_time() -> None:
     queue = RequestQueue(slots=1, max_waiting=9)
     requests = [request_of(number, Promise(due, 2.0, 0.5)) for number, due in enumerate((6.0, 10.0, 11.0))]

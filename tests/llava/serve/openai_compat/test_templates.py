@@ -6,10 +6,12 @@ import httpx
 import pytest
 from fixtures.fake_controller import FakeController, asking
 
+from llava.serve.controller import Controller
+from llava.serve.controller import create_app as controller_app
 from llava.serve.openai_api import ChatApi, create_app
 from llava.serve.openai_compat import templates
 from llava.serve.openai_compat.controller_client import ControllerClient
-from llava.serve.protocol.schemas import chunk
+from llava.serve.protocol.schemas import WorkerStatus, chunk
 
 pytestmark = pytest.mark.anyio
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "w5"}], "max_tokens": 3}
@@ -133,3 +135,39 @@ async def test_template_of_a_name_that_is_not_known_here_is_refused(clock) -> No
     async with client_of(Workers(["next_year"], ["next_year"])) as client:
         refused = await ask(client)
     assert refused.status_code == 502 and "'next_year'" in refused.json()["error"]["message"]
+
+
+class Chain(Workers):
+    """Controllers that are workers of one another: real ones, which know the next by name, before the last worker."""
+
+    def __init__(self, depth: int, mode: str) -> None:
+        super().__init__([mode], [mode])
+        self.replies["get_worker_address"] = {"address": "http://controller-0"}
+        self.inner = {f"controller-{number}": Controller() for number in range(depth)}
+        for number, controller in enumerate(self.inner.values(), start=1):
+            below = f"http://controller-{number}" if number < depth else "http://worker"
+            controller.registry.register(below, False, WorkerStatus(model_names=["tiny"], speed=1, queue_length=0))
+        self.apps = {name: httpx.ASGITransport(controller_app(one)) for name, one in self.inner.items()}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        handler = self.apps.get(request.url.host) or super()
+        return await handler.handle_async_request(request)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_template_is_the_last_workers_where_controllers_are_workers_of_controllers(clock, depth) -> None:
+    workers = Chain(depth, "mistral_instruct")
+    async with client_of(workers) as client:
+        assert (await ask(client)).status_code == 200
+    assert [body["prompt"] for body in workers.bodies] == ["[INST] w5 [/INST]"] and workers.asked == 1
+
+
+async def test_controllers_that_name_each_other_in_a_circle_are_not_followed_forever(clock) -> None:
+    workers = Chain(1, "v1")
+    [controller] = workers.inner.values()
+    controller.registry.forget("http://worker", "by the test")
+    status = WorkerStatus(model_names=["tiny"], speed=1, queue_length=0)
+    controller.registry.register("http://controller-0", False, status)
+    async with client_of(workers) as client:
+        refused = await ask(client)
+    assert refused.status_code == 503 and refused.json()["error"]["code"] == "template_unknown"

@@ -1,5 +1,8 @@
 """Requests that are checked: counted prompt positions against those that enter the decoder, image tags."""
 
+import base64
+import io
+
 import pytest
 from PIL import Image
 
@@ -40,6 +43,42 @@ def test_count_tokens_is_the_length_of_the_sequence(make_checkpoint, changes) ->
     for size in SIZES:
         images = [Image.new("RGB", size), Image.new("RGB", (16, 16))]
         assert count_tokens(PROMPT, [image.size for image in images], loaded) == positions(loaded, images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, []),
+        ({}, SIZES),
+        (ANYRES, SIZES[:1]),
+        (ANYRES, SIZES),
+        ({**ANYRES, "mm_patch_merge_type": "spatial"}, SIZES),
+    ],
+)
+def test_parse_request_counts_the_crops_that_the_vision_tower_sees(make_checkpoint, changes, sizes) -> None:
+    loaded = open_model({"model_path": str(make_checkpoint(**changes)), "model_name": "tiny", "device": "cpu"})
+    files = [io.BytesIO() for _ in sizes]
+    for file, size in zip(files, sizes, strict=True):
+        Image.new("RGB", size).save(file, "PNG")
+    texts = [base64.b64encode(file.getvalue()).decode() for file in files]
+    promised = []
+
+    class Noting(ServingPolicy):
+        """Notes what a promise is made by."""
+
+        def promise(self, fields, prompt_tokens, max_new_tokens) -> None:
+            promised.append(fields["num_crops"])
+
+    body = GenerationBody(prompt="w5 " + "<image>" * len(sizes), images=texts)
+    question = parse_request(body, loaded, RequestLimits(), Noting())
+    seen = []
+    if sizes:
+        hook = loaded.model.get_vision_tower().register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        ids = tokenizer_image_token(question.prompt, loaded.tokenizer, return_tensors="pt")[None]
+        loaded.model.embed(ids, images=question.images.pixels, image_sizes=question.images.sizes)
+        hook.remove()
+    assert promised == [question.fields["num_crops"]] == [sum(seen)]
+    assert (sum(seen) > len(sizes)) == bool(changes)
 
 
 @pytest.mark.parametrize("marks", [False, True])

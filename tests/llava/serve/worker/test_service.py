@@ -1,6 +1,7 @@
 """A worker whose engine fails by itself: every request ends with the truth, and liveness shows it."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -8,9 +9,11 @@ import time
 import pytest
 from fixtures.serving import Client, metric_samples
 
+from llava.errors import LlavaError
 from llava.serve.engine.batch_engine import BatchEngine
 from llava.serve.engine.threads_engine import ThreadsEngine
-from llava.serve.worker.app import create_app
+from llava.serve.protocol.errors import RequestFailure
+from llava.serve.worker.app import create_app, request_model
 from llava.serve.worker.drain import stopping_in_order
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +116,74 @@ async def test_worker_that_stops_leaves_its_controller_at_once(make_service, sto
             thread.join()
         await asyncio.wait_for(heart_beat.left.wait(), 60)
         assert service.queue.closed and service.not_ready_reason() is not None
+
+
+@pytest.fixture
+def reading(make_service, image_text):
+    """A worker, a request to it whose images are being read, and what lets the reading end."""
+    service, begun, release = make_service(), threading.Event(), threading.Event()
+    check = service.policy.check
+
+    def wait_and_check(fields):
+        begun.set()
+        assert release.wait(60)
+        return check(fields)
+
+    service.policy.check = wait_and_check
+    body = request_model()(prompt="w5 <image>", images=[image_text], max_new_tokens=3, temperature=0)
+    service.engine.start()
+    yield service, body, begun, release
+    release.set()
+    service.queue.close()
+    service.images.close()
+    assert service.engine.join(60)
+
+
+async def test_request_whose_images_are_being_read_as_the_worker_drains_is_answered(reading) -> None:
+    service, body, begun, release = reading
+    async with stopping_in_order(service, None):
+        entering = asyncio.create_task(service.accept(body, "one"))
+        await wait_until(begun.is_set)
+        service.lifecycle.drain()
+        assert not service.queue.closed and service.not_ready_reason() == "it is shutting down"
+        with pytest.raises(RequestFailure, match="it is shutting down") as refused:
+            await service.accept(body, "two")
+        assert refused.value.status == 503 and not service.queue.closed
+        release.set()
+        stream = await entering
+        assert service.queue.closed, "it was the last one"
+        *_, last = [json.loads(chunk[:-1]) async for chunk in stream.chunks(service.policy)]
+        await service.close(stream)
+    assert last["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("ends", ["fails", "is abandoned"])
+async def test_worker_that_does_not_answer_any_more_does_not_wait_for_images(reading, ends) -> None:
+    service, body, begun, release = reading
+    async with stopping_in_order(service, None):
+        entering = asyncio.create_task(service.accept(body, "one"))
+        await wait_until(begun.is_set)
+        if ends == "fails":
+            service.lifecycle.fail("the heartbeat", RuntimeError())
+        else:
+            service.lifecycle.drain()
+            service.abandon()
+        assert service.queue.closed
+        release.set()
+        with pytest.raises(RequestFailure, match="shutting down"):
+            await entering
+
+
+async def test_request_that_is_refused_as_the_worker_drains_closes_the_queue(reading) -> None:
+    service, body, begun, release = reading
+    entering = asyncio.create_task(service.accept(body.model_copy(update={"prompt": "no tag"}), "one"))
+    await wait_until(begun.is_set)
+    service.drain()
+    assert not service.queue.closed
+    release.set()
+    with pytest.raises(LlavaError):
+        await entering
+    assert service.queue.closed
 
 
 async def test_heartbeat_that_fails_fails_the_worker(make_service) -> None:
