@@ -6,9 +6,11 @@ import argparse
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from llava.errors import OptionError
 
@@ -163,23 +165,27 @@ def _milliseconds(value: object, given: object) -> float:
 
 
 def _as_written(value: Any) -> float:
-    """Return a number, NumPy's too, as Python's; of a narrow type the decimal that was meant: 0.7, not 0.699999988."""
-    return _decimal(float(value), value.dtype.type) if hasattr(value, "dtype") else float(value)
+    """Return a number, NumPy's too, as Python's; of single precision the decimal that was meant: 0.7, not 0.699999988.
+
+    That grants a unit fewer. What 16 bits hold of 0.7 is so far from it that it may mean another budget.
+    """
+    return _decimal(value) if _is_single(value) else float(value)
 
 
-def _decimal(value: float, rounded: Callable[[float], Any]) -> float:
-    """Return the shortest decimal that ``rounded`` makes ``value``: a budget just below it grants a unit fewer."""
-    shorter = (float(f"{value:.{digits}g}") for digits in range(1, 17))
-    return next((number for number in shorter if float(rounded(number)) == value), value)
+def _is_single(value: Any) -> bool:
+    return str(getattr(value, "dtype", None)).endswith("float32")
+
+
+def _decimal(value: float) -> float:
+    return float(str(np.float32(value)))
 
 
 def _values(budgets: Any) -> Any:
     """Return a tensor's or an array's budgets, or NumPy's number, as Python's numbers, as ``_as_written`` does."""
-    rounded: Any = getattr(budgets, "new_tensor", None) or getattr(getattr(budgets, "dtype", None), "type", float)
     values = budgets.tolist()
-    if isinstance(values, list):
-        return [_decimal(one, rounded) if isinstance(one, float) else one for one in values]
-    return _decimal(values, rounded) if isinstance(values, float) else values
+    if not _is_single(budgets) or budgets.ndim > 1:
+        return values
+    return [*map(_decimal, values)] if budgets.ndim else _decimal(values)
 
 
 def budget_flag(text: str) -> Budget:

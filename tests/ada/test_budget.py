@@ -25,18 +25,18 @@ def test_read_budget_refuses_other_text(text) -> None:
         read_budget(text)
 
 
-NARROW = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+WIDE = [torch.float32, torch.float64]
 SHARES = [step / 20 for step in range(1, 21)]
 
 
-@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
 def test_tensor_of_budgets_is_the_decimals_that_it_was_made_from(dtype) -> None:
     expected = [LatencyBudget(share) for share in SHARES]
     assert budgets_of_rows(torch.tensor(SHARES, dtype=dtype), len(SHARES)) == expected
     assert budgets_of_rows(torch.tensor(0.7, dtype=dtype), 2) == [LatencyBudget(0.7)] * 2
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_numpys_budgets_are_the_decimals_that_they_were_made_from(dtype) -> None:
     expected, array = [LatencyBudget(share) for share in SHARES], np.array(SHARES, dtype=dtype)
     assert budgets_of_rows(array, len(SHARES)) == budgets_of_rows(list(array), len(SHARES)) == expected
@@ -44,11 +44,17 @@ def test_numpys_budgets_are_the_decimals_that_they_were_made_from(dtype) -> None
     assert read_budget({"ttft": dtype(0.3)}) == TimeBudget(0.3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_budget_of_a_narrow_type_is_always_one_that_rounds_to_it(dtype) -> None:
+def test_budget_of_single_precision_is_one_that_rounds_to_it() -> None:
+    drawn = torch.rand(200, generator=torch.Generator().manual_seed(0)).clamp(0.01)
+    found = [budget.fraction for budget in budgets_of_rows(drawn, 200)]
+    assert torch.equal(torch.tensor(found), drawn) and all(len(str(value)) <= 12 for value in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_budget_of_half_precision_is_what_it_holds(dtype) -> None:
+    """A decimal near it may be above it, and a budget is a limit."""
     drawn = torch.rand(200, generator=torch.Generator().manual_seed(0)).clamp(0.01).to(dtype)
-    found = torch.tensor([budget.fraction for budget in budgets_of_rows(drawn, 200)], dtype=torch.float64)
-    assert torch.equal(found.to(dtype), drawn)
+    assert [budget.fraction for budget in budgets_of_rows(drawn, 200)] == drawn.tolist()
 
 
 def test_other_numbers_of_budgets_stay_as_they_are() -> None:

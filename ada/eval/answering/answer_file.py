@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from llava.errors import OptionError
-from llava.eval.answering.questions import IMAGES
+from llava.eval.answering.questions import IMAGES, shown_settings
 from llava.files.atomic_write import atomic_write
 from llava.files.jsonl import RecordFile
 
@@ -96,7 +96,7 @@ def check_source(folder: Path, source: dict[str, Any]) -> None:
     compared = [key for key in source if key in before or not key.endswith(IMAGES)]
     if changed := [key for key in compared if before.get(key) != source[key]]:
         raise OptionError(
-            f"{folder} holds answers with another {', '.join(changed)}; remove it, or choose another --out"
+            f"{folder} holds answers with another {shown_settings(changed)}; remove it, or choose another --out"
         )
 
 

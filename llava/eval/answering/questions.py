@@ -94,6 +94,11 @@ def images_fingerprint(questions: Iterable[Question]) -> str:
     return digest.hexdigest()[:16] if len(known) > 1 else ""
 
 
+def shown_settings(names: Iterable[str]) -> str:
+    """Return how a message names what a run's record has of its settings."""
+    return ", ".join(names).replace(IMAGES, f"set of {IMAGES}")
+
+
 def split_list(lst: Sequence[Any], n: int) -> list[Sequence[Any]]:
     """Split a list into up to ``n`` parts of equal length, in order; the last part may be shorter."""
     size = max(1, math.ceil(len(lst) / n))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llava.errors import OptionError
-from llava.eval.answering.questions import IMAGES, Question
+from llava.eval.answering.questions import IMAGES, Question, shown_settings
 from llava.files.jsonl import Record, RecordFile
 
 REMEDY = "remove it, or choose another --answers-file"
@@ -29,7 +29,6 @@ def existing_answers(
         unanswered.setdefault(_key(questions[index].fields, names), []).append(index)
     answered: dict[int, Record] = {}
     for record in file.records:
-        _check_settings(str(path), record, settings)
         indices = unanswered.get(_key(record, names))
         if not indices:
             raise OptionError(
@@ -37,6 +36,8 @@ def existing_answers(
                 f"answered there already; {REMEDY}"
             )
         answered[indices.pop()] = record
+    for record in file.records:
+        _check_settings(str(path), record, settings)
     if file.complete and len(answered) < len(questions):
         raise OptionError(f"{path} holds {len(answered)} answers to {len(questions)} questions; {REMEDY}")
     return answered
@@ -54,4 +55,4 @@ def _check_settings(path: str, record: Record, settings: Mapping[str, Any]) -> N
     expected = {name: value for name, value in settings.items() if name != IMAGES or IMAGES in recorded}
     if recorded != expected:  # a record of an earlier release does not say which images were asked about
         changed = sorted(name for name in {*recorded, *expected} if recorded.get(name) != expected.get(name))
-        raise OptionError(f"{path} holds answers with another {', '.join(changed)}; {REMEDY}")
+        raise OptionError(f"{path} holds answers with another {shown_settings(changed)}; {REMEDY}")

@@ -274,7 +274,7 @@ def test_sweep_refuses_answers_about_other_images(flags, quiz, checkpoint_h, tmp
     assert sweep(flags(f"tiny={checkpoint_h}", more=[*more, "--image-folder", str(moved)])) == table
     Image.new("RGB", (16, 16), "red").save(moved / "7.png")
     changed = flags(f"tiny={checkpoint_h}", more=[*more, "--image-folder", str(moved)])
-    with pytest.raises(LlavaError, match="answers with another images; remove it, or choose another --out"):
+    with pytest.raises(LlavaError, match="answers with another set of images; remove it, or choose another --out"):
         sweep(changed)
     note = options.out / "answers" / "tiny" / "questions" / "source.json"
     old = json.loads(note.read_text())

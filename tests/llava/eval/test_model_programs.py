@@ -163,7 +163,7 @@ def test_answers_about_other_images_are_not_taken_over(tiny_checkpoint, flags, t
 
     assert ask(1) == ask(1) == 0
     (recorded,) = {row["metadata"]["settings"]["images"] for row in rows(tmp_path)}
-    assert ask(2) == 2 and "a.jsonl holds answers with another images" in capsys.readouterr().err
+    assert ask(2) == 2 and "a.jsonl holds answers with another set of images" in capsys.readouterr().err
     chunk = ["--num-chunks", "2", "--answers-file", str(tmp_path / "chunk.jsonl")]
     assert ask(1, *chunk) == 0
     assert [row["metadata"]["settings"]["images"] for row in rows(tmp_path, "chunk.jsonl")] == [recorded]

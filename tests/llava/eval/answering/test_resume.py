@@ -39,7 +39,7 @@ def test_answers_about_other_images_are_refused(tmp_path):
     path.write_text(lines_of({**row, "metadata": {"settings": {**SETTINGS, "images": "1"}}} for row in ROWS))
     assert len(existing_answers(RecordFile(path), QUESTIONS, {**SETTINGS, "images": "1"})) == 3
     for settings in (SETTINGS, {**SETTINGS, "images": "2"}):
-        with pytest.raises(OptionError, match="holds answers with another images; remove it"):
+        with pytest.raises(OptionError, match="holds answers with another set of images; remove it"):
             existing_answers(RecordFile(path), QUESTIONS, settings)
 
 
