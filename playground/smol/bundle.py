@@ -54,7 +54,7 @@ def _write(name: str, source: Path, tower: Path, target: Path) -> None:
     """Write one part; a card in the folder stays."""
     config = read_json(source / "config.json")
     own_tower = TOWER if name == LLAVA else f"{LLAVA}/{TOWER}"
-    config |= {"mm_vision_tower": own_tower, "dtype": "bfloat16", "torch_dtype": "bfloat16"}
+    config |= {"mm_vision_tower": own_tower, "dtype": "bfloat16", "torch_dtype": "bfloat16", "use_cache": True}
     config["_name_or_path"] = NAME if name == LLAVA else LLAVA
     adapter = read_json(source / CONFIG_FILE)
     adapter["base_model_name_or_path"] = NAME if name == LLAVA else f"../{LLAVA}"

@@ -24,10 +24,10 @@ FEW_TURNS = (1, 1, 2)  # the latency token stands before the last answer: few tu
 SHORT_SHARE = 0.7  # of the turns that ask for a word, which is harder: a sentence first names what to find
 AMERICAN_SHARE = 0.5  # of the conversations
 CAPTION_SHARE = 0.15  # of the conversations with a description
-SURVEY_SHARE = 0.5  # of the conversations that end with a survey: questions after it could be read off it
+SURVEY_SHARE = 0.3  # of the conversations that end with a survey: questions after it could be read off it
 FOLLOW_UP_SHARE = 0.3  # of the conversations that speak of a thing again, as "it"
 # What is learned last comes up more often.
-WEIGHTS = {"relation": 3, "side": 2, "count": 2, "count_two": 2, "compare": 2, "reading": 2, "choice": 3, "at": 2}
+WEIGHTS = {"choice": 7, "relation": 5, "count": 4, "count_two": 4, "shape": 4, "compare": 3, "where": 2, "verify": 2}
 
 Turn = tuple[str, str]
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from playground.shapes.scene import CELL, COLOURS, SHAPES, SIZES, sample_scene, scene_rng
-from playground.smol.conversations import conversation_record
+from playground.smol.conversations import SURVEY_SHARE, conversation_record
 from playground.smol.surveys import REQUESTS, survey, survey_request
 
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
@@ -46,7 +46,7 @@ def test_conversations_end_with_their_survey() -> None:
         surveys = [re.fullmatch(r"(\w+: \d(, [^.]*)?\. ?)+", answer) is not None for answer in answers]
         assert not any(surveys[:-1])
         seen += surveys[-1]
-    assert 0.4 < seen / 200 < 0.6
+    assert abs(seen / 200 - SURVEY_SHARE) < 0.1
 
 
 def test_requests_are_drawn_of_every_way() -> None:
