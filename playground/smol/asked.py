@@ -34,7 +34,7 @@ def yes_no(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def refusal(kind: str, name: str, slots: dict[str, str]) -> Asked:
-    """Return a question of a kind about a thing that is not there, which its answer says."""
+def refusal(kind: str, name: str, slots: dict[str, str], form: str = "") -> Asked:
+    """Return a question of a kind about a thing that is not there, which its answer says; by default in its form."""
     missing = f"There is no {name}."
-    return Asked(kind, kind, slots, missing, missing)
+    return Asked(kind, form or kind, slots, missing, missing)

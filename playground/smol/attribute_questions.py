@@ -7,7 +7,15 @@ import random
 from playground.shapes.counting import plural
 from playground.shapes.scene import COLOURS, SIZES, Scene
 from playground.smol.asked import ABSENT, Asked, refusal, yes_no
-from playground.smol.things import absent_name, counted, joined, matching, single, with_article
+from playground.smol.things import (
+    absent_name,
+    counted,
+    joined,
+    matching,
+    single,
+    with_article,
+    written_colours,
+)
 
 
 def existence(rng: random.Random, scene: Scene) -> Asked:
@@ -18,13 +26,15 @@ def existence(rng: random.Random, scene: Scene) -> Asked:
         full = f"No, there is no {name}." if found is None else f"Yes, there is the {name} {found.name}."
         slots = {"a": with_article(name), "xs": plural(name)}
         return Asked("existence", "existence", slots, yes_no(found is not None), full)
+    absent = [c for c in COLOURS if c not in {i.colour for i in scene.items}]
     if rng.random() < 0.5:
         item = rng.choice(scene.shapes)
-        name = rng.choice((item.name, item.label, item.label, f"{item.colour} object", f"{item.size} {item.name}"))
-    elif rng.random() < 0.75 or {i.colour for i in scene.shapes} == set(COLOURS):
+        names = [item.name, item.label, item.label, f"{item.size} {item.name}", f"{item.colour} object"]
+        name = rng.choice(names[:-1] if item.colour in written_colours(scene) else names)
+    elif rng.random() < 0.75 or not absent:
         name = absent_name(rng, scene, scene.pairs)
     else:
-        name = f"{rng.choice([c for c in COLOURS if not matching(scene, f'{c} object')])} object"
+        name = f"{rng.choice(absent)} object"
     count = len(matching(scene, name))
     full = f"No, there is no {name}."
     if count:
@@ -33,7 +43,7 @@ def existence(rng: random.Random, scene: Scene) -> Asked:
 
 
 def colour(rng: random.Random, scene: Scene) -> Asked | None:
-    """What colour is the star? Of several stars, all colours."""
+    """What colour is the star? What colours are the stars?"""
     if rng.random() < ABSENT:
         name = absent_name(rng, scene, scene.pairs).split()[-1]
         if not matching(scene, name):
@@ -42,7 +52,8 @@ def colour(rng: random.Random, scene: Scene) -> Asked | None:
         name = rng.choice(scene.shapes).name
         found = list(dict.fromkeys(i.colour for i in matching(scene, name)))
         if len(matching(scene, name)) > 1:
-            return Asked("colour", "colour", {"x": name}, joined(found), f"The {plural(name)} are {joined(found)}.")
+            xs = plural(name)
+            return Asked("colour", "colours", {"xs": xs}, joined(found), f"The {xs} are {joined(found)}.")
     chosen = single(rng, scene, scene.items, "colour")
     if chosen is None:
         return None
@@ -51,12 +62,12 @@ def colour(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def shape(rng: random.Random, scene: Scene) -> Asked | None:
-    """What shape is the red object? Of several, all shapes. None where a word or a digit has the colour, too."""
+    """What shape is the red object? Which shapes are red? None where a word or a digit has the colour, too."""
     c = rng.choice(scene.shapes).colour
     missing = [x for x in COLOURS if not matching(scene, f"{x} object")]
     if missing and rng.random() < ABSENT:
         c = rng.choice(missing)
-    if any(i.colour == c for i in scene.items if i.kind != "shape"):
+    if c in written_colours(scene):
         return None
     if c in missing:
         return refusal("shape", f"{c} object", {"c": c})
@@ -65,7 +76,7 @@ def shape(rng: random.Random, scene: Scene) -> Asked | None:
     if len(found) == 1:
         return Asked("shape", "shape", {"c": c}, names[0], f"The {c} object is {with_article(names[0])}.")
     parts = [with_article(i.name) for i in found]
-    return Asked("shape", "shape", {"c": c}, joined(names), f"The {c} objects are {joined(parts)}.")
+    return Asked("shape", "shapes", {"c": c}, joined(names), f"The {c} objects are {joined(parts)}.")
 
 
 def size(rng: random.Random, scene: Scene) -> Asked | None:
@@ -94,13 +105,17 @@ def verify(rng: random.Random, scene: Scene) -> Asked | None:
     return Asked("verify", "verify", {"x": name, "c": asked}, yes_no(asked == true), full)
 
 
-def reading(rng: random.Random, scene: Scene) -> Asked:
-    """What word, or which digit, is written? A digit is written, too: "There is no word" would not be all."""
-    kind, other = rng.choice((("word", "digit"), ("digit", "word")))
-    if scene.only(kind) is None and (rng.random() > ABSENT or (kind == "word" and scene.only(other) is not None)):
-        kind = other
-    item = scene.only(kind)
-    if item is None:
-        missing = f"There is no {kind}."
-        return Asked("reading", kind, {}, missing, missing)
-    return Asked("reading", kind, {}, item.name, f"The {kind} is {item.name}.")
+def reading(rng: random.Random, scene: Scene) -> Asked | None:
+    """What word, or which digit, is there, and what is written? None where nothing is, but for a few."""
+    found = [(kind, item) for kind in ("word", "digit") if (item := scene.only(kind)) is not None]
+    missing = [kind for kind in ("word", "digit") if scene.only(kind) is None]
+    if missing and rng.random() < ABSENT:
+        return refusal("reading", missing[0], {}, form=missing[0])
+    if not found:
+        return None
+    form = rng.choice([*(kind for kind, _ in found), "written"])
+    read = [item for kind, item in found if form in (kind, "written")]
+    named = joined([f"the {item.kind} {item.name}" for item in read])
+    is_or_are = "is" if len(read) == 1 else "are"
+    full = f"{named.capitalize()} {is_or_are} written." if form == "written" else f"The {form} is {read[0].name}."
+    return Asked("reading", form, {}, joined([item.name for item in read]), full)

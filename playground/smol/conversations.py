@@ -16,7 +16,7 @@ from playground.smol.asked import Asked
 from playground.smol.captions import caption, caption_request
 from playground.smol.questions import KINDS
 from playground.smol.surveys import survey, survey_request
-from playground.smol.things import position, single, with_article
+from playground.smol.things import matching, position, single, with_article, written_colours
 from playground.smol.wordings import WORDINGS, fill, lines, spelled
 
 TURNS = (3, 6, 9)  # of a conversation of stage 2
@@ -27,7 +27,17 @@ CAPTION_SHARE = 0.15  # of the conversations with a description
 SURVEY_SHARE = 0.3  # of the conversations that end with a survey: questions after it could be read off it
 FOLLOW_UP_SHARE = 0.3  # of the conversations that speak of a thing again, as "it"
 # What is learned last comes up more often.
-WEIGHTS = {"choice": 7, "relation": 5, "count": 4, "count_two": 4, "shape": 4, "compare": 3, "where": 2, "verify": 2}
+WEIGHTS = {
+    "choice": 6,
+    "count": 6,
+    "count_two": 6,
+    "shape": 6,
+    "relation": 4,
+    "compare": 3,
+    "where": 2,
+    "reading": 2,
+    "verify": 2,
+}
 
 Turn = tuple[str, str]
 
@@ -144,6 +154,9 @@ def _follow_up(rng: random.Random, scene: Scene, american: bool) -> list[Turn]:
     if chosen is None:
         return []
     item, name = chosen
+    by_colour = f"{item.colour} object"
+    if len(matching(scene, by_colour)) == 1 and item.colour not in written_colours(scene) and rng.random() < 0.3:
+        name = by_colour
     form = rng.choice(WORDINGS["existence"].asked)
     asked = fill(form, rng, {"a": with_article(name), "xs": plural(name)}, american)
     answers = {

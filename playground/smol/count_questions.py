@@ -7,25 +7,28 @@ import random
 from playground.shapes.counting import count_options, count_two_options, plural
 from playground.shapes.scene import COLOURS, SHAPES, Item, Scene
 from playground.smol.asked import Asked, yes_no
-from playground.smol.things import counted, matching, there_are
+from playground.smol.things import counted, matching, there_are, written_colours
 from playground.smol.wordings import THINGS
 
 
 def count(rng: random.Random, scene: Scene) -> Asked:
     """How many stars, red objects, large objects, or objects at all?"""
-    return _count(rng, "count", count_options(scene))
+    return _count(rng, scene, "count", count_options(scene))
 
 
 def count_two(rng: random.Random, scene: Scene) -> Asked:
     """Counting by two attributes at once."""
-    return _count(rng, "count_two", count_two_options(scene))
+    return _count(rng, scene, "count_two", count_two_options(scene))
 
 
-def _count(rng: random.Random, kind: str, options: list[tuple[str, list[Item]]]) -> Asked:
-    numbers = sorted({len(found) for _, found in options})
-    wanted = rng.choice(numbers)
-    names, _ = rng.choice([o for o in options if len(o[1]) == wanted])
-    names = names.replace("objects", f"{rng.choice(THINGS)}s")
+def _count(rng: random.Random, scene: Scene, kind: str, options: list[tuple[str, list[Item]]]) -> Asked:
+    written = written_colours(scene)
+    clear = [option for option in options if not (option[0].endswith("objects") and written & {*option[0].split()})]
+    wanted = rng.choice(sorted({len(found) for _, found in clear}))
+    names, _ = rng.choice([option for option in clear if len(option[1]) == wanted])
+    # A word is no shape, but may be a thing.
+    nouns = ("shape",) if written and not {*names.split()} & {*COLOURS} else THINGS
+    names = names.replace("objects", f"{rng.choice(nouns)}s")
     full = f"There {'is' if wanted == 1 else 'are'} {wanted or 'no'} {_one(names) if wanted == 1 else names}."
     return Asked(kind, "count", {"xs": names}, str(wanted), full)
 
@@ -42,7 +45,10 @@ def _numbers(rng: random.Random, scene: Scene) -> tuple[tuple[str, int], tuple[s
     if rng.random() < 0.5:
         a, b = rng.choice(scene.shapes).name, rng.choice(SHAPES)
     else:
-        a, b = f"{rng.choice(scene.shapes).colour} object", f"{rng.choice(COLOURS)} object"
+        colours = rng.choice(scene.shapes).colour, rng.choice(COLOURS)
+        if written_colours(scene) & {*colours}:
+            return None
+        a, b = (f"{colour} object" for colour in colours)
     if a == b:
         return None
     pair = (a, len(matching(scene, a))), (b, len(matching(scene, b)))

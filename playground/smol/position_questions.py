@@ -47,11 +47,11 @@ def side(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def where(rng: random.Random, scene: Scene) -> Asked | None:
-    """Where is the star?"""
+    """Where is the star? Not where a word is: it lies across two cells."""
     if rng.random() < ABSENT:
         name = absent_name(rng, scene, scene.pairs)
         return refusal("where", name, {"x": name})
-    chosen = single(rng, scene, scene.items)
+    chosen = single(rng, scene, [item for item in scene.items if item.kind != "word"])
     if chosen is None:
         return None
     item, name = chosen
@@ -70,14 +70,22 @@ def at(rng: random.Random, scene: Scene) -> Asked | None:
     empty = [p for p in clear if p not in occupied]
     if empty and rng.random() < 0.2:
         spot = rng.choice(empty)
-        return Asked("at", "at", {"position": spot}, "nothing", f"There is nothing {spot}.")
+        return Asked("at", "at", {"position": _asked_for(rng, spot)}, "nothing", f"There is nothing {spot}.")
     spots = sorted(taken.keys() & set(clear))
     if not spots:
         return None
     spot = rng.choice(spots)
     item = taken[spot]
-    short = item.label if item.kind == "shape" else f"{item.kind} {item.name}"
-    return Asked("at", "at", {"position": spot}, short, f"There is {described(item)} {spot}.")
+    slots = {"position": _asked_for(rng, spot)}
+    full = f"There is {described(item)} {spot}."
+    if item.kind == "shape":
+        return Asked("at", "at", slots, item.label, full)
+    return Asked("at", "at", {**slots, "thing": "thing"}, f"{item.kind} {item.name}", full)
+
+
+def _asked_for(rng: random.Random, spot: str) -> str:
+    """Say a spot as a question may; answers say "middle", which has one spelling."""
+    return spot.replace("middle", rng.choice(("middle", "centre")))
 
 
 def _is_clear(spot: str, occupied: set[str]) -> bool:

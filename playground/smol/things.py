@@ -16,7 +16,7 @@ POSITIONS = {
     "top centre": "at the top",
     "top right": "at the top right",
     "middle left": "on the left",
-    "middle centre": "in the centre",
+    "middle centre": "in the middle",
     "middle right": "on the right",
     "bottom left": "at the bottom left",
     "bottom centre": "at the bottom",
@@ -73,6 +73,11 @@ def matching(scene: Scene, name: str) -> list[Item]:
         for item in scene.shapes
         if noun in (item.name, "object") and all(attribute in (item.colour, item.size) for attribute in attributes)
     ]
+
+
+def written_colours(scene: Scene) -> set[str]:
+    """Return the colours of a word and a digit: whether those are objects, too, people do not agree."""
+    return {item.colour for item in scene.items if item.kind != "shape"}
 
 
 def unique_name(rng: random.Random, scene: Scene, item: Item, without: str = "") -> str | None:

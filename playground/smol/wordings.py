@@ -71,9 +71,9 @@ def lines(text: str) -> tuple[str, ...]:
 
 
 def fill(form: str, rng: random.Random, slots: dict[str, str], american: bool) -> str:
-    """Fill a form in; the words for an image and a thing are drawn, and the first letter is a capital."""
+    """Fill a form in; the words for an image and, without a slot, a thing are drawn; the first letter is a capital."""
     thing = rng.choice(THINGS)
-    text = form.format(pic=rng.choice(IMAGE_WORDS), thing=thing, things=f"{thing}s", **slots)
+    text = form.format(**{"pic": rng.choice(IMAGE_WORDS), "thing": thing, "things": f"{thing}s", **slots})
     return spelled(text[0].upper() + text[1:], american)
 
 

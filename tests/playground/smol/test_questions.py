@@ -33,8 +33,11 @@ def singular(name):
 
 
 def meant(scene, name):
-    """The shapes that a name means, found word by word."""
+    """The shapes that a name means, found word by word; no name may mean a word or a digit, too."""
     *attributes, noun = singular(name.removeprefix("the ").removeprefix("a ").removeprefix("an "))
+    if noun in THINGS and (noun != "shape" or {*attributes} & {*COLOURS}):
+        written = [i for i in scene.items if i.kind != "shape"]
+        assert not [i for i in written if not {*attributes} & {*COLOURS} or i.colour in attributes], name
     found = [i for i in scene.items if i.kind == "shape" and noun in (i.name, *THINGS)]
     for word in attributes:
         assert word in COLOURS + SIZES
@@ -63,7 +66,7 @@ def is_refusal(scene, question):
 
 def cell(words):
     """Row and column of a position in words."""
-    parts = re.sub("centre|center", "", words).split()[-2:]
+    parts = re.sub("centre|center|middle", "", words).split()[-2:]
     row = next((ROWS[p] for p in parts if p in ROWS), 1)
     return row, next((COLUMNS[p] for p in parts if p in COLUMNS), 1)
 
@@ -97,8 +100,8 @@ def test_colour():
     for scene, q in asked("colour"):
         if is_refusal(scene, q):
             continue
-        name = q.slots["x"]
-        found = meant(scene, name) if name.split()[-1] in SHAPES else [one(scene, name)]
+        found = meant(scene, q.slots["xs"]) if q.form == "colours" else [one(scene, q.slots["x"])]
+        assert (len(found) > 1) == (q.form == "colours")
         assert {i.colour for i in found} == set(re.split(", | and ", q.short))
         assert all(i.colour in q.full for i in found)
 
@@ -108,6 +111,7 @@ def test_shape():
         assert not [i for i in scene.items if i.kind != "shape" and i.colour == q.slots["c"]], "it is red, too"
         if not is_refusal(scene, q):
             found = meant(scene, f"{q.slots['c']} object")
+            assert (len(found) > 1) == (q.form == "shapes")
             assert {i.name for i in found} == set(re.split(", | and ", q.short))
             assert sum(q.full.count(i.name) for i in set(found)) >= len({i.name for i in found})
 
@@ -157,6 +161,7 @@ def test_where():
     for scene, q in asked("where"):
         if not is_refusal(scene, q):
             item = one(scene, q.slots["x"])
+            assert item.kind != "word", "it lies across two cells"
             assert cell(q.short) == cell_of(item) == cell(q.full.rstrip("."))
 
 
@@ -172,6 +177,7 @@ def test_at():
         else:
             (item,) = there
             assert item.name in q.short and item.colour in q.full
+            assert item.kind == "shape" or q.slots["thing"] == "thing", "a digit is no shape"
         side = cell(q.slots["position"])
         if 1 in side and side != (1, 1):  # "on the left" means one cell where the rest of the column is empty
             axis = side.index(2) if 2 in side else side.index(0)
@@ -192,11 +198,20 @@ def test_compare():
 
 
 def test_reading():
+    forms, refused = [], 0
     for scene, q in asked("reading"):
-        if not is_refusal(scene, q):
-            assert scene.only(q.form).name == q.short and q.full == f"The {q.form} is {q.short}."
+        forms.append(q.form)
+        if is_refusal(scene, q):
+            refused += 1
+            continue
+        read = [scene.only(kind) for kind in ("word", "digit") if q.form in (kind, "written") and scene.only(kind)]
+        assert q.short == " and ".join(item.name for item in read)
+        if q.form == "written":
+            named = " and ".join(f"the {item.kind} {item.name}" for item in read)
+            assert q.full.lower() == f"{named} {'is' if len(read) == 1 else 'are'} written."
         else:
-            assert q.form == "digit" or scene.only("digit") is None, "a digit is written"
+            assert q.full == f"The {q.form} is {q.short}."
+    assert 0 < refused < 0.2 * len(forms) and {*forms} == {"word", "digit", "written"}
 
 
 def test_verify():
