@@ -12,6 +12,13 @@ _extras=${EXTRAS:+[$EXTRAS]}
 _stamp=$VIRTUAL_ENV/.ada-llava-$(cat pyproject.toml constraints.txt <(echo "$PWD$_extras") | cksum | cut -d' ' -f1)
 if [ ! -f "$_stamp" ]; then
     echo "installing ada-llava$_extras into $VIRTUAL_ENV" >&2
-    python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$_extras" || return
+    if python -m pip --version >/dev/null 2>&1; then
+        python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$_extras" || return
+    elif command -v uv >/dev/null; then # its environments have no pip
+        uv pip install --quiet -c constraints.txt -e ".$_extras" || return
+    else
+        echo "error: $VIRTUAL_ENV has no pip; python -m ensurepip brings it" >&2
+        return 1
+    fi
     touch "$_stamp"
 fi

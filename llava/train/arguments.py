@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import transformers
 from transformers.hf_argparser import HfArg
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.utils import is_torch_tf32_available
 
 from llava.errors import OptionError
 from llava.utils import device_available
@@ -170,8 +171,8 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
         elif name == "--optim" and values and values[0] in _RENAMED_OPTIMIZERS:
             notices.append(f"--optim {values[0]} is {_RENAMED_OPTIMIZERS[values[0]]} now; translated")
             kept += [name, _RENAMED_OPTIMIZERS[values[0]]]
-        elif name == "--tf32" and not device_available("cuda"):
-            notices.append("--tf32 is for CUDA devices, and there is none; ignored")
+        elif name == "--tf32" and (reason := _no_tf32(dict(pairs))):
+            notices.append(f"--tf32 is for CUDA devices of the Ampere generation and later, and {reason}; ignored")
         elif name in _DROPPED:
             notices.append(f"{name} is obsolete and was ignored: {_DROPPED[name]}")
         elif name in _RENAMED:
@@ -180,6 +181,15 @@ def translate_flags(flags: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             kept += [name, *values]
     return kept, notices
+
+
+def _no_tf32(given: Mapping[str, list[str]]) -> str:
+    """Say why ``--tf32`` has no effect; nothing where it has one. Transformers would refuse the flag."""
+    if any(given.get(name, ["False"])[:1] not in (["False"], ["false"], ["0"]) for name in ("--use_cpu", "--no_cuda")):
+        return "this run is on a CPU"
+    if not device_available("cuda"):
+        return "there is none"
+    return "" if is_torch_tf32_available() else "this one is older"
 
 
 def _ignored_warmup(given: Mapping[str, list[str]]) -> str | None:

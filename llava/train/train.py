@@ -45,6 +45,7 @@ from llava.train.preflight import image_counter, length_check
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
+from llava.train.runtime.same_run import check_same_run
 from llava.train.runtime.trainable_parameters import trainable_by_part
 from llava.train.upstream_names import *  # noqa: F403 - names that others import from here
 from llava.train.vision_settings import Arguments, VisionSettings
@@ -81,6 +82,7 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     if data_args.check_data_only:
         return
     checkpoint = last_checkpoint(training_args)
+    check_same_run(arguments, resumes=checkpoint is not None)
     trainer = make_trainer(arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.labels.require_any()

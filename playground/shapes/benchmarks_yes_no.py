@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llava.files.atomic_write import atomic_write
 from playground.shapes.benchmark_scenes import Bench, Row
-from playground.shapes.questions import SHORT, plural
+from playground.shapes.questions import APART, SHORT, plural
 from playground.shapes.scene import COLOURS, PAIRS, SHAPES, WORDS, Scene
 
 YES_NO = "Please answer yes or no."
 CATEGORIES = ("adversarial", "popular", "random")
-_APART = 12  # pixels between two centres that make left and right beyond doubt
 
 YesNo = tuple[str, str]  # a question with the answer yes, and one with the answer no
 
@@ -100,7 +99,7 @@ def _colour(rng: random.Random, scene: Scene) -> YesNo:
 def _position(rng: random.Random, scene: Scene) -> YesNo | None:
     labels = Counter(item.label for item in scene.shapes)
     single = [item for item in scene.shapes if labels[item.label] == 1]
-    pairs = [(a, b) for a in single for b in single if b.x - a.x >= _APART]
+    pairs = [(a, b) for a in single for b in single if b.x - a.x >= APART]
     if not pairs:
         return None
     left, right = rng.choice(pairs)

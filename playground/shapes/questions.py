@@ -17,7 +17,7 @@ from playground.shapes.scene import COLOURS, DIGITS, SHAPES, WORDS, Item, Scene
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 EXPLAIN = "Name the evidence, then answer."
-_APART = 20  # pixels between two centres that make left, right, above and below beyond doubt: another row or column
+APART = 20  # pixels between two centres that make left, right, above and below beyond doubt: another row or column
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def apart(rng: random.Random, scene: Scene) -> tuple[Item, Item, tuple[str, str]
         return None
     a, b = rng.sample(single, 2)
     gaps = [(a.x - b.x, ("left of", "right of")), (a.y - b.y, ("above", "below"))]
-    axes = [(gap, names) for gap, names in gaps if abs(gap) >= _APART]
+    axes = [(gap, names) for gap, names in gaps if abs(gap) >= APART]
     if not axes:
         return None
     gap, (smaller, larger) = rng.choice(axes)

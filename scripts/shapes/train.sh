@@ -72,6 +72,7 @@ bundle() { # result name [file]: copies what a checkpoint needs to answer, witho
     mkdir -p "$BUNDLE/$2"
     cp -r "$OUT/$1"/{config,generation_config,tokenizer,tokenizer_config}.json "$OUT/$1"/{model.safetensors,vision_tower} \
         ${3:+"$OUT/$1/$3"} "$BUNDLE/$2"
+    rm -f "$BUNDLE/$2/promises.json" # of other weights; ada.eval.promise measures it anew
 }
 
 if [ -n "${BUNDLE:-}" ]; then

@@ -68,6 +68,8 @@ index_of_this_host() { # hosts: prints the index of this machine among them, fro
 
 require_device() { # the recipes are for GPUs; a CPU is used where a flag or a preset asks for it
     [[ " $* " == *" --use_cpu "* || " $* " == *" --no_cuda "* || -n "${HOSTFILE:-}" ]] && return
+    python -c 'import torch' 2>/dev/null ||
+        stop "'python' here has no torch; activate the environment of this project, or: pip install -e '.[train]'"
     python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         stop "no CUDA device here, and this recipe trains a 7B model on eight. On a CPU, the small setting runs:" \
             "PRESET=shapes bash $0"

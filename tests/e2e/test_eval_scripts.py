@@ -58,6 +58,20 @@ def timeless(path: Path) -> list[dict]:
     return rows
 
 
+def test_template_is_the_checkpoints(run_script, root, tmp_path) -> None:
+    """Scripts prompt as the model was trained; the published LLaVAs, whose config names no template, with vicuna_v1."""
+    script = tmp_path / "template.sh"
+    script.write_text(f'CKPT=$1; source {root}/scripts/v1_5/eval/common.sh; echo "template: ${{CONV:-its own}}"\n')
+    (tmp_path / "config.json").write_text('{"conv_mode": "qwen_2"}')
+    for checkpoint, variables, expected in (
+        (tmp_path, {}, "its own"),
+        (tmp_path, {"CONV": "plain"}, "plain"),
+        ("liuhaotian/llava-v1.5-7b", {}, "vicuna_v1"),
+    ):
+        ran = run_script(script, checkpoint, **variables)
+        assert ran.stdout.strip() == f"template: {expected}", ran.stderr
+
+
 def test_one_process_and_three_give_the_same_file(script, world) -> None:
     """And a budget's answers go to separate files."""
     for chunks, name in ((1, "one"), (3, "three")):

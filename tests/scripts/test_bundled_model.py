@@ -80,3 +80,19 @@ def test_an_unknown_model(root, environment, arguments):
     ran = chosen(root, environment, *arguments)
     assert ran.returncode == 2
     assert "expected smol or shapes" in ran.stderr
+
+
+def test_environment_without_pip_asks_uv_or_says_how_to_have_pip(root, tmp_path):
+    """uv's environments have no pip."""
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "uv").write_text('#!/bin/sh\necho "$@"\n')
+    for name in ("python", "uv"):
+        (tmp_path / name).chmod(0o755)
+    variables = {"VIRTUAL_ENV": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    sourced = ["bash", "-euo", "pipefail", "-c", "source scripts/venv.sh"]
+    with_uv = subprocess.run(sourced, cwd=root, env=variables, capture_output=True, text=True)
+    assert with_uv.returncode == 0 and with_uv.stdout.split()[:2] == ["pip", "install"], with_uv.stderr
+    (tmp_path / "uv").unlink()
+    next(tmp_path.glob(".ada-llava-*")).unlink()
+    without = subprocess.run(sourced, cwd=root, env=variables, capture_output=True, text=True)
+    assert without.returncode != 0 and "has no pip; python -m ensurepip" in without.stderr

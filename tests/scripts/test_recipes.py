@@ -55,6 +55,31 @@ def test_preset_smol_needs_no_flash_attention_on_a_gpu(tmp_path, has_gpu, attent
     assert ("--use_cpu" in flags) == (not has_gpu)
 
 
+def test_preset_smol_keeps_results_apart_and_may_read_all_image_tokens():
+    folders = {
+        value_of(launched("finetune", PRESET="smol", **given)[1], "output_dir") for given in ({}, {"SCHEDULER": "H"})
+    }
+    assert len(folders) == 2, "two results, two folders"
+    assert value_of(launched("finetune", PRESET="smol")[1], "image_token_maximum") == "0.25"
+    _, flags = launched("finetune", PRESET="smol", IMAGE_TOKEN_MAXIMUM="")
+    assert "--image_token_maximum" not in flags and value_of(flags, "image_token_dropout") == "0.25"
+
+
+def test_preset_smol_refuses_a_merge_of_earlier_adapters(tmp_path):
+    """Everything is there; the language model is not fetched, as ``python`` only says where it would be."""
+    (tmp_path / "python").write_text('#!/bin/sh\n[ "$1" = -m ] && echo base\nexit 0\n')
+    (tmp_path / "python").chmod(0o755)
+    smol = tmp_path / "smol"
+    made = ["llava/model.safetensors", "llava-lora/adapter_model.safetensors", "chat.json", "data/test.jsonl"]
+    for age, name in enumerate([*made, "tower/model.safetensors", "projector/mm_projector.bin"]):
+        (smol / name).parent.mkdir(parents=True, exist_ok=True)
+        (smol / name).touch()
+        os.utime(smol / name, (1000 + age, 1000 + age))
+    settings = {"PRESET": "smol", "SMOL": str(smol), "VIRTUAL_ENV": str(tmp_path), "EXTRAS": ""}
+    ran = run("scripts/v1_5/finetune_ada_heads.sh", path=tmp_path, **settings)
+    assert ran.returncode == 1 and f"{smol}/llava was merged before" in ran.stderr, ran.stderr
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").rglob("*.s[bh]*")), ids=lambda path: path.name)
 def test_shell_syntax(path):
     subprocess.run(["bash", "-n", path], check=True)
@@ -305,6 +330,13 @@ def test_machine_without_a_gpu_gets_a_hint_at_the_small_setting(recipe):
     ran = run(f"scripts/v1_5/{recipe}.sh", CUDA_VISIBLE_DEVICES="")
     assert ran.returncode == 1
     assert f"PRESET=shapes bash scripts/v1_5/{recipe}.sh" in ran.stderr
+
+
+def test_python_without_torch_is_not_taken_for_a_machine_without_a_gpu(tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    ran = run("scripts/v1_5/finetune.sh", path=tmp_path)
+    assert ran.returncode == 1 and "'python' here has no torch" in ran.stderr and "CUDA" not in ran.stderr
 
 
 @pytest.fixture

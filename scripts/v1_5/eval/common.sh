@@ -7,7 +7,7 @@
 #   BUDGET   latency budget                      none: the full model
 #   NAME     name of the answers         the checkpoint's last name, and the budget
 #   CHUNKS   processes                           one for each device in CUDA_VISIBLE_DEVICES, else one
-#   CONV     conversation template               vicuna_v1
+#   CONV     conversation template               the one in the checkpoint's config.json, else vicuna_v1
 #   PRESET   shapes: the bundled model asked QUESTIONS=60 of every benchmark of the shapes world, on a CPU
 #
 # A script's arguments go to the program that answers. If a script is stopped, the same command resumes it.
@@ -23,7 +23,7 @@ case ${PRESET:-} in
             DATA=playground/data/shapes/eval
             # Its last file: what was stopped is made again.
             [ -f "$DATA/lmms/shapes_questions.yaml" ] || python -m playground.shapes.generate \
-                --out "$(dirname "$DATA")" --only-benchmarks --benchmarks "${QUESTIONS:-60}" --scenes 6000
+                --out "$(dirname "$DATA")" --only-benchmarks --benchmarks "${QUESTIONS:-60}" --scenes 60000
         fi
         ;;
     *)
@@ -40,6 +40,9 @@ if ! [[ $CHUNKS =~ ^[1-9][0-9]*$ ]]; then
     echo "error: CHUNKS is '$CHUNKS'; expected an integer from 1 up" >&2
     exit 2
 fi
+
+# What a checkpoint was trained with is in its config; the published ones, of which nothing is, were with vicuna_v1.
+[ -n "${CONV:-}" ] || grep -qs '"conv_mode"' "$CKPT/config.json" || CONV=vicuna_v1
 
 answer() { # module answers-file flags...: every question answered, by CHUNKS processes, merged in order
     answer_parts "$@"
@@ -67,8 +70,8 @@ answer_parts() { # module answers-file flags...: every question answered, by CHU
                 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores ? cores : 1))}
             fi
             exec python -m "llava.eval.$module" --model-path "$CKPT" --answers-file "$part" \
-                --num-chunks "$CHUNKS" --chunk-idx "$index" --temperature 0 --conv-mode "${CONV:-vicuna_v1}" \
-                ${BUDGET:+--latency-budget "$BUDGET"} "$@"
+                --num-chunks "$CHUNKS" --chunk-idx "$index" --temperature 0 \
+                ${CONV:+--conv-mode "$CONV"} ${BUDGET:+--latency-budget "$BUDGET"} "$@"
         ) &
         running+=($!)
     done

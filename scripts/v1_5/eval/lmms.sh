@@ -24,14 +24,14 @@ answers=$folder/answers/$NAME
 [ ! -d "$CKPT" ] || CKPT=$(cd "$CKPT" && pwd)
 if [ "$TASKS" = shapes_questions ]; then
     if [ ! -f "$folder/$TASKS.yaml" ]; then
-        echo "error: no $TASKS.yaml in $folder; python -m playground.shapes.generate --benchmarks N writes it" >&2
+        echo "error: no $TASKS.yaml in $folder; python -m playground.shapes.generate --out ${DATA%/*} --benchmarks N writes it" >&2
         exit 2
     fi
     [ ! -d "$CKPT" ] || export HF_HUB_OFFLINE=1
     export HF_DATASETS_OFFLINE=1
 fi
 
-arguments=pretrained=$CKPT,conv_template=${CONV:-vicuna_v1}${BUDGET:+,latency_budget=$BUDGET}${MODEL_ARGS:+,$MODEL_ARGS}
+arguments=pretrained=$CKPT${CONV:+,conv_template=$CONV}${BUDGET:+,latency_budget=$BUDGET}${MODEL_ARGS:+,$MODEL_ARGS}
 several=()
 [ "$CHUNKS" -eq 1 ] || several=(torch.distributed.run --standalone --nproc-per-node "$CHUNKS" -m)
 rm -rf "$answers.part"

@@ -8,6 +8,7 @@
 # OMP_NUM_THREADS=1 NPROC=2 LAUNCHER=torchrun BATCH=4, half of the samples for each.
 #
 # SMOL= folder of all that is made. SCENES=, TOWER_STEPS=, STEPS=, BATCH= samples a step, SAVE_STEPS=. LORA_R=0 trains in full.
+# IMAGE_TOKEN_MAXIMUM= the share of the image tokens that stages 1 and 2 read at most; empty: half of the samples read all.
 default NPROC 1
 default LAUNCHER python
 default DEEPSPEED ""
@@ -35,7 +36,9 @@ default REPORT_TO none
 default PROJECTOR_TYPE mlp2x_gelu
 _lora=(--lora_enable True --lora_dropout 0.)
 # A quarter of the image tokens holds every thing's centre: half of the time, and learned as fast.
-_quarter=(--image_token_dropout 0.25 --image_token_maximum 0.25 --group_by_modality_length True)
+default IMAGE_TOKEN_MAXIMUM 0.25
+_quarter=(--image_token_dropout 0.25 ${IMAGE_TOKEN_MAXIMUM:+--image_token_maximum "$IMAGE_TOKEN_MAXIMUM"}
+    --group_by_modality_length True)
 _rank() { [ "$1" = 0 ] || _flags+=("${_lora[@]}" --lora_r "$1" --lora_alpha "$((2 * $1))"); }
 case $RECIPE in
     pretrain) # captions; the adapters learn, too: to name what is where takes other attention than text
@@ -54,7 +57,7 @@ case $RECIPE in
         default TOWER "$SMOL/tower"
         default PROJECTOR ""
         default DATA "$_data/conversations.json"
-        default OUT "$SMOL/llava-lora"
+        default OUT "$SMOL/llava-lora${SCHEDULER:+-$SCHEDULER}"
         default BATCH 8
         _flags=(--max_steps "${STEPS:-3000}" --learning_rate 1e-3 "${_quarter[@]}")
         _rank "${LORA_R:-8}"
@@ -69,6 +72,9 @@ case $RECIPE in
     *)
         if [ -z "${MODEL:-}" ] && [ "${LORA_R:-4}" != 0 ]; then
             MODEL=$SMOL/llava # what scripts/merge_lora_weights.py makes of stage 2
+            [ -n "${DRY_RUN:-}" ] || [ ! "$SMOL/llava-lora/adapter_model.safetensors" -nt "$MODEL/model.safetensors" ] ||
+                [ ! -e "$MODEL" ] || stop "$MODEL was merged before $SMOL/llava-lora was trained to its end; remove it, and" \
+                "what was trained on it"
             _step "$MODEL/model.safetensors" python scripts/merge_lora_weights.py --model-path "$SMOL/llava-lora" \
                 --model-base "$_base" --save-model-path "$MODEL"
         fi

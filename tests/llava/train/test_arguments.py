@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from llava.errors import OptionError
+from llava.train import arguments
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, check_logs, translate_flags
 from llava.train.train import parse_arguments, train
 
@@ -24,8 +25,8 @@ LAUNCH_LINE = """
 
 
 def test_a_launch_line():
-    arguments = parse_arguments(LAUNCH_LINE)
-    model, data, training = (arguments[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
+    parsed = parse_arguments(LAUNCH_LINE)
+    model, data, training = (parsed[kind] for kind in (ModelArguments, DataArguments, TrainingArguments))
     assert model.mm_vision_select_layer == -2
     assert model.mm_projector_type == "mlp2x_gelu"
     assert (model.mm_use_im_start_end, model.mm_use_im_patch_token, model.tune_mm_mlp_adapter) == (False, False, False)
@@ -192,6 +193,23 @@ def test_several_logs(names, expected):
 def test_a_log_that_nobody_knows():
     with pytest.raises(OptionError, match=r"--report_to has 'wandb,tensorboard'; expected none, all.*apart by spaces"):
         check_logs(["wandb,tensorboard"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_ampere", "kept"),
+    [
+        (["--tf32", "True"], True, True),
+        (["--tf32", "True"], False, False),  # V100, T4: transformers would refuse the flag
+        (["--tf32", "True", "--use_cpu", "True"], True, False),
+        (["--tf32", "True", "--no_cuda"], True, False),
+        (["--tf32", "True", "--use_cpu", "False"], True, True),
+    ],
+)
+def test_tf32_is_for_gpus_that_have_it(monkeypatch, flags, is_ampere, kept):
+    monkeypatch.setattr(arguments, "device_available", lambda device: True)
+    monkeypatch.setattr(arguments, "is_torch_tf32_available", lambda: is_ampere)
+    translated, notices = translate_flags(flags)
+    assert ("--tf32" in translated) == kept == (not [x for x in notices if x.startswith("--tf32 is for")])
 
 
 def test_todays_flags_are_left_alone():

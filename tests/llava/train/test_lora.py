@@ -9,6 +9,7 @@ import sys
 import peft
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 
 from llava.errors import CheckpointError, OptionError
@@ -114,6 +115,18 @@ def test_scheduler_is_trained_in_full_with_adapters(adaptive_adapter, tiny_check
     assert loaded.execution_plan == merged.execution_plan == masked.execution_plan
     for found in (loaded, masked):
         torch.testing.assert_close(found.logits, merged.logits, atol=1e-4, rtol=0)
+
+
+def test_with_its_adapter_off_the_base_itself_answers(trained, tiny_checkpoint, tmp_path):
+    """A budget as an adapter leaves the weights that it was trained on as they are."""
+    budgets = trained(tmp_path / "ada", **LORA, **SCHEDULER, freeze_mm_mlp_adapter=True)
+    model, processor = opened(budgets, tiny_checkpoint, merge_lora=False)
+    alone = answer(*opened(tiny_checkpoint)).logits
+    assert not torch.equal(answer(model, processor).logits, alone), "the adapter has learned something"
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.enable_adapters(False)
+    assert torch.equal(answer(model, processor).logits, alone)
 
 
 def test_what_learns_is_printed_by_part(flags_of, tmp_path, caplog):
