@@ -133,7 +133,8 @@ def prepare_model(model: LlavaModel, options: Mapping[str, Any], reads_frontier:
     if not is_adaptive(model):
         return {}
     memory = reuse_limit_of(options, model.device)
-    reuse = {"reuse": ReuseCache(memory)} if memory else {}
+    kept = options.get("reuse") is not None  # a chat's options are prepared again as they change
+    reuse = {"reuse": ReuseCache(memory)} if memory and not kept else {}
     return {**_calibrated(model, options, needed=by_time), **reuse}
 
 

@@ -193,10 +193,11 @@ def default_model_path() -> str | None:
 
 @hookimpl
 def checkpoint_files() -> Sequence[str]:
-    """Return the name of the frontier, by which ``auto`` chooses."""
-    from ada.frontier.store import FILE_NAME
+    """Return the names of the frontier, by which ``auto`` chooses, and of what promises of quality are kept by."""
+    from ada.frontier.store import FILE_NAME as FRONTIER
+    from ada.quality.table import FILE_NAME as PROMISES
 
-    return [FILE_NAME]
+    return [FRONTIER, PROMISES]
 
 
 @hookimpl

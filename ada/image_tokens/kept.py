@@ -63,7 +63,8 @@ def position_gaps(batch: EmbeddedBatch) -> list[int]:
 def kept_indices(batch: EmbeddedBatch, totals: Sequence[Sequence[int]]) -> list[list[list[int]]]:
     """Return which tokens of each row's images a batch has, by their positions; rows are padded on the left.
 
-    totals: how many tokens each row's images had before any was left out; none where they are not known.
+    totals: how many positions each row's images take, tokens that were left out included; none where they are not
+    known.
     """
     spans = batch.image_spans or [[] for _ in totals]
     positions = None if batch.position_ids is None else batch.position_ids.tolist()

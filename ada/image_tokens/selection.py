@@ -23,8 +23,9 @@ class RowTokens:
     """How many tokens of each of a row's images there are, enter the decoder, and are read by its later layers.
 
     All are empty where it is not known where the row's image tokens are. shared: the images compete for ``front``, of
-    which only the sum is settled before the selection. encoding: what the front selector makes of the cost of encoding;
-    None where that is as ever. merged_from: image patches that a checkpoint trained on merged tokens has merged into
+    which only the sum is settled before the selection; late_shared: so they do for ``late``. widths: positions that
+    each image takes in the prompt, where they are not ``all``. encoding: what the front selector makes of the cost of
+    encoding; None where that is as ever. merged_from: image patches that a checkpoint trained on merged tokens has merged into
     ``all``, which its budgets are shares of, as published; None for others.
     """
 
@@ -32,13 +33,10 @@ class RowTokens:
     front: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
     shared: bool = False
+    late_shared: bool = False
+    widths: tuple[int, ...] = ()
     encoding: ImageEncoding | None = None
     merged_from: int | None = None
-
-    @property
-    def left_out(self) -> int:
-        """Image tokens that do not enter the decoder."""
-        return sum(self.all) - sum(self.front)
 
     def to_json(self) -> dict[str, int]:
         """Return the sums over the row's images: ``all``, ``kept`` (those that enter) and ``late``."""
@@ -67,7 +65,10 @@ def row_tokens(batch: EmbeddedBatch, amounts: Sequence[ImageTokens]) -> list[Row
         if amount.late is not None:
             late = tuple(min(pair) for pair in zip(amount.late.of_each(lengths), front, strict=True))
         merged = sum(image.merged_from or 0 for image in images) or None
-        rows.append(RowTokens(lengths, front, late, amount.front.shared and not few, merged_from=merged))
+        late_shared = amount.late is None or amount.late.shared
+        widths = tuple(image.width for image in images) if few else ()
+        shared = amount.front.shared and not few
+        rows.append(RowTokens(lengths, front, late, shared, late_shared, widths, merged_from=merged))
     return rows
 
 
@@ -78,7 +79,12 @@ def as_selected(batch: EmbeddedBatch, rows: list[RowTokens]) -> list[RowTokens]:
     settled = []
     for row, spans in zip(rows, batch.image_spans, strict=True):
         front = tuple(len(span) for span in spans)
-        late = front if row.late == row.front else tuple(shared_counts(sum(row.late), front))
+        if row.late == row.front:
+            late = front
+        elif row.late_shared:
+            late = tuple(shared_counts(sum(row.late), front))
+        else:
+            late = tuple(min(pair) for pair in zip(row.late, front, strict=True))
         settled.append(replace(row, front=front, late=late) if row.shared else row)
     return settled
 

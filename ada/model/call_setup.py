@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ada.budget import Budget
+from ada.cost.flops import Flops
 from ada.execution.call_state import OnPlan
 from ada.image_tokens.amount import ImageTokensLike
 from ada.latency.call_clock import CallClock
@@ -120,7 +121,7 @@ def describe_call(
     if cascade is not None and cascade.second is not None:
         reading, batch, execution = begun
         describe(output, model, budgets, execution, batch, setup.predictor, reading, reuse=reuse, **about)
-        refused, begun, budgets = sum(output.report.prefill_flops.values()), cascade.second, [None]
+        refused, begun, budgets = _in_vain(output.report.prefill_flops), cascade.second, [None]
         reuse = cascade.reuse
     reading, batch, execution = begun
     reading.describe(output, batch, execution)
@@ -130,3 +131,8 @@ def describe_call(
             cascade.promise.disagreement, cascade.stage, cascade.margin, cascade.promise.threshold, refused
         )
         output.report = replace(output.report, quality=quality)
+
+
+def _in_vain(refused: Flops) -> int:
+    """Count the operations of a refused try that the answer does not use: it takes the images' features from it."""
+    return sum(count for part, count in refused.items() if part not in ("vision_tower", "projector"))

@@ -74,7 +74,7 @@ class Reading:
         """
         output.late_tokens, output.position_gaps = execution.late_tokens, position_gaps(batch)
         output.masked_layers = execution.masked_layers
-        output.kept_indices = kept_indices(batch, [row.all for row in self.rows])
+        output.kept_indices = kept_indices(batch, [row.widths or row.all for row in self.rows])
 
 
 def share_of(model: Any, late: str | None, min_units: int = 0) -> PrefillShare:

@@ -45,9 +45,11 @@ def describe(
     plans = execution.finish(rows)
     masks_columns = by_transformers is not None
     costs = [replace(cost, masks_columns=masks_columns) for cost in costs_of(batch, reading, scored)]
-    if reuse is not None and by_transformers is None:
-        known = reuse.length, reuse.length if reuse.same_plan else 0
-        costs = [replace(cost, known_tokens=known, known_crops=reuse.known_crops) for cost in costs]
+    if reuse is not None:
+        length = 0 if masks_columns else reuse.length  # transformers' loop reads the prompt from its beginning
+        known = length, length if reuse.same_plan else 0
+        crops = reuse.known_crops_of(batch.images_per_row)
+        costs = [replace(cost, known_tokens=known, known_crops=count) for cost, count in zip(costs, crops, strict=True)]
     reports = [
         report(model, budgets[row], execution, row, costs[row], reading, predictor, elapsed) for row in range(rows)
     ]

@@ -57,7 +57,9 @@ class RowCost:
 
     def flops(self, model: AdaptiveModel, ran: ExecutionPlan) -> tuple[Flops, Flops]:
         """Return the operations, by part, of prefill and of the first decode step when ``ran`` runs."""
-        num_images = self.num_images - self.known_crops
+        num_images, encoding = self.num_images - self.known_crops, self.image_tokens.encoding
+        if encoding is not None and self.known_crops:  # it lists all crops; the known are not among those encoded
+            encoding = encoding._replace(sides=None, projected=None)
         tower = model.get_vision_tower() if num_images else None
         late = None
         if self.late_selector is not None and self.late_tokens is not None:
@@ -75,7 +77,7 @@ class RowCost:
             has_scheduler=model.scheduler is not None,
             scored=self.scored,
             late=late,
-            encoding=self.image_tokens.encoding,
+            encoding=encoding,
         )
         for part, known in zip(("prefix", "tunable"), self.known_tokens, strict=True):
             if known:

@@ -10,7 +10,8 @@ from typing import Any
 @dataclass(frozen=True)
 class QualityReport:
     """One answer's. disagreement: the promise; stage: "cheap" or "full"; margin: of the cheap answer's first token, and
-    threshold, from which on it stands, in nats; refused_flops: of a cheap try that did not stand.
+    threshold, from which on it stands, in nats; refused_flops: of a cheap try that did not stand, without the
+    images' features, which the answer uses.
     """
 
     disagreement: float

@@ -54,7 +54,9 @@ class ReuseCache:
         return KnownPrompt(states, length)
 
     def add_prompt(self, states: PromptStates) -> None:
-        """Keep a prompt's states, in place of those of its beginnings."""
+        """Keep a prompt's states, in place of those of its beginnings; these stay where it is too large."""
+        if states.num_bytes > self.max_bytes:
+            return
         with self._lock:
             for key, (_, value) in list(self._kept.items()):
                 if isinstance(value, PromptStates) and states.begins_with(value):

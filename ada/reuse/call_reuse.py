@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,20 +19,34 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 class CallReuse:
     """Of a call of ``generate``.
 
-    known_crops: images, or crops of them, whose features were known; known: the prompt's beginning that was; same_plan:
-    the layers from P on could use it, too.
+    crops: of each crop of the images, in their order, whether its features were known; known: the prompt's beginning
+    that was; same_plan: the layers from P on could use it, too.
     """
 
     cache: ReuseCache
-    known_crops: int = field(default=0, init=False)
+    crops: list[bool] = field(default_factory=list, init=False)
     known: KnownPrompt | None = field(default=None, init=False)
     same_plan: bool = field(default=False, init=False)
 
     def of_second_reading(self) -> CallReuse:
         """Return the use of another reading of the same prompt, whose images' features this one has."""
         second = CallReuse(self.cache)
-        second.known_crops = self.known_crops
+        second.crops = self.crops
         return second
+
+    @property
+    def known_crops(self) -> int:
+        """Images, or crops of them, whose features were known."""
+        return sum(self.crops)
+
+    def known_crops_of(self, images_per_row: Sequence[int]) -> list[int]:
+        """Return how many of each row's crops were known; none of several rows where it is not known whose they are."""
+        if len(images_per_row) == 1:
+            return [min(self.known_crops, images_per_row[0])]
+        if sum(images_per_row) != len(self.crops):
+            return [0] * len(images_per_row)
+        ends = list(itertools.accumulate(images_per_row))
+        return [sum(self.crops[end - count : end]) for end, count in zip(ends, images_per_row, strict=True)]
 
     @property
     def length(self) -> int:
@@ -47,7 +62,7 @@ class CallReuse:
         """Return the features (N, P, D) of pixels (N, 3, S, S); only crops that are not known are encoded."""
         found = [self.cache.find_features(crop) for crop in pixels]
         new = [number for number, features in enumerate(found) if features is None]
-        self.known_crops += len(found) - len(new)
+        self.crops += [features is not None for features in found]
         if new:
             encoded = encode(pixels[new])
             for number, features in zip(new, encoded, strict=True):

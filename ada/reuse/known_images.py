@@ -24,7 +24,9 @@ class KnownImages:
         if self._cache is None or pixels is None:
             return
         for key, crops in zip(keys, pixels, strict=True):
-            if key not in self._crops:
+            if key in self._crops:
+                self._crops.move_to_end(key)
+            else:
                 self._crops[key] = [key_of_pixels(crop) for crop in crops.reshape(-1, *crops.shape[-3:])]
         while len(self._crops) > MAX_IMAGES:
             self._crops.popitem(last=False)

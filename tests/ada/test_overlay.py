@@ -27,7 +27,7 @@ from ada.scheduling.sample_rng import Draws
 from ada.train.arguments import AdaArguments
 from llava import plugins
 from llava.errors import OptionError
-from llava.eval.answering.settings import recorded_settings
+from llava.eval.answering.settings import checkpoint_fingerprint, recorded_settings
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.token_clock import TokenClock
 
@@ -326,6 +326,22 @@ def test_a_broken_plug_in_is_named(monkeypatch, fresh_manager) -> None:
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter((broken,)))
     with pytest.raises(ImportError, match=r"'llava' failed to import: .*no_such_module"):
         plugins.plugin_manager()
+
+
+def test_answers_of_other_promises_are_not_continued(adaptive_checkpoint, tmp_path) -> None:
+    shutil.copytree(adaptive_checkpoint, tmp_path / "copy")
+    seen = {checkpoint_fingerprint(tmp_path / "copy")}
+    for text in ("{}", "[]"):
+        (tmp_path / "copy" / "promises.json").write_text(text)
+        seen.add(checkpoint_fingerprint(tmp_path / "copy"))
+    assert len(seen) == 3
+
+
+def test_budget_of_a_chat_may_change_and_what_is_known_stays(make_llava) -> None:
+    options = {"latency_budget": 1.0, "reuse_cache_gb": 0.001, "no_auto_calibrate": True}
+    model = make_llava("H")
+    known = overlay.prepare_model(model=model, options=options)["reuse"]
+    assert "reuse" not in overlay.prepare_model(model=model, options={**options, "reuse": known, "latency_budget": 0.6})
 
 
 def test_answers_of_another_frontier_are_not_continued(adaptive_checkpoint, tmp_path) -> None:

@@ -1,14 +1,19 @@
 """One amount for all images of a prompt: each way of choosing against a slow, obvious version."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ada.image_tokens.amount import shared_counts
+from ada.image_tokens.selection import RowTokens, as_selected
 from ada.image_tokens.selectors import SELECTORS, Candidates, select_diverse
 from ada.image_tokens.shared_selection import select_shared
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.multimodal.embedded_batch import EmbeddedBatch
+from llava.model.multimodal.image_spans import ImageSpan
 
 TAG = IMAGE_TOKEN_INDEX
 GREEDY = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
@@ -111,3 +116,13 @@ def test_shared_amounts_of_later_layers_are_of_all_images(patched, pixels_of):
     )
     tokens = output.report.image_tokens
     assert sum(tokens.front) == 36 and sum(tokens.late) == 8 and min(tokens.late) >= 1
+
+
+def test_later_layers_keep_to_their_amount_of_each_image_where_the_images_compete_for_the_front():
+    """24 tokens for two images of 36, of which later layers read a quarter each: 9, whatever entered."""
+    spans, none = [ImageSpan(1, 23), ImageSpan(23, 25)], torch.zeros(1, 26, 4)
+    row = RowTokens((36, 36), (12, 12), (9, 9), shared=True)
+    (settled,) = as_selected(EmbeddedBatch(none, image_spans=[spans]), [row])
+    assert (settled.front, settled.late) == ((22, 2), (9, 2))
+    (settled,) = as_selected(EmbeddedBatch(none, image_spans=[spans]), [replace(row, late_shared=True)])
+    assert sum(settled.late) == 18

@@ -60,6 +60,14 @@ def test_kept_indices_of_rows_in_a_padded_batch_are_those_of_each_alone(make_lla
         assert output.kept_indices == [both[row]] and len(both[row][0]) == settings["image_tokens"][row]
 
 
+def test_kept_cells_of_a_second_image_are_those_of_the_first_where_both_are_alike(make_llava, pixels) -> None:
+    """PruMerge gives an image one position more, that of the token for the rest."""
+    same = torch.cat([pixels[:1], pixels[:1]])
+    output, _ = described(make_llava("H"), [1, TAG, 5, TAG], same, token_selector="prumerge")
+    first, second = output.kept_indices[0]
+    assert first == second and first
+
+
 def test_kept_indices_without_gaps_are_all(make_llava, pixels) -> None:
     batch = make_llava("H").embed(torch.tensor([[1, TAG, 5]]), images=pixels[:1])
     assert kept_indices(batch, [[4]]) == [[[0, 1, 2, 3]]]

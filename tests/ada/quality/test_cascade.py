@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ada.options import prepare_model
 from ada.quality.disagreement import read_disagreement
@@ -40,6 +42,11 @@ def ask(model, pixels, ids=(1, 5, IMAGE, 7), **options):
     return model.generate(torch.tensor([ids]), images=pixels[:1], **{**GREEDY, **options})
 
 
+def in_vain(cheap):
+    """The operations of a try that the full model's answer does not use: it takes the image's features from it."""
+    return sum(count for part, count in cheap.prefill_flops.items() if part not in ("vision_tower", "projector"))
+
+
 def with_threshold(folder, threshold):
     save_promises(folder, [replace(PROMISE, threshold=threshold)], {})
     return opened(folder)
@@ -61,8 +68,16 @@ def test_unsure_answers_are_the_full_models(folder, pixels, threshold):
     assert out.sequences.tolist() == full.sequences.tolist() and out.execution_plan == full.execution_plan
     cheap = ask(model, pixels, latency_budget=0.6).report
     assert out.report.quality.stage == "full"
-    assert out.report.quality.refused_flops == sum(cheap.prefill_flops.values())
+    assert out.report.quality.refused_flops == in_vain(cheap)
     json.dumps(out.report.to_json(), allow_nan=False)
+
+
+def test_refused_try_and_answer_are_the_operations_that_run(folder, pixels):
+    model = with_threshold(folder, math.inf)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # which alone is counted
+        report = ask(model, pixels, max_disagreement=0.02, max_new_tokens=1).report
+    total = report.quality.refused_flops + sum(report.prefill_flops.values())
+    assert total == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_margin_is_that_of_the_first_tokens_probabilities(folder, pixels):
@@ -153,7 +168,7 @@ def test_refused_try_is_counted_by_what_it_found_known(folder, pixels, times):
     for _ in range(times):
         out = ask(model, pixels, max_disagreement=0.02, reuse=reuse)
     refused = out.report.quality.refused_flops
-    alone = sum(cheap.report.prefill_flops.values())
+    alone = in_vain(cheap.report)
     assert refused == alone if times == 1 else 0 < refused < alone
     full = ask(model, pixels, image_tokens="all")
     assert out.sequences.tolist() == full.sequences.tolist()

@@ -43,3 +43,13 @@ def test_nothing_is_known_without_a_cache_and_only_the_last_images_are_remembere
         images.add([str(number)], [crop])
     keys = images.keys()
     assert len(keys) == MAX_IMAGES and "0" not in keys
+
+
+def test_image_that_is_asked_about_again_is_remembered() -> None:
+    cache = ReuseCache(1e6)
+    images, crop = KnownImages(cache), torch.rand(3, 4, 4)
+    cache.add_features(crop, torch.zeros(1, 8))
+    for name in ("first", *map(str, range(MAX_IMAGES - 1)), "first", "last"):
+        images.add([name], [crop])
+    keys = images.keys()
+    assert {"first", "last"} <= keys and "0" not in keys and len(keys) == MAX_IMAGES

@@ -7,6 +7,8 @@ import torch
 from fixtures.known_device import PROFILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ada.latency.ttft_predictor import TTFTPredictor
 from ada.reuse.cache import ReuseCache
@@ -109,16 +111,61 @@ def test_budget_counts_on_known_positions_where_the_engine_decodes_alone(model, 
     assert [length > 0 for length in counted] == [known]
 
 
-def test_operations_are_those_that_run(model, pixels):
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
+def counted(call):
+    """What a call returns, and the operations of its products."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # which alone is counted
+        out = call()
+    return out, counter.get_total_flops()
 
+
+def test_operations_are_those_that_run(model, pixels):
     reuse, ids = ReuseCache(10**9), [1, 5, IMAGE, 7]
     for budget in (1.0, 1.0, 0.6, None):
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # which alone is counted
-            report = ask(model, ids, pixels, budget, reuse, max_new_tokens=1).report
-        assert counter.get_total_flops() == pytest.approx(sum(report.prefill_flops.values()), rel=0.02)
+        out, flops = counted(lambda: ask(model, ids, pixels, budget, reuse, max_new_tokens=1))  # noqa: B023
+        assert flops == pytest.approx(sum(out.report.prefill_flops.values()), rel=0.02)
         ids = [*ids, 9]
+
+
+@pytest.mark.parametrize("tokens", ["all", "2"])
+def test_operations_are_those_of_the_image_that_was_not_known(model, pixels, tokens):
+    reuse = ReuseCache(10**9)
+    ask(model, [1, IMAGE, 5], pixels, None, reuse, image_tokens=tokens)
+    both = [1, IMAGE, 5, IMAGE, 7]
+    out, flops = counted(lambda: ask(model, both, pixels, None, reuse, image_tokens=tokens, max_new_tokens=1))
+    assert out.report.known_crops == 1
+    assert flops == pytest.approx(sum(out.report.prefill_flops.values()), rel=0.02)
+
+
+def test_images_that_are_known_are_counted_for_their_rows(model, pixels):
+    """In a batch each row has its images; one row's are known here, then both."""
+    reuse, ids = ReuseCache(10**9), torch.tensor([[1, 5, IMAGE, 7], [1, 6, IMAGE, 8]])
+    ask(model, [1, 5, IMAGE, 7], pixels[1:], None, reuse)
+    given = {"images": pixels[:2], "latency_budget": 0.6, **GREEDY, "max_new_tokens": 1}
+    for known in ([0, 1], [1, 1]):
+        out, flops = counted(lambda: model.generate(ids, reuse=reuse, **given))
+        assert [report.known_crops for report in out.report] == known
+        parts = [report.prefill_flops for report in out.report]
+        assert min(count for row in parts for count in row.values()) >= 0
+        assert sum(row["vision_tower"] > 0 for row in parts) == known.count(0)
+        assert flops == pytest.approx(sum(sum(row.values()) for row in parts), rel=0.05)
+
+
+def test_features_are_known_whatever_decodes(model, pixels):
+    reuse, ids = ReuseCache(10**9), [1, 5, IMAGE, 7]
+    for known in (0, 1):
+        report = ask(model, ids, pixels, 0.7, reuse, engine="transformers").report
+        assert report.known_crops == known and report.known_tokens == (0, 0)
+        assert (report.prefill_flops["vision_tower"] == 0) == bool(known)
+
+
+def test_prompt_that_is_too_large_leaves_what_is_known_of_its_beginning(model, pixels):
+    plain, history = ReuseCache(10**9), [1, 5, IMAGE, 7]
+    ask(model, history, pixels, None, plain, max_new_tokens=1)
+    reuse = ReuseCache(plain.num_bytes)
+    ask(model, history, pixels, None, reuse, max_new_tokens=1)
+    for _ in range(2):
+        out = ask(model, [*history, *range(3, 25)], pixels, None, reuse, max_new_tokens=1)
+        assert out.report.known_tokens[0] >= len(history) - 1
 
 
 def test_other_image_other_prompt_and_other_tokens_are_not_known(model, pixels):
