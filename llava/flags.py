@@ -72,6 +72,11 @@ def from_flags(settings: type[Settings], args: argparse.Namespace | Mapping[str,
     return settings(**values)
 
 
+def attributes_of(args: object) -> dict[str, Any]:
+    """Return the public attributes of what a script passes for parsed flags: any object, as with upstream."""
+    return {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
+
+
 def _flag_fields(settings: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(settings) if "flag" in field.metadata]
 

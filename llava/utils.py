@@ -73,14 +73,20 @@ class StreamToLogger:
         self.linebuf = ""
 
 
+def moderation_key() -> str:
+    """Return the key of OpenAI's moderation, ``OPENAI_API_KEY``. Raises OptionError without one that can be sent."""
+    key = os.environ.get("OPENAI_API_KEY")
+    if not key or not key.isascii():
+        raise OptionError("moderation needs OPENAI_API_KEY; set it to a key of OpenAI's, or of OPENAI_BASE_URL's")
+    return key
+
+
 def violates_moderation(text: str) -> bool:
     """Return whether OpenAI's moderation, at ``OPENAI_BASE_URL`` with the key ``OPENAI_API_KEY``, flags a text.
 
     False, with a line in the log, where the server gives no answer, as upstream. Raises OptionError without a key.
     """
-    key, address = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    if not key:
-        raise OptionError("moderation needs OPENAI_API_KEY; set it to a key of OpenAI's, or of OPENAI_BASE_URL's")
+    key, address = moderation_key(), os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     try:
         reply = requests.post(
             f"{address.rstrip('/')}/moderations",

@@ -49,11 +49,16 @@ def _examples(base_dir: Path, split: str, prompt_format: str) -> Iterator[tuple[
     for key, problem in problems.items():
         check_problem(problem, f"{base_dir / 'problems.json'}, problem {key!r}")
     for key, (asked, answered) in build_prompt_chatbot(problems, list(problems), prompt_format).items():
-        asked, answered = asked.removeprefix("Question: "), answered.removeprefix("Answer: ")
+        asked, answered = without_mark(asked, "Question: "), without_mark(answered, "Answer: ")
         if (name := problems[key].get("image")) is None:
             yield key, {}, asked, answered
         else:
             yield key, {"image": f"{key}/{name}"}, f"{asked}\n<image>", answered
+
+
+def without_mark(text: str, mark: str) -> str:
+    """Remove a mark from a text that begins with it: wherever it stands, as in upstream's training files."""
+    return text.replace(mark, "") if text.startswith(mark) else text
 
 
 def check_problem(problem: object, where: str) -> None:

@@ -56,9 +56,14 @@ def pope_scores(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def eval_pope(answers: Iterable[Record], label_file: str | Path) -> dict[str, Any]:
-    """Score one category: ``answers`` in the order of the labels in ``label_file`` (JSON lines)."""
+    """Score one category, and print its scores as upstream.
+
+    answers: in the order of the labels in ``label_file`` (JSON lines).
+    """
     labels = [record["label"] for record in read_labels(Path(label_file))]
-    return _scored([text_of(answer, "the result file") for answer in answers], labels, label_file)
+    scores = _scored([text_of(answer, "the result file") for answer in answers], labels, label_file)
+    print(report(scores))
+    return scores
 
 
 def _scored(texts: Sequence[str], labels: Sequence[str], label_file: str | Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@ r"""Scores ScienceQA answered by GPT-4, with our answer wherever GPT-4 gives non
 
     python -m llava.eval.eval_science_qa_gpt4 --base-dir DIR --gpt4-result GPT4.json --our-result ANSWERS.jsonl
 
-An answer without a letter, where no other replaces it, is a guess, drawn with ``--seed``.
+Problems that lack one of both answers are left out. An answer without a letter, where no other replaces it, is a guess,
+drawn with ``--seed``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def show() -> None:
         random.seed(args.seed)
-        problems = read_answers(args.base_dir, args.split, args.our_result, args.gpt4_result, args.options)
+        files = args.base_dir, args.split, args.our_result, args.gpt4_result
+        problems = read_answers(*files, args.options, partial=True)
         print(report(ensemble_scores(problems, args.options)))
 
     return run_program(show)

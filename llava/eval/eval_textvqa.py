@@ -67,7 +67,7 @@ def predictions(annotations: Sequence[Record], results: Sequence[Record]) -> lis
 
 
 def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[str, Any]:
-    """Score one answer file: ``samples`` (their number) and ``accuracy`` in percent."""
+    """Score one answer file, and print its name and scores: ``samples`` (their number) and ``accuracy`` in percent."""
     fields = read_json(Path(annotation_file), "--annotation-file")
     annotations = fields.get("data") if isinstance(fields, dict) else None
     if not annotations:
@@ -77,7 +77,9 @@ def eval_single(annotation_file: str | Path, result_file: str | Path) -> dict[st
         found = predictions(annotations, results)
     except DataError as error:
         raise DataError(f"{annotation_file} and {result_file}: {error}") from error
-    return {"samples": len(found), "accuracy": 100.0 * TextVQAAccuracyEvaluator().eval_pred_list(found)}
+    scores = {"samples": len(found), "accuracy": 100.0 * TextVQAAccuracyEvaluator().eval_pred_list(found)}
+    print(f"{Path(result_file).stem}\nSamples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f}%\n")
+    return scores
 
 
 def get_args() -> argparse.Namespace:
@@ -97,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--result-file", type=Path, help="answer file of llava.eval.model_vqa_loader")
     parser.add_argument(
-        "--result-dir", type=Path, help="folder of answer files to score one by one, instead of --result-file"
+        "--result-dir", type=Path, help="folder of answer files (*.jsonl) to score one by one, after --result-file"
     )
     return parser
 
@@ -107,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
 
     def show() -> None:
-        files = [args.result_file] if args.result_file else sorted((args.result_dir or Path()).glob("*.jsonl"))
-        if not files or (args.result_file is None and args.result_dir is None):
+        files = [args.result_file] if args.result_file else []
+        of_folder = sorted(args.result_dir.glob("*.jsonl")) if args.result_dir else []
+        if not files + of_folder or (args.result_dir and not of_folder):
             raise OptionError("name an answer file with --result-file, or with --result-dir a folder that holds some")
-        for file in files:
-            scores = eval_single(args.annotation_file, file)
-            print(f"{file.stem}\nSamples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f}%\n")
+        for file in files + of_folder:
+            eval_single(args.annotation_file, file)
 
     return run_program(show)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llava.errors import DataError
 from llava.eval.answering import runner
 from llava.eval.answering.questions import Question, image_opener, question_text
-from llava.eval.answering.settings import make_parser
+from llava.eval.answering.settings import make_parser, with_defaults
 from llava.files.fields import id_field, list_of, objects_of, required_field, shown
 from llava.files.jsonl import read_json
 from llava.mm_utils import load_image
@@ -46,17 +46,28 @@ def read_questions(question_file: Path, image_folder: Path = Path(), *, lang: st
     return questions
 
 
-def eval_model(args: argparse.Namespace) -> None:
-    """Answer the questions of ``args.question_file`` into ``args.answers_file``."""
+def eval_model(args: object) -> None:
+    """Answer the questions of ``args.questions_file``, or ``args.question_file``, into ``args.answers_file``.
+
+    args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
+    """
+    _answer(with_defaults(_parser(), args))
+
+
+def _answer(args: argparse.Namespace) -> None:
     runner.run(read_questions(args.question_file, args.image_folder, lang=args.lang), args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("model_vqa_qbench", __doc__, also={"question_file": "--questions-file"}, temperature=0.0)
+    parser.add_argument("--lang", choices=list(REQUESTS), default="en", help="language of the request to choose")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    parser = make_parser("model_vqa_qbench", __doc__, also={"question_file": "--questions-file"}, temperature=0.0)
-    parser.add_argument("--lang", choices=list(REQUESTS), default="en", help="language of the request to choose")
-    args = parser.parse_args(arguments)
-    return run_program(lambda: eval_model(args))
+    args = _parser().parse_args(arguments)
+    return run_program(lambda: _answer(args))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image
 from llava import mm_utils
 from llava.errors import OptionError
 from llava.files.images import open_image
+from llava.flags import attributes_of
 from llava.generation import Answer, SamplingParams, answer, stop_text, with_image_tags
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks
@@ -89,7 +90,7 @@ def eval_model(args: Any) -> Answer:
 
     args: an object with the program's flags as attributes, as upstream; missing ones have their defaults.
     """
-    options = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
+    options = attributes_of(args)
     sampling = SamplingParams(**{name: options[name] for name in SAMPLING if options.get(name) is not None})
     sampling.keywords()
     images = [_opened(name, bool(options.get("exif_orientation"))) for name in image_parser(args)]

@@ -18,6 +18,8 @@ from llava.files.fields import required_field, shown
 from llava.files.jsonl import Record, read_records
 from llava.program import run_program
 
+BEGINNINGS = ("gpt4_text", "reviews_", "review_")  # of the names of review files
+OLDER, NEWER = "0314", "0613"  # of GPT-4, which wrote the reviews
 DIGITS = 3  # that mean marks are rounded to, as in published figures
 
 
@@ -58,10 +60,43 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-d", "--dir", type=Path, help="folder of the --files; alone: all *.jsonl of it are summarized")
+    alone = "alone: its gpt4_text*, reviews_* and review_* are summarized, or all *.jsonl where its path holds 'review'"
+    parser.add_argument("-d", "--dir", type=Path, help=f"folder of the --files; {alone}")
+    version = "summarize reviews by this GPT-4 alone: 0613 where a file's name holds that, 0314 elsewhere"
+    parser.add_argument("-v", "--version", choices=[OLDER, NEWER], help=version)
+    select = "summarize only files whose name holds each of these words"
+    parser.add_argument("-s", "--select", nargs="*", default=[], metavar="WORD", help=select)
     parser.add_argument("-f", "--files", type=Path, nargs="*", default=[], help="review files to summarize")
     parser.add_argument("-i", "--ignore", nargs="*", default=[], help="question ids whose reviews are left out")
     return parser
+
+
+def review_files(args: argparse.Namespace) -> list[Path]:
+    """Return the files that the flags choose, in order. Raises OptionError where there are none."""
+    folder: Path = args.dir or Path()
+    if args.files or not args.dir:
+        files = [folder / file for file in args.files]
+    else:
+        every = "review" in str(folder)
+        files = [file for file in folder.glob("*.jsonl") if every or file.name.startswith(BEGINNINGS)]
+    if not files:
+        raise OptionError("there are no reviews; name some with --files, or their folder with --dir")
+    chosen = [
+        file
+        for file in files
+        if all(word in _title(file) for word in args.select) and args.version in (None, _version(file))
+    ]
+    if not chosen:
+        raise OptionError(f"--select and --version leave out all of {len(files)} files, as {files[0].name}")
+    return sorted(chosen)
+
+
+def _title(file: Path) -> str:
+    return file.stem.replace("gpt4_text_", "")
+
+
+def _version(file: Path) -> str:
+    return NEWER if NEWER in _title(file) else OLDER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,13 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
 
     def show() -> None:
-        folder = args.dir or Path()
-        files = [folder / file for file in args.files] if args.files or not args.dir else sorted(folder.glob("*.jsonl"))
-        if not files:
-            raise OptionError("there are no reviews; name some with --files, or their folder with --dir")
-        for file in sorted(files):
+        for file in review_files(args):
             reviews = [r for r in read_records(file, "--files") if str(r.get("question_id")) not in args.ignore]
-            print(file.stem.replace("gpt4_text_", ""))
+            print(_title(file))
             for name, own in review_scores(reviews).items():
                 print(name, *(f"{own[figure]:.1f}" for figure in ("relative", "reference", "model")))
             print("=================================")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from llava import mm_utils
 from llava.errors import LlavaError, OptionError
+from llava.flags import attributes_of
 from llava.generation import Answer, SamplingParams
 from llava.model.loaded_model import open_model
 from llava.plugins import hooks, merged
@@ -183,17 +184,19 @@ def typed_lines(role: str) -> Iterable[str]:
             return
 
 
-def main(args: argparse.Namespace | list[str] | None = None) -> int:
+def main(args: object = None) -> int:
     """Run the program; return the exit code: 2 for a user error.
 
-    args: the command line, or, as upstream's scripts give them, some flags parsed; the others have their defaults.
+    args: the command line, a list of texts; or, as upstream's scripts give them, an object with some flags as
+    attributes; the others have their defaults.
     """
-    if isinstance(args, argparse.Namespace):
-        if isinstance(getattr(args, "image_file", None), str):
-            args.image_file = [args.image_file]
-        parsed = parse_arguments([], args)
+    if args is None or isinstance(args, (list, tuple)):
+        parsed = parse_arguments(args if args is None else list(args))
     else:
-        parsed = parse_arguments(args)
+        given = attributes_of(args)
+        if isinstance(given.get("image_file"), str):
+            given["image_file"] = [given["image_file"]]
+        parsed = parse_arguments([], argparse.Namespace(**given))
     progress_only_on_terminals()
     return run_program(lambda: run_chat(parsed))
 

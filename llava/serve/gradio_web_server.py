@@ -26,7 +26,7 @@ from gradio import networking
 
 from llava.constants import LOGDIR
 from llava.errors import LlavaError, OptionError
-from llava.flags import add_dataclass_flags, from_flags
+from llava.flags import add_dataclass_flags, attributes_of, from_flags
 from llava.plugins import hooks
 from llava.program import run_program
 from llava.serve.hosting.monitoring import add_monitoring_routes
@@ -84,6 +84,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="when the controller asks workers for their models: once, or whenever a page is opened",
     )
     parser.add_argument("--share", action="store_true", help="make a public URL through Gradio's servers")
+    parser.add_argument(
+        "--moderate",
+        action="store_true",
+        help="refuse questions that OpenAI's moderation flags; they are sent to it, with the key OPENAI_API_KEY",
+    )
     parser.add_argument("--embed", action="store_true", help="show no title, for use inside another page")
     parser.add_argument("--log-dir", type=Path, default=Path(LOGDIR), help="folder for votes and their images")
     add_dataclass_flags(parser, HostingOptions)
@@ -93,14 +98,32 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 args: argparse.Namespace | None = None  # upstream's: a program sets it to choose the flags of ``build_demo``
 
 
+def all_flags() -> argparse.Namespace:
+    """Return the flags that ``args`` has, as upstream's parser or ours gives them, and the others' defaults."""
+    given = attributes_of(args) if args else {}
+    flags = argparse.Namespace(**{**vars(parse_arguments([])), **given})
+    flags.log_dir = Path(flags.log_dir)
+    return flags
+
+
+def make_page(flags: argparse.Namespace, client: WebClient) -> Page:
+    """Make what the page's events share. Raises OptionError for ``--moderate`` without a key."""
+    if flags.moderate:
+        from llava.utils import moderation_key  # imports torch: as the demo starts, not at the first question
+
+        moderation_key()
+    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
+    reload_models = flags.model_list_mode == "reload"
+    return Page(client, VoteLog(flags.log_dir), parts, reload_models, moderate=flags.moderate)
+
+
 def build_demo(embed_mode: bool, cur_dir: str | None = None, concurrency_count: int = 10) -> gr.Blocks:
     """Build the page for a program that launches it itself, by the flags ``args`` or their defaults.
 
     embed_mode: without title. concurrency_count: maximum number of answers at the same time. ``cur_dir`` has no effect.
     """
-    flags = args or parse_arguments([])
-    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
-    page = Page(WebClient(flags.controller_url), VoteLog(flags.log_dir), parts, flags.model_list_mode == "reload")
+    flags = all_flags()
+    page = make_page(flags, WebClient(flags.controller_url))
     blocks: gr.Blocks = build(page, example_questions(), embed_mode)
     blocks.queue(default_concurrency_limit=concurrency_count, api_open=False)
     return blocks
@@ -108,7 +131,7 @@ def build_demo(embed_mode: bool, cur_dir: str | None = None, concurrency_count: 
 
 def get_model_list() -> list[str]:
     """Ask the controller of ``args`` for the models it serves. Raises a ``LlavaError`` where it does not answer."""
-    return WebClient((args or parse_arguments([])).controller_url).models()
+    return WebClient(all_flags().controller_url).models()
 
 
 def example_questions() -> list[Example]:
@@ -186,9 +209,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, uploads: Path) -> int:
-    parts = [part for plugin_parts in hooks().demo_parts() for part in plugin_parts]
-    client = WebClient(checked_url(args.controller_url, "--controller-url"))
-    page = Page(client, VoteLog(args.log_dir), parts, args.model_list_mode == "reload")
+    page = make_page(args, WebClient(checked_url(args.controller_url, "--controller-url")))
     options = from_flags(HostingOptions, args)
     hosts = (*options.extra_hosts, *((SHARED_HOSTS,) if args.share else ()))
     middleware = demo_middleware(allowed_names(args.host, hosts))

@@ -83,7 +83,7 @@ def rows(model_path: str, base: Path, budgets: list[float], text: str, limit: in
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the table."""
+    """Print the table of what is kept."""
     made = rows(args.model_path, args.base, args.budgets, args.text.read_text(encoding="utf-8"), args.limit)
     print(f"|  | same first sentence | loss on its answers | loss on {args.text.name} |\n|---|---|---|---|")
     for row in made:

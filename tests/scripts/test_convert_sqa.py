@@ -109,6 +109,30 @@ def test_instructions_are_a_line_each(base):
     assert json.loads(lines[1])["output"] == OUTPUTS["LEPA"]
 
 
+@pytest.mark.parametrize("form", ["convert_to_llava", "convert_to_jsonl"])
+def test_marks_are_removed_wherever_they_stand_as_upstream(base, form):
+    """But only from a text that begins with one: the prompt of CQM does not."""
+    own = {"question": "Which Question: is it?", "hint": "Answer: none.", "solution": "Answer: Question: B."}
+    (base / "problems.json").write_text(json.dumps({"7": {**PROBLEM, **own}, "9": {**PROBLEM, "image": None}}))
+    found = {}
+    for name in ("QCM-EA", "CQM-LEPA"):
+        assert main([form, "--base-dir", str(base), "--split", "train", "--prompt-format", name]) == 0
+        (path,) = base.glob(f"*_train_{name}.json*")
+        rows = json.loads(path.read_text()) if form == "convert_to_llava" else map(json.loads, path.open())
+        row = {row["id"]: row for row in rows}["7"]
+        if form == "convert_to_llava":
+            found[name] = [turn["value"] for turn in row["conversations"]]
+        else:
+            found[name] = [row["instruction"], row["output"]]
+    first, second = found.values()
+    assert first == [
+        "Which is it?\nContext: Answer: none.\nOptions: (A) sky (B) rose\n<image>",
+        "Question: B. The answer is B.",
+    ]
+    assert second[0].startswith("Context: Answer: none.\nQuestion: Which Question: is it?\n")
+    assert second[1].startswith("LECTURE: ") and "SOLUTION: Answer: Question: B." in second[1]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

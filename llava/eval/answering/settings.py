@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import OptionError
-from llava.flags import add_dataclass_flags, flag
+from llava.flags import add_dataclass_flags, attributes_of, flag
 from llava.generation import SamplingParams
 from llava.model.checkpoint.adapter_chain import folders_of, weight_files
 from llava.model.checkpoint.folder import local_folder
@@ -95,7 +95,9 @@ def with_defaults(parser: argparse.ArgumentParser, args: object) -> argparse.Nam
 
     args: what the parser gave, or as with upstream what a script made, with texts for paths.
     """
-    given = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
+    given = attributes_of(args)
+    if "questions_file" in given:  # upstream's, in Q-Bench's program
+        given.setdefault("question_file", given.pop("questions_file"))
     if missing := [name for name in ("question_file", "answers_file") if given.get(name) is None]:
         raise OptionError(f"the arguments have no {missing[0]}; expected an object with the flags as attributes")
     files = [f"--question-file={given['question_file']}", f"--answers-file={given['answers_file']}"]

@@ -28,12 +28,15 @@ def by_id(records: object, key: str, where: str) -> dict[str, Record]:
     return found
 
 
-def check_same(answered: Iterable[str], asked: Iterable[str], where: str) -> None:
-    """Raise ``DataError`` unless answers and questions have the same ids; ``where`` names the answers."""
+def check_same(answered: Iterable[str], asked: Iterable[str], where: str, partial: bool = False) -> None:
+    """Raise ``DataError`` unless answers and questions have the same ids; ``where`` names the answers.
+
+    partial: answers may be missing.
+    """
     given, wanted = set(answered), set(asked)
     if given - wanted:
         raise DataError(f"{where} answers {_some(given - wanted)}, which the questions do not hold; is it another set?")
-    if wanted - given:
+    if wanted - given and not partial:
         raise DataError(f"{where} lacks {len(wanted - given)} of {len(wanted)} answers: {_some(wanted - given)}")
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.errors import DataError
 from llava.eval.eval_science_qa import FAILED, LETTERS, STATED, choices_of, read_problems
 from llava.eval.scoring.matching import by_id, check_same, text_of
 from llava.files.fields import required_field, typed
 from llava.files.jsonl import Record, read_json, read_records
+
+log = logging.getLogger(__name__)
 
 
 def stated(text: str) -> str:
@@ -45,27 +49,32 @@ class ProblemAnswers:
 
 
 def read_answers(
-    base_dir: Path, split: str, our_result: Path, gpt4_result: Path, options: Sequence[str]
+    base_dir: Path, split: str, our_result: Path, gpt4_result: Path, options: Sequence[str], partial: bool = False
 ) -> list[ProblemAnswers]:
     """Read the problems of a split, and both answers to each, in the split's order.
 
-    our_result: answer file. gpt4_result: JSON with ``outputs``, texts by problem. Raises ``DataError`` for files that
-    do not match.
+    our_result: answer file. gpt4_result: JSON with ``outputs``, texts by problem. partial: leave out problems that lack
+    one of both answers, with a warning. Raises ``DataError`` for files that do not match.
     """
     problems = read_problems(base_dir, split)
     ours = by_id(read_records(our_result, "--our-result"), "question_id", f"--our-result {our_result}")
     where = f"--gpt4-result {gpt4_result}"
     outputs = required_field(read_json(gpt4_result, "--gpt4-result"), "outputs", dict, where)
-    check_same(ours, problems, f"--our-result {our_result}")
-    check_same(outputs, problems, where)
+    check_same(ours, problems, f"--our-result {our_result}", partial)
+    check_same(outputs, problems, where, partial)
+    kept = [key for key in problems if key in ours and key in outputs]
+    if not kept:
+        raise DataError(f"no problem of --split {split} has an answer in both --our-result {our_result} and {where}")
+    if left_out := len(problems) - len(kept):
+        log.warning("%d of %d problems lack our answer or GPT-4's, and are left out", left_out, len(problems))
     return [
         ProblemAnswers(
             key,
-            *choices_of(key, problem, options),
+            *choices_of(key, problems[key], options),
             {"text": text_of(ours[key], f"--our-result {our_result}"), "prompt": ours[key].get("prompt")},
             typed(outputs[key], str, f"{where}: the output of {key}"),
         )
-        for key, problem in problems.items()
+        for key in kept
     ]
 
 

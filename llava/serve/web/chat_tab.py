@@ -154,6 +154,7 @@ class ChatTab:
         number: int | None = None
         chat = chat or WebChat()
         try:
+            self.page.check(asked)
             if model == chat.model and chat.turns:
                 ask_question(chat, asked)
             else:

@@ -175,6 +175,7 @@ class CompareTab:
             before.stop()
             comparison.number = before.number + 1
         try:
+            self.page.check(asked)
             chats = [self.page.new_chat(model) for _ in self.sides]
             for chat in chats:
                 ask_question(chat, asked)

@@ -43,7 +43,8 @@ Example = tuple[str, str]
 class Page:
     """What the page's events share. A visitor's data is not kept here but in Gradio's session state.
 
-    kept: conversations for pages that are loaded anew; shared: those that have links.
+    kept: conversations for pages that are loaded anew; shared: those that have links. moderate: whether questions that
+    OpenAI's moderation flags are refused.
     """
 
     client: WebClient
@@ -51,6 +52,7 @@ class Page:
     parts: Sequence[DemoPart]
     reload_models: bool = False
     kept: KeptChats = field(default_factory=KeptChats)
+    moderate: bool = False
 
     @property
     def shared(self) -> SharedChats:
@@ -64,6 +66,15 @@ class Page:
         except LlavaError as error:
             return [], f"**{literal(str(error))}**"
         return found, "" if found else NO_MODELS
+
+    def check(self, asked: Mapping[str, Any]) -> None:
+        """Raise ``LlavaError`` for the value of a question field whose text is flagged, where the page moderates."""
+        text = asked.get("text")
+        if self.moderate and text:
+            from llava.utils import moderation_msg, violates_moderation  # imports torch, needed for nothing else here
+
+            if violates_moderation(text):
+                raise LlavaError(moderation_msg)
 
     def new_chat(self, model: str | None) -> WebChat:
         """Return a new conversation with ``model``. Raises ``LlavaError`` where none is chosen or served."""

@@ -1,6 +1,5 @@
 """``eval_model`` of the programs that answer question files, called by a script with upstream's arguments."""
 
-import argparse
 import base64
 import json
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from llava.errors import OptionError
-from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
+from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_qbench, model_vqa_science
 from llava.files.jsonl import lines_of, read_records
 
 PROGRAMS = {
@@ -17,11 +16,7 @@ PROGRAMS = {
     "model_vqa_loader": model_vqa_loader,
     "model_vqa_science": model_vqa_science,
     "model_vqa_mmbench": model_vqa_mmbench,
-}
-FORMS = {  # of what a script hands to upstream's eval_model
-    "class": lambda fields: type("Args", (), fields)(),
-    "namespace": lambda fields: SimpleNamespace(**fields),
-    "parsed": lambda fields: argparse.Namespace(**fields),
+    "model_vqa_qbench": model_vqa_qbench,
 }
 
 
@@ -30,12 +25,18 @@ def files(tmp_path):
     """One question for each program, in its file's form: name -> file; the image next to them."""
     image = tmp_path / "0.png"
     Image.effect_noise((20, 30), 90).convert("RGB").save(image)
-    plain, science, table = (tmp_path / name for name in ("q.jsonl", "science.json", "mmbench.tsv"))
+    names = ("q.jsonl", "science.json", "mmbench.tsv", "qbench.json")
+    plain, science, table, rated = (tmp_path / name for name in names)
     plain.write_text(lines_of([{"question_id": 0, "image": "0.png", "text": "w5"}]))
     science.write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": [{"from": "human", "value": "w5"}]}]))
     encoded = base64.b64encode(image.read_bytes()).decode()
     table.write_text(f"index\tquestion\thint\tA\tB\tC\tD\timage\n0\tw5\t\tw6\tw7\t\t\t{encoded}\n")
-    return dict(zip(PROGRAMS, (plain, plain, science, table), strict=True))
+    rated.write_text(json.dumps([{"img_path": "0.png", "question": "w5", "candidates": ["w6", "w7"]}]))
+    return dict(zip(PROGRAMS, (plain, plain, science, table, rated), strict=True))
+
+
+def question_attribute(program):
+    return "questions_file" if program == "model_vqa_qbench" else "question_file"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def fields(tiny_checkpoint, files, tmp_path):
             "model_path": str(tiny_checkpoint),
             "model_base": None,
             "image_folder": str(tmp_path),
-            "question_file": str(files[program]),
+            question_attribute(program): str(files[program]),
             "answers_file": str(tmp_path / "a.jsonl"),
             "conv_mode": "vicuna_v1",
             "num_chunks": 1,
@@ -61,16 +62,16 @@ def fields(tiny_checkpoint, files, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_eval_model_answers_as_the_program_does(fields, tmp_path, program, form):
+def test_eval_model_answers_as_the_program_does(fields, tmp_path, program, arguments_of):
     own = fields(program, max_new_tokens=3)
-    PROGRAMS[program].eval_model(FORMS[form](own))
+    PROGRAMS[program].eval_model(arguments_of(own))
     (row,) = read_records(tmp_path / "a.jsonl", "--answers-file")
-    named = ("model_path", "image_folder", "question_file", "conv_mode", "temperature")
+    named = ("model_path", "image_folder", question_attribute(program), "conv_mode", "temperature")
     flags = [f"--{name.replace('_', '-')}={own[name]}" for name in named]
     assert PROGRAMS[program].main([*flags, "--max_new_tokens=3", f"--answers-file={tmp_path / 'b.jsonl'}"]) == 0
-    assert read_records(tmp_path / "b.jsonl", "--answers-file")[0]["text"] == row["text"]
+    answer = "response" if program == "model_vqa_qbench" else "text"
+    assert read_records(tmp_path / "b.jsonl", "--answers-file")[0][answer] == row[answer]
 
 
 def test_missing_attributes_have_the_programs_defaults(fields, tmp_path):
@@ -78,6 +79,14 @@ def test_missing_attributes_have_the_programs_defaults(fields, tmp_path):
     model_vqa_loader.eval_model(SimpleNamespace(**fields("model_vqa_loader")))
     (row,) = read_records(tmp_path / "a.jsonl", "--answers-file")
     assert row["metadata"]["settings"]["max_new_tokens"] == 128
+
+
+def test_eval_model_of_qbench_takes_exactly_upstreams_attributes(fields, tmp_path):
+    names = ("model_path", "model_base", "image_folder", "questions_file", "answers_file")
+    given = {name: value for name, value in fields("model_vqa_qbench").items() if name in names}
+    model_vqa_qbench.eval_model(SimpleNamespace(**given, conv_mode="llava_v1", lang="zh"))
+    (row,) = read_records(tmp_path / "a.jsonl", "--answers-file")
+    assert row["candidates"] == ["w6", "w7"] and isinstance(row["response"], str)
 
 
 @pytest.mark.parametrize("missing", ["question_file", "answers_file"])

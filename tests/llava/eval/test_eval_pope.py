@@ -9,7 +9,7 @@ import pytest
 from llava.errors import DataError
 from llava.eval import eval_pope
 from llava.eval.scoring.pope_labels import labels_of
-from llava.files.jsonl import lines_of
+from llava.files.jsonl import lines_of, read_records
 
 TRUTHS = ["yes", "no", "yes", "no", "no", "yes"]
 
@@ -113,3 +113,26 @@ def test_two_runs_in_one_file_are_refused(world):
         eval_pope.score(*world(answers=lambda rows: rows * 2))
     with pytest.raises(DataError, match="twice"):
         eval_pope.score(*world(answers=lambda rows: [*rows, {**rows[0], "question_id": "0"}]))
+
+
+BLOCK = f"""TP\tFP\tTN\tFN\t
+2\t1\t2\t1
+Accuracy: {2 / 3}
+Precision: {2 / 3}
+Recall: {2 / 3}
+F1 score: {2 / 3}
+Yes ratio: 0.5
+0.667, 0.667, 0.667, 0.667, 0.500
+"""
+
+
+def test_eval_pope_prints_upstreams_block_and_the_program_prints_it_once(world, capsys):
+    wrong = lambda rows: [{**row, "text": "Yes" if n in (0, 1, 2) else "No"} for n, row in enumerate(rows)]  # noqa: E731
+    folder, questions, answers = world(answers=wrong)
+    given = read_records(answers, "--result-file")
+    scores = eval_pope.eval_pope(given, str(folder / "coco_pope_random.json"))
+    assert capsys.readouterr().out == BLOCK and scores == eval_pope.score(folder, questions, answers)["random"]
+    flags = ["--annotation-dir", folder, "--question-file", questions, "--result-file", answers]
+    assert eval_pope.main(list(map(str, flags))) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"Category: random, # samples: 6\n{BLOCK}{'=' * 36}\n"

@@ -145,6 +145,34 @@ def test_files_that_do_not_match_are_refused(flags, tmp_path, capsys, file, chan
     assert message in capsys.readouterr().err and not out.exists()
 
 
+def test_ensemble_leaves_out_what_one_of_both_lacks(flags, tmp_path, capsys, caplog):
+    """Without 10, which ours lacks, and 12, which GPT-4 does: ours is right in 11, GPT-4 in 13."""
+    ours, gpt4 = tmp_path / "o.jsonl", tmp_path / "g.json"
+    ours.write_text(ours.read_text().split("\n", 1)[1])
+    outputs = json.loads(gpt4.read_text())["outputs"]
+    gpt4.write_text(json.dumps({"outputs": {key: text for key, text in outputs.items() if key != "12"}}))
+    assert eval_science_qa_gpt4.main(flags) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Total: 2, Correct: 2, Accuracy: 100.00%",
+        "Total: 2, Correct (upper): 2, Accuracy: 100.00%",
+        "Total: 2, GPT-4 NO-ANS (RANDOM): 1, Percentage: 50.00%",
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 4 problems lack our answer or GPT-4's, and are left out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [({"14": "x"}, "answers 14"), ({}, "no problem of --split test has an answer in both")],
+)
+def test_ensemble_of_other_problems_or_of_none_is_refused(flags, tmp_path, capsys, outputs, message):
+    (tmp_path / "g.json").write_text(json.dumps({"outputs": outputs}))
+    assert eval_science_qa_gpt4.main(flags) == 2
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
+
+
 def test_ids_that_are_numbers_are_those_that_are_texts(flags, tmp_path, capsys):
     path = tmp_path / "o.jsonl"
     path.write_text(

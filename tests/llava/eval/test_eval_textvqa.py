@@ -1,11 +1,13 @@
 """TextVQA: each annotation has one answer."""
 
 import itertools
+import json
 
 import pytest
 
 from llava.errors import DataError
-from llava.eval.eval_textvqa import predictions
+from llava.eval.eval_textvqa import eval_single, main, predictions
+from llava.files.jsonl import lines_of
 
 PEOPLE = ["red"] * 10
 REQUEST = "Answer the question using a single word or phrase."
@@ -60,3 +62,44 @@ def test_ids_that_are_numbers_in_one_file_and_texts_in_the_other_are_the_same():
 def test_annotation_with_a_field_of_another_type_is_named(name, value):
     with pytest.raises(DataError, match=f"question 4: '{name}'"):
         predictions([*SET[:3], {**SET[3], name: value}], RUN)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Annotations, an answer file, and a folder of two: half of one's answers are right, all of the others'."""
+    (tmp_path / "set.json").write_text(json.dumps({"data": SET}))
+    (tmp_path / "runs").mkdir()
+    half = [{**own, "text": "red" if number % 2 else "blue"} for number, own in enumerate(RUN)]
+    for name, rows in (("one.jsonl", half), ("runs/b.jsonl", RUN), ("runs/a.jsonl", RUN), ("runs/c.txt", RUN)):
+        (tmp_path / name).write_text(lines_of(rows))
+    return tmp_path
+
+
+def test_eval_single_prints_upstreams_block_and_returns_the_scores(scored, capsys):
+    assert eval_single(str(scored / "set.json"), str(scored / "one.jsonl")) == {"samples": 4, "accuracy": 50.0}
+    assert capsys.readouterr().out == "one\nSamples: 4\nAccuracy: 50.00%\n\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--result-file", "one.jsonl"], ["one"]),
+        (["--result-dir", "runs"], ["a", "b"]),
+        (["--result-dir", "runs", "--result-file", "one.jsonl"], ["one", "a", "b"]),
+    ],
+)
+def test_file_is_scored_then_each_file_of_the_folder_once(scored, monkeypatch, capsys, flags, names):
+    monkeypatch.chdir(scored)
+    assert main(["--annotation-file", "set.json", *flags]) == 0
+    blocks = capsys.readouterr().out.split("\n\n")
+    assert [block.split("\n")[0] for block in blocks] == [*names, ""]
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--result-dir", "none"], ["--result-file", "one.jsonl", "--result-dir", "none"]]
+)
+def test_nothing_to_score_is_refused(scored, monkeypatch, capsys, flags):
+    monkeypatch.chdir(scored)
+    assert main(["--annotation-file", "set.json", *flags]) == 2
+    said = capsys.readouterr()
+    assert "--result-dir a folder that holds some" in said.err and not said.out

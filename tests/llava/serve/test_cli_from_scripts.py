@@ -1,6 +1,5 @@
 """The chat program as scripts call it: its image reader, and flags that another program has parsed."""
 
-import argparse
 import io
 
 import pytest
@@ -19,13 +18,13 @@ def test_load_image_opens_a_path_as_rgb(tmp_path):
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_main_takes_upstreams_parsed_flags(tiny_checkpoint, image_file, monkeypatch, capsys, listed):
+def test_main_takes_upstreams_parsed_flags(tiny_checkpoint, image_file, monkeypatch, capsys, listed, arguments_of):
     """As upstream's parser gives them: one image as a text, and none of our own flags."""
     image = [str(image_file)] if listed else str(image_file)
-    given = argparse.Namespace(
-        model_path=str(tiny_checkpoint), model_base=None, image_file=image, device="cpu", conv_mode=None,
-        temperature=0.2, max_new_tokens=2, load_8bit=False, load_4bit=False, debug=False,
-    )  # fmt: skip
+    given = arguments_of({
+        "model_path": str(tiny_checkpoint), "model_base": None, "image_file": image, "device": "cpu", "conv_mode": None,
+        "temperature": 0.2, "max_new_tokens": 2, "load_8bit": False, "load_4bit": False, "debug": False,
+    })  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO("w5 w6\n"))
     assert cli.main(given) == 0
     assert "ASSISTANT:" in capsys.readouterr().out
