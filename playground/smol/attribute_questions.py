@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from playground.shapes.counting import plural
 from playground.shapes.scene import COLOURS, SIZES, Scene
 from playground.smol.asked import ABSENT, Asked, refusal, yes_no
 from playground.smol.things import (
     absent_name,
-    counted,
     joined,
     matching,
     single,
@@ -35,11 +35,9 @@ def existence(rng: random.Random, scene: Scene) -> Asked:
         name = absent_name(rng, scene, scene.pairs)
     else:
         name = f"{rng.choice(absent)} object"
-    count = len(matching(scene, name))
-    full = f"No, there is no {name}."
-    if count:
-        full = f"Yes, there {f'is {with_article(name)}' if count == 1 else f'are {counted(count, name)}'}."
-    return Asked("existence", "existence", {"a": with_article(name), "xs": plural(name)}, yes_no(count > 0), full)
+    is_there = bool(matching(scene, name))
+    full = f"Yes, there is {with_article(name)}." if is_there else f"No, there is no {name}."
+    return Asked("existence", "existence", {"a": with_article(name), "xs": plural(name)}, yes_no(is_there), full)
 
 
 def colour(rng: random.Random, scene: Scene) -> Asked | None:
@@ -72,11 +70,11 @@ def shape(rng: random.Random, scene: Scene) -> Asked | None:
     if c in missing:
         return refusal("shape", f"{c} object", {"c": c})
     found = matching(scene, f"{c} object")
-    names = list(dict.fromkeys(i.name for i in found))
+    names = Counter(i.name for i in found)
     if len(found) == 1:
-        return Asked("shape", "shape", {"c": c}, names[0], f"The {c} object is {with_article(names[0])}.")
-    parts = [with_article(i.name) for i in found]
-    return Asked("shape", "shapes", {"c": c}, joined(names), f"The {c} objects are {joined(parts)}.")
+        return Asked("shape", "shape", {"c": c}, found[0].name, f"The {c} object is {with_article(found[0].name)}.")
+    parts = [with_article(name) if number == 1 else plural(name) for name, number in names.items()]
+    return Asked("shape", "shapes", {"c": c}, joined(list(names)), f"The {c} objects are {joined(parts)}.")
 
 
 def size(rng: random.Random, scene: Scene) -> Asked | None:

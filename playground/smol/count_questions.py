@@ -7,7 +7,7 @@ import random
 from playground.shapes.counting import count_options, count_two_options, plural
 from playground.shapes.scene import COLOURS, SHAPES, Item, Scene
 from playground.smol.asked import Asked, yes_no
-from playground.smol.things import counted, matching, there_are, written_colours
+from playground.smol.things import matching, written_colours
 from playground.smol.wordings import THINGS
 
 
@@ -61,8 +61,11 @@ def compare(rng: random.Random, scene: Scene) -> Asked | None:
     if found is None or (found[0][1] == found[1][1] and rng.random() < 0.5):
         return None
     (a, m), (b, n) = found
-    full = f"{yes_no(m > n).capitalize()}, there {'is' if m == 1 else 'are'} {counted(m, a)} and {counted(n, b)}."
-    return Asked("compare", "compare", {"xs": plural(a), "ys": plural(b)}, yes_no(m > n), full)
+    xs, ys = plural(a), plural(b)
+    full = f"No, there are as many {xs} as {ys}."
+    if m != n:
+        full = f"Yes, there are more {xs} than {ys}." if m > n else f"No, there are fewer {xs} than {ys}."
+    return Asked("compare", "compare", {"xs": xs, "ys": ys}, yes_no(m > n), full)
 
 
 def more(rng: random.Random, scene: Scene) -> Asked | None:
@@ -72,5 +75,4 @@ def more(rng: random.Random, scene: Scene) -> Asked | None:
         return None
     (a, m), (b, n) = found
     larger = plural(a if m > n else b)
-    full = f"{there_are(m, a)} and {counted(n, b)}, so there are more {larger}."
-    return Asked("compare", "more", {"xs": plural(a), "ys": plural(b)}, larger, full)
+    return Asked("compare", "more", {"xs": plural(a), "ys": plural(b)}, larger, f"There are more {larger}.")

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from playground.shapes.captions import position_text
-from playground.shapes.counting import plural
 from playground.shapes.scene import Item, Scene
 
 # As people say it, for "top left" to "bottom right" of the grid.
@@ -45,16 +44,6 @@ def described(item: Item, size: bool = True) -> str:
 def joined(parts: Sequence[str]) -> str:
     """Join parts by commas and an "and"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def counted(count: int, name: str) -> str:
-    """Say how many there are: "1 star", "3 stars", "no stars"."""
-    return f"1 {name}" if count == 1 else f"{count or 'no'} {plural(name)}"
-
-
-def there_are(count: int, name: str) -> str:
-    """Say it as a sentence without its full stop: "There are 3 stars"."""
-    return f"There {'is' if count == 1 else 'are'} {counted(count, name)}"
 
 
 def names_of(rng: random.Random, item: Item, without: str = "") -> list[str]:
