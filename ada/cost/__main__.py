@@ -34,6 +34,8 @@ from ada.scheduling.execution_plan import ExecutionPlan
 from llava.errors import OptionError
 from llava.program import run_program
 
+FULL_BUDGET = "1.0"
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
@@ -50,7 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         ),
         (
             "--latency-budget",
-            "1.0",
+            None,
             "share of the decoder's prefill with all image tokens (0.6, 60%%), or estimated TTFT (850ms)",
         ),
     ):
@@ -90,8 +92,9 @@ def _add_image_token_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_published_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--as-published", action="store_true", help="count as the published code does")
+    text = "sequences that run at once; needs --as-published or --memory"
+    group.add_argument("--batch-size", type=int, default=1, help=text)
     for name, count, text in (
-        ("--batch-size", 1, "sequences that run at once, with --memory too"),
         ("--weight-bits", 16, "bits of a weight"),
         ("--activation-bits", 16, "bits of an activation"),
         ("--cache-bits", 16, "bits of a key or value in the KV cache"),
@@ -113,6 +116,8 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         raise OptionError("--*-bits and --flash-attention need --as-published, --batch-size that or --memory")
     if args.memory and args.as_published:
         raise OptionError("--memory and --as-published print other figures; give one of the two")
+    if args.memory and (args.latency_budget, args.plan) != (None, None):
+        raise OptionError("--memory counts what the model takes under any plan; leave --latency-budget and --plan out")
     if args.narrow_cache_gb is not None and not args.memory:
         raise OptionError(f"{FLAG} needs --memory")
     leaves_out = args.image_tokens != ALL_IMAGE_TOKENS or args.token_selector or args.late_layer is not None
@@ -191,7 +196,8 @@ def _plan(
 ) -> ExecutionPlan | Heads:
     if args.plan is not None:
         return read_plan(args.plan, sizes)
-    return plan_of_budget(sizes.units, args.latency_budget, first_token_s, granted)
+    budget = FULL_BUDGET if args.latency_budget is None else args.latency_budget
+    return plan_of_budget(sizes.units, budget, first_token_s, granted)
 
 
 def show_hardware(as_json: bool) -> None:

@@ -81,9 +81,11 @@ def estimate(
     """Estimate an answer of ``gen_tokens`` tokens, of which the first comes out of prefill.
 
     prompt_tokens: positions that enter the decoder, image tokens and latency token included. late, encoding: where
-    image tokens are left out (``prompt_reading``). The KV cache has all positions that enter, in every layer.
+    image tokens are left out (``prompt_reading``). The KV cache has all positions that enter, in every layer. Raises
+    OptionError for images that the model cuts into crops.
     """
     images = images if sizes.vision is not None else 0
+    sizes.check_images(images)
     prefill = prefill_products(
         sizes.config,
         sizes.units,

@@ -23,7 +23,7 @@ from ada.frontier.share import PrefillShare, PromptTokens
 from ada.image_tokens.amount import ALL_IMAGE_TOKENS, ImageTokens
 from ada.image_tokens.encoding_cost import diverse_row_products
 from ada.image_tokens.late_selectors import fastv_layer
-from ada.image_tokens.selection import RowTokens
+from ada.image_tokens.selection import RowTokens, for_selectors
 from ada.image_tokens.selector_names import SelectorNames
 from ada.image_tokens.token_scorer import TokenScorer
 from llava.errors import OptionError
@@ -62,9 +62,10 @@ def prompt_reading(
     """
     full = [sizes.image_tokens] * (images if sizes.vision is not None else 0)
     names = SelectorNames.of(selector, SimpleNamespace(config=sizes.config, token_scorer=_scorer_layer(sizes)))
-    amount = ImageTokens(late=amount.front) if names.late_alone and amount.late is None else amount
+    amount = for_selectors([amount], names)[0]
     first = _first_late_layer(sizes, names.late, amount, late_layer)
-    if amount == ALL_IMAGE_TOKENS:  # the prompt need not be long enough for its images
+    merges = bool(full) and selector is not None and names.front.startswith("prumerge")  # also without an amount
+    if amount == ALL_IMAGE_TOKENS and not merges:  # the prompt need not be long enough for its images
         row = RowTokens(tuple(full), tuple(full), tuple(full))
         return PromptReading(PromptTokens.all_of(prompt_tokens), row, PrefillShare.of(sizes.config, sizes.units))
     _check(sizes, prompt_tokens, full, amount, names.front)
@@ -111,6 +112,7 @@ def _check(sizes: Sizes, prompt_tokens: int, full: Sequence[int], amount: ImageT
         )
     if not full:
         raise OptionError(f"--image-tokens is '{amount}', and there is no image: of the model or of --images")
+    sizes.check_images(len(full))
     if prompt_tokens <= sum(full):
         raise OptionError(
             f"--prompt-tokens is {prompt_tokens}; {len(full)} images have {sum(full)} positions of it before any is "
@@ -120,6 +122,11 @@ def _check(sizes: Sizes, prompt_tokens: int, full: Sequence[int], amount: ImageT
         raise OptionError(f"--token-selector is {selector!r}, and the vision tower has no class token; choose salient")
     if selector in (*NEEDS_CLASS_TOKEN, "shrink") and sizes.crops_per_image > 1:
         raise OptionError(f"--token-selector is {selector!r}, and the tower reads several scales; choose salient")
+    if selector.startswith(("prumerge", "shrink")) and sizes.class_tokens:
+        raise OptionError(
+            f"--token-selector is {selector!r}, and the decoder also reads the class token (mm_vision_select_feature "
+            "'cls_patch'); choose salient"
+        )
     if selector.startswith("prumerge") and amount.front.is_all:
         raise OptionError(
             f"--token-selector is {selector!r}, which keeps as many tokens as an image has outliers; for an estimate "

@@ -18,6 +18,7 @@ from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.folder import open_checkpoint
 from llava.model.checkpoint.read_model import hub_tower, read_fields
 from llava.model.families import FAMILIES
+from llava.model.multimodal.aspect_ratio import aspect_ratio, cuts_crops
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
 
@@ -54,19 +55,39 @@ class Sizes:
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one image takes in the decoder."""
-        return 0 if self.vision is None else (self.vision.image_size // self.vision.patch_size) ** 2
+        """Positions that one image takes in the decoder, where it is not cut into crops."""
+        if self.vision is None:
+            return 0
+        return (self.vision.image_size // self.vision.patch_size) ** 2 + self.class_tokens
+
+    @property
+    def class_tokens(self) -> int:
+        """Of an image's positions, that of the tower's class token: 1 where the decoder reads it, else 0."""
+        has_one = self.vision is not None and self.vision.model_type != "siglip_vision_model"
+        return int(has_one and getattr(self.config, "mm_vision_select_feature", None) == "cls_patch")
+
+    def check_images(self, images: int) -> None:
+        """Raise OptionError for images that are cut into crops: how many there are depends on each image's size."""
+        if images and self.vision is not None and cuts_crops(self.config):
+            raise OptionError(
+                f"--images is {images}, and the model cuts an image into as many crops as its size asks for "
+                f"(image_aspect_ratio {aspect_ratio(self.config)!r}), which is not estimated; expected 0, with the "
+                "positions of all image tokens in --prompt-tokens, for an estimate of the decoder alone"
+            )
 
 
 def sizes_of(model: str, kind: str | None = None) -> Sizes:
     """Return the sizes of a name in ``LLAMA``, or of a checkpoint's folder or hub name (a LLaVA or a language model).
 
-    kind: "H" or "L", by default the checkpoint's own, or H. Raises OptionError for a name that is neither,
-    CheckpointError for a model that no plan fits.
+    kind: "H" or "L", by default the checkpoint's own, or H. Raises OptionError for a name that is neither and for a
+    grid that does not fit the model, CheckpointError for a model that no plan fits.
     """
     config, vision, layers, crops, has_scheduler = _named(model) if model.lower() in LLAMA else _checkpoint(model)
+    trained = has_scheduler and kind in (None, config.scheduler_type)
     config.scheduler_type = kind or config.scheduler_type
-    config.scheduler_rank = next(r for r in (config.scheduler_rank, 4, 2, 1) if config.num_key_value_heads % r == 0)
+    if not trained:  # then the rank is a default, which need not fit
+        ranks = (config.scheduler_rank, 4, 2, 1)
+        config.scheduler_rank = next(r for r in ranks if r > 0 and config.num_key_value_heads % r == 0)
     with torch.device("meta"):
         projector = None if vision is None else build_vision_projector(config)
     return Sizes(config, Units.of(config), vision, layers, crops, projector, has_scheduler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -34,18 +34,19 @@ class NarrowCache:
     The narrow ones take up to ``max_bytes``, those that running answers hold included; where more would be needed, a
     layer is not cut. An entry made from weights that have changed since (a training step, a move to another device) is
     made anew. Where gradients are wanted nothing is kept: the layer is cut inside the graph. A copied or unpickled
-    cache is empty. Without ``max_bytes`` it takes ``default`` of what is free as the first layer is cut.
+    cache is empty. Without ``max_bytes`` the limit is the default of what is free as the first layer is cut;
+    ``tunable_bytes`` then counts what the tunable layers take, which may have been quantised since they were made.
     """
 
-    def __init__(self, max_bytes: int | None = None, default: DefaultLimit | None = None) -> None:
-        self._max_bytes, self._default = max_bytes, default or DefaultLimit(0)
+    def __init__(self, max_bytes: int | None = None, tunable_bytes: Callable[[], int] | None = None) -> None:
+        self._max_bytes, self._tunable_bytes = max_bytes, tunable_bytes
         self._pool = WeightPool(max_bytes or 0)
         self._dense: dict[int, _Entry] = {}
         self._narrow: OrderedDict[tuple[int, LayerPlan], _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[NarrowCache], tuple[int | None, DefaultLimit]]:
-        return NarrowCache, (self.max_bytes, self._default)
+    def __reduce__(self) -> tuple[type[NarrowCache], tuple[int | None, Callable[[], int] | None]]:
+        return NarrowCache, (self.max_bytes, self._tunable_bytes)
 
     @property
     def max_bytes(self) -> int | None:
@@ -61,7 +62,8 @@ class NarrowCache:
         """Return the limit in bytes; where none is set, it is taken now from what is free on ``device``."""
         with self._lock:
             if self._max_bytes is None:
-                self._max_bytes = self._pool.max_bytes = self._default.of(free_bytes(device))
+                tunable = 0 if self._tunable_bytes is None else self._tunable_bytes()
+                self._max_bytes = self._pool.max_bytes = DefaultLimit(tunable).of(free_bytes(device))
             return self._max_bytes
 
     @property

@@ -80,7 +80,12 @@ class MergedAsTrained(ImageEncoder):
         return self._lengths or None
 
     def encoded(self) -> list[EncodedImage]:
-        """Return what each image is; where on it a merged token is is not said."""
+        """Return what each image is; where on it a merged token is is not said.
+
+        They are not merged where a method that encodes images was replaced.
+        """
+        if len(self._lengths) != len(self.mergings):
+            return super().encoded()
         crop = self.tower.num_patches
         return [
             EncodedImage(length, torch.zeros(length, 2), sides=(self.side,), projected=length, merged_from=crop)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 POSITIONS = 1000  # of prompt and answer, for which a row's KV cache is counted
 STORED_BYTES = {"float16": 2, "bfloat16": 2}  # of a number in the files; else 4
-EIGHT_BITS, FOUR_BITS = 1 / 2, 0.29  # of what weights take in 16 bits, embeddings and scales included
+EIGHT_BITS, FOUR_BITS = 1.0, 0.58  # bytes of a number, embeddings in 16 bits and scales included
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,18 @@ def load_needs(
     fields = read_fields(folder)
     given = options.get("dtype") or options.get("torch_dtype")
     dtype = given if isinstance(given, torch.dtype) else fitting_dtype(device, fields, base.weight_files)
-    element = dtype.itemsize
-    decoder = int(_elements(base.weight_files, fields) * element * _quantised_share(options))
-    weights = decoder + _tower_elements(fields, folder) * element
+    decoder = int(_elements(base.weight_files, fields) * _decoder_bytes(options, dtype))
+    weights = decoder + _tower_elements(fields, folder) * dtype.itemsize
     narrow = _narrow_bytes(fields, options, weights, max(0, free - weights))
     kept = kv_dtype(dtype, torch.device(device))
     return LoadNeeds(weights, narrow, rows * POSITIONS * _kv_bytes(fields, kept.itemsize))
 
 
-def _quantised_share(options: Mapping[str, Any]) -> float:
+def _decoder_bytes(options: Mapping[str, Any], dtype: torch.dtype) -> float:
+    """The bytes of one of the decoder's numbers, which is in ``dtype`` where it is not quantised."""
     if options.get("load_4bit"):
         return FOUR_BITS
-    return EIGHT_BITS if options.get("load_8bit") else 1.0
+    return EIGHT_BITS if options.get("load_8bit") else dtype.itemsize
 
 
 def _elements(files: Sequence[Path], fields: Mapping[str, Any]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,9 @@ import torch
 from ada.config import check_layer_kinds
 from ada.engine.idle_rows import IdleRows
 from ada.execution.call_state import Execution, OnPlan
-from ada.execution.layer_weights import projection_bytes
+from ada.execution.layer_weights import can_cut, projection_bytes
 from ada.execution.maskable_layer import install
 from ada.execution.narrow_cache import NarrowCache
-from ada.memory.narrow_limit import DefaultLimit
 from ada.model.reading import Reading
 from ada.scheduling.latency_token import answer_position, insert
 from ada.scheduling.plan_maker import PlanMaker
@@ -41,7 +41,7 @@ class SetsUpExecution:
         check_layer_kinds(self.config)
         self.units = Units.of(self.config)
         tunable = self.model.layers[self.units.num_prefix_layers :]
-        self.narrow_cache = NarrowCache(default=DefaultLimit(sum(projection_bytes(layer) for layer in tunable)))
+        self.narrow_cache = NarrowCache(tunable_bytes=partial(_cuttable_bytes, tunable))
         self.idle_rows = IdleRows()
         install(self.model.layers)
 
@@ -86,3 +86,8 @@ class SetsUpExecution:
             self.units, granted, make_gates, position, cache, train, on_plan_due, late, make_gates.score, on_plan
         )
         return batch, execution
+
+
+def _cuttable_bytes(layers: Iterable[Any]) -> int:
+    """Return the bytes of the projections of those layers that can be cut."""
+    return sum(projection_bytes(layer) for layer in layers if can_cut(layer))

@@ -33,6 +33,11 @@ def reported(model, pixels, **call):
     return out.report, out.execution_plan
 
 
+def all_positions(report) -> int:
+    """Positions of the prompt with all tokens of its images."""
+    return report.prompt_tokens + sum(report.image_tokens.all) - sum(report.image_tokens.front)
+
+
 AMOUNTS = ["all", "50%", "3/2", "25% shared", "all/50%", 1]
 WAYS = [
     (selector, amount)
@@ -47,7 +52,7 @@ def test_operations_are_those_that_a_model_reports(make_llava, pixels, selector,
     model = make_llava("H", layers=6, prefix=2, token_scorer_layer=3)
     report, plan = reported(model, pixels, latency_budget=0.7, image_tokens=amount, token_selector=selector)
     sizes = sizes_of_model(model)
-    full = report.prompt_tokens + report.image_tokens.left_out
+    full = all_positions(report)
     read = prompt_reading(sizes, full, 2, ImageTokens.parse(amount), selector)
     assert read.images.to_json() == report.image_tokens.to_json()
     found = estimate(sizes, plan, HARDWARE["T4"], read.prompt.front, 2, 2, late=read.late, encoding=read.encoding)
@@ -56,6 +61,25 @@ def test_operations_are_those_that_a_model_reports(make_llava, pixels, selector,
     tunable = model.units.tunable_of(report.granted)
     assert read.share.of_prefill(read.prompt, tunable) == pytest.approx(report.prefill_share)
     assert read.share.granted(0.7, read.prompt) == tunable
+
+
+@pytest.mark.parametrize(("selector", "amount"), [(None, "all"), ("cls", "50%"), ("fastv", 2)])
+def test_class_token_that_the_decoder_reads_is_counted(make_llava, pixels, selector, amount) -> None:
+    model = make_llava("H", mm_vision_select_feature="cls_patch")
+    sizes = sizes_of_model(model)
+    assert sizes.image_tokens == model.max_image_tokens((28, 28)) == 2 * 2 + 1
+    report, plan = reported(model, pixels, latency_budget=0.7, image_tokens=amount, token_selector=selector)
+    full = all_positions(report)
+    read = prompt_reading(sizes, full, 2, ImageTokens.parse(amount), selector)
+    found = estimate(sizes, plan, HARDWARE["T4"], read.prompt.front, 2, 2, late=read.late, encoding=read.encoding)
+    assert {part: cost.flops for part, cost in found.prefill.items()} == report.prefill_flops
+
+
+@pytest.mark.parametrize("selector", ["prumerge", "shrink"])
+def test_selector_of_patches_alone_is_refused_where_the_class_token_is_read(make_llava, selector) -> None:
+    sizes = sizes_of_model(make_llava("H", mm_vision_select_feature="cls_patch"))
+    with pytest.raises(OptionError, match="also reads the class token"):
+        prompt_reading(sizes, 20, 1, ImageTokens.parse("50%"), selector)
 
 
 def figures(capsys, *flags: str) -> dict:
@@ -121,11 +145,13 @@ def test_selection_counts_and_shrinking_spares_the_tower(capsys) -> None:
     ("flags", "message"),
     [
         (["--image-tokens", "auto"], "a checkpoint's frontier decides"),
+        (["--image-tokens", "auto", "--token-selector", "fastv"], "a checkpoint's frontier decides"),
         (["--image-tokens", "25%", "--images", "0"], "there is no image"),
         (["--image-tokens", "25%", "--prompt-tokens", "576"], "577 or more are expected"),
         (["--image-tokens", "all/25%", "--late-layer", "32"], "--late-layer is 32; expected 1 to 31"),
         (["--image-tokens", "25%", "--late-layer", "3"], "leaves nothing out in later layers"),
         (["--token-selector", "prumerge", "--image-tokens", "all/9"], "as many tokens as an image has outliers"),
+        (["--token-selector", "prumerge"], "as many tokens as an image has outliers"),
         (["--image-tokens", "25%", "--as-published"], "--as-published counts the positions"),
     ],
 )

@@ -35,6 +35,8 @@ def test_program_prints_tables_or_json(root):
         (["--batch-size", "2"], "--batch-size that or --memory"),
         (["--weight-bits", "8", "--memory"], "need --as-published"),
         (["--memory", "--as-published"], "--memory and --as-published"),
+        (["--memory", "--latency-budget", "0.6"], "leave --latency-budget and --plan out"),
+        (["--memory", "--plan", "plan.json"], "leave --latency-budget and --plan out"),
         (["--narrow-cache-gb", "1"], "--narrow-cache-gb needs --memory"),
         (["--memory", "--batch-size", "0"], "--batch-size is 0"),
         (["--memory", "--hardware", "B200"], "--hardware is 'B200'"),

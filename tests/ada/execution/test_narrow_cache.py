@@ -13,7 +13,6 @@ import torch
 from ada.execution import narrow_cache
 from ada.execution.narrow_cache import NarrowCache
 from ada.execution.weight_pool import PoolIsFull, WeightPool
-from ada.memory.narrow_limit import DefaultLimit
 from ada.scheduling.execution_plan import LayerPlan
 
 ALL = (0, 1, 2, 3)
@@ -131,7 +130,7 @@ def test_clear_releases_what_nothing_holds(layer) -> None:
 def test_default_limit_is_taken_once_from_what_is_free_as_the_first_layer_is_cut(layer, monkeypatch) -> None:
     monkeypatch.setattr(narrow_cache, "free_bytes", lambda device: asked.append(device) or 40_000)
     asked: list[torch.device] = []
-    cache = NarrowCache(default=DefaultLimit(1 << 30))
+    cache = NarrowCache(tunable_bytes=lambda: 1 << 30)
     assert cache.max_bytes is None and not asked, "the weights may not be on their device yet"
     held = [cache.get(3, layer, plan, 4) for plan in (QUARTER, HALF, OTHER)]
     assert cache.max_bytes == 10_000 >= cache.bytes and asked == [torch.device("cpu")]

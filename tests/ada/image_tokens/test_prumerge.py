@@ -147,6 +147,31 @@ def test_positions_of_merged_images_are_bounded(make_merged, make_llava):
     assert bool(model.image_features(torch.zeros(1, 3, SIDE, SIDE))[0].isfinite().all())
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_replaced_merging_of_inputs_takes_effect(make_merged, make_llava, monkeypatch, one_by_one):
+    """It encodes images in its words, or each by itself; where their tokens are is then not known."""
+    model, pixels = make_merged("prumerge", make_llava), images_of(2)
+
+    def replaced(self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None):
+        if images is None:
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        if one_by_one:
+            features = [self.image_features(image[None])[0] for image in images]
+        else:
+            features = list(self.encode_images(images))
+        text = self.get_model().embed_tokens(input_ids[input_ids != IMAGE_TOKEN_INDEX])
+        return None, position_ids, attention_mask, past_key_values, torch.cat([*features, text])[None], labels
+
+    ids = torch.tensor([[IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 5, 6]])
+    lengths = [len(image) for image in model.image_features(pixels)] if one_by_one else [PATCHES, PATCHES]
+    monkeypatch.setattr(type(model), "prepare_inputs_labels_for_multimodal", replaced)
+    batch = model.embed(ids, images=pixels)
+    assert batch.width == sum(lengths) + 2 and batch.image_spans is None
+    settings = {"latency_budget": 0.6, "max_new_tokens": 2, "return_dict_in_generate": True, "pad_token_id": 0}
+    report = model.generate(ids, images=pixels, **settings).report
+    assert report.prompt_tokens == sum(lengths) + 2 + 1
+
+
 def test_what_cannot_be_merged_is_refused(make_merged, make_llava):
     model = make_merged("prumerge", make_llava)
     with pytest.raises(OptionError, match="merges images of one crop"):

@@ -89,6 +89,17 @@ def test_dtype_of_the_load_counts(folder_of_7b) -> None:
     assert wide.kv == as_stored.kv == 1000 * 2 * 32 * 4096 * 4, "in float32 either way, on a CPU"
 
 
+@pytest.mark.parametrize(("bits", "bytes_of_7b"), [(8, 6.75), (4, 3.9)])
+def test_quantised_weights_take_as_much_whatever_the_dtype(folder_of_7b, bits, bytes_of_7b) -> None:
+    folder = open_checkpoint(str(folder_of_7b))
+    half, wide = (
+        load_needs(folder, folder, {f"load_{bits}bit": True, "dtype": dtype}, "cpu", 100 * GB, 1).weights
+        for dtype in (torch.float16, torch.float32)
+    )
+    assert half == pytest.approx((bytes_of_7b + 0.6) * GB, rel=0.01)
+    assert wide - half == int(0.6 * GB), "the tower alone is in the dtype"
+
+
 @pytest.mark.parametrize("missing", ["folder", "base"])
 def test_what_cannot_be_opened_is_left_to_the_load(tmp_path, free, caplog, missing) -> None:
     free(0)

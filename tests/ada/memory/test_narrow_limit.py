@@ -1,11 +1,16 @@
 """How much narrow layers may take: the flag, and the default."""
 
 import argparse
+import copy
 
 import pytest
+import torch
 
+from ada.execution import narrow_cache
+from ada.memory import narrow_limit
 from ada.memory.narrow_limit import DefaultLimit, add_narrow_limit_flag, narrow_limit_of
 from llava.errors import OptionError
+from llava.model.int8_linear import quantise_int8
 
 MIB, GIB = 2**20, 2**30
 
@@ -23,6 +28,17 @@ MIB, GIB = 2**20, 2**30
 )
 def test_default_goes_by_the_tunable_layers_and_by_what_is_free(tunable, free, limit) -> None:
     assert DefaultLimit(tunable).of(free) == limit
+
+
+def test_default_counts_the_weights_as_they_are_once_loaded(make_llava, monkeypatch) -> None:
+    monkeypatch.setattr(narrow_cache, "free_bytes", lambda device: 100 * GIB)
+    monkeypatch.setattr(narrow_limit, "MIN_BYTES", 1)
+    model = make_llava("H", layers=5, prefix=2)
+    rounded = copy.deepcopy(model)
+    assert quantise_int8(rounded)
+    weights = 3 * (4 * 64 * 64 + 3 * 64 * 100)  # of three tunable layers
+    cpu = torch.device("cpu")
+    assert (model.narrow_cache.limit_on(cpu), rounded.narrow_cache.limit_on(cpu)) == (4 * weights, weights)
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "much", "", -0.5, float("nan"), True])
