@@ -25,8 +25,8 @@ class RowTokens:
     All are empty where it is not known where the row's image tokens are. shared: the images compete for ``front``, of
     which only the sum is settled before the selection; late_shared: so they do for ``late``. widths: positions that
     each image takes in the prompt, where they are not ``all``. encoding: what the front selector makes of the cost of
-    encoding; None where that is as ever. merged_from: image patches that a checkpoint trained on merged tokens has merged into
-    ``all``, which its budgets are shares of, as published; None for others.
+    encoding; None where that is as ever. merged_from: image patches that a checkpoint trained on merged tokens has
+    merged into ``all``, which its budgets are shares of, as published; None for others.
     """
 
     all: tuple[int, ...] = ()
