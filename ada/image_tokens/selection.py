@@ -65,7 +65,7 @@ def row_tokens(batch: EmbeddedBatch, amounts: Sequence[ImageTokens]) -> list[Row
         if amount.late is not None:
             late = tuple(min(pair) for pair in zip(amount.late.of_each(lengths), front, strict=True))
         merged = sum(image.merged_from or 0 for image in images) or None
-        late_shared = amount.late is None or amount.late.shared
+        late_shared = amount.late is not None and amount.late.shared
         widths = tuple(image.width for image in images) if few else ()
         shared = amount.front.shared and not few
         rows.append(RowTokens(lengths, front, late, shared, late_shared, widths, merged_from=merged))

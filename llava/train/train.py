@@ -45,7 +45,7 @@ from llava.train.preflight import image_counter, length_check
 from llava.train.runtime.distributed import destroy_distributed, init_distributed
 from llava.train.runtime.malloc_trim import MallocTrimCallback
 from llava.train.runtime.resume import last_checkpoint
-from llava.train.runtime.same_run import check_same_run
+from llava.train.runtime.same_run import check_same_run, note_run
 from llava.train.runtime.trainable_parameters import trainable_by_part
 from llava.train.upstream_names import *  # noqa: F403 - names that others import from here
 from llava.train.vision_settings import Arguments, VisionSettings
@@ -82,8 +82,11 @@ def train(attn_implementation: str | None = None, flags: Sequence[str] | None = 
     if data_args.check_data_only:
         return
     checkpoint = last_checkpoint(training_args)
-    check_same_run(arguments, resumes=checkpoint is not None)
+    if checkpoint is not None:
+        check_same_run(arguments)
     trainer = make_trainer(arguments)
+    if checkpoint is None:
+        note_run(arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.labels.require_any()
     trainer.save_state()

@@ -31,12 +31,13 @@ WEIGHTS = {
     "choice": 6,
     "count": 6,
     "count_two": 6,
-    "shape": 6,
+    "shape": 7,
+    "reading": 5,
     "relation": 4,
-    "compare": 3,
+    "compare": 2,
     "where": 2,
-    "reading": 2,
     "verify": 2,
+    "at": 2,
 }
 
 Turn = tuple[str, str]

@@ -19,27 +19,35 @@ _FREE = {"attn_implementation", "check_data", "check_data_only", "image_folder",
 _OF_TRAINING = ("bits", "freeze_mm_mlp_adapter", "lora_alpha", "lora_enable", "lora_r", "lora_weight_path")
 
 
-def check_same_run(arguments: Arguments, resumes: bool) -> None:
-    """Write the flags to ``started_with.json`` in the output folder; where the run resumes, compare them with it.
+def check_same_run(arguments: Arguments) -> None:
+    """Compare the flags of a run that resumes with those in ``started_with.json`` in its output folder.
 
     Only what makes a run another one is compared: model, data, what is trained, and the flags of plug-ins; steps,
     learning rates and logs may change. Raises CheckpointError, naming the flags that differ. A folder without the file,
     of an earlier release, is taken as it is.
     """
-    path = Path(arguments[TrainingArguments].output_dir) / FILE
-    flags = _flags(arguments)
-    if resumes and path.is_file():
-        before = read_json(path)
-        changed = sorted(name for name, value in flags.items() if name in before and before[name] != value)
-        if changed:
-            listed = ", ".join(f"--{name} {before[name]} (now {flags[name]})" for name in changed)
-            raise CheckpointError(
-                f"{path.parent} holds the checkpoints of another run, with {listed}; name another --output_dir, or "
-                f"remove {path} to go on with the new flags"
-            )
-    elif arguments[TrainingArguments].should_save:
+    path = _path(arguments)
+    if not path.is_file():
+        return
+    before, now = read_json(path), _flags(arguments)
+    if changed := sorted(name for name, value in now.items() if name in before and before[name] != value):
+        listed = ", ".join(f"--{name} {before[name]} (now {now[name]})" for name in changed)
+        raise CheckpointError(
+            f"{path.parent} holds the checkpoints of another run, with {listed}; name another --output_dir, or remove "
+            f"{path} to go on with the new flags"
+        )
+
+
+def note_run(arguments: Arguments) -> None:
+    """Write the flags of a run that begins to ``started_with.json``, in the process that saves."""
+    if arguments[TrainingArguments].should_save:
+        path = _path(arguments)
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(flags, indent=2) + "\n")
+        atomic_write(path, json.dumps(_flags(arguments), indent=2) + "\n")
+
+
+def _path(arguments: Arguments) -> Path:
+    return Path(arguments[TrainingArguments].output_dir) / FILE
 
 
 def _flags(arguments: Arguments) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 from ada.config import AdaLlavaQwenConfig
 from ada.cost.__main__ import parse_arguments, report
 from ada.model.families import AdaLlavaQwenForCausalLM
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, OptionError
 from llava.generation import SamplingParams, answer
 from llava.mm_utils import process_images
 from llava.model.checkpoint.folder import open_checkpoint
@@ -84,11 +84,15 @@ def test_operations_are_those_that_torch_counts(checkpoint) -> None:
 
 def test_cost_of_a_checkpoint_in_either_layout(checkpoint) -> None:
     folder, theirs, _ = checkpoint
-    arguments = ["--model", str(folder), "--prompt-tokens", "40", "--images", "1", "--json"]
-    found = report(parse_arguments(arguments))
+    """Of its decoder: how many crops an image has depends on its size."""
+    arguments = ["--model", str(folder), "--prompt-tokens", "40", "--images"]
+    found = report(parse_arguments([*arguments, "0", "--json"]))
     with torch.no_grad():
-        count, _ = counted(lambda: theirs.model.vision_tower(torch.zeros(1, 3, 16, 16)))
-    assert found["prefill"]["vision_tower"]["flops"] == pytest.approx(count, rel=1e-3)
+        count, _ = counted(lambda: theirs.model.language_model(torch.ones(1, 40, dtype=torch.long)))
+    flops = {part: counts["flops"] for part, counts in found["prefill"].items()}
+    assert flops["prefix"] + flops["tunable"] == pytest.approx(count, rel=1e-3) and not flops["vision_tower"]
+    with pytest.raises(OptionError, match=r"--images is 1, .*anyres_max_4"):
+        report(parse_arguments([*arguments, "1"]))
 
 
 def test_a_scheduler_is_saved_read_and_not_convertible(checkpoint, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import runpy
 import shutil
 import sys
@@ -154,13 +155,22 @@ def test_resumed_adapter_run_equals_an_uninterrupted_one(trained, adapter, tmp_p
 
 
 def test_a_run_cannot_go_on_with_other_flags(trained, adapter, tmp_path):
-    with pytest.raises(CheckpointError, match="holds a LoRA adapter, but --lora_enable is not True"):
-        trained(adapter)
-    with pytest.raises(CheckpointError, match=r"is \(4, \d+\); expected \(8, "):
-        trained(adapter, **{**LORA, "lora_r": 8, "max_steps": 3})
+    """Which says so by what the checkpoints are, too, where nothing says what the run was started with."""
     out = trained(tmp_path / "whole", save_strategy="steps", save_steps=1, max_steps=1)
-    with pytest.raises(CheckpointError, match="holds no adapter"):
-        trained(out, **LORA)
+    adapter = shutil.copytree(adapter, tmp_path / "adapter")
+    cases = (
+        (adapter, {}, "--lora_enable True (now False)", "holds a LoRA adapter, but --lora_enable is not True"),
+        (adapter, {**LORA, "lora_r": 8, "max_steps": 3}, "--lora_r 4 (now 8)", "); expected (8, "),
+        (out, LORA, "--lora_enable False (now True)", "holds no adapter"),
+    )
+    for folder, flags, noted, _ in cases:
+        with pytest.raises(CheckpointError, match=re.escape(noted)):
+            trained(folder, **flags)
+    for folder in (adapter, out):
+        (folder / "started_with.json").unlink()
+    for folder, flags, _, found in cases:
+        with pytest.raises(CheckpointError, match=re.escape(found)):
+            trained(folder, **flags)
 
 
 def test_an_adapter_to_start_from(trained, adapter, tmp_path):
