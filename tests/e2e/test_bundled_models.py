@@ -39,7 +39,7 @@ def test_smol_names_what_it_was_trained_on_and_has_its_tower(bundled: Path) -> N
 @pytest.mark.network
 def test_smol_answers_once_its_language_model_is_fetched(root: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
-        ["bash", "scripts/demo.sh", "--model", "smol", "--device", "cpu"],
+        ["bash", "scripts/demo.sh", "--device", "cpu"],
         cwd=root,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         stdin=subprocess.DEVNULL,

@@ -45,7 +45,6 @@ TINY = ["--model-path", "ada/checkpoints/shapes-H"]
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], TINY),
         (["--model", "shapes"], TINY),
         (["--model=shapes", "--debug"], ["--debug", *TINY]),
         (["--model-path", "DIR", "--device", "cpu"], ["--model-path", "DIR", "--device", "cpu"]),
@@ -59,8 +58,9 @@ def test_what_needs_no_language_model(root, environment, arguments, expected):
     assert not ran.stderr
 
 
-def test_without_the_extra_the_tiny_model_answers(root, environment):
-    ran = chosen(root, environment, "--model=smol")
+@pytest.mark.parametrize("arguments", [[], ["--model=smol"]], ids=["default", "named"])
+def test_without_the_extra_the_tiny_model_answers(root, environment, arguments):
+    ran = chosen(root, environment, *arguments)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == TINY
     assert ran.stderr.strip().endswith("pip cannot have what SmolLM2 needs (above); the tiny model answers")

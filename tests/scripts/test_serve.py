@@ -141,7 +141,12 @@ def test_serve_script_at_every_network_has_its_worker_on_this_machine(
 def test_serve_script_at_every_network_with_any_worker_port_is_refused(root, environment, tmp_path, host) -> None:
     given = {**environment, "HOST": host, "WORKER_PORT": "0", "LOG_DIR": str(tmp_path / "logs")}
     ran = subprocess.run(
-        ["bash", "scripts/serve.sh"], cwd=root, env=given, capture_output=True, text=True, timeout=WAIT_S
+        ["bash", "scripts/serve.sh", "--model=shapes"],
+        cwd=root,
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
     )
     assert ran.returncode == 2 and f"HOST is {host} and WORKER_PORT is 0" in ran.stderr, ran.stderr
     assert not (tmp_path / "logs").exists(), "nothing was started"
@@ -180,7 +185,7 @@ def test_serve_script_on_taken_ports_stops_before_it_starts_anything(root, envir
         ports = {"API_PORT": first.getsockname()[1], "WEB_PORT": second.getsockname()[1]}
         given = {"CONTROLLER_PORT": "0", "WORKER_PORT": "0", **{name: str(port) for name, port in ports.items()}}
         ran = subprocess.run(
-            ["bash", "scripts/serve.sh"],
+            ["bash", "scripts/serve.sh", "--model=shapes"],
             cwd=root,
             env={**environment, **given, "LOG_DIR": str(tmp_path / "logs")},
             capture_output=True,
