@@ -21,6 +21,7 @@ BUDGET_FLAGS = (
     "planner",
     "scheduler_input",
     "scheduler_lr",
+    "neuron_order",
     "scheduler_temperature",
     "budget_sampling",
 )
@@ -53,6 +54,13 @@ class AdaArguments:
         metadata={"help": "what the scheduler reads: content (the default), or the latency token's embedding: budget"},
     )
     scheduler_lr: float | None = field(default=None, metadata={"help": "learning rate of the scheduler alone"})
+    neuron_order: str | None = field(
+        default=None,
+        metadata={
+            "help": "file of ada.train.importance: the model is trained with its neurons in that order, and the "
+            "scheduler starts with what heads and neurons matter"
+        },
+    )
     scheduler_temperature: str = field(
         default="1:1",
         metadata={

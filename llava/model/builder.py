@@ -14,6 +14,7 @@ from llava.errors import CheckpointError, OptionError
 from llava.model.checkpoint.adapter_chain import adapter_chain
 from llava.model.checkpoint.folder import CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import adapter_keys, apply_adapter, fill, trained_in_full
+from llava.model.checkpoint.neuron_order import ORDER_FILE, order_of, reorder_neurons
 from llava.model.checkpoint.quiet import quiet_loading
 from llava.model.checkpoint.read_model import make_config, read_fields, read_model
 from llava.model.checkpoint.weights_io import read_weights
@@ -192,6 +193,9 @@ def _with_adapter(model: Any, task: Loading, adapter: CheckpointFolder) -> Any:
     names = (*in_full, *adapter_keys(adapter.path))
     if any(prefix in name for name in names for prefix in IN_CHECKPOINT):
         _read_tower(model, task.folder, *task.between, task.base)
+    order = order_of(adapter.path)
+    if order is not None:
+        reorder_neurons(model, order, str(adapter.path / ORDER_FILE))
     fill(model, in_full, str(adapter.path))
     _fill_from_projector_file(model, adapter)
     return apply_adapter(model, adapter.path, merge=task.merge_lora or adapter is not task.folder)

@@ -21,6 +21,7 @@ from llava.model.checkpoint.lora import (
     require_peft,
     trained_in_full,
 )
+from llava.model.checkpoint.neuron_order import ORDER_FILE, base_order, order_of, write_order
 from llava.model.checkpoint.weights_io import CheckpointWeights, read_json
 from llava.model.placement import quantisation
 from llava.train.arguments import TrainingArguments
@@ -157,6 +158,9 @@ def save_adapter(trainer: Trainer, folder: str, state: dict[str, torch.Tensor] |
         _remove_quantization(part / "config.json")
         torch.save(others_state(model, state), part / OTHERS_FILE)
         save_file(adapter_state(model, state), part / WEIGHT_FILES[0], metadata={"format": "pt"})
+        order = base_order(model)
+        if order is not None:
+            write_order(part / ORDER_FILE, order)
 
 
 def _remove_quantization(path: Path) -> None:
@@ -177,6 +181,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
             f"{folder} holds no adapter ({CONFIG_FILE} and {WEIGHT_FILES[0]}), but --lora_enable is True; continue a "
             "run with the flags that it was started with, or name another --output_dir"
         )
+    _check_order(model, folder)
     saved = CheckpointWeights(files[:1]).read(strip=PREFIX)
     own = adapter_state(model, model.state_dict())
     names = {key.removeprefix(PREFIX): _in_memory(key.removeprefix(PREFIX)) for key in own}
@@ -186,6 +191,16 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
     fill(inner, {names[name]: tensor for name, tensor in saved.items()}, str(files[0]))
     fill(inner, trained_in_full(folder), str(folder / OTHERS_FILE))
+
+
+def _check_order(model: PreTrainedModel, folder: Path) -> None:
+    """Raise CheckpointError where the adapter in ``folder`` was trained on neurons in another order."""
+    stored, own = order_of(folder), base_order(model)
+    if stored is None and own is None:
+        return
+    if stored is None or own is None or not torch.equal(stored, own):
+        wanted = f"give --neuron_order {folder / ORDER_FILE}" if stored is not None else "leave --neuron_order out"
+        raise CheckpointError(f"the adapter in {folder} was trained on neurons in another order; {wanted}")
 
 
 def _in_memory(key: str) -> str:

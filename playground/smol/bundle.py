@@ -22,6 +22,7 @@ from llava.errors import CheckpointError
 from llava.files.atomic_write import atomic_folder
 from llava.model.checkpoint.adapter_chain import HOW_TO_MAKE_BASE
 from llava.model.checkpoint.lora import CONFIG_FILE, OTHERS_FILE, WEIGHT_FILES
+from llava.model.checkpoint.neuron_order import ORDER_FILE
 from llava.model.checkpoint.weights_io import read_json
 from llava.program import run_program
 from playground.smol.base import NAME
@@ -67,6 +68,8 @@ def _write(name: str, source: Path, tower: Path, target: Path) -> None:
         save_file(weights, part / WEIGHT_FILES[0], metadata={"format": "pt"})
         others = torch.load(source / OTHERS_FILE, weights_only=True)
         torch.save({key: _halved(value) for key, value in others.items()}, part / OTHERS_FILE)
+        if (source / ORDER_FILE).is_file():
+            shutil.copy(source / ORDER_FILE, part)
         if name == LLAVA:
             (part / TOWER).mkdir()
             for file in TOWER_FILES:

@@ -9,6 +9,7 @@ from llava.errors import CheckpointError, LlavaError
 from llava.model.checkpoint.folder import PROJECTOR_FILES, CheckpointFolder, CheckpointKind, open_checkpoint
 from llava.model.checkpoint.lora import CONFIG_FILE, OTHERS_FILE, WEIGHT_FILES, trained_on
 from llava.model.checkpoint.model_cache import cached_model
+from llava.model.checkpoint.neuron_order import ORDER_FILE
 from llava.model.checkpoint.weights_io import find_weight_files
 
 MAX_ADAPTERS = 8  # on top of one another: more are a circle
@@ -55,7 +56,7 @@ def adapter_chain(folder: CheckpointFolder, model_base: str | None = None) -> li
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of weights in a checkpoint's folder: a model's, a projector's, an adapter's."""
-    others = (folder / name for name in (*PROJECTOR_FILES, *WEIGHT_FILES, OTHERS_FILE))
+    others = (folder / name for name in (*PROJECTOR_FILES, *WEIGHT_FILES, OTHERS_FILE, ORDER_FILE))
     return sorted([*find_weight_files(folder), *(path for path in others if path.is_file())])
 
 

@@ -70,7 +70,7 @@ case $RECIPE in
         _flags=(--learning_rate 1e-3)
         ;;
     *)
-        if [ -z "${MODEL:-}" ] && [ "${LORA_R:-4}" != 0 ]; then
+        if [ -z "${MODEL:-}" ] && [ "${LORA_R:-3}" != 0 ]; then
             MODEL=$SMOL/llava # what scripts/merge_lora_weights.py makes of stage 2
             [ -n "${DRY_RUN:-}" ] || [ ! "$SMOL/llava-lora/adapter_model.safetensors" -nt "$MODEL/model.safetensors" ] ||
                 [ ! -e "$MODEL" ] || stop "$MODEL was merged before $SMOL/llava-lora was trained to its end; remove it, and" \
@@ -85,8 +85,13 @@ case $RECIPE in
         default OUT "$SMOL/${SCHEDULER:-$RECIPE}"
         default PREFIX 6
         default RANK 1
-        _flags=(--max_steps "${STEPS:-1000}" --learning_rate 1e-3 --freeze_mm_mlp_adapter True --image_token_dropout 0.1)
-        _rank "${LORA_R:-4}"
+        _order=$SMOL/neuron_order.safetensors
+        _step "$_order" python -m ada.train.importance --model-path "$MODEL" --data-path "$DATA" --image-folder "$IMAGES" --out "$_order"
+        [ "${SCHEDULER:-H}" = L ] && default BUDGETS 0.7:1.0 || default BUDGETS 0.6:1.0
+        # At the adapters' learning rate the scheduler would lose in a few steps what it starts with.
+        _flags=(--max_steps "${STEPS:-600}" --learning_rate 1e-3 --scheduler_lr 5e-5 --scheduler_temperature 0.4:0.05
+            --budget_sampling sandwich --neuron_order "$_order" --freeze_mm_mlp_adapter True "${_quarter[@]}")
+        _rank "${LORA_R:-3}"
         ;;
 esac
 
