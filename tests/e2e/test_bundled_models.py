@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fixtures.marks import slow_except
 
+from ada.frontier.fingerprint import checkpoint_fingerprint
 from playground.smol.base import NAME
 
 MEGABYTE = 1e6
@@ -36,6 +37,16 @@ def test_smol_names_what_it_was_trained_on_and_has_its_tower(bundled: Path) -> N
     assert (bundled / "smol" / "vision_tower" / "model.safetensors").is_file()
 
 
+def test_smols_budgets_name_it_and_know_their_frontier(bundled: Path) -> None:
+    for path in bundled.glob("smol-*"):
+        kind = path.name[-1]
+        adapter, config = (json.loads((path / name).read_text()) for name in ("adapter_config.json", "config.json"))
+        assert (adapter["base_model_name_or_path"], config["mm_vision_tower"]) == ("../smol", "smol/vision_tower")
+        assert config["scheduler_type"] == kind and (path / "neuron_order.safetensors").is_file() == (kind == "H")
+        fingerprint = json.loads((path / "frontier.json").read_text())["checkpoint"]
+        assert fingerprint == checkpoint_fingerprint(path), "its frontier is of other weights"
+
+
 @pytest.mark.network
 def test_smol_answers_once_its_language_model_is_fetched(root: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
@@ -49,7 +60,7 @@ def test_smol_answers_once_its_language_model_is_fetched(root: Path, tmp_path: P
     )
     assert ran.returncode == 0, ran.stderr
     assert "assistant: green" in ran.stdout
-    assert "image tokens " in ran.stdout and "/144, " in ran.stdout
+    assert "[budget 0.5, granted " in ran.stdout and "image tokens " in ran.stdout and "/144, " in ran.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)

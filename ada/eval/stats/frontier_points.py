@@ -52,7 +52,7 @@ def curves(measured: Sequence[Measured]) -> dict[str, Curve]:
 
 def chosen_curve(auto: AutoImageTokens, prompt: Prompt, minimum: float) -> Curve:
     """Return what ``auto`` chooses by budget, from ``minimum`` to 1: shares taken, and predicted accuracies."""
-    budgets = [LatencyBudget(minimum + (1 - minimum) * step / BUDGETS) for step in range(BUDGETS + 1)]
+    budgets = [LatencyBudget(min(1.0, minimum + (1 - minimum) * step / BUDGETS)) for step in range(BUDGETS + 1)]
     chosen = [choose(auto.frontier, auto.offers(prompt, budget)) for budget in budgets]
     fitting = [offer for offer in chosen if offer.fits]
     accuracies = auto.frontier.predicted(offer.setting for offer in fitting)

@@ -64,3 +64,12 @@ def test_chosen_curve_passes_the_full_setting_and_never_falls(measured) -> None:
     assert curve[-1] == (1.0, 1.0)
     accuracies = [accuracy for _, accuracy in curve]
     assert accuracies == sorted(accuracies) and len(set(accuracies)) > 5
+
+
+def test_chosen_curve_from_any_minimum_ends_at_the_full_budget(measured) -> None:
+    """From some of these the last budget was 1 and 2e-16."""
+    frontier = Frontier(tuple(one.point for one in measured), "test")
+    auto = AutoImageTokens(frontier, SHARE, [ImageTokens.parse(text) for text in ("all", "50%")])
+    for minimum in [number / 997 for number in range(150, 990, 7)]:
+        shares = [share for share, _ in chosen_curve(auto, PROMPT, minimum)]
+        assert shares == sorted(shares) and max(shares) <= 1.0
