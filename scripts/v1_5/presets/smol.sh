@@ -88,7 +88,7 @@ case $RECIPE in
         _order=$SMOL/neuron_order.safetensors
         _step "$_order" python -m ada.train.importance --model-path "$MODEL" --data-path "$DATA" --image-folder "$IMAGES" --out "$_order"
         [ "${SCHEDULER:-H}" = L ] && default BUDGETS 0.7:1.0 || default BUDGETS 0.6:1.0
-        # At the adapters' learning rate the scheduler would lose in a few steps what it starts with.
+        # A low rate and little noise keep what the scheduler starts with.
         _flags=(--max_steps "${STEPS:-600}" --learning_rate 1e-3 --scheduler_lr 5e-5 --scheduler_temperature 0.4:0.05
             --budget_sampling sandwich --neuron_order "$_order" --freeze_mm_mlp_adapter True "${_quarter[@]}")
         _rank "${LORA_R:-3}"
