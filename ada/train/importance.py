@@ -112,9 +112,8 @@ def measure_layers(model: Any, batches: Sequence[Mapping[str, Any]]) -> torch.Te
 
     full, grown = loss(), []
     for layer in tqdm(layers, desc="layers"):
-        hook = layer.register_forward_hook(_skipped)
-        grown.append(loss() - full)
-        hook.remove()
+        with layer.register_forward_hook(_skipped):
+            grown.append(loss() - full)
     return torch.tensor(grown)
 
 
@@ -185,14 +184,16 @@ def run(args: argparse.Namespace) -> None:
     data = LazySupervisedDataset(args.data_path, tokenizer, settings, template_of(version))
     collate = DataCollatorForSupervisedDataset(tokenizer)
     chosen = random.Random(0).sample(range(len(data)), min(args.samples, len(data)))
-    samples = [data[index] for index in tqdm(chosen, desc="samples")]
-    cuts = range(0, len(samples), args.batch_size)
-    batches = [_placed(collate(samples[cut : cut + args.batch_size]), model) for cut in cuts]
-    layers = measure_layers(model, batches[: -(-args.layer_samples // args.batch_size)])
-    found = measure(model, tqdm(batches, desc="heads and neurons"))
+    cuts = [chosen[start : start + args.batch_size] for start in range(0, len(chosen), args.batch_size)]
+
+    def batch(cut: Sequence[int]) -> dict[str, Any]:
+        return _placed(collate([data[index] for index in cut]), model)
+
+    layers = measure_layers(model, [batch(cut) for cut in cuts[: -(-args.layer_samples // args.batch_size)]])
+    found = measure(model, map(batch, tqdm(cuts, desc="heads and neurons")))
     with atomic_path(args.out) as part:
         write_order(part, found.order, **{SWITCHES: found.of_switches(), LAYERS: layers})
-    print(f"wrote {args.out}: measured on {len(samples)} samples")
+    print(f"wrote {args.out}: measured on {len(chosen)} samples")
 
 
 def _placed(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from fixtures.training import LORA, SCHEDULER, answer, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -16,12 +17,7 @@ from ada.scheduling.selection import select_switches
 from ada.train import importance
 from ada.train.importance import measure, measure_layers, start_by_importance, switch_scores
 from llava.errors import CheckpointError, OptionError
-from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint.neuron_order import order_of, write_order
-
-LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
-SCHEDULER = {"scheduler_type": "H", "num_prefix_layers": 1, "scheduler_rank": 2}
-PROMPT = torch.tensor([[1, 5, -200, 7]])
 
 
 @pytest.fixture
@@ -29,17 +25,6 @@ def samples_of_tiny(batch):
     """The batch, with images, within the tiny checkpoint's vocabulary and for its tower."""
     words = {name: batch[name].clamp(max=59) for name in ("input_ids", "labels")}
     return {**batch, **words, "images": torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(3))}
-
-
-def opened(folder, base=None, **more):
-    _, model, processor, _ = load_pretrained_model(str(folder), base and str(base), "any", device="cpu", **more)
-    return model, processor
-
-
-def answer(model, processor, **options):
-    side = processor.crop_size["height"]
-    with torch.no_grad():
-        return model(PROMPT, images=torch.full((1, 3, side, side), 0.5), **options)
 
 
 @torch.enable_grad()

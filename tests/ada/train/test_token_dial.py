@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from fixtures.marks import slow_except
+from fixtures.training import LORA
 from safetensors.torch import load_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -15,7 +16,6 @@ from llava.train.train import make_trainer, parse_arguments
 pytestmark = pytest.mark.integration  # they train
 
 DIAL = {"image_token_dropout": 0.25, "token_selector": "grid"}
-LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
 def fields(folder):

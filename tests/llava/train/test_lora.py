@@ -10,27 +10,13 @@ import sys
 import peft
 import pytest
 import torch
+from fixtures.training import LORA, SCHEDULER, answer, opened
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 
 from llava.errors import CheckpointError, OptionError
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
-
-LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
-SCHEDULER = {"scheduler_type": "H", "num_prefix_layers": 1, "scheduler_rank": 2}
-PROMPT = torch.tensor([[1, 5, -200, 7]])
-
-
-def opened(folder, base=None, **more):
-    _, model, processor, _ = load_pretrained_model(str(folder), base and str(base), "any", device="cpu", **more)
-    return model, processor
-
-
-def answer(model, processor, **options):
-    side = processor.crop_size["height"]
-    with torch.no_grad():
-        return model(PROMPT, images=torch.full((1, 3, side, side), 0.5), **options)
 
 
 @pytest.fixture(scope="module")
