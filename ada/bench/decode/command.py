@@ -1,12 +1,12 @@
 """Times decode and prefill by the engine, transformers and llama.cpp: ``python -m ada.bench decode``.
 
-The bundled models H and L, and a stack of layers with 7B shapes and random weights, answer random prompts in each way,
-full and at smaller budgets: by the engine, by transformers' loop with its growing and with its static cache and, where
-``--peer llama.cpp`` asks for it, by llama.cpp on the same weights in Q8_0 (full, one row). "engine, new prompts" reads
-prompts whose plans it has not seen; its milliseconds say how much later the second token is than that of seen ones. A
-round runs everything once, in random order, with the same prompts next to each other; figures are medians over rounds,
-ratios those of a round. The first round warms up. The next round is of the model that took the shortest time so far,
-and none begins that would end more than ``--seconds`` after the start.
+The bundled models H and L (``--models smol``: those of SmolLM2-135M), and a stack of layers with 7B shapes and random
+weights, answer random prompts in each way, full and at smaller budgets: by the engine, by transformers' loop with its
+growing and with its static cache and, where ``--peer llama.cpp`` asks for it, by llama.cpp on the same weights in Q8_0
+(full, one row). "engine, new prompts" reads prompts whose plans it has not seen; its milliseconds say how much later
+the second token is than that of seen ones. A round runs everything once, in random order, with the same prompts next
+to each other; figures are medians over rounds, ratios those of a round. The first round warms up. The next round is of
+the model that took the shortest time so far, and none begins that would end more than ``--seconds`` after the start.
 
 The share of the memory's bandwidth is that of the bytes that a step must read (weights that some row's plan keeps, the
 output layer, keys and values) in the time that it takes; a model that fits into the processor's caches may exceed 1.
@@ -29,7 +29,7 @@ from ada.bench.decode.bandwidth import memory_bandwidth
 from ada.bench.decode.goals import decode_goals
 from ada.bench.decode.llama_cpp import LLAMA_CPP, llama_cpp, require_llama_cpp
 from ada.bench.decode.rounds import NEW_PLAN, Run, SubjectRounds, run_rounds
-from ada.bench.decode.subject import BUNDLED, STACK, Setting, Subject, bundled, stack
+from ada.bench.decode.subject import BUNDLED, SMOL, STACK, Setting, Subject, bundled, stack
 from ada.bench.decode.summary import lines
 from ada.bench.device import DTYPES, add_device_flag, device_named
 from llava.errors import OptionError
@@ -76,7 +76,7 @@ def ways_of(subject: Subject, peers: Sequence[str]) -> dict[str, ways.Way]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this benchmark."""
     parser.add_argument(
-        "--models", nargs="+", choices=[BUNDLED, "stack"], default=[BUNDLED, "stack"], help="what to time"
+        "--models", nargs="+", choices=[BUNDLED, SMOL, "stack"], default=[BUNDLED, "stack"], help="what to time"
     )
     parser.add_argument("--kinds", nargs="+", choices=["H", "L"], default=["H", "L"], help="kinds of the models")
     parser.add_argument("--layers", type=int, default=4, help="layers of the stack with 7B shapes")
@@ -138,10 +138,11 @@ def report(
 def _subjects(args: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     """Make one model after the other."""
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    if BUNDLED in args.models:
-        settings, make = settings_of(args.prompts, args.rows, args.budgets), bundled(device, dtype)
-        for kind in args.kinds:
-            yield Subject(BUNDLED, kind, make(kind), settings, args.steps)
+    for name in (BUNDLED, SMOL):
+        if name in args.models:
+            settings, make = settings_of(args.prompts, args.rows, args.budgets), bundled(name, device, dtype)
+            for kind in args.kinds:
+                yield Subject(name, kind, make(kind), settings, args.steps)
     if "stack" in args.models:
         settings, make = (
             settings_of(args.stack_prompts, args.stack_rows, args.budgets),

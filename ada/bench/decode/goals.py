@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ada.bench.decode.rounds import NEW_PLAN
-from ada.bench.decode.subject import BUNDLED, STACK
+from ada.bench.decode.subject import BUNDLED, SMOL, STACK
 from ada.bench.decode.ways import ENGINE
 
 Line = Mapping[str, Any]  # of ``summary.lines``
@@ -15,6 +15,7 @@ Line = Mapping[str, Any]  # of ``summary.lines``
 TOKEN_OVER_TRANSFORMERS = 0.60  # the bundled models, full
 FIRST_OVER_TRANSFORMERS, FIRST_POSITIONS = 0.65, 60  # the bundled models, full
 ABOVE_SHARE = {BUNDLED: 0.08, STACK: 0.04}  # a step at a plan over a full one, above the plan's share
+SMOL_OVER_FULL, SMOL_BUDGET, SMOL_POSITIONS = 0.65, 0.5, 150  # of both tokens, from so many positions up
 GPU_FULL_MS, GPU_NEW_PLAN_MS, GPU_FIRST_OVER_FULL = 6.3, 5.0, 0.62
 GPU_TOKEN_OVER_FULL = {("H", 0.75): 0.82, ("H", 0.5): 0.62, ("L", 0.75): 0.79, ("L", 0.5): 0.58}
 
@@ -44,7 +45,11 @@ def decode_goals(lines: Iterable[Line]) -> list[Goal]:
 
 def _of_line(line: Line) -> Iterator[Goal]:
     name, about = line["model"], f"{line['model']}, {line['positions']} positions"
-    if line["budget"] < 1:
+    if name.startswith(SMOL):
+        if line["budget"] == SMOL_BUDGET and line["positions"] >= SMOL_POSITIONS:
+            for what, figure in (("the first token", "first_over_full"), ("a token", "token_over_full")):
+                yield Goal(f"{about}: {what} at {SMOL_BUDGET:g} over full", SMOL_OVER_FULL, line[figure])
+    elif line["budget"] < 1:
         maximum = line["share"] + ABOVE_SHARE[name.rpartition(" ")[0]]
         yield Goal(f"{about}: a token at {line['budget']:g} over full", round(maximum, 4), line["token_over_full"])
     elif name.startswith(BUNDLED):

@@ -1,4 +1,4 @@
-"""Makes the models that are timed: the bundled ones, and stacks of layers with 7B shapes."""
+"""Makes the models that are timed: the bundled ones, tiny and SmolLM2, and stacks of layers with 7B shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ada.bench.models import SHAPES_7B, Models
 from llava.model.builder import load_pretrained_model
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
-BUNDLED, STACK = "bundled", "7B stack"
+BUNDLED, SMOL, STACK = "bundled", "smol", "7B stack"
+CHECKPOINT_OF = {BUNDLED: "shapes", SMOL: "smol"}  # and its kind
 LAYERS_7B = 32
 
 
@@ -32,7 +33,7 @@ class Setting:
 class Subject:
     """A model, and what is run of it. steps: decode steps of a run."""
 
-    name: str  # BUNDLED or STACK
+    name: str  # BUNDLED, SMOL or STACK
     kind: str  # H or L
     model: Any
     settings: Sequence[Setting]
@@ -66,12 +67,12 @@ MakeModel = Callable[[str], Any]
 """A kind, H or L -> its model, which an adaptive class runs."""
 
 
-def bundled(device: torch.device, dtype: torch.dtype | None = None) -> MakeModel:
-    """Return what loads the bundled models, by default in the dtype that they get on the device."""
+def bundled(name: str, device: torch.device, dtype: torch.dtype | None = None) -> MakeModel:
+    """Return what loads the bundled models of that name, by default in the dtype that they get on the device."""
 
     def load(kind: str) -> Any:
         chosen: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        folder = str(CHECKPOINTS / f"shapes-{kind}")
+        folder = str(CHECKPOINTS / f"{CHECKPOINT_OF[name]}-{kind}")
         return load_pretrained_model(folder, None, "bundled", device_map=None, device=str(device), **chosen)[1]
 
     return load

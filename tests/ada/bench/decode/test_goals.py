@@ -48,3 +48,10 @@ def test_gpu_goals_are_those_of_each_kind_and_budget() -> None:
 def test_goal_without_a_figure_is_neither_met_nor_missed() -> None:
     assert Goal("x", 1.0, None).met is None
     assert Goal("x", 1.0, 1.0).to_json() == {"goal": "x", "maximum": 1.0, "measured": 1.0, "met": True}
+
+
+def test_of_smol_half_a_plan_over_a_full_one_from_150_positions_up():
+    half = line("smol H", 0.5, positions=200, first_over_full=0.7, token_over_full=0.6)
+    assert maxima(decode_goals([half])) == [(0.65, False), (0.65, True)]
+    others = [half | {"positions": 60}, half | {"budget": 0.75}, half | {"budget": 1.0}]
+    assert decode_goals(others) == []
