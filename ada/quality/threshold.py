@@ -28,26 +28,29 @@ class Validated:
 
 
 @functools.lru_cache(maxsize=10_000)
-def likely_share(different: int, count: int) -> float:
-    """Return the 95th percentile of the share among ``count`` answers to come, of ``different`` of ``count`` seen."""
+def likely_share(different: int, count: int, confidence: float = CONFIDENCE) -> float:
+    """Return the share among ``count`` answers to come that is not exceeded with this confidence.
+
+    different: of ``count`` answers seen.
+    """
     return (
-        1.0 if different >= count else float(betabinom.ppf(CONFIDENCE, count, different + 1, count - different)) / count
+        1.0 if different >= count else float(betabinom.ppf(confidence, count, different + 1, count - different)) / count
     )
 
 
-def lowest_threshold(answers: Sequence[Validated], promise: float) -> float | None:
+def lowest_threshold(answers: Sequence[Validated], promise: float, confidence: float = CONFIDENCE) -> float | None:
     """Return the lowest margin from which on cheap answers are accepted; None where no promise can be made.
 
     infinity: none is accepted, which keeps any promise that so many answers can show.
     """
     count = len(answers)
-    if not count or likely_share(0, count) > promise:
+    if not count or likely_share(0, count, confidence) > promise:
         return None
     threshold, different = math.inf, 0
     ordered = sorted(answers, key=lambda one: one.margin, reverse=True)
     for number, one in enumerate(ordered):
         different += one.differs
-        if likely_share(different, count) > promise:
+        if likely_share(different, count, confidence) > promise:
             break
         if number + 1 == count or ordered[number + 1].margin < one.margin:  # equal margins go together
             threshold = one.margin

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ada.quality.table import Promise
-from ada.quality.threshold import Validated, lowest_threshold
+from ada.quality.threshold import CONFIDENCE, Validated, lowest_threshold
 
 SEED = 0
 
@@ -49,10 +49,14 @@ def count(tries: Sequence[Tried], threshold: float) -> Counted:
 
 
 def cheapest(tries: Tries, disagreement: float) -> Promise | None:
-    """Return the promise whose budget takes the fewest operations; None where so few answers can make none."""
-    found = []
+    """Return the promise whose budget takes the fewest operations; None where so few answers can make none.
+
+    The cheapest of several is often the one that was lucky on these answers. So each has to keep the promise with so
+    much more confidence that all of them do together (Bonferroni).
+    """
+    found, confidence = [], 1 - (1 - CONFIDENCE) / len(tries)
     for budget, of in tries.items():
-        threshold = lowest_threshold([Validated(one.margin, one.differs) for one in of], disagreement)
+        threshold = lowest_threshold([Validated(one.margin, one.differs) for one in of], disagreement, confidence)
         if threshold is not None:
             counted = count(of, threshold)
             found.append(
