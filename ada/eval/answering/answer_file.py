@@ -74,6 +74,11 @@ class AnswerFile(Generic[Given]):
         """Let answers be added to a complete file."""
         self.file.reopen()
 
+    def remove(self) -> None:
+        """Remove the file, complete or not."""
+        for path in (self.file.path, self.file.part):
+            path.unlink(missing_ok=True)
+
     def append(self, answers: Sequence[Given]) -> None:
         """Add a batch of answers, which then survive a kill of the process."""
         self.file.append([asdict(answer) for answer in answers])

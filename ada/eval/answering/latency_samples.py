@@ -8,7 +8,8 @@ cache), the second does not (warm).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,28 @@ def schedule(batches: Sequence[Batch], paths: Sequence[Path]) -> Iterator[tuple[
 def measure(
     answerer: Answerer, questions: QuestionSet, paths: Mapping[Run, Path], count: int, seed: int
 ) -> dict[Run, LatencySamples]:
-    """Time ``count`` questions under every run; what is on the disk is not timed again. Runs with one path share it."""
+    """Time ``count`` questions under every run. Runs with one path share it.
+
+    A stopped call is taken up where it was. Where the disk has all times of some runs and none of others, they are of
+    another call: then all are timed again, as only runs that take turns can be compared.
+    """
     run_of = run_by_path(paths)
-    files = {path: AnswerFile(path, GivenTimes) for path in run_of}
     positions = sample(questions, count, seed)
+    files = _files(run_of)
+    held = [sum(file.holds([position]) for position in positions) for file in files.values()]
+    if max(held) - min(held) > 1:
+        print("times were measured under other runs before; all are measured again, in turn", file=sys.stderr)
+        for file in files.values():
+            file.remove()
+        files = _files(run_of)
     batches = answerer.batches(questions.items, 1, positions)
     waiting = [path for path, file in files.items() if not file.holds(positions)]
 
     def times_of(batch: Batch, path: Path) -> GivenTimes:
         return answerer.time(batch, run_of[path].options(), seed, TOKENS)
 
-    for batch, path in schedule(batches[:WARM_UP], waiting):
+    others = sorted(set(range(len(questions.items))) - set(positions)) or positions  # new plans are to be new later
+    for batch, path in schedule(answerer.batches(questions.items, 1, others[:WARM_UP]), waiting):
         times_of(batch, path)
     turns = tqdm(schedule(batches, waiting), total=len(batches) * len(waiting), desc="times", unit=" answers")
     for batch, path in turns:
@@ -113,3 +125,7 @@ def measure(
             files[path].append([times_of(batch, path)])
     samples = {path: LatencySamples.of(file.finish(positions)) for path, file in files.items()}
     return {run: samples[path] for run, path in paths.items()}
+
+
+def _files(paths: Iterable[Path]) -> dict[Path, AnswerFile[GivenTimes]]:
+    return {path: AnswerFile(path, GivenTimes) for path in paths}
