@@ -47,11 +47,19 @@ class Correction:
         self.rank = math.ceil(quantile * (WINDOW + 1))  # ``quantile`` of next answers are below this one of the window
         self.minimum, self.maximum = (bound * spread for bound in BOUNDS)
         self.ratios = deque([spread] * WINDOW, maxlen=WINDOW)
+        self.observed = 0
         self.factor = spread
+
+    @property
+    def typical(self) -> float:
+        """Median of the answers' ratios in the window; 1 before any."""
+        seen = [*self.ratios][-min(self.observed, WINDOW) :] if self.observed else [1.0]
+        return statistics.median(seen)
 
     def observe(self, ratio: float) -> None:
         """Add one answer's ratio to the window, and update the factor."""
         self.ratios.append(ratio)
+        self.observed += 1
         self.factor = min(self.maximum, max(self.minimum, sorted(self.ratios)[self.rank - 1]))
 
 
@@ -79,9 +87,9 @@ class TTFTPredictor:
 
     @property
     def typical_factor(self) -> float:
-        """Median of measured over expected times to first token, of the last answers."""
+        """Median of measured over expected times to first token, of the last answers; 1 before any."""
         with self._lock:
-            return statistics.median(self._first.ratios)
+            return self._first.typical
 
     def fixed(self) -> FixedTTFTPredictor:
         """Return a predictor that uses the calibration as it is and learns nothing."""

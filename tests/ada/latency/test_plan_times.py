@@ -33,8 +33,10 @@ def test_typical_factor_is_the_median_of_measured_over_expected() -> None:
     predictor = TTFTPredictor(PROFILE, H7B)
     workload, ratios = Workload(200, 100, 0), [0.5, 2.0, 1.25, 3.0, 1.5]
     expected = predictor.expected(workload)
-    before = [*predictor._first.ratios]
-    for ratio in ratios:
+    assert predictor.typical_factor == 1
+    for count, ratio in enumerate(ratios, 1):
         predictor.observe(expected, PrefillTiming(*(ratio * ms for ms in expected)))
-    kept = [*before, *ratios][-len(predictor._first.ratios) :]
-    assert predictor.typical_factor == pytest.approx(statistics.median(kept))
+        assert predictor.typical_factor == pytest.approx(statistics.median(ratios[:count]))
+    for _ in range(60):
+        predictor.observe(expected, PrefillTiming(*(0.75 * ms for ms in expected)))
+    assert predictor.typical_factor == pytest.approx(0.75), "the last 50"
