@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from ada.bench.deadline.client import MANY, Endpoint, Outcome, ask_at_times
 from ada.bench.deadline.contestants import Contestant
-from ada.bench.deadline.scores import Curve, point
+from ada.bench.deadline.scores import Curve, point, span_of
 from ada.eval.questions.question_set import Item
 from llava.errors import OptionError
 
 WARM_UP, PROBES, PROBES_AT_ONCE = 4, 24, 4
+PROBED = 2 * PROBES  # items that were asked alone, or for the capacity
 SPREAD = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0)  # of the median time alone: deadlines where none are given
 NO_DEADLINE_MS = 600_000.0
 
@@ -56,18 +57,23 @@ def run_all(contestants: Sequence[Contestant], endpoint_of: EndpointOf, items: S
     for contestant in contestants:
         with endpoint_of(contestant) as endpoint:
             asker = Asker(endpoint, contestant, items, run)
-            asker.ask([0.0] * WARM_UP)
+            asker.ask([0.0] * WARM_UP, first=-WARM_UP)
             if contestant is contestants[0]:
                 alone_ms, capacity = asker.alone_ms(), asker.capacity()
                 deadlines = deadlines or [float(f"{share * alone_ms:.3g}") for share in SPREAD]
                 print(f"{contestant.name}: {alone_ms:.0f} ms alone, {capacity:.3g} answers/s", file=sys.stderr)
-            curves += [asker.curve(load * capacity, deadlines) for load in run.loads]
+            for number, load in enumerate(run.loads):
+                curves.append(asker.curve(load * capacity, deadlines, PROBED + number * run.requests))
     return Found(alone_ms, capacity, sorted(curves, key=lambda curve: curve.rate))
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks the items, from the first one on, as one contestant."""
+    """Asks the items, from the first one on, as one contestant.
+
+    Where there are enough, none is asked twice before the end, but for one deadline after another: a server may know
+    what it has read.
+    """
 
     endpoint: Endpoint
     contestant: Contestant
@@ -91,7 +97,7 @@ class Asker:
 
     def capacity(self) -> float:
         """Return the answers a second with ``PROBES_AT_ONCE`` requests at a time."""
-        outcomes = self.ask([0.0] * PROBES, at_once=PROBES_AT_ONCE)
+        outcomes = self.ask([0.0] * PROBES, at_once=PROBES_AT_ONCE, first=PROBES)
         self._check(outcomes)
         return PROBES / max(one.total_s for one in outcomes)
 
@@ -100,20 +106,22 @@ class Asker:
         if failed is not None:
             raise OptionError(f"{self.contestant.name} at {self.endpoint.url} does not answer: {failed.failure}")
 
-    def curve(self, rate: float, deadlines_ms: Sequence[float]) -> Curve:
-        """Return the curve under arrivals at random, ``rate`` a second on average, the same ones for the same seed."""
+    def curve(self, rate: float, deadlines_ms: Sequence[float], first: int) -> Curve:
+        """Return the curve under arrivals at random, ``rate`` a second on average, the same ones for the same seed.
+
+        first: the number of the first item that is asked.
+        """
         rng, at, times = random.Random(self.run.seed), 0.0, []
         for _ in range(self.run.requests):
             at += rng.expovariate(rate)
             times.append(at)
-        span_s = self.run.requests / rate
-        name = self.contestant.name
-        if not self.contestant.knows_deadline:
-            outcomes = self.ask(times)
-            points = [point(outcomes, deadline, span_s) for deadline in deadlines_ms]
-            return self._said(Curve(name, rate, points))
-        points = [point(self.ask(times, deadline), deadline, span_s) for deadline in deadlines_ms]
-        return self._said(Curve(name, rate, points))
+        if self.contestant.knows_deadline:
+            runs = [self.ask(times, deadline, first=first) for deadline in deadlines_ms]
+        else:
+            runs = [self.ask(times, first=first)] * len(deadlines_ms)
+        of_deadlines = zip(runs, deadlines_ms, strict=True)
+        points = [point(outcomes, deadline, span_of(times, outcomes)) for outcomes, deadline in of_deadlines]
+        return self._said(Curve(self.contestant.name, rate, points))
 
     def _said(self, curve: Curve) -> Curve:
         shares = ", ".join(f"{one.deadline_ms:g} ms {100 * one.accuracy:.1f} %" for one in curve.points)

@@ -15,7 +15,8 @@ from ada.bench.deadline.client import Outcome
 class Point:
     """One deadline. accuracy: share of all requests answered rightly and in time; in_time: answered in time at all.
 
-    refused: by the server; lost: without an answer or a refusal. goodput: right answers in time, a second of the load.
+    refused: by the server, which says so; lost: without an answer or a refusal. goodput: right answers in time per
+    second of the run, from the first request to the last answer.
     """
 
     deadline_ms: float
@@ -28,13 +29,18 @@ class Point:
 
 
 def point(outcomes: Sequence[Outcome], deadline_ms: float, span_s: float) -> Point:
-    """Score the outcomes of requests that came within ``span_s`` seconds."""
+    """Score the outcomes of a run of ``span_s`` seconds."""
     count = len(outcomes)
     timely = [one for one in outcomes if one.failure is None and 1000 * one.total_s <= deadline_ms]
     right = sum(one.right for one in timely)
-    lost = sum(one.failure is not None and one.status in (0, 200) for one in outcomes)
-    refused = sum(one.failure is not None for one in outcomes) - lost
+    refused = sum(one.failure is not None and (400 <= one.status < 500 or one.status == 503) for one in outcomes)
+    lost = sum(one.failure is not None for one in outcomes) - refused
     return Point(deadline_ms, count, right / count, len(timely) / count, refused / count, lost / count, right / span_s)
+
+
+def span_of(times: Sequence[float], outcomes: Sequence[Outcome]) -> float:
+    """Return the seconds from the first request to the last answer. times: when each request was due, in seconds."""
+    return max(at + one.total_s for at, one in zip(times, outcomes, strict=True)) - times[0]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import httpx
 from ada.bench.promises.requests import PromisedRequest
 
 TIMEOUT_S = 120.0
+UNAVAILABLE = 503  # HTTP's status of a server that takes no more
 DATA = "data: "
-LOST = ("worker_lost", "engine_failed")  # an answer that had begun, or was to
+REFUSALS = ("promise_out_of_reach", "promise_not_possible")  # codes of a stream that ends before it has begun
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Outcome:
 
     measured_ms: by clause, from when it was sent; None where no complete answer came. said_ms: what the server itself
     measured of the promised clauses, where it says so. status: of the reply, 0 where it was lost; failure: its code.
-    share: of the units that ran, where the server says so.
+    share: of the units that ran, where the server says so; cut: whether it ended the answer as its time was over;
+    begun: whether any of an answer came.
     """
 
     request: PromisedRequest
@@ -33,6 +35,8 @@ class Outcome:
     status: int = 200
     failure: str | None = None
     share: float | None = None
+    cut: bool = False
+    begun: bool = False
 
     @property
     def kept(self) -> bool:
@@ -46,8 +50,9 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """Whether the server said that it cannot answer, before it began to."""
-        return self.measured_ms is None and self.status > 0 and self.failure not in LOST
+        """Whether the server said that it will not answer, before it began to; any other failure is a loss."""
+        said = 400 <= self.status < 500 or self.status == UNAVAILABLE or self.failure in REFUSALS
+        return self.measured_ms is None and not self.begun and said
 
     def _within(self, measured: dict[str, float]) -> bool:
         return all(measured[name] <= allowed for name, allowed in self.request.promised.items())
@@ -82,10 +87,12 @@ async def _ask(client: httpx.AsyncClient, request: PromisedRequest, body: Any) -
 
 async def _read(request: PromisedRequest, reply: httpx.Response, start: float) -> Outcome:
     """Measure a streamed answer. Raises ValueError for a stream without an end."""
-    first_s, last_s, tokens, said = None, 0.0, 0, dict[str, Any]()
+    first_s, last_s, tokens, said, cut = None, 0.0, 0, dict[str, Any](), False
     async for chunk in _chunks(reply):
         if "error" in chunk:
-            return Outcome(request, None, {}, reply.status_code, chunk["error"].get("code"))
+            code = chunk["error"].get("code")
+            return Outcome(request, None, {}, reply.status_code, code, begun=first_s is not None)
+        cut |= any(choice.get("stop_reason") == "time" for choice in chunk.get("choices", ()))
         if any(choice["delta"].get("content") for choice in chunk.get("choices", ())):
             last_s = time.perf_counter() - start
             first_s = first_s or last_s
@@ -98,7 +105,7 @@ async def _read(request: PromisedRequest, reply: httpx.Response, start: float) -
     measured = {"ttft": 1000 * first_s, "tpot": 1000 * token_s, "total": 1000 * total_s}
     budget = said.get("latency_budget", {})
     clauses = {one["name"]: one["measured_ms"] for one in budget.get("clauses", ()) if one["measured_ms"] is not None}
-    return Outcome(request, measured, clauses, reply.status_code, None, budget.get("granted"))
+    return Outcome(request, measured, clauses, reply.status_code, None, budget.get("granted"), cut, begun=True)
 
 
 async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:

@@ -106,7 +106,7 @@ def _medians(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what was kept of the promises that were answered, what was refused, and how long answers took."""
+    """Return what was kept of the promises that were not refused, how that went, and how long answers took."""
     promised = [one for one in outcomes if one.request.promised]
     answered = [one for one in promised if one.measured_ms is not None]
     times = [one.measured_ms for one in outcomes if one.measured_ms is not None]
@@ -114,7 +114,9 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "requests": len(outcomes),
         "promised": len(promised),
+        "accepted": sum(not one.refused for one in promised),
         "answered": len(answered),
+        "cut": sum(one.cut for one in answered),
         "kept": sum(one.kept for one in answered),
         "kept_by_server": sum(one.said_kept for one in answered),
         "kept_by_clauses": _by_clauses(answered),
@@ -148,11 +150,21 @@ def _show(found: dict[str, dict[str, Any]], alone: dict[str, float], args: argpa
 
     times = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in alone.items())
     table = Table(title=f"{args.at_once} at a time; alone: {times}")
-    columns = ("endpoint", "promised", "answered", "kept", "by the server's clock", "refused", "lost", "mean share")
+    columns = (
+        "endpoint",
+        "promised",
+        "refused",
+        "accepted",
+        "lost",
+        "kept",
+        "by the server's clock",
+        "cut",
+        "mean share",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "endpoint" else "right")
     for url, of in found.items():
-        kept, said = (f"{of[name]} ({of[name] / max(1, of['answered']):.0%})" for name in ("kept", "kept_by_server"))
-        counts = (of["promised"], of["answered"], kept, said, sum(of["refused"].values()), of["lost"])
+        kept, said = (f"{of[name]} ({of[name] / max(1, of['accepted']):.0%})" for name in ("kept", "kept_by_server"))
+        counts = (of["promised"], sum(of["refused"].values()), of["accepted"], of["lost"], kept, said, of["cut"])
         table.add_row(url, *map(str, counts), "" if of["mean_share"] is None else f"{of['mean_share']:.2f}")
     Console(width=120).print(table)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ada.bench.deadline.client import Outcome
-from ada.bench.deadline.scores import Curve, Point, point
+from ada.bench.deadline.scores import Curve, Point, point, span_of
 
 outcomes = st.lists(
     st.builds(
@@ -27,8 +27,19 @@ def test_point_counts_what_is_late_or_failed_as_wrong() -> None:
         Outcome(0.3, True),  # late
         Outcome(0.1, True, "queue full", 429),
         Outcome(0.1, True, "ReadError", 0),
+        Outcome(0.1, True, "engine failed", 500),
+        Outcome(0.1, True, "no worker", 503),
+        Outcome(0.1, True, "gateway", 502),
     ]
-    assert point(found, 200.0, 10.0) == Point(200.0, 5, 0.2, 0.4, 0.2, 0.2, 0.1)
+    assert point(found, 200.0, 10.0) == Point(200.0, 8, 1 / 8, 2 / 8, 2 / 8, 3 / 8, 0.1)
+
+
+def test_goodput_is_of_the_time_from_the_first_request_to_the_last_answer() -> None:
+    """A server that answers two a second of four a second that are asked has a goodput of two."""
+    times = [1 + number / 4 for number in range(400)]
+    found = [Outcome((number + 1) / 2 - number / 4, True) for number in range(400)]
+    assert span_of(times, found) == pytest.approx(200)
+    assert point(found, 1e9, span_of(times, found)).goodput == pytest.approx(2)
 
 
 @given(outcomes)

@@ -24,7 +24,8 @@ def chunk(text: str = "", **fields) -> str:
 def slow_server() -> FastAPI:
     """A server that takes 80 ms, and answers by the numbers of the requests that have a promise.
 
-    It refuses the first of eight before its answer, the second as the answer would begin, and loses the third.
+    It refuses the first of eight before its answer, the second as the answer would begin, loses the third, gives the
+    fourth up with an error and the fifth with status 500; the sixth it cuts, as its time is over.
     """
     app = FastAPI()
     app.state.promised = 0
@@ -38,6 +39,8 @@ def slow_server() -> FastAPI:
             app.state.promised += 1
         if number == 0:
             return JSONResponse(REFUSAL, 503)
+        if number == 4:
+            return JSONResponse({"error": {"code": "worker_failed", "message": "no"}}, 500)
 
         async def stream():
             if number == 1:
@@ -47,9 +50,14 @@ def slow_server() -> FastAPI:
             yield chunk("a ")
             if number == 2:
                 return
+            if number == 3:
+                yield f"data: {json.dumps(REFUSAL)}\n\n"
+                return
             await asyncio.sleep(REST_S)
             clauses = [{"name": "ttft", "measured_ms": 0.001}, {"name": "total", "measured_ms": 0.001}]
             yield chunk("b", llava={"latency_budget": {"granted": 0.5, "clauses": clauses}})
+            if number == 5:
+                yield f"data: {json.dumps({'choices': [{'delta': {}, 'stop_reason': 'time'}]})}\n\n"
             yield chunk(usage={"completion_tokens": 2})
             yield "data: [DONE]\n\n"
 
@@ -81,12 +89,12 @@ def test_answers_refusals_and_losses_are_counted_by_the_clients_clock(slack, kep
     assert 1000 * FIRST_S < report["alone_ms"]["ttft"] < report["alone_ms"]["total"]
     assert report["alone_ms"]["total"] > 1000 * (FIRST_S + REST_S)
     [of] = report["endpoints"].values()
-    assert (of["requests"], of["promised"], of["answered"]) == (40, 32, 20)
-    assert of["refused"] == {"503 promise_out_of_reach": 4, "200 promise_out_of_reach": 4} and of["lost"] == 4
-    assert of["kept"] == (20 if kept_by_client else 0)
+    assert (of["requests"], of["promised"], of["accepted"], of["answered"], of["cut"]) == (40, 32, 24, 12, 4)
+    assert of["refused"] == {"503 promise_out_of_reach": 4, "200 promise_out_of_reach": 4} and of["lost"] == 12
+    assert of["kept"] == (12 if kept_by_client else 0)
     assert of["mean_share"] == 0.5
     without_pace = sum(of["kept_by_clauses"].get(kind, [0, 0])[1] for kind in ("ttft", "total", "ttft,total"))
-    assert of["kept_by_server"] == (20 if kept_by_client else without_pace)
+    assert of["kept_by_server"] == (12 if kept_by_client else without_pace)
 
 
 @pytest.mark.parametrize(
