@@ -44,7 +44,7 @@ def test_latency_samples_are_summed_up_as_percentiles():
 
 
 class SlowingMachine:
-    """Answers every question in as many milliseconds as were timed before; stops where it is told to."""
+    """Answers every question in as many milliseconds as were timed before; stops after as many as it is asked to."""
 
     def __init__(self, stop_after=None):
         self.asked, self.stop_after = [], stop_after
