@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def apply_adapter(model: PreTrainedModel, folder: Path, merge: bool) -> Any:
     found = adapter_keys(folder)
     read_json(folder / CONFIG_FILE)
     try:
-        wrapped = read_without_marks(folder, lambda readable: peft.PeftModel.from_pretrained(model, readable))
+        with warnings.catch_warnings():  # the library asks a model for what transformers has renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            wrapped = read_without_marks(folder, lambda readable: peft.PeftModel.from_pretrained(model, readable))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit the base model: {first_line(error)}; is it the model that the "

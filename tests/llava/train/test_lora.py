@@ -45,6 +45,11 @@ def merge(root, monkeypatch):
     return run
 
 
+def test_opening_it_warns_of_nothing_that_its_user_cannot_change(adapter, tiny_checkpoint, recwarn):
+    opened(adapter, tiny_checkpoint)
+    assert not [str(one.message) for one in recwarn if issubclass(one.category, FutureWarning)]
+
+
 def test_what_is_left(adapter, tiny_checkpoint):
     for folder in (adapter, adapter / "checkpoint-1"):
         assert not (folder / "model.safetensors").exists()
