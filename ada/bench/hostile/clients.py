@@ -26,14 +26,21 @@ PIECE_PAUSE_S = 0.1  # between two pieces of a slow head
 class End:
     """What became of one request.
 
-    status: of the reply, ``LOST`` without one, None where the client left. failure: code of an event of failure in a
-    stream. total_s: seconds to the end of the reply.
+    status: of the reply, ``LOST`` without one, None where the client left. due_s: when it was due to be sent, in
+    seconds from the start; total_s: seconds from then on to the end of the reply. failure: code of an event of failure
+    in a stream.
     """
 
     request: HostileRequest
     status: int | None
+    due_s: float
     total_s: float
     failure: str | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether a complete answer came."""
+        return self.status == 200 and self.failure is None
 
 
 class HostileClients:
@@ -42,21 +49,39 @@ class HostileClients:
     def __init__(self, address: str, model: str, max_new_tokens: int) -> None:
         self.address, self.model, self.max_new_tokens = address, model, max_new_tokens
 
-    async def send(self, requests: Sequence[HostileRequest], clients: int) -> list[End]:
-        """Send all requests from ``clients`` clients; each sends its next one when the last has ended."""
-        waiting, ends = iter(requests), []
+    async def send(
+        self,
+        small: Sequence[HostileRequest],
+        times: Sequence[float],
+        hostile: Sequence[HostileRequest] = (),
+        hostile_clients: int = 1,
+    ) -> list[End]:
+        """Send each small request at its time in seconds, whether the ones before have ended or not; return all ends.
 
-        async def send_on(client: httpx.AsyncClient) -> None:
+        So a time in which the server stalls delays all that are due in it; clients that wait for their answers would
+        send no more than one each. The hostile ones come meanwhile from ``hostile_clients`` clients, which do wait.
+        """
+        waiting, ends = iter(hostile), []
+
+        async def end_of(client: httpx.AsyncClient, request: HostileRequest, start: float, due_s: float) -> None:
+            try:
+                status, failure = await self._send(client, request)
+            except (httpx.HTTPError, OSError, ValueError) as error:
+                status, failure = LOST, f"{type(error).__name__}: {error}"
+            ends.append(End(request, status, due_s, time.perf_counter() - start - due_s, failure))
+
+        async def send_at(client: httpx.AsyncClient, request: HostileRequest, start: float, due_s: float) -> None:
+            await asyncio.sleep(max(0.0, start + due_s - time.perf_counter()))
+            await end_of(client, request, start, due_s)
+
+        async def send_on(client: httpx.AsyncClient, start: float) -> None:
             for request in waiting:  # shared by all clients
-                start = time.perf_counter()
-                try:
-                    status, failure = await self._send(client, request)
-                except (httpx.HTTPError, OSError, ValueError) as error:
-                    status, failure = LOST, f"{type(error).__name__}: {error}"
-                ends.append(End(request, status, time.perf_counter() - start, failure))
+                await end_of(client, request, start, time.perf_counter() - start)
 
         async with new_client() as client:
-            await asyncio.gather(*(send_on(client) for _ in range(clients)))
+            start = time.perf_counter()
+            at_times = [send_at(client, request, start, at) for request, at in zip(small, times, strict=True)]
+            await asyncio.gather(*at_times, *(send_on(client, start) for _ in range(hostile_clients)))
         return ends
 
     async def _send(self, client: httpx.AsyncClient, request: HostileRequest) -> tuple[int | None, str | None]:

@@ -18,6 +18,7 @@ from ada.bench.load.workload import ADAPTIVE, CLOSED_LOOP, LoadRequest, arrivals
 from llava.conversation import Conversation, conv_templates, template_of_name
 from llava.errors import OptionError
 from llava.mm_utils import load_image
+from llava.serve.model_worker import parse_arguments as parse_worker_arguments
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,10 @@ class Bench:
         return report
 
     def adaptive(self) -> dict[str, Any]:
-        """Run the same arrivals at a worker of fixed budgets and at one that adapts."""
+        """Run the same arrivals at a worker of fixed budgets and at one that adapts.
+
+        Both are warmed up in the same way; how many requests come is set by what the first one served there.
+        """
         args = self.args
         requests = mixed(args.requests, self.images, [None], args.seed, args.turns)
         queue = ["--max-queue-length", str(args.max_queue_length)]
@@ -84,14 +88,16 @@ class Bench:
         times: list[float] = []
         unloaded_s = 0.0
         for way, flags in ways.items():
-            with started([*self.common, *flags]) as servers:
+            worker_flags = [*self.common, *flags]
+            with started(worker_flags) as servers:
                 bodies, load = self.bodies(requests, servers), Load(servers.controller)
+                log.info("%s: warms up", way)
+                full, alone = asyncio.run(_warmed_up(load, bodies, _busy_with(worker_flags)))
                 if not times:
-                    unloaded = _all_answered(asyncio.run(load.some_at_a_time(bodies, 1)))
-                    full = summary(unloaded)
-                    unloaded_s = full["first_token_s"]["p95"]
-                    times = arrivals(len(bodies), args.overload * full["answers_per_second"], args.seed)
-                    report["unloaded"] = full
+                    report["capacity"], report["unloaded"] = summary(full), summary(alone)
+                    unloaded_s = report["unloaded"]["first_token_s"]["p95"]
+                    rate = args.overload * report["capacity"]["answers_per_second"]
+                    times = arrivals(len(bodies), rate, args.seed)
                 log.info("%s: %d arrivals within %.0f s", way, len(times), times[-1])
                 runs[way] = asyncio.run(_watched_run(load, servers, bodies, times))
             report[way] = summary(runs[way][0])
@@ -112,8 +118,25 @@ def _template(servers: Servers) -> Conversation:
 def _all_answered(results: list[Result]) -> list[Result]:
     bad = next((result for result in results if not result.answered), None)
     if bad is not None:
-        raise OptionError(f"request {bad.index} was not answered, though it was the only one: {bad.failure}")
+        raise OptionError(f"request {bad.index} was not answered, though the worker was not full: {bad.failure}")
     return results
+
+
+def _busy_with(worker_flags: list[str]) -> int:
+    """Return how many requests at a time keep a worker busy: all it runs, some that wait for a place, none refused."""
+    args = parse_worker_arguments(worker_flags)
+    running, waiting = args.limit_model_concurrency, args.max_queue_length
+    return int(running + waiting // 2)
+
+
+async def _warmed_up(load: Load, bodies: list[dict[str, Any]], at_once: int) -> tuple[list[Result], list[Result]]:
+    """Warm a worker up; return what became of all requests ``at_once`` at a time, and of the same one at a time.
+
+    Those come last: after them a worker that adapts is at its full budget again.
+    """
+    await load.some_at_a_time(bodies[:at_once], at_once)  # the first ones are slower
+    full = _all_answered(await load.some_at_a_time(bodies, at_once))
+    return full, _all_answered(await load.some_at_a_time(bodies, 1))
 
 
 async def _watched_run(

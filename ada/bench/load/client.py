@@ -25,12 +25,12 @@ WATCHED = ("adallava:budget_multiplier", "adallava:num_requests_waiting", "adall
 class Result:
     """What became of one request.
 
-    sent_s: seconds on the load's clock; first_s, total_s: seconds from there to the first token and to the end. status
-    200 without a failure is an answer. granted: the budget that the worker reports.
+    due_s: when it was due to be sent, in seconds on the load's clock; first_s, total_s: seconds from then on to the
+    first token and to the end. status 200 without a failure is an answer. granted: the budget that the worker reports.
     """
 
     index: int
-    sent_s: float
+    due_s: float
     status: int
     first_s: float | None = None
     total_s: float | None = None
@@ -58,36 +58,40 @@ class Load:
 
         async def ask_on(client: httpx.AsyncClient) -> None:
             for index in indices:  # shared by all clients
-                results[index] = await self._ask(client, bodies[index], index, start)
+                results[index] = await self._ask(client, bodies[index], index, start, time.perf_counter() - start)
 
         async with new_client() as client:
             await asyncio.gather(*(ask_on(client) for _ in range(at_once)))
         return [results[index] for index in range(len(bodies))]
 
     async def at_times(self, bodies: Sequence[dict[str, Any]], times: Sequence[float]) -> list[Result]:
-        """Send each request at its time in seconds, whether the ones before it were answered or not."""
-        start = time.perf_counter()
+        """Send each request at its time in seconds, whether the ones before it were answered or not.
 
-        async def ask_then(client: httpx.AsyncClient, index: int) -> Result:
-            await asyncio.sleep(max(0.0, times[index] - (time.perf_counter() - start)))
-            return await self._ask(client, bodies[index], index, start)
+        One that is sent late is counted from when it was due, as its user waits from then on.
+        """
+
+        async def ask_then(client: httpx.AsyncClient, index: int, start: float) -> Result:
+            await asyncio.sleep(max(0.0, start + times[index] - time.perf_counter()))
+            return await self._ask(client, bodies[index], index, start, times[index])
 
         async with new_client() as client:
-            return await asyncio.gather(*(ask_then(client, index) for index in range(len(bodies))))
+            start = time.perf_counter()  # making a client takes time that is no user's
+            return await asyncio.gather(*(ask_then(client, index, start) for index in range(len(bodies))))
 
-    async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any], index: int, start: float) -> Result:
-        sent = time.perf_counter()
+    async def _ask(
+        self, client: httpx.AsyncClient, body: dict[str, Any], index: int, start: float, due_s: float
+    ) -> Result:
         try:
             async with client.stream("POST", self.url, json=body, timeout=TIMEOUT_S) as reply:
                 if reply.status_code != 200:
                     await reply.aread()
-                    return Result(index, sent - start, reply.status_code, failure=reply.json()["text"])
-                return await _read(reply, body["prompt"], index, sent, start)
+                    return Result(index, due_s, reply.status_code, failure=reply.json()["text"])
+                return await _read(reply, body["prompt"], index, start, due_s)
         except (httpx.HTTPError, ValueError, KeyError) as error:  # lost: no answer, and no reason from the server
-            return Result(index, sent - start, 0, failure=f"{type(error).__name__}: {error}")
+            return Result(index, due_s, 0, failure=f"{type(error).__name__}: {error}")
 
 
-async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, start: float) -> Result:
+async def _read(reply: httpx.Response, prompt: str, index: int, start: float, due_s: float) -> Result:
     first_s: float | None = None
     last: dict[str, Any] = {}
     reader = FrameReader()
@@ -95,15 +99,15 @@ async def _read(reply: httpx.Response, prompt: str, index: int, sent: float, sta
         for frame in reader.feed(data):
             last = parse_chunk(frame)
             if first_s is None and last["error_code"] == OK:
-                first_s = time.perf_counter() - sent
+                first_s = time.perf_counter() - start - due_s
     if last.get("error_code") != OK or "usage" not in last:
-        return Result(index, sent - start, 200, first_s, failure=str(last.get("text", "the answer has no end")))
+        return Result(index, due_s, 200, first_s, failure=str(last.get("text", "the answer has no end")))
     return Result(
         index,
-        sent - start,
+        due_s,
         200,
         first_s,
-        time.perf_counter() - sent,
+        time.perf_counter() - start - due_s,
         last["text"][len(prompt) :],
         last["usage"]["completion_tokens"],
         last.get("latency_budget", {}).get("granted"),

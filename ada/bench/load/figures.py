@@ -24,8 +24,8 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     answered = [result for result in results if result.answered]
     first = [result.first_s for result in answered if result.first_s is not None]
     total = [result.total_s for result in answered if result.total_s is not None]
-    ends = [result.sent_s + result.total_s for result in answered if result.total_s is not None]
-    span_s = max(ends) - min(result.sent_s for result in results) if ends else 0.0
+    ends = [result.due_s + result.total_s for result in answered if result.total_s is not None]
+    span_s = max(ends) - min(result.due_s for result in results) if ends else 0.0
     refused = sum(result.status == FULL_QUEUE for result in results)
     granted = [result.granted for result in answered if result.granted is not None]
     return {
@@ -59,13 +59,13 @@ def draw(
     figure = Figure(figsize=(9, 8), layout="constrained")
     budget, queue, latency = figure.subplots(3, 1, sharex=True)
     for colour, (name, (results, samples)) in zip(("tab:red", "tab:blue", "tab:green"), runs.items(), strict=False):
-        granted = [(r.sent_s, r.granted) for r in results if r.granted is not None]
+        granted = [(r.due_s, r.granted) for r in results if r.granted is not None]
         budget.scatter(*_columns(granted), s=8, color=colour, label=f"{name}: granted")
         seen = [(sample["at_s"], sample.get("num_requests_waiting", 0.0)) for sample in samples]
         queue.plot(*_columns(seen), color=colour, label=f"{name}: waiting")
-        refused = [(r.sent_s, 0.0) for r in results if r.status == FULL_QUEUE]
+        refused = [(r.due_s, 0.0) for r in results if r.status == FULL_QUEUE]
         queue.scatter(*_columns(refused), marker="x", s=20, color=colour, label=f"{name}: refused ({len(refused)})")
-        first = [(r.sent_s, r.first_s) for r in results if r.answered and r.first_s is not None]
+        first = [(r.due_s, r.first_s) for r in results if r.answered and r.first_s is not None]
         latency.scatter(*_columns(first), s=8, color=colour, label=name)
     latency.axhline(2 * unloaded_s, color="grey", linestyle="--", label="twice the unloaded p95")
     labels = ("budget", "requests", "first token, s")

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from ada.bench.__main__ import make_parser
 from ada.bench.load import benchmark
+from ada.bench.load.client import Result
 from ada.bench.load.servers import Servers
 from ada.serve.budget_policy import BudgetPolicy
 from llava.serve.controller import create_app as create_controller
@@ -65,6 +66,63 @@ def test_parts_count_every_request(servers_in_process, image_file, tmp_path) -> 
     assert report["fixed"]["mean_budget_granted"] == 1 == report["fixed"]["least_multiplier"]
     with Image.open(plot) as image:
         assert image.format == "PNG" and image.width > 500
+
+
+@pytest.fixture
+def ten_a_second(monkeypatch) -> list[list[tuple]]:
+    """Workers that answer ten requests a second in each slot; what each was asked, in the order of calls."""
+    asked: list[list[tuple]] = []
+
+    @contextlib.contextmanager
+    def started(flags):
+        slots = parse_worker_arguments(flags).limit_model_concurrency
+        asked.append([])
+        yield Servers(slots, "worker", "tiny", "v1")
+
+    class TenASecond:
+        def __init__(self, slots: int) -> None:
+            self.slots = slots
+
+        async def some_at_a_time(self, bodies, at_once) -> list[Result]:
+            asked[-1].append((len(bodies), at_once))
+            busy = min(self.slots, at_once)
+            return [Result(n, n // busy / 10, 200, 0.1, 0.1) for n in range(len(bodies))]
+
+        async def at_times(self, bodies, times) -> list[Result]:
+            asked[-1].append((len(bodies), tuple(times)))
+            return [Result(n, at, 200, 0.1, 0.1) for n, at in enumerate(times)]
+
+    @contextlib.asynccontextmanager
+    async def watched(worker):
+        yield []
+
+    for name, stand_in in {"started": started, "Load": TenASecond, "watched": watched}.items():
+        monkeypatch.setattr(benchmark, name, stand_in)
+    return asked
+
+
+def adaptive(image_file, *flags: str) -> dict:
+    made = make_parser().parse_args(["load", "--image-file", str(image_file), "--requests", "400", *flags])
+    return benchmark.Bench(made).adaptive()
+
+
+def test_overload_is_relative_to_what_a_worker_serves_that_batches(ten_a_second, image_file) -> None:
+    report = adaptive(image_file, "--overload", "1.5", "--worker-flags=--limit-model-concurrency 4")
+    assert report["capacity"]["answers_per_second"] == pytest.approx(40)
+    assert report["unloaded"]["answers_per_second"] == pytest.approx(10)
+    (*_, (_, times)), _ = ten_a_second
+    assert len(times) / times[-1] == pytest.approx(1.5 * 40, rel=0.15)
+
+
+@pytest.mark.parametrize(("slots", "queue"), [(1, 0), (1, 3), (8, 8)])
+def test_every_worker_is_warmed_up_and_asked_in_the_same_way(ten_a_second, image_file, slots, queue) -> None:
+    flags = f"--worker-flags=--limit-model-concurrency {slots}", "--max-queue-length", str(queue)
+    adaptive(image_file, *flags)
+    fixed, adapting = ten_a_second
+    assert fixed == adapting and len(fixed) > 1
+    highest = max(at_once for _, at_once in fixed[:-1])
+    assert slots <= highest <= slots + queue, "it is busy, and refuses none"
+    assert fixed[-2] == (400, 1), "the last ones let an adaptive worker's budget rise again"
 
 
 @pytest.mark.slow
