@@ -13,7 +13,7 @@ from ada.scheduling.sample_rng import Draws
 from ada.scheduling.units import Units
 from ada.train.metrics import loss_by_band
 from ada.train.recipe import Recipe, distance
-from llava.train.policy import LossTerm, TrainingPolicy
+from llava.train.policy import Figure, LossTerm, TrainingPolicy
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class BudgetTraining(ImageTokenTraining):
             log.warning("the model's token scorer stays as it is; train it anew with --token_scorer_layer afterwards")
             scorer.requires_grad_(False)
 
-    def figures(self, outputs: Any) -> Mapping[str, float]:
+    def figures(self, outputs: Any) -> Mapping[str, Figure]:
         """Return the loss by budget band, where the batch ran under budgets."""
         if getattr(outputs, "granted_units", None) is None:
             return {}

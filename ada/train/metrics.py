@@ -10,16 +10,17 @@ from torch.nn import functional
 from ada.scheduling.units import Units
 from llava.constants import IGNORE_INDEX
 from llava.model.answer_logits import answer_logits
+from llava.train.policy import Figure
 
 BANDS = 4
 
 
 @torch.no_grad()
-def loss_by_band(units: Units, outputs: Any) -> dict[str, float]:
-    """Return the mean loss per supervised token of the samples in each quarter of the reachable budgets.
+def loss_by_band(units: Units, outputs: Any) -> dict[str, Figure]:
+    """Return the mean loss of the supervised tokens in each quarter of the reachable budgets, and their number.
 
-    outputs: ``logits`` (B, T, V), or of answers only; ``labels`` (B, T), ``granted_units`` (B,). Bands without a sample
-    are left out.
+    outputs: ``logits`` (B, T, V), or of answers only; ``labels`` (B, T), ``granted_units`` (B,). Bands without a
+    supervised token are left out.
     """
     targets = outputs.labels[:, 1:]
     supervised = targets != IGNORE_INDEX
@@ -27,8 +28,9 @@ def loss_by_band(units: Units, outputs: Any) -> dict[str, float]:
     losses = functional.cross_entropy(logits, targets[supervised], reduction="none")
     row = supervised.nonzero()[:, 0]
     band = (outputs.granted_units * BANDS // (units.tunable + 1)).clamp(max=BANDS - 1)[row]
-    figures = {}
+    figures: dict[str, Figure] = {}
     for index in band.unique().tolist():
         low, high = (units.fraction(-(-edge * (units.tunable + 1) // BANDS)) for edge in (index, index + 1))
-        figures[f"loss_budget_{low:.2f}_{min(high, 1.0):.2f}"] = losses[band == index].mean().item()
+        own = losses[band == index]
+        figures[f"loss_budget_{low:.2f}_{min(high, 1.0):.2f}"] = own.mean().item(), len(own)
     return figures

@@ -20,6 +20,7 @@ from ada.train.budget_training import BudgetTraining
 from ada.train.recipe import Recipe
 from llava.errors import OptionError
 from llava.train.arguments import ModelArguments, TrainingArguments
+from llava.train.policy import Figure
 
 FLAG = "--token_scorer_layer"
 
@@ -80,6 +81,6 @@ class TokenScorerTraining(BudgetTraining):
         """Draw what ``BudgetTraining`` draws, and ask for the scorer's loss."""
         return {**super().inputs(seed, step, progress, first, rows), "learn_token_scores": True}
 
-    def figures(self, outputs: Any) -> Mapping[str, float]:
+    def figures(self, outputs: Any) -> Mapping[str, Figure]:
         """Return nothing: the loss itself is the scorer's."""
         return {}

@@ -25,7 +25,7 @@ from llava.train.data.upstream_order import (
     split_to_even_chunks,
 )
 from llava.train.lora import is_adapted, load_adapter, save_adapter
-from llava.train.policy import TrainingPolicy
+from llava.train.policy import Figure, TrainingPolicy
 from llava.train.runtime.checkpoint_folders import remove_old
 from llava.train.runtime.distributed import gather_metrics
 from llava.train.runtime.label_watch import LabelWatch
@@ -77,7 +77,7 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
         self.learning_rates = learning_rates  # by a module's name
         self.policy = policy or TrainingPolicy()  # the plug-ins' part in the run
         self.labels = LabelWatch(getattr(self.args, "model_max_length", None))
-        self._figures: dict[str, list[float]] = defaultdict(list)
+        self._figures: dict[str, list[Figure]] = defaultdict(list)
         self._pass = (-1, 0)  # the running step, and how many batches of it are done
         self.add_callback(EpochCallback())
 
@@ -161,7 +161,8 @@ class LLaVATrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log a line, with the means of the plug-ins' figures since the last one."""
         if "loss" in logs:
-            logs.update({key: round(sum(x) / len(x), 4) for key, x in sorted(gather_metrics(self._figures).items())})
+            for key, figures in sorted(gather_metrics(self._figures).items()):
+                logs[key] = round(sum(mean * count for mean, count in figures) / sum(n for _, n in figures), 4)
             self._figures.clear()
         super().log(logs, *args, **kwargs)
 

@@ -12,6 +12,8 @@ from llava.plugins import merged
 
 LossTerm = Callable[[Any, Any], torch.Tensor]
 """Outputs of the model's forward, and the tokens of the step (None for this batch's) -> a scalar to add to the loss."""
+Figure = tuple[float, int]
+"""A mean over one batch, and how many values it is the mean of (at least 1)."""
 
 
 class TrainingPolicy:
@@ -33,8 +35,8 @@ class TrainingPolicy:
         """Return terms to add to the loss; called before ``model(**inputs)``, which must be called as it is given."""
         return ()
 
-    def figures(self, outputs: Any) -> Mapping[str, float]:
-        """Return figures of one batch to average and log next to the loss."""
+    def figures(self, outputs: Any) -> Mapping[str, Figure]:
+        """Return figures of one batch; the mean over all their values is logged next to the loss."""
         return {}
 
 
@@ -57,6 +59,6 @@ class Policies(TrainingPolicy):
         """Collect the plug-ins' terms."""
         return [term for part in self.parts for term in part.loss_terms(model, inputs)]
 
-    def figures(self, outputs: Any) -> Mapping[str, float]:
+    def figures(self, outputs: Any) -> Mapping[str, Figure]:
         """Merge the plug-ins' figures."""
         return merged([part.figures(outputs) for part in self.parts])

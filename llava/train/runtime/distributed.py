@@ -7,6 +7,7 @@ from typing import Any
 from torch import distributed
 
 from llava.train.arguments import TrainingArguments
+from llava.train.policy import Figure
 
 
 def init_distributed(args: TrainingArguments) -> None:
@@ -28,13 +29,13 @@ def destroy_distributed() -> None:
         distributed.destroy_process_group()
 
 
-def gather_metrics(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
+def gather_metrics(metrics: dict[str, list[Figure]]) -> dict[str, list[Figure]]:
     """Return the values of all processes under each name, in the order of the processes' ranks."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return metrics
     gathered: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(gathered, metrics)
-    combined: dict[str, list[float]] = {}
+    combined: dict[str, list[Figure]] = {}
     for own in gathered:
         for name, values in own.items():
             combined.setdefault(name, []).extend(values)

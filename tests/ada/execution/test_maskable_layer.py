@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from fixtures.training import layer_runs
 from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache
 
@@ -134,7 +135,7 @@ def test_rows_with_different_plans_equal_rows_alone(make_decoder) -> None:
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_gives_the_same_gradients(make_decoder, reentrant) -> None:
     x = torch.randn(2, 6, 32)
-    gradients = []
+    gradients, counts = [], []
     for checkpointing in (False, True):
         model = make_decoder().train()
         install(model.layers)
@@ -143,10 +144,12 @@ def test_checkpointing_gives_the_same_gradients(make_decoder, reentrant) -> None
         scores = torch.zeros(2, 2, 2, 4, requires_grad=True)
         gates = random_gates(7, rows=2) + scores - scores.detach()
         embeds = x.clone().requires_grad_()
-        out = model(inputs_embeds=embeds, execution=execution(gates, False, train=True)).last_hidden_state
-        out.square().sum().backward()
+        with layer_runs() as runs:
+            out = model(inputs_embeds=embeds, execution=execution(gates, False, train=True)).last_hidden_state
+            out.square().sum().backward()
+        counts.append(len(runs))
         gradients.append([scores.grad, embeds.grad, *[p.grad for p in model.layers.parameters()]])
-    assert gradients[0][0].abs().sum() > 0
+    assert counts == [4, 8] and gradients[0][0].abs().sum() > 0
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(checkpointed, plain, atol=1e-5, rtol=1e-4)
 

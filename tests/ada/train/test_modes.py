@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from fixtures.training import layer_runs
 from torch.nn import functional
 
 from ada.train.budget_training import BudgetTraining
@@ -37,15 +38,18 @@ def test_forward_in_training_draws_a_budget_for_each_sample(make_llava, pixels, 
 
 @pytest.mark.parametrize("kind", ["H", "L"])
 def test_checkpointing_and_accumulation_change_nothing(make_llava, train_batch, kind) -> None:
-    gradients = []
+    gradients, counts = [], []
     for checkpointing in (None, True, False):
         model = make_llava(kind).train()
         if checkpointing is not None:
             model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
             model.enable_input_require_grads()
-        for seed in (3, 4):  # two steps, accumulated
-            train_batch(model, torch.tensor([0, 1, 2, 3]), seed).loss.backward()
+        with layer_runs() as runs:
+            for seed in (3, 4):  # two steps, accumulated
+                train_batch(model, torch.tensor([0, 1, 2, 3]), seed).loss.backward()
+        counts.append(len(runs))
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert counts == [2 * 5, 4 * 5, 4 * 5], "the layers run again in the backward pass"
     for other in gradients[1:]:
         assert other.keys() == gradients[0].keys()
         for name, gradient in gradients[0].items():
@@ -88,8 +92,10 @@ def test_loss_by_band_averages_each_quarter_of_the_budgets(make_llava, train_bat
     out = train_batch(model, granted, 1)
     figures = loss_by_band(model.units, out)
     losses = functional.cross_entropy(out.logits[:, :-1].transpose(1, 2), out.labels[:, 1:], reduction="none")
-    expected = [losses[rows].sum() / (out.labels[rows, 1:] != IGNORE).sum() for rows in ([0], [3], [1, 2])]
-    assert list(figures.values()) == pytest.approx([e.item() for e in expected], rel=1e-5)
+    tokens = [int((out.labels[rows, 1:] != IGNORE).sum()) for rows in ([0], [3], [1, 2])]
+    expected = [losses[r].sum().item() / n for r, n in zip(([0], [3], [1, 2]), tokens, strict=True)]
+    means, counts = zip(*figures.values(), strict=True)
+    assert list(means) == pytest.approx(expected, rel=1e-5) and list(counts) == tokens
     names = list(figures)
     assert names[0].startswith(f"loss_budget_{model.units.fraction(0):.2f}_") and names[-1].endswith("_1.00")
     for units in range(model.units.tunable + 1):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from fixtures.marks import slow_except
-from fixtures.training import LORA
+from fixtures.training import LORA, layer_runs
 from safetensors.torch import load_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -95,9 +95,11 @@ def test_adapters_learn_in_bfloat16_with_checkpointing(trained, tiny_checkpoint,
 
 def test_checkpointing_changes_nothing(trained, tmp_path):
     flags = {**DIAL, "optim": "sgd", "learning_rate": 0.1}
-    plain, checkpointed = (
-        trained(tmp_path / str(on), **flags, gradient_checkpointing=on, bf16=False) for on in (False, True)
-    )
+    with layer_runs() as once:
+        plain = trained(tmp_path / "plain", **flags)
+    with layer_runs() as twice:
+        checkpointed = trained(tmp_path / "checkpointed", **flags, gradient_checkpointing=True)
+    assert len(twice) == 2 * len(once) > 0, "the layers run again in the backward pass"
     assert losses(checkpointed) == pytest.approx(losses(plain), abs=2e-4)
 
 

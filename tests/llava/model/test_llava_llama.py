@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from fixtures.training import layer_runs
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -133,21 +134,23 @@ def test_backward_reaches_all_but_the_tower(model, pixels, reentrant):
     ids = torch.tensor([[1, 5, IMAGE, 7], [1, 6, 8, 9]])
     mask, labels = torch.ones_like(ids), ids.clone()
 
-    def gradients():
+    def gradients(passes):
         model.zero_grad()
         model.train()
-        model(ids, attention_mask=mask, labels=labels, images=pixels[:2]).loss.backward()
+        with layer_runs() as runs:
+            model(ids, attention_mask=mask, labels=labels, images=pixels[:2]).loss.backward()
+        assert len(runs) == passes * len(model.model.layers)
         return {
             key: parameter.grad.clone() for key, parameter in model.named_parameters() if parameter.grad is not None
         }
 
-    before = gradients()
+    before = gradients(passes=1)
     assert not any("vision_tower" in key for key in before)
     assert before["model.mm_projector.0.weight"].abs().sum() > 0
     if reentrant is not None:
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.enable_input_require_grads()
-        after = gradients()
+        after = gradients(passes=2)
         assert before.keys() == after.keys()
         for key, value in before.items():
             torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-6)

@@ -41,12 +41,18 @@ def test_parameter_groups(trainer, projector_rate):
 
 
 def test_noise_on_the_embeddings_is_that_of_neftune(trainer):
-    """--neftune_noise_alpha: its hook expects embeddings in a batch, of texts with and without an image."""
-    runner = trainer(neftune_noise_alpha=5.0)
+    """--neftune_noise_alpha: on in each look-up of a run, of texts with and without an image, and off after it."""
+    runner, seen = trainer(neftune_noise_alpha=5.0), []
+    table = runner.model.get_input_embeddings()
+    table.register_forward_pre_hook(lambda *_: seen.append(hooks_of(table)))
     runner.train()
-    plain = trainer()
-    losses = [float(run.compute_loss(run.model, next(iter(run.get_train_dataloader())))) for run in (runner, plain)]
-    assert runner.state.global_step == 2 and all(loss > 0 for loss in losses)
+    assert seen and all(found == (5.0, [neftune_post_forward_hook]) for found in seen)
+    assert runner.state.global_step == 2 and hooks_of(table) == (None, [])
+
+
+def hooks_of(table):
+    """The noise's scale, and what is applied to the embeddings."""
+    return getattr(table, "neftune_noise_alpha", None), list(table._forward_hooks.values())
 
 
 def test_noise_is_added_to_each_rows_text(model_with_noise):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from fixtures.training import layer_runs
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -218,10 +219,11 @@ def test_accumulated_steps_equal_large_ones(trained, tmp_path):
 
 def test_checkpointing_changes_no_gradient(trained, tmp_path):
     flags = {"scheduler_type": "H", "scheduler_rank": 2, "max_steps": 3, "optim": "sgd", "learning_rate": 0.1}
-    close(
-        weights(trained(tmp_path / "kept", **flags)),
-        weights(trained(tmp_path / "again", **flags, gradient_checkpointing=True)),
-    )
+    with layer_runs() as once:
+        kept = weights(trained(tmp_path / "kept", **flags))
+    with layer_runs() as twice:
+        close(kept, weights(trained(tmp_path / "again", **flags, gradient_checkpointing=True)))
+    assert (len(once), len(twice)) == (3 * 2, 2 * 3 * 2), "the layers run again in the backward pass"
 
 
 def test_sampling_settings_of_the_base_do_not_stop_a_save(trained, checkpoint, tmp_path):

@@ -182,17 +182,22 @@ def test_limit_beyond_the_models_context_is_a_warning(flags_of, caplog, tmp_path
     assert (f"--model_max_length {limit} is more than the 256 positions" in caplog.text) is warned
 
 
-@pytest.mark.parametrize("changes", [{}, {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[[16,32],[32,32]]"}])
-def test_positions_counted_before_the_model_is_read_are_the_models(flags_of, tiny_checkpoint, tmp_path, changes):
+CROPS = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[[16,32],[32,32]]"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "merge", "expected"),
+    [({}, "flat", [4, 4, 4]), (CROPS, "flat", [12, 20, 12]), (CROPS, "spatial_unpad", [10, 14, 8])],
+)
+def test_positions_counted_before_the_model_is_read_are_the_models(
+    flags_of, make_checkpoint, tmp_path, changes, merge, expected
+):
     from llava.train.preflight import image_counter
     from llava.train.train import make_trainer, parse_arguments
 
-    merge = {"mm_patch_merge_type": "spatial_unpad"} if changes else {}
-    arguments = parse_arguments(flags_of(tmp_path, **changes, **merge))
-    if merge:  # which needs a tensor that the tiny checkpoint has not
-        counter = image_counter(arguments)
-        assert counter.needs_sizes and counter.max_image_tokens((40, 10)) != counter.max_image_tokens((10, 10))
-        return
-    model = make_trainer(arguments).model
-    for size in ((16, 16), (40, 10)):
-        assert image_counter(arguments).max_image_tokens(size) == model.max_image_tokens(size) == 4
+    base = make_checkpoint(mm_patch_merge_type=merge)
+    arguments = parse_arguments(flags_of(tmp_path, model_name_or_path=base, mm_patch_merge_type=merge, **changes))
+    counter, model = image_counter(arguments), make_trainer(arguments).model
+    for size, positions in zip(((16, 16), (40, 10), (9, 50)), expected, strict=True):
+        assert counter.max_image_tokens(size) == model.max_image_tokens(size) == positions
+    assert counter.needs_sizes is bool(changes)
