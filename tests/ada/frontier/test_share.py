@@ -96,7 +96,8 @@ def test_share_of_all_tokens_is_the_fraction_of_units(units, positions) -> None:
 def test_granted_is_the_maximum_within_the_budget(share, tokens, fraction) -> None:
     granted, choices = share.granted(fraction, tokens), range(share.units.tunable + 1)
     fitting = [n for n in choices if share.of_prefill(tokens, n) <= fraction + 1e-12]
-    assert granted == max(fitting, default=0) or granted == share.units.granted(fraction)
+    rounded = tokens.late == tokens.full and granted == share.units.granted(fraction)  # in float64
+    assert granted == max(fitting, default=0) or rounded
     assert share.is_within(fraction, tokens, granted) == bool(fitting)
 
 

@@ -29,6 +29,25 @@ def test_fit_recovers_known_coefficients(known, terms) -> None:
     assert fit(rows, [predict(known, row) for row in rows]) == pytest.approx(known, rel=1e-6)
 
 
+def test_terms_are_those_of_the_formulas() -> None:
+    """600 positions, of which 100 are known and later layers read 200; 20 of 128 units, in each of 16 layers."""
+    one = Workload(600, 20, 2, late_tokens=200, num_selected=1, known_tokens=100)
+    assert plan_terms(one) == [1, 2, 500, 500 * 600, 1]
+    s = g = 20 / 128
+    assert rest_terms(one, H7B) == pytest.approx([1, 200, 16, s, 200 * s, 200**2 * s, g, 1])
+    s = (64 + 20) / 128
+    assert decode_terms(replace(one, rows=3), H7B) == pytest.approx([1, 3, 32, s, s * s, 3 * s, 600 * s, g])
+    assert decode_terms(one, H7B, in_loop=False)[:2] == [0, 1]
+
+
+@pytest.mark.parametrize(("units", "granted", "layers", "narrow"), [(H7B, 5, 5, 5), (H7B, 64, 16, 0), (L7B, 5, 5, 0)])
+def test_terms_of_units_count_their_layers_and_what_is_cut(units, granted, layers, narrow) -> None:
+    one, share = Workload(600, granted, 0), granted / units.total
+    g = narrow / units.total
+    assert rest_terms(one, units) == pytest.approx([1, 600, layers, share, 600 * share, 600**2 * share, g, 0])
+    assert decode_terms(one, units)[2::5] == pytest.approx([16 + layers, g])
+
+
 def noisy_times(seed: int, noise: float) -> tuple[list[list[float]], list[float]]:
     rng = random.Random(seed)
     rows = [rest_terms(workload, L7B) for workload in random_workloads(L7B, 24)]
@@ -84,6 +103,7 @@ def test_selection_before_the_decoder_costs_once_an_image() -> None:
         (PromptTokens(636, 348, 348), Workload(348, 3, 2, None, 2)),
         (PromptTokens(636, 348, 132), Workload(348, 3, 2, 132, 2)),
         (PromptTokens(636, 636, 132), Workload(636, 3, 2, 132, 0)),
+        (PromptTokens(636, 636, 636, known=600), Workload(636, 3, 2, known_tokens=600)),
     ],
 )
 def test_workload_of_a_prompt_counts_what_is_left_out(tokens, expected) -> None:

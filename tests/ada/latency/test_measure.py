@@ -3,14 +3,18 @@
 import dataclasses
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
-from fixtures.known_device import KnownDevice
+from fixtures.known_device import DECODE, KNOWN, KnownDevice
 
-from ada.latency import measure
+from ada.engine.engine_rows import EngineRows
+from ada.latency import measure, step_timer
 from ada.latency.design import Design
 from ada.latency.device_profile import DeviceFingerprint
+from ada.latency.latency_model import Workload, decode_terms, predict
 from ada.latency.measure import ModelTimer, calibrate, time_workloads
+from ada.latency.step_timer import StepTimer
 from ada.scheduling.units import Units
 from llava.errors import OptionError
 
@@ -20,6 +24,41 @@ def test_calibrate_of_a_known_device_is_exact(model) -> None:
     assert len(held_out) == 16 and profile.surroundings == DeviceFingerprint.of(model)
     assert profile.spread == pytest.approx(1) and profile.rest_spread == pytest.approx(1)
     assert all(errors["p95"] < 1e-6 for errors in profile.errors.values())
+
+
+def test_calibrate_of_known_decode_steps_is_exact(model) -> None:
+    """Steps of several rows have no loop around them. An answer starts 6 ms slower, and is slow by a fifth."""
+    known, units = KnownDevice(model), model.units
+
+    def timer(workload):
+        run = known(workload)
+        total_ms = run.prefill.ttft_ms + 1.2 * (9 * run.inter_token_ms + 6)
+        return dataclasses.replace(run, new_tokens=10, start_ms=6.0, total_ms=total_ms)
+
+    def timer_of_steps(workload):
+        return predict(DECODE, decode_terms(workload, units, in_loop=False))
+
+    profile, _ = calibrate(model, 64, timer=timer, timer_of_steps=timer_of_steps)
+    assert (profile.start_ms, profile.token_spread) == pytest.approx((6.0, 1.2))
+    for step in (Workload(800, 3, 0, rows=8), Workload(100, 0, 0), Workload(1500, units.tunable, 0, rows=3)):
+        expected = KNOWN.inter_token_ms(step, units)
+        assert profile.latency_model.inter_token_ms(step, units) == pytest.approx(expected, rel=1e-4)
+
+
+def test_step_timer_takes_the_fastest_of_its_steps_after_the_first(model, monkeypatch) -> None:
+    now, step, steps, logits = [0.0], EngineRows.step, [1.0, 9.0, 5.0, 7.0, 6.0], []
+
+    def spy(rows, tokens):
+        assert [row.columns for row in rows.rows] == [[40 + len(logits)] * model.units.num_layers] * 3
+        assert {row.plan.share for row in rows.rows} == {model.units.fraction(1)}
+        now[0] += steps[len(logits)] / 1000
+        logits.append(step(rows, tokens))
+        return logits[-1]
+
+    monkeypatch.setattr(EngineRows, "step", spy)
+    monkeypatch.setattr(step_timer, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert StepTimer(model)(Workload(3 * 40, 1, 0, rows=3)) == pytest.approx(5.0) and len(logits) == 5
+    assert all(row.equal(one[0]) for one in logits for row in one), "rows of the same prompt"
 
 
 def test_calibrate_of_a_noisy_device_has_a_smaller_spread_after_the_plan(model) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ada.budget import TimeBudget
 from ada.latency.latency_model import Workload
-from ada.latency.pacer import OUT_OF_TIME, Pacer, pacer_of, planned
+from ada.latency.pacer import MIN_REMAINING, OUT_OF_TIME, WAY_MS, Pacer, pacer_of, planned
 from ada.latency.ttft_predictor import TTFTPredictor
 from llava.token_clock import TokenClock
 
@@ -83,7 +83,7 @@ def test_each_plan_that_shrinks_is_shown(monkeypatch):
 
 
 @settings(max_examples=60, deadline=None)
-@given(share=st.floats(0.1, 1.2), pace=st.floats(0.7, 1.5), tokens=st.integers(20, 150), seed=st.integers(0, 99))
+@given(share=st.floats(0.1, 2.5), pace=st.floats(0.7, 1.5), tokens=st.integers(20, 150), seed=st.integers(0, 99))
 def test_total_is_kept_whatever_happens(share, pace, tokens, seed):
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -97,6 +97,17 @@ def test_total_is_kept_whatever_happens(share, pace, tokens, seed):
         assert len(clock.stamps) == tokens
     else:
         assert ended == OUT_OF_TIME and total < 300 + 1.5 * tokens * pace * 1.06 * token_ms(0, 600 + tokens)
+    slow_ms = 1.06 * max(pace, 1.03) * token_ms(H7B.tunable, 600 + tokens)
+    if total > 300 + WAY_MS + (tokens + MIN_REMAINING) * slow_ms:
+        assert ended is None and ran[-1] == H7B.tunable, "nothing is given up for what fits"
+
+
+@pytest.mark.parametrize("times", [1.0, 20.0])
+def test_ample_total_gives_nothing_up(monkeypatch, times):
+    """Down to what the tokens take, with as many more as an answer may have at any time."""
+    enough = 300 + WAY_MS + (60 + MIN_REMAINING) * 1.03 * token_ms(H7B.tunable, 660)
+    _, ran, ended = Device(monkeypatch).answer(TimeBudget(total_ms=times * enough), 60)
+    assert set(ran) == {H7B.tunable} and ended is None
 
 
 def test_answer_without_time_for_another_sentence_ends_with_one(monkeypatch):

@@ -1,5 +1,7 @@
 """``generate`` and ``forward`` under budgets that image tokens and units share: auto, explicit amounts, batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fixtures.known_device import PROFILE
@@ -256,16 +258,13 @@ def test_without_a_planner_a_budget_below_one_token_is_not_met_or_refused(plain_
 
 
 def test_without_a_planner_a_budget_in_time_chooses_image_tokens(plain_adaptive, pixels) -> None:
-    words, predictor = [1, TAG, 5, 6, 7], TTFTPredictor(PROFILE, plain_adaptive.units).fixed()
-    tunable, reads = plain_adaptive.units.tunable, {}
-    for kept in (4, 1):
-        workload = Workload(4 + kept, tunable, 1, None, int(kept < 4))
-        time = TimeBudget(predictor.first_token_ms(workload) + 0.01)
-        reads[kept] = ask(
-            plain_adaptive, words, pixels, image_tokens="auto", latency_budget=time, ttft_predictor=predictor
-        ).report
-    assert reads[4].budget_met and reads[4].granted == reads[1].granted == 1.0
-    assert reads[4].image_tokens.front == (4,)
+    profile = replace(PROFILE, plan=[*PROFILE.plan[:-1], 0.0])  # to leave tokens out takes no time
+    model, predictor = plain_adaptive, TTFTPredictor(profile, plain_adaptive.units).fixed()
+    for kept in (4, 3, 2, 1):
+        time = TimeBudget(predictor.first_token_ms(Workload(4 + kept, model.units.tunable, 1)) + 0.01)
+        options = {"image_tokens": "auto", "latency_budget": time, "ttft_predictor": predictor}
+        report = ask(model, [1, TAG, 5, 6, 7], pixels, **options).report
+        assert (report.image_tokens.front, report.granted, report.budget_met) == ((kept,), 1.0, True)
 
 
 def test_without_a_planner_and_with_all_image_tokens_a_budget_is_refused(plain_adaptive, pixels) -> None:

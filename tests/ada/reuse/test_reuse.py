@@ -89,13 +89,18 @@ def test_second_look_without_memory_to_cut_layers_answers_as_without(make_llava,
     assert same(again, alone)
 
 
-def test_time_of_images_whose_features_are_known_is_not_counted(model, pixels, monkeypatch):
+def test_time_of_what_is_known_is_not_counted(model, pixels, monkeypatch):
     reuse, ids, asked = ReuseCache(10**9), [1, 5, IMAGE, 7, 8, 9], []
     predictor = TTFTPredictor(PROFILE, model.units)
     monkeypatch.setattr(predictor, "units_within", lambda budget, workload, elapsed: asked.append(workload) or 1)
-    for prompt in (ids, [1, 6, IMAGE, 7]):
-        ask(model, prompt, pixels, "1000s", reuse, ttft_predictor=predictor)
-    assert [workload.num_images for workload in asked] == [1, 1, 0, 0], "as the call begins, and as the plan is made"
+    reports = [
+        ask(model, prompt, pixels, "1000s", reuse, ttft_predictor=predictor).report
+        for prompt in (ids, [1, 6, IMAGE, 7], ids)
+    ]
+    images, known = [[getattr(one, name) for one in asked] for name in ("num_images", "known_tokens")]
+    assert images == [1, 1, 0, 0, 0, 0], "as the call begins, and as the plan is made"
+    width = reports[-1].prompt_tokens
+    assert known == [0, 0, 1, 1, width - 1, width - 1]
 
 
 @pytest.mark.parametrize(
