@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llava.constants import IGNORE_INDEX
 from llava.generation import SamplingParams
 from llava.model.checkpoint.model_cache import cached_model
 from llava.model.loaded_model import open_model
@@ -41,12 +42,13 @@ def first_sentence(text: str) -> str:
 def loss_of(model: Any, blocks: list[torch.Tensor], keywords: Mapping[str, Any]) -> float:
     """Return the mean loss over the tokens of ``blocks``, each (t,), of which the first is given; in nats a token.
 
-    Not a number where there is none.
+    A model with a scheduler gets its latency token after the first one. Not a number where there is none.
     """
     lost, count = 0.0, 0
     for block in blocks:
-        logits = model(input_ids=block[None], **keywords).logits[0, -len(block) : -1].float()
-        lost += torch.nn.functional.cross_entropy(logits, block[1:], reduction="sum").item()
+        labels = block.clone()
+        labels[0] = IGNORE_INDEX  # the prompt
+        lost += model(input_ids=block[None], labels=labels[None], **keywords).loss.item() * (len(block) - 1)
         count += len(block) - 1
     return lost / count if count else math.nan
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from fixtures.training import opened
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from playground.smol import language
@@ -67,6 +68,17 @@ def test_loss_is_transformers_own(plain_base):
     with torch.no_grad():
         expected = model(input_ids=ids[None], labels=ids[None]).loss.item()
     assert language.loss_of(model, [ids], {}) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.75])
+def test_loss_on_an_adaptive_models_own_answer_is_what_it_answered_with(adaptive_checkpoint, budget):
+    model, _ = opened(adaptive_checkpoint, dtype=torch.float32)
+    given = {"latency_budget": budget, "do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+    said = model.generate(torch.tensor([[5]]), **given, output_logits=True, return_dict_in_generate=True)
+    expected = [-one[0].log_softmax(-1).max().item() for one in said.logits]
+    answer = torch.cat([torch.tensor([5]), said.sequences[0, -12:]])
+    found = language.loss_of(model, [answer], {"latency_budget": budget})
+    assert found == pytest.approx(sum(expected) / 12, rel=1e-4)
 
 
 @pytest.mark.parametrize(
