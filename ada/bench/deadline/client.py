@@ -18,6 +18,12 @@ from ada.eval.questions.question_set import Item
 
 TIMEOUT_S = 120.0
 MANY = 10**6  # requests: no limit
+UNAVAILABLE = 503  # HTTP's status of a server that takes no more
+
+
+def refuses(status: int) -> bool:
+    """Return whether a reply's status says that the server will not answer; others are failures of an answer."""
+    return 400 <= status < 500 or status == UNAVAILABLE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ada.bench.deadline.client import Outcome
+from ada.bench.deadline.client import Outcome, refuses
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def point(outcomes: Sequence[Outcome], deadline_ms: float, span_s: float) -> Poi
     count = len(outcomes)
     timely = [one for one in outcomes if one.failure is None and 1000 * one.total_s <= deadline_ms]
     right = sum(one.right for one in timely)
-    refused = sum(one.failure is not None and (400 <= one.status < 500 or one.status == 503) for one in outcomes)
+    refused = sum(one.failure is not None and refuses(one.status) for one in outcomes)
     lost = sum(one.failure is not None for one in outcomes) - refused
     return Point(deadline_ms, count, right / count, len(timely) / count, refused / count, lost / count, right / span_s)
 

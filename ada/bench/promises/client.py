@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx
 
+from ada.bench.deadline.client import refuses
 from ada.bench.promises.requests import PromisedRequest
+from ada.latency.pacer import OUT_OF_TIME
 
 TIMEOUT_S = 120.0
-UNAVAILABLE = 503  # HTTP's status of a server that takes no more
 DATA = "data: "
 REFUSALS = ("promise_out_of_reach", "promise_not_possible")  # codes of a stream that ends before it has begun
 
@@ -51,7 +52,7 @@ class Outcome:
     @property
     def refused(self) -> bool:
         """Whether the server said that it will not answer, before it began to; any other failure is a loss."""
-        said = 400 <= self.status < 500 or self.status == UNAVAILABLE or self.failure in REFUSALS
+        said = refuses(self.status) or self.failure in REFUSALS
         return self.measured_ms is None and not self.begun and said
 
     def _within(self, measured: dict[str, float]) -> bool:
@@ -92,7 +93,7 @@ async def _read(request: PromisedRequest, reply: httpx.Response, start: float) -
         if "error" in chunk:
             code = chunk["error"].get("code")
             return Outcome(request, None, {}, reply.status_code, code, begun=first_s is not None)
-        cut |= any(choice.get("stop_reason") == "time" for choice in chunk.get("choices", ()))
+        cut |= any(choice.get("stop_reason") == OUT_OF_TIME for choice in chunk.get("choices", ()))
         if any(choice["delta"].get("content") for choice in chunk.get("choices", ())):
             last_s = time.perf_counter() - start
             first_s = first_s or last_s
